@@ -1,0 +1,400 @@
+"""Settings: what each option means, what it may be, and what it is by default.
+
+One frozen dataclass per section; `Settings` holds the sections and is built from flat names, which is how
+users write them (`Server(worker_num=4)`). An option is documented and bounded at its field and nowhere
+else: the checks, the error messages and the settings page are made from there.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any, NamedTuple, TypeVar, cast
+from urllib.parse import urlsplit
+
+from .errors import ConfigError
+
+T = TypeVar("T")
+Check = Callable[[Any], str | None]
+
+# RFC 9110 section 5.6.2; a WebSocket subprotocol is a token (RFC 6455 section 4.1).
+TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+GIB = 1 << 30
+HOUR = 3600.0
+
+
+def option(
+    default: T,
+    doc: str,
+    unit: str = "",
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    check: Check | None = None,
+    shown: str | None = None,
+) -> T:
+    """A dataclass field with its documentation and its bounds (both ends allowed).
+
+    `check` returns what is wrong with a value, or None; `shown` stands in the docs for a default that
+    depends on the machine.
+    """
+    bounds = {"low": low, "high": high, "choices": choices, "check": check}
+    metadata = {"doc": doc, "unit": unit, "shown": shown, **bounds}
+    return field(default=default, metadata=metadata)
+
+
+def usable_cpus() -> int:
+    """The CPUs this process may run on, which a container or taskset may have made fewer."""
+    return min(len(os.sched_getaffinity(0)), 256)
+
+
+def check_protocols(values: tuple[str, ...]) -> str | None:
+    for value in values:
+        if not value or not TOKEN.issuperset(value):
+            return f"{value!r} is not a token (RFC 9110 section 5.6.2)"
+    return "one name stands in it twice" if len(set(values)) != len(values) else None
+
+
+def check_origins(values: tuple[str, ...]) -> str | None:
+    for value in values:
+        if value == "*":
+            continue
+        try:
+            url = urlsplit(value)
+            exact = f"{url.scheme}://{url.hostname}" + (f":{url.port}" if url.port is not None else "")
+        except ValueError as error:
+            return f"{value!r}: {error}"
+        if "[" in value:  # an IPv6 address: urlsplit drops its brackets
+            exact = exact.replace(url.hostname or "", f"[{url.hostname}]", 1)
+        if not url.scheme or not url.hostname or value != exact:
+            return (
+                f'{value!r} is not an origin: write scheme, host and port only, such as "https://example.org"'
+            )
+    return None
+
+
+def check_filled(value: str | tuple[str, ...]) -> str | None:
+    return "it is empty" if value == "" else "a text in it is empty" if not all(value) else None
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the sections share: every field is checked, and brought to its exact type, when one is made."""
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            object.__setattr__(self, spec.name, checked(spec, getattr(self, spec.name)))
+
+
+@dataclass(frozen=True)
+class Process(Section):
+    """The process tree."""
+
+    mode: str = option(
+        "process",
+        "`process`: gateways keep the connections and workers run the application, so that a worker can be "
+        "reloaded or die without a client noticing. `base`: each process does both; fewer processes, and the "
+        "end of one closes its connections.",
+        choices=("process", "base"),
+    )
+    worker_num: int = option(
+        usable_cpus(),
+        "Processes that run the application.",
+        "processes",
+        low=1,
+        high=256,
+        shown="usable CPUs",
+    )
+    gateway_num: int = option(
+        1, "Processes that keep the connections; not used in `base` mode.", "processes", low=1, high=32
+    )
+    graceful_timeout: float = option(
+        30.0, "How long a stop or a reload waits for running handlers.", "s", low=0, high=HOUR
+    )
+    boot_timeout: float = option(
+        30.0,
+        "How long a new process may take to import the application and be ready.",
+        "s",
+        low=0.1,
+        high=HOUR,
+    )
+    restart_free: int = option(
+        3, "Restarts of one process without delay within `restart_window`.", "restarts", low=0, high=1000
+    )
+    restart_window: float = option(
+        10.0,
+        "Restarts older than this are forgotten; later ones within it are delayed.",
+        "s",
+        low=0,
+        high=HOUR,
+    )
+    restart_backoff_max: float = option(
+        5.0, "The longest delay before a process that keeps ending is started again.", "s", low=0, high=HOUR
+    )
+    watch: tuple[str, ...] = option(
+        (),
+        "Files and directories: a change in one reloads the workers. Needs `mooring[watch]`.",
+        "paths",
+        check=check_filled,
+    )
+    log_level: str = option(
+        "info",
+        "The least serious line that is logged.",
+        choices=("debug", "info", "warning", "error", "critical"),
+    )
+
+
+@dataclass(frozen=True)
+class Listen(Section):
+    """Where clients connect."""
+
+    host: str = option(
+        "127.0.0.1", "Address or name to listen on; `0.0.0.0` for every interface.", check=check_filled
+    )
+    port: int = option(9501, "TCP port; 0 lets the kernel choose one.", low=0, high=65535)
+    backlog: int = option(
+        2048, "Connections the kernel keeps until they are accepted.", "connections", low=1, high=65535
+    )
+
+
+@dataclass(frozen=True)
+class Http(Section):
+    """HTTP/1.1, the WebSocket handshake included."""
+
+    header_timeout: float = option(
+        10.0, "Time for a request to arrive, from its first byte; then 408.", "s", low=0.1, high=HOUR
+    )
+    keepalive_timeout: float = option(
+        75.0, "How long a connection may be idle between requests.", "s", low=0, high=HOUR
+    )
+    request_line_limit: int = option(
+        8192, "Longest request line; a longer one is answered 414.", "bytes", low=64, high=1 << 20
+    )
+    header_field_limit: int = option(
+        8192, "Longest header field; a longer one is answered 431.", "bytes", low=64, high=1 << 20
+    )
+    header_limit: int = option(16384, "Longest request head; then 431.", "bytes", low=256, high=1 << 20)
+    header_count_limit: int = option(
+        100, "Most header fields of a request; then 431.", "fields", low=1, high=10_000
+    )
+    body_limit: int = option(1 << 20, "Largest request body; then 413.", "bytes", low=0, high=GIB)
+    keepalive_requests: int = option(
+        1000, "Requests answered on one connection before it is closed.", "requests", low=1, high=1 << 31
+    )
+    server_header: bool = option(True, "Send `Server: mooring` with every response.")
+
+
+@dataclass(frozen=True)
+class WebSocket(Section):
+    """The WebSocket protocol, its topics and sessions."""
+
+    max_message_size: int = option(
+        1 << 20,
+        "Largest message, fragments added up; a larger one closes with 1009.",
+        "bytes",
+        low=1,
+        high=GIB,
+    )
+    max_fragments: int = option(
+        1024, "Most fragments of one message; more close with 1009.", "frames", low=1, high=1 << 24
+    )
+    close_timeout: float = option(
+        5.0, "How long the peer may take to answer a close frame.", "s", low=0, high=HOUR
+    )
+    subprotocols: tuple[str, ...] = option(
+        (), "Subprotocols the application speaks, the preferred one first.", "names", check=check_protocols
+    )
+    allowed_origins: tuple[str, ...] = option(
+        (),
+        'Origins allowed besides the server\'s own, such as `"https://example.org"`; `"*"` allows all.',
+        "origins",
+        check=check_origins,
+    )
+    check_origin: bool = option(
+        True, "Refuse with 403 a WebSocket opened by a page of another origin. Without an Origin: accepted."
+    )
+    max_topics: int = option(
+        128, "Topics one connection may be subscribed to.", "topics", low=0, high=1 << 16
+    )
+    session_limit: int = option(
+        4096, "Largest session of one connection, keys and values packed.", "bytes", low=0, high=1 << 16
+    )
+
+
+@dataclass(frozen=True)
+class Flow(Section):
+    """Backpressure: what may wait in memory, and for how long."""
+
+    write_limit: int = option(
+        1 << 20,
+        "Most bytes waiting for one client to read; more close it with 1008.",
+        "bytes",
+        low=4096,
+        high=GIB,
+    )
+    write_high_water: int = option(
+        65536, "More bytes waiting than this start `write_timeout`.", "bytes", low=1024, high=GIB
+    )
+    write_timeout: float = option(
+        10.0, "How long a client may stay above `write_high_water`; then 1008.", "s", low=0.1, high=HOUR
+    )
+    in_flight_messages: int = option(
+        16,
+        "Messages of one connection handed to its worker and not yet finished; then reading stops.",
+        "messages",
+        low=1,
+        high=4096,
+    )
+    in_flight_bytes: int = option(
+        262144, "The same in bytes; one message is always let through.", "bytes", low=1, high=GIB
+    )
+    worker_messages: int = option(
+        1024, "Messages handed to one worker and not yet finished.", "messages", low=1, high=4096
+    )
+    worker_bytes: int = option(
+        4 << 20, "The same in bytes; one message is always let through.", "bytes", low=4096, high=GIB
+    )
+    max_connections: int = option(
+        0,
+        "Connections of one gateway; 0 means 90 % of its limit of file descriptors, less 64.",
+        "connections",
+        low=0,
+        high=1 << 22,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.write_high_water > self.write_limit:
+            raise ConfigError(
+                f"write_high_water={self.write_high_water}: must not be above write_limit={self.write_limit}"
+            )
+
+
+class Option(NamedTuple):
+    """One row of the settings page."""
+
+    section: str
+    name: str
+    type: str
+    default: str
+    unit: str
+    doc: str
+    allowed: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every option of a server, by section: `settings.listen.port`."""
+
+    process: Process = field(default_factory=Process)
+    listen: Listen = field(default_factory=Listen)
+    http: Http = field(default_factory=Http)
+    websocket: WebSocket = field(default_factory=WebSocket)
+    flow: Flow = field(default_factory=Flow)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, object]) -> "Settings":
+        """Settings from flat names. Raises ConfigError for an unknown name or a value that is not allowed."""
+        chosen: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
+        for name, value in options.items():
+            if name not in HOME:
+                near = get_close_matches(str(name), HOME, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else "`mooring settings` lists the options"
+                raise ConfigError(f"unknown option {name!r}: {hint}")
+            chosen[HOME[name]][name] = value
+        made: dict[str, Any] = {section: kind(**chosen[section]) for section, kind in SECTIONS.items()}
+        return cls(**made)
+
+    def to_dict(self) -> dict[str, object]:
+        """Flat names again, of types msgpack knows; `from_options` takes it back."""
+        return {
+            spec.name: list(value) if isinstance(value, tuple) else value
+            for section in SECTIONS
+            for spec in fields(SECTIONS[section])
+            for value in [getattr(getattr(self, section), spec.name)]
+        }
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "process": Process,
+    "listen": Listen,
+    "http": Http,
+    "websocket": WebSocket,
+    "flow": Flow,
+}
+HOME = {spec.name: section for section, kind in SECTIONS.items() for spec in fields(kind)}
+TYPE_NAMES = {bool: "True or False", int: "an integer", float: "a number", str: "a text"}
+
+
+def type_name(spec: "Field[Any]") -> str:
+    return TYPE_NAMES.get(cast(type, spec.type), "a list of texts")
+
+
+def number(value: float) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def allowed(spec: "Field[Any]") -> str:
+    """The values an option may have, in words."""
+    meta = spec.metadata
+    if meta["choices"]:
+        return " or ".join(meta["choices"])
+    if meta["low"] is None:
+        return ""
+    return f"{number(meta['low'])} to {number(meta['high'])}"
+
+
+def checked(spec: "Field[Any]", value: object) -> object:
+    """The value in the field's exact type; ConfigError if it is not allowed."""
+    wanted, meta = spec.type, spec.metadata
+    problem: str | None = None
+    if wanted is bool:
+        right = isinstance(value, bool)
+    elif wanted is int:
+        right = isinstance(value, int) and not isinstance(value, bool)
+    elif wanted is float:
+        right = isinstance(value, int | float) and not isinstance(value, bool)
+        value = float(cast(float, value)) if right else value
+    elif wanted is str:
+        right = isinstance(value, str)
+    else:
+        if isinstance(value, list | tuple):  # a lone text would be taken letter by letter: refused
+            value = tuple([os.fspath(item) if isinstance(item, os.PathLike) else item for item in value])
+        right = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    limits = allowed(spec)
+    if meta["choices"]:
+        problem = None if value in meta["choices"] else f"must be {limits}"
+    elif not right:
+        problem = f"must be {type_name(spec)}" + (f", {limits}" if limits else "")
+    elif meta["low"] is not None and not in_range(cast(float, value), meta["low"], meta["high"]):
+        problem = f"must be {limits} {meta['unit']}".rstrip()
+    elif meta["check"] is not None:
+        problem = meta["check"](value)
+    if problem is not None:
+        raise ConfigError(f"{spec.name}={value!r}: {problem}")
+    return value
+
+
+def in_range(value: float, low: float, high: float) -> bool:
+    return math.isfinite(value) and low <= value <= high
+
+
+def describe() -> Iterator[Option]:
+    """Every option in the order of the settings page."""
+    for section, kind in SECTIONS.items():
+        for spec in fields(kind):
+            meta = spec.metadata
+            default = meta["shown"] or shown(spec.default)
+            yield Option(
+                section, spec.name, type_name(spec), default, meta["unit"], meta["doc"], allowed(spec)
+            )
+
+
+def shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int | float):
+        return number(value)
+    return repr(value) if isinstance(value, str) else "none"

@@ -1,0 +1,109 @@
+"""Values a user sees: enums, the state of a connection, header fields."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Opcode(IntEnum):
+    """What a frame carries (RFC 6455 section 5.2)."""
+
+    CONTINUATION = 0
+    TEXT = 1
+    BINARY = 2
+    CLOSE = 8
+    PING = 9
+    PONG = 10
+
+
+class CloseCode(IntEnum):
+    """Why a connection was closed (RFC 6455 section 7.4.1 and the IANA registry).
+
+    NO_STATUS and ABNORMAL never travel in a frame: they tell that the peer gave no code, or that the
+    connection was lost without a closing handshake.
+    """
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    NO_STATUS = 1005
+    ABNORMAL = 1006
+    INVALID_PAYLOAD = 1007
+    POLICY_VIOLATION = 1008
+    TOO_BIG = 1009
+    MANDATORY_EXTENSION = 1010
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+
+
+class ConnectionState(IntEnum):
+    """Where a connection stands. It only ever moves down this list."""
+
+    HTTP = 1  # accepted; speaks HTTP
+    OPEN = 2  # an open WebSocket: can be pushed to
+    CLOSING = 3  # a close frame was sent or received, or the last answer is on its way out
+
+
+@dataclass(frozen=True, slots=True)
+class ClientInfo:
+    """A snapshot of one connection, true at the moment it was read."""
+
+    fd: int
+    state: ConnectionState
+    remote_ip: str
+    remote_port: int
+    server_port: int
+    worker_id: int | None  # None: no worker serves it yet
+    connect_time: float  # unix seconds
+    last_receive_time: float  # unix seconds
+    messages_received: int
+    messages_sent: int
+    bytes_received: int
+    bytes_sent: int
+    in_flight: int  # messages handed to a worker and not yet finished
+
+
+class Headers(Mapping[str, str]):
+    """The header fields of a request: a mapping whose names ignore case.
+
+    A name that came several times has one value here, joined in order by ", " (RFC 9110 section 5.3);
+    `cookie` is joined by "; ", because a comma may be part of a cookie (RFC 6265 section 5.4).
+    `getlist` gives the values apart and `raw` the fields as they came.
+    """
+
+    __slots__ = ("_pairs", "_values")
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        self._pairs = tuple([(name, value) for name, value in pairs])
+        values: dict[str, list[str]] = {}
+        for name, value in self._pairs:
+            values.setdefault(name.lower(), []).append(value)
+        self._values = values
+
+    def __getitem__(self, name: str) -> str:
+        key = name.lower()
+        return ("; " if key == "cookie" else ", ").join(self._values[key])
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        """Each name once, lower-cased, in the order of its first appearance."""
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def getlist(self, name: str) -> list[str]:
+        """Every value of that name, in order; an empty list when there is none."""
+        return list(self._values.get(name.lower(), ()))
+
+    @property
+    def raw(self) -> list[tuple[str, str]]:
+        """The (name, value) pairs as they came, repetitions included."""
+        return list(self._pairs)
+
+    def __repr__(self) -> str:
+        return f"Headers({list(self._pairs)!r})"
