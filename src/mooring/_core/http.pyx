@@ -1,0 +1,395 @@
+# cython: auto_pickle=False, autotestdict=False
+"""HTTP/1.1 without I/O: bytes in, requests out; and the pieces a response is made of.
+
+The theory. A server and the proxy in front of it must agree where one request ends and the next one
+begins; wherever two readers may disagree, an attacker hides a second request ("smuggling"). So nothing
+here is repaired or guessed: what RFC 9112 does not clearly allow is refused with a status, and the
+codec stays broken afterwards, because the position of the next request is no longer known.
+
+A request is read in three steps.
+
+1. `_scan` walks over the lines of the head as bytes arrive. It remembers how far it came, so a head that
+   arrives byte by byte costs no more than one that arrives at once, and every limit acts on bytes that
+   are there, before the head is complete. An error is found at the first byte at which it is certain;
+   that makes the result independent of how the network cut the bytes.
+2. The complete head is parsed once. llhttp does the grammar of methods, targets and fields; the checks
+   around it are ours. llhttp must report the same target and the same number of fields as step 1
+   counted: if two readings of one head differ, the head is refused.
+3. The body is delimited here, not by llhttp: by Content-Length or by chunks, never by both.
+
+One request is read ahead and no more: the bytes behind it stay unread until the next `next_event`.
+"""
+
+import re
+from http import HTTPStatus
+
+import httptools
+
+cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from libc.string cimport memchr
+
+REASONS = {status.value: status.phrase for status in HTTPStatus}
+CONTINUE = 100
+LAST_CHUNK = b"0\r\n\r\n"
+
+cdef enum:
+    NAME_LIMIT = 256           # bytes of a field name
+    TRAILER_LIMIT = 8192       # bytes of all trailer fields
+    CHUNK_LINE_LIMIT = 275     # 16 hex digits, ";", 256 bytes of extension, CR LF
+
+cdef enum State:
+    HEAD
+    LENGTH         # a body of `_need` bytes
+    CHUNK_SIZE     # the line before a chunk
+    CHUNK_DATA     # `_need` bytes of this chunk are missing
+    CHUNK_END      # the CR LF behind a chunk
+    TRAILERS
+    BROKEN
+
+include "http_grammar.pxi"
+include "http_response.pxi"
+
+
+@cython.final
+cdef class ParsedRequest:
+    """One complete request. Field names are lower-case, values are decoded as latin-1, in order."""
+
+    cdef readonly str method
+    cdef readonly str target      # origin form ("/path?query"), or "*" for OPTIONS
+    cdef readonly int minor       # HTTP/1.<minor>: 0 or 1
+    cdef readonly list headers
+    cdef readonly bytes body
+    cdef readonly bint keep_alive
+    cdef readonly bint upgrade    # the Upgrade field names `websocket`
+
+    def __init__(self, str method not None, str target not None, int minor, list headers not None,
+                 bytes body not None=b"", bint keep_alive=True, bint upgrade=False):
+        self.method = method
+        self.target = target
+        self.minor = minor
+        self.headers = headers
+        self.body = body
+        self.keep_alive = keep_alive
+        self.upgrade = upgrade
+
+    def __repr__(self):
+        return f"<ParsedRequest {self.method} {self.target!r} HTTP/1.{self.minor}, {len(self.body)} bytes>"
+
+
+@cython.final
+cdef class HttpCodec:
+    """Reads the requests of one connection.
+
+    All limits are in bytes, but `field_count_limit`. `line_limit` bounds the request line, `field_limit`
+    one field line, `head_limit` both together with all line ends, `body_limit` the decoded body.
+    """
+
+    cdef Py_ssize_t line_limit, field_limit, head_limit, field_count_limit, body_limit
+    cdef bytearray _buffer     # bytes not consumed yet; a deletion at its front costs O(1) amortised
+    cdef bytearray _body       # of a chunked request: what its chunks carried so far
+    cdef State _state
+    cdef Py_ssize_t _line      # where the line that is being scanned starts in the buffer
+    cdef Py_ssize_t _scanned   # no line feed before this position of that line
+    cdef Py_ssize_t _lines     # complete lines before it
+    cdef object _need          # int: missing bytes of the body or chunk; may exceed 64 bits for a moment
+    cdef bint _skipped         # the empty line before this request was skipped
+    cdef bint _expects         # the client waits for "100 Continue"
+    cdef ParsedRequest _request
+    cdef object _error
+
+    def __init__(self, Py_ssize_t line_limit=8192, Py_ssize_t field_limit=8192, Py_ssize_t head_limit=16384,
+                 Py_ssize_t field_count_limit=100, Py_ssize_t body_limit=1 << 20):
+        self.line_limit = line_limit
+        self.field_limit = field_limit
+        self.head_limit = head_limit
+        self.field_count_limit = field_count_limit
+        self.body_limit = body_limit
+        self._buffer = bytearray()
+        self._body = bytearray()
+        self._state = HEAD
+        self._need = 0
+
+    @property
+    def buffered(self):
+        """Bytes received and not consumed."""
+        return PyByteArray_GET_SIZE(self._buffer)
+
+    @property
+    def idle(self):
+        """Between two requests: nothing of a next one has been received."""
+        return self._state == HEAD and PyByteArray_GET_SIZE(self._buffer) == 0
+
+    def receive(self, data):
+        """Append bytes of the connection. They are looked at by `next_event`."""
+        if self._state != BROKEN:
+            self._buffer += data
+
+    def take_rest(self):
+        """Hand over every byte that is not consumed, for the protocol the connection is upgraded to."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        self._restart_scan()
+        return rest
+
+    def next_event(self):
+        """The next complete request; CONTINUE, when the client waits for "100 Continue"; None: more
+        bytes are needed. Raises HttpError on bad input, and again on every later call."""
+        if self._state == BROKEN:
+            raise HttpError(self._error.status, self._error.reason)
+        try:
+            return self._advance()
+        except HttpError as error:
+            self._state = BROKEN
+            self._error = HttpError(error.status, error.reason)  # without the traceback and its frames
+            self._request = None
+            self._buffer.clear()
+            self._body.clear()
+            raise
+
+    cdef object _advance(self):
+        if self._state == HEAD:
+            if not self._read_head():
+                return None
+            if self._state == HEAD:  # a request without a body
+                return self._finish(b"")
+        if self._expects:
+            # No need to invite a body that is already on its way (RFC 9110 section 10.1.1).
+            self._expects = False
+            if PyByteArray_GET_SIZE(self._buffer) == 0:
+                return CONTINUE
+        if self._state == LENGTH:
+            if PyByteArray_GET_SIZE(self._buffer) < self._need:
+                return None
+            body = bytes(self._buffer[:self._need])
+            del self._buffer[:self._need]
+            return self._finish(body)
+        if not self._read_chunks():
+            return None
+        body = bytes(self._body)
+        self._body.clear()
+        return self._finish(body)
+
+    cdef ParsedRequest _finish(self, bytes body):
+        request = self._request
+        request.body = body
+        self._request = None
+        self._skipped = False
+        self._state = HEAD
+        return request
+
+    # Lines: the head, and the trailers behind the last chunk.
+
+    cdef void _restart_scan(self) noexcept:
+        self._line = self._scanned = self._lines = 0
+
+    cdef Py_ssize_t _scan(self, Py_ssize_t first_limit, Py_ssize_t total_limit) except -2:
+        """Walk over complete lines. Returns the position behind the empty line, -1 while it is missing.
+
+        The content of every line must end within `total_limit` bytes from the start of the buffer.
+        """
+        cdef const char* base = PyByteArray_AS_STRING(self._buffer)
+        cdef Py_ssize_t size = PyByteArray_GET_SIZE(self._buffer)
+        cdef Py_ssize_t end, length, limit, room
+        cdef const char* feed
+        while True:
+            feed = <const char*> memchr(base + self._scanned, b"\n", size - self._scanned)
+            end = size if feed == NULL else feed - base
+            # A CR at the end of what came so far may belong to the line end: not counted.
+            length = end - self._line
+            if length and base[end - 1] == b"\r":
+                length -= 1
+            limit = self.field_limit if self._lines else first_limit
+            room = total_limit - self._line
+            if length > limit or length > room:
+                if limit > room:
+                    raise HttpError(431, f"the header fields are longer than {total_limit} bytes")
+                if self._lines == 0 and self._state == HEAD:
+                    raise HttpError(414, f"the request line is longer than {limit} bytes")
+                raise HttpError(431, f"a header field is longer than {limit} bytes")
+            if feed == NULL:
+                self._scanned = size
+                return -1
+            if end == self._line or base[end - 1] != b"\r":
+                raise HttpError(400, "a line ends with LF alone instead of CR LF")
+            if length == 0:
+                return end + 1
+            if self._lines and (base[self._line] == b" " or base[self._line] == b"\t"):
+                raise HttpError(400, "a header field is folded over two lines (RFC 9112 section 5.2)")
+            if self._lines > self.field_count_limit - (self._state == TRAILERS):
+                raise HttpError(431, f"more than {self.field_count_limit} header fields")
+            self._lines += 1
+            self._line = self._scanned = end + 1
+
+    cdef bint _read_head(self) except -1:
+        """Consume one head and set the state its body needs. False: it is not complete."""
+        cdef const unsigned char* base = <const unsigned char*> PyByteArray_AS_STRING(self._buffer)
+        cdef Py_ssize_t size = PyByteArray_GET_SIZE(self._buffer)
+        cdef Py_ssize_t end
+        if size and base[0] == b"\r" and not self._skipped:
+            # One empty line before a request, of clients that end a body with one (RFC 9112 section 2.2).
+            if size == 1:
+                return False
+            if base[1] != b"\n":
+                raise HttpError(400, "a CR that is not followed by LF")
+            del self._buffer[:2]
+            self._skipped = True
+            base = <const unsigned char*> PyByteArray_AS_STRING(self._buffer)
+            size -= 2
+        if size == 0:
+            return False
+        if not _is_tchar[base[0]]:
+            if base[0] == 0x16:
+                raise HttpError(400, "this looks like TLS, and this port speaks plain HTTP")
+            raise HttpError(400, "this is not an HTTP request")
+        end = self._scan(self.line_limit, self.head_limit)
+        if end < 0:
+            return False
+        head = bytes(self._buffer[:end])
+        del self._buffer[:end]
+        fields = self._lines - 1
+        self._restart_scan()
+        self._parse_head(head, fields)
+        return True
+
+    cdef int _parse_head(self, bytes head, Py_ssize_t count) except -1:
+        _refuse_control_bytes(head)
+        cdef list parts = head[:head.index(b"\r\n")].split(b" ")
+        if len(parts) != 3:
+            raise HttpError(400, "the request line is not: method, space, target, space, version")
+        cdef bytes method = parts[0], target = parts[1], version = parts[2]
+        _check_request_line(method, target, version)
+        fields = _Fields()
+        try:
+            httptools.HttpRequestParser(fields).feed_data(head)
+        except httptools.HttpParserUpgrade:
+            pass  # llhttp stops behind the head of an upgrade; so do we
+        except httptools.HttpParserInvalidMethodError:
+            raise HttpError(501, "this method is not known here") from None
+        except httptools.HttpParserError as error:
+            raise HttpError(400, f"not HTTP: {error}") from None
+        if fields.target != target or len(fields.pairs) != count:
+            raise HttpError(400, "the request can be read in two ways")
+        self._request = ParsedRequest(method.decode("latin-1"), target.decode("latin-1"), version[7] - 48, [])
+        self._judge_fields(fields.pairs)
+        return 0
+
+    cdef int _judge_fields(self, list pairs) except -1:
+        """Copy the fields into the request and draw the conclusions: host, persistence, body, upgrade."""
+        cdef ParsedRequest request = self._request
+        cdef str host = None, length = None, coding = None, expect = None, key, value
+        cdef bint closes = False, keeps = False
+        cdef bytes raw_name, raw_value
+        for raw_name, raw_value in pairs:
+            if len(raw_name) > NAME_LIMIT:
+                raise HttpError(431, f"the name of a header field is longer than {NAME_LIMIT} bytes")
+            key = raw_name.lower().decode("latin-1")
+            value = raw_value.strip(b" \t").decode("latin-1")
+            request.headers.append((key, value))
+            if key == "host":
+                if host is not None:
+                    raise HttpError(400, "more than one Host field")
+                host = value
+            elif key == "connection":
+                options = _list(value)
+                closes = closes or "close" in options
+                keeps = keeps or "keep-alive" in options
+            elif key == "upgrade":
+                request.upgrade = request.upgrade or "websocket" in _list(value)
+            elif key == "content-length":
+                if length is not None:
+                    raise HttpError(400, "more than one Content-Length field")
+                length = value
+            elif key == "transfer-encoding":
+                if coding is not None:
+                    raise HttpError(400, "more than one Transfer-Encoding field")
+                coding = value.lower()
+            elif key == "expect":
+                expect = value.lower() if expect is None else f"{expect}, {value}"
+        # RFC 9112 section 9.3: `close` wins over `keep-alive`.
+        request.keep_alive = not closes and (request.minor == 1 or keeps)
+        if host is None and request.minor == 1:
+            raise HttpError(400, "no Host field")
+        if host is not None:
+            _check_host(host)
+        _reduce_target(request, host)
+        self._delimit_body(length, coding)
+        # RFC 9110 section 10.1.1: HTTP/1.0 knows no Expect.
+        if expect is not None and request.minor == 1:
+            if expect != "100-continue":
+                raise HttpError(417, "the only expectation that can be met is 100-continue")
+            self._expects = self._state != HEAD
+        return 0
+
+    # The body (RFC 9112 section 6).
+
+    cdef int _delimit_body(self, str length, str coding) except -1:
+        if coding is not None:
+            if length is not None:
+                raise HttpError(400, "both Transfer-Encoding and Content-Length")
+            if self._request.minor == 0:
+                raise HttpError(400, "Transfer-Encoding in an HTTP/1.0 request")
+            if coding != "chunked":
+                # RFC 9112 section 6.1 (501) and 6.3 point 4 (400).
+                if coding.endswith((", chunked", ",chunked")) and coding.count("chunked") == 1:
+                    raise HttpError(501, "the only transfer coding known here is chunked")
+                raise HttpError(400, "Transfer-Encoding is not exactly: chunked")
+            self._state = CHUNK_SIZE
+        elif length is not None:
+            # str.isdigit() also holds for digits that are not ASCII.
+            if not (length.isascii() and length.isdigit() and len(length) <= 19):
+                raise HttpError(400, "Content-Length is not 1 to 19 digits")
+            self._need = int(length)
+            if self._need > self.body_limit and not self._request.upgrade:
+                raise HttpError(413, f"the body is longer than {self.body_limit} bytes")
+            if self._need:
+                self._state = LENGTH
+        # The bytes behind an upgrade belong to the next protocol; a body would be a second reading of them.
+        if self._request.upgrade and self._state != HEAD:
+            raise HttpError(400, "an upgrade request with a body")
+        return 0
+
+    cdef bint _read_chunks(self) except -1:
+        """Move what arrived into the body (RFC 9112 section 7.1). True: the last chunk and the trailers
+        are consumed too."""
+        cdef Py_ssize_t size, end
+        while True:
+            size = PyByteArray_GET_SIZE(self._buffer)
+            if self._state == CHUNK_SIZE:
+                end = self._buffer.find(b"\n", 0, CHUNK_LINE_LIMIT) + 1
+                if end == 0:
+                    if size >= CHUNK_LINE_LIMIT:
+                        raise HttpError(400, "the line before a chunk is too long")
+                    return False
+                match = _CHUNK_LINE.fullmatch(bytes(self._buffer[:end]))
+                if match is None:
+                    raise HttpError(400, "the line before a chunk is not: hexadecimal size, CR LF")
+                del self._buffer[:end]
+                self._need = int(match[1], 16)
+                if self._need > self.body_limit - PyByteArray_GET_SIZE(self._body):
+                    raise HttpError(413, f"the body is longer than {self.body_limit} bytes")
+                self._state = CHUNK_DATA if self._need else TRAILERS
+            elif self._state == CHUNK_DATA:
+                end = min(size, self._need)
+                self._body += self._buffer[:end]
+                del self._buffer[:end]
+                self._need -= end
+                if self._need:
+                    return False
+                self._state = CHUNK_END
+            elif self._state == CHUNK_END:
+                if size < 2:
+                    return False
+                if not self._buffer.startswith(b"\r\n"):
+                    raise HttpError(400, "a chunk is not followed by CR LF")
+                del self._buffer[:2]
+                self._state = CHUNK_SIZE
+            else:
+                end = self._scan(self.field_limit, TRAILER_LIMIT)
+                if end < 0:
+                    return False
+                trailers = bytes(self._buffer[:end])
+                del self._buffer[:end]
+                self._restart_scan()
+                _check_trailers(trailers)
+                return True

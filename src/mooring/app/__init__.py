@@ -1,0 +1,1 @@
+"""What the application's callbacks get: requests, responses, and the table of events."""

@@ -1,0 +1,110 @@
+"""The table of callbacks: which events there are, and which function was registered for each.
+
+A mistake in a name or in the parameters is found when the handler is registered, not when the first
+client arrives.
+"""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from mooring.errors import ConfigError
+
+Handler = Callable[..., Any]
+
+EVENTS: dict[str, tuple[str, ...]] = {
+    "start": ("server",),
+    "shutdown": ("server",),
+    "worker_start": ("server", "worker_id"),
+    "worker_stop": ("server", "worker_id"),
+    "open": ("server", "request"),
+    "message": ("server", "frame"),
+    "close": ("server", "fd", "code", "reason"),
+    "request": ("request", "response"),
+    "uncertain": ("server", "frame", "reason"),
+}
+"""Each event with the parameters its handler is called with, by position."""
+
+
+class Handlers:
+    """The handlers of one server. Registering an event again replaces its handler."""
+
+    __slots__ = ("_async", "_handlers")
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Handler] = {}
+        self._async: set[str] = set()
+
+    def register(self, name: str, fn: Handler) -> None:
+        """Make `fn` the handler of the event. Raises ConfigError for an unknown name, for something
+        that can't be called, and for a function that can't take the event's parameters."""
+        if name not in EVENTS:
+            near = difflib.get_close_matches(str(name), EVENTS, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(EVENTS)}"
+            raise ConfigError(f"no event is called {name!r}; {hint}")
+        parameters = EVENTS[name]
+        wanted = f"{name}({', '.join(parameters)})"
+        if not callable(fn):
+            raise ConfigError(
+                f"the handler of {name!r} is {fn!r}, which can't be called; it is called as {wanted}"
+            )
+        if _yields(fn):
+            raise ConfigError(
+                f"the handler of {name!r} is a generator: calling it would run nothing. Remove `yield`"
+            )
+        try:
+            signature = inspect.signature(fn)
+        except (TypeError, ValueError):
+            pass  # some callables written in C tell nothing of their parameters
+        else:
+            try:
+                signature.bind(*parameters)
+            except TypeError as error:
+                raise ConfigError(
+                    f"the handler of {name!r} is called as {wanted}; {_name(fn)}{signature} can't be: {error}"
+                ) from None
+        self._handlers[name] = fn
+        self._async.discard(name)
+        if _is_async(fn):
+            self._async.add(name)
+
+    def get(self, name: str) -> Handler | None:
+        """The handler of the event; None when there is none."""
+        return self._handlers.get(name)
+
+    def is_async(self, name: str) -> bool:
+        """Whether the event's handler is an `async def`, or an object whose `__call__` is one."""
+        return name in self._async
+
+    def check(self) -> None:
+        """Raise ConfigError when a handler is missing that the server can't do without."""
+        if "message" not in self._handlers:
+            raise ConfigError(
+                "no handler for 'message'; register one before start():\n"
+                '    @server.on("message")\n'
+                "    def message(server, frame): ..."
+            )
+
+
+def _target(fn: Handler) -> Any:
+    """The function that runs when `fn` is called, without partials and instances around it."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    if inspect.isroutine(fn) or inspect.isclass(fn):
+        return fn
+    return type(fn).__call__
+
+
+def _is_async(fn: Handler) -> bool:
+    return inspect.iscoroutinefunction(_target(fn))
+
+
+def _yields(fn: Handler) -> bool:
+    target = _target(fn)
+    return inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target)
+
+
+def _name(fn: Handler) -> str:
+    return getattr(fn, "__qualname__", None) or type(fn).__qualname__

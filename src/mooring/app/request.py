@@ -1,0 +1,211 @@
+"""An HTTP request, as it travels from gateway to worker and as a handler sees it.
+
+Payload: u32 little-endian length of the head | the head (msgpack) | the body.
+
+The body is not part of the msgpack value, so it is copied once and not escaped. Everything a handler may
+never look at is decoded on first use. All of it takes time linear in the size of the request: what a
+client sends must not buy more work than its bytes (http.cookies, for one, unquotes in quadratic time).
+"""
+
+import re
+import struct
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+
+from mooring.types import Headers
+
+QUERY_FIELD_LIMIT = 1000
+"""A request target may have 8,192 bytes, hence thousands of fields; no honest one has that many."""
+
+# Python knows codecs (idna, punycode) that take quadratic time; the client would choose one by name.
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "windows-1252"})
+_CHARSET = re.compile(r';[ \t]*charset[ \t]*=[ \t]*"?([A-Za-z0-9_.:-]+)', re.IGNORECASE)
+_LENGTH = struct.Struct("<I")
+
+
+class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The head of a request on its way to a worker. Its fields travel by position: append only."""
+
+    method: str
+    target: str
+    minor: int
+    headers: list[tuple[str, str]]
+    remote_ip: str
+    remote_port: int
+    server_port: int
+    scheme: str
+    received: float
+    """When its head was complete, in unix seconds."""
+    number: int
+    """Which request of its connection it is, from 1."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(RequestRecord)
+
+
+def encode_request(record: RequestRecord, body: bytes) -> bytes:
+    """The payload for a worker."""
+    head = _encoder.encode(record)
+    return b"".join((_LENGTH.pack(len(head)), head, body))
+
+
+def decode_request(fd: int, payload: bytes) -> "Request":
+    """Undo `encode_request`. Raises ValueError for anything that it can't have made."""
+    if len(payload) < _LENGTH.size:
+        raise ValueError(f"a request of {len(payload)} bytes is too short for the length of its head")
+    end = _LENGTH.size + _LENGTH.unpack_from(payload)[0]
+    if end > len(payload):
+        raise ValueError(f"a request whose head ends at byte {end} of {len(payload)}")
+    try:
+        record = _decoder.decode(memoryview(payload)[_LENGTH.size : end])
+    except msgspec.DecodeError as error:
+        raise ValueError(f"the head of a request can't be decoded: {error}") from None
+    return Request(fd, record, payload[end:])
+
+
+class Request:
+    """One HTTP request; in `open`, the one that became a WebSocket. It is not changed after it was made."""
+
+    __slots__ = ("_cookies", "_headers", "_path", "_query", "_record", "body", "fd")
+
+    def __init__(self, fd: int, record: RequestRecord, body: bytes = b"") -> None:
+        self.fd = fd
+        """The connection, as `push` and the others take it."""
+        self.body = body
+        """The decoded body; empty when there was none."""
+        self._record = record
+        self._headers: Headers | None = None
+        self._path: str | None = None
+        self._query: dict[str, list[str]] | None = None
+        self._cookies: dict[str, str] | None = None
+
+    @property
+    def method(self) -> str:
+        """As sent, upper-case: "GET"."""
+        return self._record.method
+
+    @property
+    def target(self) -> str:
+        """Path and query as they came, percent-encoded; "*" for OPTIONS of the whole server."""
+        return self._record.target
+
+    @property
+    def path(self) -> str:
+        """The path without the query, percent-decoded as UTF-8; what is not UTF-8 becomes U+FFFD.
+
+        It is not normalised: ".." and "//" are still there.
+        """
+        if self._path is None:
+            self._path = unquote(self._record.target.partition("?")[0])
+        return self._path
+
+    @property
+    def query_string(self) -> str:
+        """What follows the "?", percent-encoded; "" without one."""
+        return self._record.target.partition("?")[2]
+
+    @property
+    def query_list(self) -> dict[str, list[str]]:
+        """Every value of each query field, in order. Raises ValueError beyond QUERY_FIELD_LIMIT fields."""
+        if self._query is None:
+            text = self.query_string
+            if text.count("&") >= QUERY_FIELD_LIMIT:
+                raise ValueError(f"the query has more than {QUERY_FIELD_LIMIT} fields; see query_string")
+            fields: dict[str, list[str]] = {}
+            for name, value in parse_qsl(text, keep_blank_values=True):
+                fields.setdefault(name, []).append(value)
+            self._query = fields
+        return self._query
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query fields; of several with one name the last. Raises like `query_list`."""
+        return {name: values[-1] for name, values in self.query_list.items()}
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields; names ignore case."""
+        if self._headers is None:
+            self._headers = Headers(self._record.headers)
+        return self._headers
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies; of several with one name the first, which has the more specific path
+        (RFC 6265 section 5.4). Values are as they came, less one pair of quotes around them."""
+        if self._cookies is None:
+            cookies: dict[str, str] = {}
+            for field in self.headers.getlist("cookie"):
+                for pair in field.split(";"):
+                    name, equals, value = pair.partition("=")
+                    name, value = name.strip(" \t"), value.strip(" \t")
+                    if len(value) >= 2 and value[0] == value[-1] == '"':
+                        value = value[1:-1]
+                    if equals and name:
+                        cookies.setdefault(name, value)
+            self._cookies = cookies
+        return self._cookies
+
+    def text(self) -> str:
+        """The body as text, in the charset of Content-Type or else UTF-8.
+
+        Raises ValueError when it is not text in that charset (then a UnicodeDecodeError), or when the
+        charset is none of those in use on the web; `body` has the bytes.
+        """
+        match = _CHARSET.search(self.headers.get("content-type", ""))
+        charset = match[1].lower() if match else "utf-8"
+        if charset not in _CHARSETS:
+            raise ValueError(f"the charset {charset!r} is not decoded here; request.body has the bytes")
+        return self.body.decode(charset)
+
+    def json(self) -> Any:
+        """The value of a JSON body. Raises ValueError when the body is not JSON."""
+        try:
+            return msgspec.json.decode(self.body)
+        except msgspec.DecodeError as error:
+            raise ValueError(f"the body is not JSON: {error}") from None
+
+    @property
+    def remote_ip(self) -> str:
+        return self._record.remote_ip
+
+    @property
+    def remote_port(self) -> int:
+        return self._record.remote_port
+
+    @property
+    def server_port(self) -> int:
+        """The port the client connected to."""
+        return self._record.server_port
+
+    @property
+    def scheme(self) -> str:
+        """ "http" or "https": whether the connection to this server is encrypted."""
+        return self._record.scheme
+
+    @property
+    def http_version(self) -> str:
+        """ "1.1" or "1.0"."""
+        return f"1.{self._record.minor}"
+
+    @property
+    def received(self) -> float:
+        """When the head was complete, in unix seconds."""
+        return self._record.received
+
+    @property
+    def number(self) -> int:
+        """Which request of its connection it is, from 1."""
+        return self._record.number
+
+    @property
+    def subprotocols(self) -> list[str]:
+        """The WebSocket sub-protocols the client offers, in its order."""
+        values = self.headers.getlist("sec-websocket-protocol")
+        return [name for value in values for part in value.split(",") if (name := part.strip(" \t"))]
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.target!r} fd={self.fd}>"

@@ -1,0 +1,308 @@
+"""The answer to one HTTP request.
+
+    headers may be set ── write() ──> streaming ── end() ──> ended
+            └──────────── end() ─────────────────────────────┘
+
+What a handler sets is checked at once, where the traceback still names the line at fault, so that nothing
+a client could read as a second answer reaches the wire. How the body is delimited is not the handler's
+business: one `end` gives Content-Length, a `write` before it gives chunks (RFC 9112 section 6).
+"""
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from email.utils import formatdate
+from typing import Any, Literal
+
+import msgspec
+
+from mooring._core.http import LAST_CHUNK, chunk, response_head
+from mooring.app.request import Request
+from mooring.errors import StateError
+
+Send = Callable[[bytes, bool, bool], bool]
+"""send(data, last, close): hand raw bytes towards the connection. `last`: the answer is complete.
+`close`: close the connection once they are sent. False: the connection is gone."""
+
+# RFC 9110 sections 15.3.5, 15.3.6, 15.4.5: answers without a body, whatever the method.
+_BODILESS = frozenset({204, 205, 304})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_COOKIE_OCTETS = frozenset(map(chr, range(0x21, 0x7F))) - frozenset('",;\\')  # RFC 6265 section 4.1.1
+
+_date = (0, "")
+
+
+def http_date() -> str:
+    """Now, as the Date field has it (RFC 9110 section 5.6.7); formatted once a second."""
+    global _date
+    now = int(time.time())
+    if _date[0] != now:
+        _date = (now, formatdate(now, usegmt=True))
+    return _date[1]
+
+
+class Response:
+    """The answer to one request. Given to the `request` handler; never made by the application.
+
+    A wrong value raises ValueError, a call after its time StateError; then nothing has been sent by it.
+    Bodies of answers that can't have one (to HEAD; status 204, 205, 304) are left out without complaint.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_headers",
+        "_keep_alive",
+        "_reason",
+        "_request",
+        "_send",
+        "_server_header",
+        "_status",
+        "ended",
+        "started",
+    )
+
+    def __init__(
+        self, request: Request, send: Send, *, server_header: bool = True, keepalive_requests: int = 1000
+    ) -> None:
+        """`keepalive_requests`: after that many requests the connection is closed (see `Request.number`)."""
+        self._request = request
+        self._send = send
+        self._server_header = server_header
+        self._status = 200
+        self._reason: str | None = None
+        self._headers: list[tuple[str, str]] = []
+        self._chunked = False
+        self._keep_alive = _wants_keep_alive(request) and request.number < keepalive_requests
+        self.started = False
+        """The head has been sent; status and headers are fixed."""
+        self.ended = False
+        """The answer is complete, or was broken off."""
+
+    def status(self, code: int, reason: str | None = None) -> None:
+        """Set the status, 200 to 599, and the reason phrase if the standard one will not do."""
+        self._must_not_have_started("status")
+        if not 200 <= code <= 599:
+            raise ValueError(f"status {code}: a final answer has a status from 200 to 599")
+        response_head(code, (), reason)
+        self._status, self._reason = int(code), reason
+
+    def header(self, name: str, value: str) -> None:
+        """Set a header field; earlier values of that name are replaced.
+
+        Connection: close closes the connection after this answer; the other fields that delimit an answer
+        (Connection, Content-Length, Transfer-Encoding) are the server's: ValueError."""
+        if self._check_header(name, value):
+            self._headers = [pair for pair in self._headers if pair[0].lower() != name.lower()]
+            self._headers.append((name, value))
+
+    def add_header(self, name: str, value: str) -> None:
+        """Add a header field beside those of the same name."""
+        if self._check_header(name, value):
+            self._headers.append((name, value))
+
+    def cookie(
+        self,
+        name: str,
+        value: str,
+        *,
+        max_age: int | None = None,
+        expires: datetime | float | None = None,
+        path: str | None = "/",
+        domain: str | None = None,
+        secure: bool = False,
+        http_only: bool = True,
+        same_site: Literal["Lax", "Strict", "None"] | None = "Lax",
+    ) -> None:
+        """Add a Set-Cookie field (RFC 6265 section 4.1).
+
+        `max_age` in seconds; `expires` in unix seconds, or a datetime with a time zone. A value with
+        other characters than RFC 6265 allows (space, quote, comma, semicolon, backslash, non-ASCII) raises
+        ValueError: encode it, with urllib.parse.quote for example.
+        """
+        response_head(200, [(name, "")])  # a cookie's name is a token, as a header's is
+        if not _COOKIE_OCTETS.issuperset(value):
+            raise ValueError(
+                f"cookie {name}: {value!r} has characters a cookie can't carry; percent-encode them"
+            )
+        parts = [f"{name}={value}"]
+        if max_age is not None:
+            parts.append(f"Max-Age={int(max_age)}")
+        if expires is not None:
+            parts.append(f"Expires={formatdate(_unix_seconds(name, expires), usegmt=True)}")
+        for attribute, text in (("Path", path), ("Domain", domain)):
+            if text is not None:
+                if ";" in text or not text.isascii():
+                    raise ValueError(f"cookie {name}: {attribute} {text!r} has a semicolon or is not ASCII")
+                parts.append(f"{attribute}={text}")
+        if same_site not in (None, "Lax", "Strict", "None"):
+            raise ValueError(
+                f"cookie {name}: same_site is 'Lax', 'Strict', 'None' or None, not {same_site!r}"
+            )
+        if same_site == "None" and not secure:
+            raise ValueError(f"cookie {name}: browsers refuse same_site='None' without secure=True")
+        if same_site is not None:
+            parts.append(f"SameSite={same_site}")
+        if secure:
+            parts.append("Secure")
+        if http_only:
+            parts.append("HttpOnly")
+        self.add_header("Set-Cookie", "; ".join(parts))
+
+    def write(self, data: str | bytes) -> bool:
+        """Send a part of the body; the first call sends the head too. str is sent as UTF-8.
+
+        False when the connection is gone: there is no use in going on.
+        """
+        self._must_not_have_ended("write")
+        head = b"" if self.started else self._start(data)
+        return self._send(head + self._frame(_bytes(data)), False, False)
+
+    def end(self, data: str | bytes = b"") -> bool:
+        """Send the rest of the body and complete the answer. False when the connection is gone."""
+        self._must_not_have_ended("end")
+        body = _bytes(data)
+        if self.started:
+            rest = self._frame(body) + (LAST_CHUNK if self._chunked else b"")
+        else:
+            length = None if self._status in (204, 304) else 0 if self._status == 205 else len(body)
+            rest = self._head(data, length) + (body if self._may_have_body else b"")
+            self.started = True
+        self.ended = True
+        return self._send(rest, True, not self._keep_alive)
+
+    def json(self, value: Any, status: int | None = None) -> bool:
+        """End with the value as JSON. Raises TypeError for a value that JSON does not know."""
+        self._must_not_have_started("json")
+        body = msgspec.json.encode(value)
+        if status is not None:
+            self.status(status)
+        if not self._has("content-type"):
+            self.header("Content-Type", "application/json")
+        return self.end(body)
+
+    def redirect(self, url: str, status: int = 302) -> bool:
+        """End by sending the client to another URL, which must be percent-encoded."""
+        self._must_not_have_started("redirect")
+        if status not in _REDIRECTS:
+            raise ValueError(f"status {status} does not redirect; use one of {sorted(_REDIRECTS)}")
+        if not url or not all("!" <= character <= "~" for character in url):
+            raise ValueError(f"redirect to {url!r}: empty, or not percent-encoded")
+        self.header("Location", url)
+        self.status(status)
+        return self.end()
+
+    # For the worker, when the handler is done.
+
+    def finish_unanswered(self) -> bool:
+        """The handler returned: complete what it left open. True when it gave no answer at all, and the
+        client got a 500 instead."""
+        if self.ended:
+            return False
+        if self.started:
+            self.end()
+            return False
+        self._replace_by_500("the handler gave no answer")
+        return True
+
+    def fail(self, error_id: str) -> None:
+        """The handler raised: a 500 that names the id in the log. When a part is sent already, close the
+        connection without the final chunk, so that the client can tell that the body is cut."""
+        if self.ended:
+            return
+        if self.started:
+            self.ended = True
+            self._send(b"", True, True)
+        else:
+            self._replace_by_500(f"the handler failed, error {error_id}")
+
+    # Inside.
+
+    def _replace_by_500(self, text: str) -> None:
+        self._headers.clear()  # they belong to the answer that is not given
+        self._status, self._reason = 500, None
+        self.end(text + "\n")
+
+    @property
+    def _may_have_body(self) -> bool:
+        return self._request.method != "HEAD" and self._status not in _BODILESS
+
+    def _start(self, data: str | bytes) -> bytes:
+        """The head of an answer whose length is not known yet."""
+        bodiless = self._status in _BODILESS
+        chunked = self._request.http_version != "1.0" and not bodiless
+        if not chunked and self._may_have_body:
+            self._keep_alive = False  # RFC 9112 section 6.3: in HTTP/1.0 the end of the connection ends it
+        head = self._head(data, 0 if self._status == 205 else None, chunked=chunked)
+        self._chunked = chunked and self._may_have_body
+        self.started = True
+        return head
+
+    def _frame(self, body: bytes) -> bytes:
+        if not self._may_have_body:
+            return b""
+        return chunk(body) if self._chunked else body
+
+    def _head(self, data: str | bytes, length: int | None, *, chunked: bool = False) -> bytes:
+        headers = self._headers.copy()
+        if data and self._status not in _BODILESS and not self._has("content-type"):
+            kind = "text/plain; charset=utf-8" if isinstance(data, str) else "application/octet-stream"
+            headers.append(("Content-Type", kind))
+        if length is not None:
+            headers.append(("Content-Length", str(length)))
+        if chunked:
+            headers.append(("Transfer-Encoding", "chunked"))
+        if not self._has("date"):
+            headers.append(("Date", http_date()))
+        if self._server_header and not self._has("server"):
+            headers.append(("Server", "mooring"))
+        # RFC 9110 section 7.8: who sends Upgrade lists it in Connection.
+        options = ["Upgrade"] if self._has("upgrade") else []
+        if not self._keep_alive:
+            options.append("close")
+        elif self._request.http_version == "1.0":
+            options.append("keep-alive")
+        if options:
+            headers.append(("Connection", ", ".join(options)))
+        return response_head(self._status, headers, self._reason)
+
+    def _check_header(self, name: str, value: str) -> bool:
+        """Whether the field is to be kept. Those that delimit the answer are the server's."""
+        self._must_not_have_started("header")
+        response_head(200, [(name, value)])
+        if name.lower() == "connection" and value.lower() == "close":
+            self._keep_alive = False
+            return False
+        if name.lower() in ("connection", "content-length", "transfer-encoding"):
+            raise ValueError(f"header {name}: {value!r}: the server sets it; only Connection: close is taken")
+        return True
+
+    def _has(self, name: str) -> bool:
+        return any(key.lower() == name for key, _ in self._headers)
+
+    def _must_not_have_started(self, call: str) -> None:
+        if self.started:
+            raise StateError(
+                f"{call} after the head of the answer was sent; call it before write() and end()"
+            )
+
+    def _must_not_have_ended(self, call: str) -> None:
+        if self.ended:
+            raise StateError(f"{call} after the answer was ended; a request has one answer")
+
+
+def _bytes(data: str | bytes) -> bytes:
+    return data.encode() if isinstance(data, str) else data
+
+
+def _unix_seconds(name: str, when: datetime | float) -> float:
+    if not isinstance(when, datetime):
+        return when
+    if when.tzinfo is None:
+        raise ValueError(f"cookie {name}: expires {when!r} has no time zone")
+    return when.timestamp()
+
+
+def _wants_keep_alive(request: Request) -> bool:
+    """RFC 9112 section 9.3."""
+    options = [option.strip() for option in request.headers.get("connection", "").lower().split(",")]
+    return "close" not in options and (request.http_version != "1.0" or "keep-alive" in options)
