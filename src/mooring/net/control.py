@@ -1,0 +1,173 @@
+"""The control socket: how the supervisor and one of its children talk about processes.
+
+Theory
+    AF_UNIX SOCK_SEQPACKET: whole messages, in order, never merged, and an end of file when the other side
+    is gone, whatever it died of. A message is one msgpack map with a text "op"; descriptors travel beside
+    it as SCM_RIGHTS and belong to that message.
+
+    A send never blocks and never loses order: what the kernel does not take now waits in an outbox (its
+    descriptors duplicated, so that the caller may close its own at once); `pending` tells the owner to
+    wait for writability and call `flush`. The outbox is bounded: a peer that never reads is an error.
+
+    Truncation is an error, not a short message: a cut map can't be trusted, and a cut list of descriptors
+    would silently leave one end of a channel open.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from mooring.errors import MooringError
+
+__all__ = ["MAX_DESCRIPTORS", "MAX_MESSAGE", "ControlError", "ControlSocket", "Message"]
+
+MAX_MESSAGE = 65536  # bytes; the longest message of the contract has a few hundred
+MAX_DESCRIPTORS = 16  # per message; the kernel's own limit is 253 (SCM_MAX_FD)
+MAX_PENDING = 4096  # messages waiting in the outbox; a reload of 256 workers queues 512
+
+Message = dict[str, Any]
+
+# The kernel is out of room for the moment, not the peer gone: the message waits in the outbox.
+_BUSY = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
+
+
+class ControlError(MooringError):
+    """A control message that breaks the rules: too long, cut, not a map with an "op", or never read."""
+
+
+class ControlSocket:
+    """One end of a control socket; both ends are used alike. Not for several threads."""
+
+    __slots__ = ("_outbox", "_socket")
+
+    def __init__(self, fd: int) -> None:
+        """Take over the descriptor `fd`: made non-blocking and not inheritable, closed by `close()`."""
+        self._socket = socket.socket(fileno=fd)
+        self._socket.setblocking(False)
+        self._socket.set_inheritable(False)
+        self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
+
+    @classmethod
+    def pair(cls) -> tuple[ControlSocket, ControlSocket]:
+        """Two connected ends. Raises OSError when the process has no descriptors left."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(ours.detach()), cls(theirs.detach())
+
+    def fileno(self) -> int:
+        """The descriptor, -1 when closed."""
+        return self._socket.fileno()
+
+    @property
+    def pending(self) -> int:
+        """Messages that wait for room: when not 0, call `flush()` once the socket is writable."""
+        return len(self._outbox)
+
+    def send(self, op: str, fds: Sequence[int] = (), **fields: Any) -> None:
+        """Send one message. The descriptors stay the caller's, who may close them on return.
+
+        Raises ControlError (too long, too many descriptors, a peer that never reads) and OSError
+        (BrokenPipeError, ConnectionResetError: the peer is gone).
+        """
+        data = msgspec.msgpack.encode({"op": op, **fields})
+        if len(data) > MAX_MESSAGE or len(fds) > MAX_DESCRIPTORS:
+            raise ControlError(
+                f"control message {op!r} of {len(data)} bytes and {len(fds)} descriptors: "
+                f"at most {MAX_MESSAGE} and {MAX_DESCRIPTORS} are allowed"
+            )
+        if self._outbox or not self._write(data, fds):
+            if len(self._outbox) >= MAX_PENDING:
+                raise ControlError(f"the peer left {MAX_PENDING} control messages unread")
+            self._outbox.append((data, _duplicates(fds)))
+
+    def flush(self) -> bool:
+        """Send what waits; True when nothing waits any more. Raises OSError when the peer is gone."""
+        while self._outbox:
+            data, fds = self._outbox[0]
+            if not self._write(data, fds):
+                return False
+            self._outbox.popleft()
+            _close(fds)
+        return True
+
+    def _write(self, data: bytes, fds: Sequence[int]) -> bool:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            self._socket.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+        except OSError as problem:
+            if problem.errno in _BUSY:
+                return False
+            raise
+        return True
+
+    def receive(self) -> tuple[Message, list[int]] | None:
+        """The next message and its descriptors, which are the caller's to close; None at the end of file.
+
+        Raises BlockingIOError when there is none yet, ControlError for a message that breaks the rules
+        (its descriptors are closed; the next message can still be received).
+        """
+        size = array.array("i").itemsize * MAX_DESCRIPTORS
+        # SCM_RIGHTS is outside PEP 446: without this flag received descriptors would be inherited.
+        flags = socket.MSG_CMSG_CLOEXEC
+        try:
+            data, rights, state, _ = self._socket.recvmsg(MAX_MESSAGE, socket.CMSG_SPACE(size), flags)
+        except ConnectionResetError:
+            # The peer ended with messages of ours unread. The kernel reports this once and *before* what
+            # the peer had sent; its last words are still in the queue.
+            data, rights, state, _ = self._socket.recvmsg(MAX_MESSAGE, socket.CMSG_SPACE(size), flags)
+        fds = array.array("i")
+        for level, kind, content in rights:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+        try:
+            if state & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                raise ControlError("a control message was cut: it is too long or has too many descriptors")
+            if not data:
+                return None
+            return _decode(data), list(fds)
+        except ControlError:
+            _close(fds)
+            raise
+
+    def drop(self) -> None:
+        """Forget what waits: the peer is gone. What it sent can still be received."""
+        while self._outbox:
+            _close(self._outbox.popleft()[1])
+
+    def close(self) -> None:
+        """Close the socket and forget what waits. May be called twice."""
+        self.drop()
+        self._socket.close()
+
+
+def _decode(data: bytes) -> Message:
+    try:
+        message = msgspec.msgpack.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        raise ControlError("a control message is not msgpack") from None
+    if not isinstance(message, dict) or not isinstance(message.get("op"), str):
+        raise ControlError('a control message is not a map with an "op"')
+    return message
+
+
+def _duplicates(fds: Sequence[int]) -> tuple[int, ...]:
+    made: list[int] = []
+    try:
+        for fd in fds:
+            made.append(os.dup(fd))
+    except OSError:
+        _close(made)
+        raise
+    return tuple(made)
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

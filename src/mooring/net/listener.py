@@ -1,0 +1,93 @@
+"""TCP listeners: bound once by the supervisor, inherited by every process that owns connections.
+
+One listening socket is shared by all gateways and all generations (the kernel gives each accepted client
+to one of them). SO_REUSEPORT is not used: with it each process has its own accept queue, and the clients
+that wait in the queue of a process that leaves are lost; a shared socket loses none.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+from mooring.errors import MooringError
+
+__all__ = ["ListenError", "address_text", "bind_listener"]
+
+
+class ListenError(MooringError):
+    """An address that can't be listened on; the message names it and says what to do.
+
+    `errno` is the system's error number (EADDRINUSE, EACCES, ...), 0 when the name could not be resolved.
+    """
+
+    def __init__(self, message: str, number: int = 0) -> None:
+        super().__init__(message)
+        self.errno = number
+
+
+def address_text(address: Any) -> str:
+    """`host:port` of a socket address as `getsockname()` gives it; IPv6 hosts stand in brackets."""
+    host, port = address[0], address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def bind_listener(host: str, port: int, backlog: int = 2048) -> socket.socket:
+    """Bind and listen; the socket is non-blocking and inheritable.
+
+    `host` is an IPv4 or IPv6 address or a name (its first address is taken); "0.0.0.0" means every IPv4
+    address, "::" every IPv6 *and* IPv4 address. `port` 0 lets the kernel choose. `backlog` is the number of
+    clients that may wait to be accepted (the kernel limits it to net.core.somaxconn).
+
+    Raises ListenError.
+    """
+    wanted = address_text((host, port))
+    try:
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+        )
+    except (socket.gaierror, UnicodeError, OverflowError, ValueError):
+        raise ListenError(
+            f"cannot listen on {wanted}: {host!r} is neither an IP address nor a name that resolves; "
+            "use 127.0.0.1, 0.0.0.0, :: or an address of this machine"
+        ) from None
+    family, kind, protocol, _, address = found[0]
+    listener = None
+    try:
+        listener = socket.socket(family, kind, protocol)
+        # A restarted server must be able to bind while old connections are still in TIME_WAIT.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # Said explicitly, because the default is a setting of the machine (net.ipv6.bindv6only).
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != "::")
+        listener.bind(address)
+        listener.listen(backlog)
+        listener.setblocking(False)
+        listener.set_inheritable(True)
+    except (OSError, OverflowError) as problem:
+        if listener is not None:
+            listener.close()
+        number = getattr(problem, "errno", None) or 0
+        raise ListenError(f"cannot listen on {wanted}: {_advice(problem, number, port)}", number) from None
+    return listener
+
+
+def _advice(problem: Exception, number: int, port: int) -> str:
+    if number == errno.EADDRINUSE:
+        return (
+            "the port is in use; stop the process that holds it "
+            f"(`ss -ltnp 'sport = :{port}'` names it) or choose another port"
+        )
+    if number in (errno.EACCES, errno.EPERM):
+        return (
+            "no permission; choose a port from 1024 up, or give the process the capability "
+            "CAP_NET_BIND_SERVICE"
+        )
+    if number == errno.EADDRNOTAVAIL:
+        return "this machine has no such address; use one of its own (`ip address` lists them), 0.0.0.0 or ::"
+    if number == errno.EAFNOSUPPORT:
+        return "this machine does not speak that address family; use an IPv4 address such as 0.0.0.0"
+    if isinstance(problem, OverflowError):
+        return "a port is a number from 0 to 65535"
+    return getattr(problem, "strerror", None) or str(problem)

@@ -1,0 +1,92 @@
+"""asyncio as a guest of our reactor.
+
+Handlers may be coroutines, so a worker needs asyncio; its channels and, in base mode, its clients are served by our
+reactor. Two event loops in one process would cost a second epoll and a hand-over between them. Instead asyncio gets
+a selector that polls our reactor: everything that is ours is handled inside of `select`, and what is asyncio's own is
+handed out. `select` returns after every turn, so coroutines that a handler started run at once, and what they sent is
+flushed before the reactor sleeps again.
+"""
+
+import asyncio
+import selectors
+from collections.abc import Mapping
+from typing import Any
+
+from mooring._core.reactor import Reactor
+
+_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+_EPOLLIN, _EPOLLOUT = 1, 4
+
+
+class ReactorSelector(selectors.BaseSelector):
+    """A selector that is a view of a Reactor."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._keys: dict[int, selectors.SelectorKey] = {}
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        fd = _descriptor(fileobj)
+        if fd in self._keys:
+            raise KeyError(f"descriptor {fd} is registered already")
+        self._reactor.register(fd, _mask(events))
+        key = self._keys[fd] = selectors.SelectorKey(fileobj, fd, events, data)
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        key = self._keys.pop(self._find(fileobj))
+        self._reactor.unregister(key.fd)
+        return key
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        fd = self._find(fileobj)
+        if events != self._keys[fd].events:
+            self._reactor.modify(fd, _mask(events))
+        key = self._keys[fd] = selectors.SelectorKey(fileobj, fd, events, data)
+        return key
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = []
+        for fd, events in self._reactor.poll(-1 if timeout is None else max(0.0, timeout)):
+            key = self._keys.get(fd)
+            if key is not None:
+                # as selectors.EpollSelector: an error or a hang-up wakes whoever waits for either
+                found = (_WRITE if events & ~_EPOLLIN else 0) | (_READ if events & ~_EPOLLOUT else 0)
+                if found & key.events:
+                    ready.append((key, found & key.events))
+        return ready
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self._keys
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._keys[self._find(fileobj)]
+
+    def close(self) -> None:
+        self._keys.clear()
+
+    def _find(self, fileobj: Any) -> int:
+        """Also for a file object that was closed meanwhile, and so has no descriptor any more."""
+        try:
+            return _descriptor(fileobj)
+        except ValueError:
+            for fd, key in self._keys.items():
+                if key.fileobj is fileobj:
+                    return fd
+            raise KeyError(f"{fileobj!r} is not registered") from None
+
+
+def _descriptor(fileobj: Any) -> int:
+    fd = fileobj if isinstance(fileobj, int) else int(fileobj.fileno())
+    if fd < 0:
+        raise ValueError(f"invalid descriptor {fd}")
+    return fd
+
+
+def _mask(events: int) -> int:
+    return (_EPOLLIN if events & _READ else 0) | (_EPOLLOUT if events & _WRITE else 0)
+
+
+def new_event_loop(reactor: Reactor) -> asyncio.AbstractEventLoop:
+    """An asyncio loop whose selector is our reactor."""
+    return asyncio.SelectorEventLoop(ReactorSelector(reactor))
