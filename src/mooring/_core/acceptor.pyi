@@ -1,0 +1,6 @@
+from mooring._core.connection import Connections
+from mooring._core.reactor import Reactor, Source
+
+class Acceptor(Source):
+    def __init__(self, reactor: Reactor, connections: Connections, fd: int, port: int) -> None: ...
+    def stop(self) -> None: ...

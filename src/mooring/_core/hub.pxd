@@ -1,0 +1,33 @@
+"""Topics: who is subscribed, and the fan-out of one frame. Theory in hub.pyx."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+from mooring._core.connection cimport Connection, Connections
+
+
+cdef struct Member:
+    # place: the index in the connection's list of memberships that says it is in this topic
+    Connection* connection
+    uint16_t place
+
+
+cdef class Topic:
+    cdef bytes name
+    cdef Member* members
+    cdef uint32_t count
+    cdef uint32_t capacity
+
+
+cdef class Hub:
+    cdef Connections connections
+    cdef dict topics                 # name -> Topic; a topic lives while it has members
+    cdef int limit
+
+    # 1 when it is a member now, 0 when it may not be in one topic more
+    cdef int subscribe(self, Connection* c, bytes name) except -1
+    cdef int unsubscribe(self, Connection* c, bytes name) except -1
+    cdef int leave(self, Connection* c) except -1
+    # how many connections took the frame
+    cdef int publish(self, bytes name, int opcode, const uint8_t* data, size_t size) except -1
+    cdef int _remove(self, Connection* c, int place) except -1

@@ -1,0 +1,127 @@
+"""Topics: who is subscribed, and the fan-out of one frame.
+
+A topic is an array of members, a connection has an array of its memberships, and each side knows the other's index: to
+join and to leave cost the same whatever the topic's size, and a publish walks one array. The frame's header is encoded
+once; a member costs a copy into its out-queue. A member that is slow is closed by its connection's own limit and keeps
+nobody waiting; it is taken out when the connection is gone, which is never while a publish walks the array.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport free, realloc
+
+from mooring._core.connection cimport OPEN, Connection, Connections, Membership
+from mooring._core.ws cimport SERVER_HEADER_LIMIT, encode_header
+
+
+cdef class Topic:
+
+    def __dealloc__(self) -> None:
+        free(self.members)
+
+
+cdef class Hub:
+    """The topics of one gateway; a connection may be in `limit` of them."""
+
+    def __cinit__(self, connections: Connections, limit: int) -> None:
+        self.connections = connections
+        self.topics = {}
+        self.limit = limit
+
+    cdef int subscribe(self, Connection* c, bytes name) except -1:
+        cdef Topic topic = self.topics.get(name)
+        cdef Member* members
+        cdef Membership* topics
+        cdef int i
+        cdef uint32_t capacity
+        if topic is not None:
+            for i in range(c.topic_count):
+                if c.topics[i].topic == <void*> topic:
+                    return 1
+        if c.topic_count >= self.limit:
+            return 0
+        if topic is None:
+            topic = Topic()
+            topic.name = name
+        if topic.count == topic.capacity:
+            capacity = topic.capacity * 2 or 4
+            members = <Member*> realloc(topic.members, capacity * sizeof(Member))
+            if members == NULL:
+                raise MemoryError("no memory for a topic")
+            topic.members = members
+            topic.capacity = capacity
+        if c.topic_count == c.topic_capacity:
+            capacity = c.topic_capacity * 2 or 2
+            topics = <Membership*> realloc(c.topics, capacity * sizeof(Membership))
+            if topics == NULL:
+                raise MemoryError("no memory for a subscription")
+            c.topics = topics
+            c.topic_capacity = capacity
+        self.topics[name] = topic
+        topic.members[topic.count].connection = c
+        topic.members[topic.count].place = c.topic_count
+        c.topics[c.topic_count].topic = <void*> topic
+        c.topics[c.topic_count].index = topic.count
+        topic.count += 1
+        c.topic_count += 1
+        return 1
+
+    cdef int _remove(self, Connection* c, int place) except -1:
+        """Ends membership number `place` of c: the last one of each array moves into the gap."""
+        cdef Topic topic = <Topic> c.topics[place].topic
+        cdef uint32_t index = c.topics[place].index
+        cdef Member* moved
+        topic.count -= 1
+        if index < topic.count:
+            topic.members[index] = topic.members[topic.count]
+            moved = &topic.members[index]
+            moved.connection.topics[moved.place].index = index
+        c.topic_count -= 1
+        if place < c.topic_count:
+            c.topics[place] = c.topics[c.topic_count]
+            (<Topic> c.topics[place].topic).members[c.topics[place].index].place = place
+        if topic.count == 0:
+            del self.topics[topic.name]
+        return 0
+
+    cdef int unsubscribe(self, Connection* c, bytes name) except -1:
+        cdef Topic topic = self.topics.get(name)
+        cdef int i
+        if topic is not None:
+            for i in range(c.topic_count):
+                if c.topics[i].topic == <void*> topic:
+                    self._remove(c, i)
+                    return 1
+        return 0
+
+    cdef int leave(self, Connection* c) except -1:
+        while c.topic_count:
+            self._remove(c, c.topic_count - 1)
+        return 0
+
+    cdef int publish(self, bytes name, int opcode, const uint8_t* data, size_t size) except -1:
+        cdef Topic topic = self.topics.get(name)
+        cdef uint8_t header[SERVER_HEADER_LIMIT]
+        cdef size_t header_size
+        cdef uint32_t i
+        cdef int reached = 0
+        cdef Connection* c
+        if topic is None:
+            return 0
+        header_size = encode_header(header, opcode, True, size)
+        for i in range(topic.count):
+            c = topic.members[i].connection
+            if c.phase == OPEN and self.connections.write(c, header, header_size, data, size):
+                c.entry.messages_sent += 1
+                reached += 1
+        self.connections.counters.messages_sent += reached
+        return reached
+
+    def members(self, name: bytes) -> list[int]:
+        """fds of the connections in a topic."""
+        cdef Topic topic = self.topics.get(name)
+        cdef uint32_t i
+        return [] if topic is None else [topic.members[i].connection.fd for i in range(topic.count)]
+
+    def __len__(self) -> int:
+        return len(self.topics)
