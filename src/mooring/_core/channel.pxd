@@ -1,0 +1,25 @@
+"""One end of a channel: records in, records out, over a non-blocking stream socket."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from mooring._core.buffer cimport Buffer
+from mooring._core.reactor cimport Source
+from mooring._core.wire cimport Record
+
+
+cdef class Channel(Source):
+    cdef int fd                      # -1 once the channel is lost or closed
+    cdef Buffer input                # the beginning of a record whose rest has not arrived
+    cdef Buffer output               # records not yet taken by the kernel
+    cdef bint writing                # EPOLLOUT is armed: the kernel's buffer is full
+    cdef readonly uint64_t records_in
+    cdef readonly uint64_t records_out
+
+    cdef int on_record(self, const Record* record, const uint8_t* payload) except -1
+    cdef int on_lost(self, str why) except -1
+    cdef int put(self, Record* record, const uint8_t* payload) except -1
+    cdef int send_some(self) except -1
+    cdef int wait_writable(self, bint wanted) except -1
+    cdef int lose(self, str why) except -1
+    cdef Py_ssize_t _parse(self, const uint8_t* data, size_t size) except -1
+    cdef int _read(self) except -1

@@ -1,0 +1,168 @@
+"""One end of a channel: records in, records out, over a non-blocking stream socket.
+
+Neither side ever blocks on a write, and reading goes on while writing cannot: two full directions would otherwise be a
+deadlock. What comes in is parsed where it was received; only the head of a record that is not complete is kept.
+"""
+
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+import os
+
+from mooring._core.buffer cimport (
+    Buffer, buffer_append, buffer_consume, buffer_free, buffer_size,
+)
+from mooring._core.reactor cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, RECEIVE_BYTES, Reactor, Source
+from mooring._core.wire cimport RECORD_BYTES, RECORD_LIMIT, Record
+
+cdef extern from "sys/socket.h" nogil:
+    ssize_t recv(int fd, void* data, size_t size, int flags)
+    ssize_t send(int fd, const void* data, size_t size, int flags)
+    enum:
+        MSG_NOSIGNAL
+        MSG_DONTWAIT
+
+cdef extern from "unistd.h" nogil:
+    int close(int fd)
+
+
+cdef class Channel(Source):
+    """Owns descriptor `fd` of a stream socket and closes it."""
+
+    def __cinit__(self, reactor: Reactor, fd: int, *args: object) -> None:
+        self.fd = fd
+        reactor.add(self)
+        reactor.watch(self, fd, 0, EPOLLIN)
+
+    def __dealloc__(self) -> None:
+        buffer_free(&self.input)
+        buffer_free(&self.output)
+        if self.fd >= 0:
+            close(self.fd)
+
+    cdef int on_record(self, const Record* record, const uint8_t* payload) except -1:
+        """One whole record; `payload` is valid during the call."""
+        return 0
+
+    cdef int on_lost(self, str why) except -1:
+        """The other end is gone, or spoke nonsense. Everything it had sent was handed out before."""
+        return 0
+
+    @property
+    def open(self) -> bool:
+        return self.fd >= 0
+
+    def close(self) -> None:
+        """Closes the channel without on_lost."""
+        cdef int fd = self.fd
+        if fd >= 0:
+            self.fd = -1
+            self.reactor.forget(fd)
+            self.reactor.remove(self)
+            close(fd)
+            buffer_free(&self.input)
+            buffer_free(&self.output)
+
+    cdef int lose(self, str why) except -1:
+        if self.fd >= 0:
+            self.close()
+            self.on_lost(why)
+        return 0
+
+    # ------------------------------------------------------------------ in
+
+    cdef int on_ready(self, uint64_t token, uint32_t events) except -1:
+        if events & EPOLLOUT and self.fd >= 0:
+            self.send_some()
+        if events & (EPOLLIN | EPOLLHUP | EPOLLERR) and self.fd >= 0:
+            self._read()
+        return 0
+
+    cdef int _read(self) except -1:
+        cdef uint8_t* buffer = self.reactor.receive_buffer
+        cdef ssize_t got
+        cdef Py_ssize_t used
+        got = recv(self.fd, buffer, RECEIVE_BYTES, MSG_DONTWAIT)
+        if got < 0:
+            if errno == EAGAIN or errno == EINTR:
+                return 0
+            return self.lose(os.strerror(errno))
+        if got == 0:
+            return self.lose("the other end closed the channel")
+        if buffer_size(&self.input):
+            if buffer_append(&self.input, buffer, got) < 0:
+                raise MemoryError("no memory for a record")
+            used = self._parse(self.input.data + self.input.start, buffer_size(&self.input))
+            if self.fd >= 0:
+                buffer_consume(&self.input, used)
+        else:
+            used = self._parse(buffer, got)
+            if self.fd >= 0 and used < got and buffer_append(&self.input, buffer + used, got - used) < 0:
+                raise MemoryError("no memory for a record")
+        return 0
+
+    cdef Py_ssize_t _parse(self, const uint8_t* data, size_t size) except -1:
+        """Hands out all whole records; gives the bytes used."""
+        cdef size_t at = 0
+        cdef Record record
+        while size - at >= RECORD_BYTES:
+            memcpy(&record, data + at, RECORD_BYTES)
+            if record.size > RECORD_LIMIT:
+                self.lose(f"a record of {record.size} bytes: the stream is broken")
+                break
+            if size - at - RECORD_BYTES < record.size:
+                break
+            self.records_in += 1
+            try:
+                self.on_record(&record, data + at + RECORD_BYTES)
+            except Exception:
+                # one bad record must not stop those behind it
+                self.reactor._error("handling a record")
+            if self.fd < 0:
+                break
+            at += RECORD_BYTES + record.size
+        return at
+
+    # ------------------------------------------------------------------ out
+
+    cdef int put(self, Record* record, const uint8_t* payload) except -1:
+        """Queues a record; it leaves before the reactor sleeps."""
+        if self.fd < 0:
+            return 0
+        if record.size > RECORD_LIMIT:
+            raise ValueError("a record holds at most 1 GiB")
+        if buffer_append(&self.output, <const uint8_t*> record, RECORD_BYTES) < 0 or (
+                record.size and buffer_append(&self.output, payload, record.size) < 0):
+            raise MemoryError("no memory for a record")
+        self.records_out += 1
+        self.reactor.mark_dirty(self)
+        return 0
+
+    cdef int flush(self) except -1:
+        if self.fd >= 0 and not self.writing:
+            self.send_some()
+        return 0
+
+    cdef int send_some(self) except -1:
+        cdef ssize_t sent
+        while buffer_size(&self.output):
+            sent = send(self.fd, self.output.data + self.output.start, buffer_size(&self.output),
+                        MSG_NOSIGNAL | MSG_DONTWAIT)
+            if sent < 0:
+                if errno == EINTR:
+                    continue
+                if errno == EAGAIN:
+                    return self.wait_writable(True)
+                # the other end is gone: what it sent before is read first, then EOF says so
+                buffer_free(&self.output)
+                break
+            buffer_consume(&self.output, sent)
+        return self.wait_writable(False)
+
+    cdef int wait_writable(self, bint wanted) except -1:
+        if wanted != self.writing:
+            self.writing = wanted
+            self.reactor.change(self, self.fd, 0, EPOLLIN | EPOLLOUT if wanted else EPOLLIN)
+        return 0

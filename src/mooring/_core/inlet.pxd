@@ -1,0 +1,38 @@
+"""The worker's half of the seam, upwards: events to handlers. Theory in inlet.pyx."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from mooring._core.channel cimport Channel
+from mooring._core.outlet cimport Outlet
+from mooring._core.wire cimport Record
+
+
+cdef class Inlet:
+    cdef object server
+    cdef object on_message           # the application's handler
+    cdef object worker               # cold(), failed(), spawn(), note(): see mooring.worker
+    # fd -> events that wait, for connections whose handler is suspended
+    cdef dict lanes
+    cdef readonly uint64_t handled
+
+    cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1
+    cdef int _start(self, Outlet outlet, int kind, int opcode, int arg, uint32_t extra, uint64_t fd,
+                    uint32_t ticket, object data) except -1
+
+
+cdef class ChannelOutlet(Outlet):
+    cdef WorkerChannel channel
+    cdef uint8_t* marks
+    cdef object page_memory
+    cdef object reply_socket
+    cdef uint32_t calls
+    # acknowledgements not yet sent: `acked` tickets from `first_ack` on
+    cdef uint32_t first_ack
+    cdef uint32_t acked
+
+    cpdef send_acks(self)
+
+
+cdef class WorkerChannel(Channel):
+    cdef ChannelOutlet outlet
+    cdef Inlet inlet

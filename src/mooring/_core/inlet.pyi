@@ -1,0 +1,31 @@
+from typing import Any
+
+from mooring._core.outlet import Outlet
+from mooring._core.reactor import Reactor
+from mooring._core.table import Table
+
+CALL_TIMEOUT: float
+
+class Inlet:
+    def __init__(self, server: object, on_message: object, worker: object) -> None: ...
+    @property
+    def suspended(self) -> int: ...
+    @property
+    def handled(self) -> int: ...
+    def done(self, outlet: Outlet, kind: int, fd: int, ticket: int, task: Any) -> None: ...
+
+class ChannelOutlet(Outlet):
+    def __init__(
+        self,
+        gateway: int,
+        table: Table,
+        inlet: Inlet,
+        reactor: Reactor,
+        channel: int,
+        reply_socket: object,
+        page: int,
+    ) -> None: ...
+    def hello(self) -> None: ...
+    def close(self) -> None: ...
+    def flush(self) -> None: ...
+    def send_acks(self) -> None: ...

@@ -1,0 +1,239 @@
+"""The worker's half of the seam, upwards: events to handlers.
+
+Messages of one connection are handled one at a time, in order. A `def` handler is called where its event was decoded;
+nothing can come between. When an `async def` handler is suspended, its connection has a *lane*: later events of that
+connection wait in it, those of other connections go on. A lane exists only while a handler is suspended, so a connection
+that nothing is happening on costs a worker nothing.
+
+The ticket of an event is marked as started right before its handler is called and acknowledged when it is done, behind
+what it sent: the gateway sees an acknowledgement only after the pushes that belong to it.
+"""
+
+from cpython.buffer cimport PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+import mmap
+import os
+from collections import deque
+from types import CoroutineType
+
+from mooring._core.channel cimport Channel
+from mooring._core.outlet cimport Outlet
+from mooring._core.reactor cimport Reactor
+from mooring._core.table cimport Table
+from mooring._core.wire cimport (
+    CM_ACK, CM_CALL, CM_HELLO, EV_LEAVE, EV_MESSAGE, EV_SESSION, VERSION, Record, make_record,
+)
+from mooring._core.ws cimport Frame, new_frame
+
+from mooring.errors import StateError
+
+cdef enum:
+    PAGE_BYTES = 4096
+
+cdef uint32_t NO_TICKET = 0xFFFFFFFF
+CALL_TIMEOUT = 5.0       # seconds a gateway has to answer
+
+
+cdef class Inlet:
+    """Calls handlers. `worker` is told of everything but plain messages; see mooring.worker.Worker."""
+
+    def __cinit__(self, server: object, on_message: object, worker: object) -> None:
+        self.server = server
+        self.on_message = on_message
+        self.worker = worker
+        self.lanes = {}
+
+    @property
+    def suspended(self) -> int:
+        """How many connections have a handler under way."""
+        return len(self.lanes)
+
+    cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1:
+        cdef object data
+        if record.kind == EV_MESSAGE:
+            data = new_frame(record.fd, record.opcode, payload, record.size)
+        else:
+            data = PyBytes_FromStringAndSize(<const char*> payload, record.size)
+            if record.ticket == NO_TICKET:
+                self.worker.note(outlet, record.kind, record.fd, record.extra, data)
+                return 0
+        if self.lanes:
+            lane = self.lanes.get(record.fd)
+            if lane is not None:
+                lane.append((outlet, record.kind, record.opcode, record.arg, record.extra, record.ticket, data))
+                return 0
+        self._start(outlet, record.kind, record.opcode, record.arg, record.extra, record.fd, record.ticket, data)
+        return 0
+
+    cdef int _start(self, Outlet outlet, int kind, int opcode, int arg, uint32_t extra, uint64_t fd,
+                    uint32_t ticket, object data) except -1:
+        """Runs one handler; 1 when it is suspended, and has a lane then."""
+        outlet.begin(ticket)
+        self.handled += 1
+        try:
+            if kind == EV_MESSAGE:
+                running = self.on_message(self.server, data)
+            else:
+                running = self.worker.cold(kind, opcode, arg, extra, fd, data)
+            if running is not None and isinstance(running, CoroutineType):
+                task = self.worker.spawn(running)
+                if not task.done():
+                    if fd not in self.lanes:
+                        self.lanes[fd] = deque()
+                    task.add_done_callback(_Done(self, outlet, kind, fd, ticket))
+                    return 1
+                task.result()
+        except (Exception, SystemExit) as error:
+            self.worker.failed(kind, fd, error)
+        outlet.finish(ticket)
+        return 0
+
+    def done(self, outlet: Outlet, kind: int, fd: int, ticket: int, task: object) -> None:
+        """A suspended handler has ended: the next event of that connection is due."""
+        if task.cancelled():
+            self.worker.failed(kind, fd, StateError("the handler was cancelled"))
+        elif task.exception() is not None:
+            self.worker.failed(kind, fd, task.exception())
+        outlet.finish(ticket)
+        lane = self.lanes[fd]
+        while lane:
+            outlet, kind, opcode, arg, extra, ticket, data = lane.popleft()
+            if self._start(outlet, kind, opcode, arg, extra, fd, ticket, data):
+                return
+        del self.lanes[fd]
+
+
+cdef class _Done:
+    """A task's callback, without the cost of functools.partial over a bound method."""
+
+    cdef Inlet inlet
+    cdef Outlet outlet
+    cdef int kind
+    cdef uint64_t fd
+    cdef uint32_t ticket
+
+    def __cinit__(self, Inlet inlet, Outlet outlet, int kind, uint64_t fd, uint32_t ticket) -> None:
+        self.inlet = inlet
+        self.outlet = outlet
+        self.kind = kind
+        self.fd = fd
+        self.ticket = ticket
+
+    def __call__(self, task: object) -> None:
+        self.inlet.done(self.outlet, self.kind, self.fd, self.ticket, task)
+
+
+cdef class WorkerChannel(Channel):
+    """The worker's end of a channel to a gateway."""
+
+    cdef int on_record(self, const Record* record, const uint8_t* payload) except -1:
+        return self.inlet.deliver(self.outlet, record, payload)
+
+    cdef int on_lost(self, str why) except -1:
+        self.inlet.worker.gateway_lost(self.outlet, why)
+        return 0
+
+    cdef int flush(self) except -1:
+        self.outlet.send_acks()
+        return Channel.flush(self)
+
+
+cdef class ChannelOutlet(Outlet):
+    """A gateway in another process. Takes over the descriptors of the channel, the reply socket and the page."""
+
+    def __init__(self, gateway: int, table: Table, inlet: Inlet, reactor: Reactor, channel: int, reply_socket: object,
+                 page: int) -> None:
+        cdef Py_buffer view
+        self.gateway = gateway
+        self.table = table
+        self.page_memory = mmap.mmap(page, PAGE_BYTES)
+        os.close(page)
+        PyObject_GetBuffer(self.page_memory, &view, PyBUF_WRITABLE)
+        self.marks = <uint8_t*> view.buf
+        PyBuffer_Release(&view)
+        self.reply_socket = reply_socket
+        reply_socket.settimeout(CALL_TIMEOUT)
+        self.channel = WorkerChannel(reactor, channel)
+        self.channel.outlet = self
+        self.channel.inlet = inlet
+
+    def hello(self) -> None:
+        """The first record: this worker is ready for events."""
+        cdef Record record = make_record(CM_HELLO, 0, 0, VERSION, 0)
+        record.extra = os.getpid()
+        self.channel.put(&record, NULL)
+
+    def close(self) -> None:
+        self.channel.close()
+        self.reply_socket.close()
+
+    def flush(self) -> None:
+        """Hands everything queued to the kernel, waiting for room if there is none."""
+        self.send_acks()
+        while self.channel.fd >= 0:
+            self.channel.send_some()
+            if not self.channel.writing:
+                break
+            _wait_writable(self.channel.fd)
+
+    cdef int command(self, Record* record, const uint8_t* payload) except -1:
+        return self.channel.put(record, payload)
+
+    cdef int begin(self, uint32_t ticket) noexcept:
+        if ticket < PAGE_BYTES:
+            self.marks[ticket] = 1
+        return 0
+
+    cdef int finish(self, uint32_t ticket) except -1:
+        if self.acked and ticket == self.first_ack + self.acked:
+            self.acked += 1
+            return 0
+        self.send_acks()
+        self.first_ack = ticket
+        self.acked = 1
+        self.channel.reactor.mark_dirty(self.channel)
+        return 0
+
+    cpdef send_acks(self):
+        cdef Record record
+        if self.acked:
+            record = make_record(CM_ACK, 0, 0, 0, 0)
+            record.ticket = self.first_ack
+            record.extra = self.acked
+            self.acked = 0
+            self.channel.put(&record, NULL)
+
+    def call(self, what: int, fd: int, payload: bytes) -> bytes:
+        cdef Record record = make_record(CM_CALL, fd, 0, what, <uint32_t> len(payload))
+        self.calls += 1
+        record.ticket = self.calls
+        self.channel.put(&record, payload)
+        self.flush()
+        try:
+            while True:
+                head = self._receive(8)
+                answer = self._receive(int.from_bytes(head[4:], "little"))
+                # an answer that came too late for an earlier call is not this one's
+                if int.from_bytes(head[:4], "little") == self.calls:
+                    return answer
+        except OSError as error:
+            raise StateError(f"gateway {self.gateway} does not answer: {error}") from None
+
+    def _receive(self, size: int) -> bytes:
+        parts = b""
+        while len(parts) < size:
+            part = self.reply_socket.recv(size - len(parts))
+            if not part:
+                raise ConnectionError("it is gone")
+            parts += part
+        return parts
+
+
+def _wait_writable(fd: int) -> None:
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    poll.poll(CALL_TIMEOUT * 1000)

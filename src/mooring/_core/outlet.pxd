@@ -1,0 +1,24 @@
+"""The worker's half of the seam, downwards: commands to gateways. Theory in outlet.pyx."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from mooring._core.table cimport Table
+from mooring._core.wire cimport Record
+
+
+cdef class Outlet:
+    cdef readonly int gateway
+    cdef readonly Table table
+
+    cdef int command(self, Record* record, const uint8_t* payload) except -1
+    # around a handler: its ticket is marked as started, and given back
+    cdef int begin(self, uint32_t ticket) noexcept
+    cdef int finish(self, uint32_t ticket) except -1
+
+
+cdef class Outbox:
+    cdef list outlets                # by number of the gateway; None where there is none
+
+    cdef Outlet outlet_of(self, uint64_t fd)
+    cpdef bint push(self, uint64_t fd, object data, int opcode=*)
+    cpdef bint disconnect_client(self, uint64_t fd, int code, str reason)

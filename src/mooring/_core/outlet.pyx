@@ -1,0 +1,201 @@
+"""The worker's half of the seam, downwards: commands to gateways.
+
+A worker has one outlet per gateway and finds the right one by the bits of the fd; a publish goes to each of them once,
+however many subscribers there are. Whether an outlet is a channel to another process or a call in this one is known to
+whoever made it.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_Check
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from mooring._core.table cimport GATEWAY_SHIFT, Table
+from mooring._core.wire cimport (
+    CM_DISCONNECT, CM_DROP, CM_PUBLISH, CM_RESPOND, CM_SEND, CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, Record,
+    make_record,
+)
+from mooring._core.ws cimport (
+    CONTROL_LIMIT, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING, OP_PONG, OP_TEXT, CloseFrame, Frame, is_utf8,
+)
+
+from mooring._core.ws import close_payload
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
+cdef enum:
+    TOPIC_LIMIT = 255
+
+
+cdef class Outlet:
+    """The way to one gateway. `table` is that gateway's table of connections."""
+
+    cdef int command(self, Record* record, const uint8_t* payload) except -1:
+        return 0
+
+    cdef int begin(self, uint32_t ticket) noexcept:
+        return 0
+
+    cdef int finish(self, uint32_t ticket) except -1:
+        return 0
+
+    def call(self, what: int, fd: int, payload: bytes) -> bytes:
+        """Asks the gateway and waits for its answer. StateError when none comes in time."""
+        raise NotImplementedError
+
+
+cdef bytes _topic(object topic):
+    name = topic.encode() if isinstance(topic, str) else bytes(topic)
+    if not 0 < len(name) <= TOPIC_LIMIT:
+        raise ValueError(f"a topic's name has 1 to {TOPIC_LIMIT} bytes in UTF-8, not {len(name)}")
+    return name
+
+
+cdef class Outbox:
+    """All outlets of a worker, and what can be said through them.
+
+    What the methods take is checked here, in the worker, where the error has a traceback that shows the caller.
+    """
+
+    def __cinit__(self) -> None:
+        self.outlets = [None] * 64
+
+    def connect(self, outlet: Outlet) -> None:
+        """Takes an outlet into use, in the place of an earlier one to the same gateway."""
+        self.outlets[outlet.gateway] = outlet
+
+    def disconnect(self, gateway: int) -> None:
+        """The gateway is gone."""
+        self.outlets[gateway] = None
+
+    def all(self) -> list[Outlet]:
+        """The outlets there are."""
+        return [outlet for outlet in self.outlets if outlet is not None]
+
+    cdef Outlet outlet_of(self, uint64_t fd):
+        return self.outlets[(fd >> GATEWAY_SHIFT) & 63]
+
+    def find(self, fd: int) -> Outlet | None:
+        """The outlet for a connection."""
+        return self.outlet_of(fd)
+
+    cpdef bint push(self, uint64_t fd, object data, int opcode=OP_TEXT):
+        """Sends one whole message; False when the connection is no open WebSocket. See Server.push."""
+        cdef Outlet outlet = self.outlet_of(fd)
+        cdef Record record
+        cdef const char* text
+        cdef Py_ssize_t size
+        cdef Py_buffer view
+        if outlet is None or not outlet.table.is_established(fd):
+            return False
+        if isinstance(data, Frame):
+            if isinstance(data, CloseFrame):
+                return self.disconnect_client(fd, (<CloseFrame> data).code, (<CloseFrame> data).reason)
+            if not (<Frame> data).finish:
+                raise ValueError("messages are sent whole: a frame with finish=False cannot be pushed")
+            opcode = (<Frame> data).code_of_opcode
+            data = (<Frame> data).data
+        if opcode != OP_TEXT and opcode != OP_BINARY and opcode != OP_PING and opcode != OP_PONG:
+            _refuse_opcode(opcode)
+        if PyUnicode_Check(data):
+            text = PyUnicode_AsUTF8AndSize(data, &size)
+            record = make_record(CM_SEND, fd, opcode, 0, <uint32_t> size)
+            _check_size(opcode, size)
+            outlet.command(&record, <const uint8_t*> text)
+            return True
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            _check_size(opcode, view.len)
+            if opcode == OP_TEXT and not is_utf8(<const uint8_t*> view.buf, view.len):
+                raise ValueError("text must be UTF-8; push other bytes with opcode=Opcode.BINARY")
+            record = make_record(CM_SEND, fd, opcode, 0, <uint32_t> view.len)
+            outlet.command(&record, <const uint8_t*> view.buf)
+        finally:
+            PyBuffer_Release(&view)
+        return True
+
+    cpdef bint disconnect_client(self, uint64_t fd, int code, str reason):
+        """Begins the closing handshake. ValueError for a code or reason that may not be sent."""
+        cdef bytes payload = close_payload(code, reason)
+        cdef Outlet outlet = self.outlet_of(fd)
+        cdef Record record
+        if outlet is None or not outlet.table.is_established(fd):
+            return False
+        payload = payload[2:]
+        record = make_record(CM_DISCONNECT, fd, 0, code, <uint32_t> len(payload))
+        outlet.command(&record, payload)
+        return True
+
+    def drop(self, fd: int) -> bool:
+        """Ends a connection, whatever it speaks."""
+        cdef Outlet outlet = self.outlet_of(fd)
+        cdef Record record = make_record(CM_DROP, fd, 0, 0, 0)
+        if outlet is None or outlet.table.find(fd) == NULL:
+            return False
+        outlet.command(&record, NULL)
+        return True
+
+    def respond(self, fd: int, number: int, flags: int, data: bytes) -> bool:
+        """Bytes of the answer to an HTTP request."""
+        cdef Outlet outlet = self.outlet_of(fd)
+        cdef Record record = make_record(CM_RESPOND, fd, flags, 0, <uint32_t> len(data))
+        if outlet is None or outlet.table.find(fd) == NULL:
+            return False
+        record.extra = number
+        outlet.command(&record, data)
+        return True
+
+    def subscribe(self, fd: int, topic: str, *, leave: bool = False) -> bool:
+        cdef bytes name = _topic(topic)
+        cdef Outlet outlet = self.outlet_of(fd)
+        cdef Record record = make_record(CM_UNSUBSCRIBE if leave else CM_SUBSCRIBE, fd, 0, 0, <uint32_t> len(name))
+        if outlet is None or not outlet.table.is_established(fd):
+            return False
+        outlet.command(&record, name)
+        return True
+
+    def publish(self, topic: str, data: object, opcode: int = OP_TEXT) -> None:
+        """One message for all subscribers, told once to each gateway."""
+        cdef bytes name = _topic(topic)
+        cdef Outlet outlet
+        cdef Record record
+        if isinstance(data, Frame):
+            opcode = (<Frame> data).code_of_opcode
+            data = (<Frame> data).data
+        if opcode != OP_TEXT and opcode != OP_BINARY:
+            raise ValueError(f"opcode {opcode}: text or binary messages can be published")
+        payload = data.encode() if isinstance(data, str) else bytes(data)
+        if opcode == OP_TEXT and not isinstance(data, str) and not is_utf8(payload, len(payload)):
+            raise ValueError("text must be UTF-8; publish other bytes with opcode=Opcode.BINARY")
+        _check_size(opcode, len(payload))
+        payload = name + payload
+        record = make_record(CM_PUBLISH, 0, opcode, <uint16_t> len(name), <uint32_t> len(payload))
+        for outlet in self.outlets:
+            if outlet is not None:
+                outlet.command(&record, payload)
+
+    def session(self, fd: int, entry: bytes) -> bool:
+        """One change of a session: msgpack [key, value], or [key] to delete."""
+        cdef Outlet outlet = self.outlet_of(fd)
+        cdef Record record = make_record(CM_SESSION, fd, 0, 0, <uint32_t> len(entry))
+        if outlet is None or outlet.table.find(fd) == NULL:
+            return False
+        outlet.command(&record, entry)
+        return True
+
+
+cdef int _check_size(int opcode, Py_ssize_t size) except -1:
+    if opcode >= 8 and size > CONTROL_LIMIT:
+        raise ValueError(f"a control frame holds at most 125 bytes, not {size} (RFC 6455 section 5.5)")
+    if size > 0x3FFFFF00:
+        raise ValueError(f"a message of {size} bytes: at most 1 GiB can be sent")
+    return 0
+
+
+cdef int _refuse_opcode(int opcode) except -1:
+    if opcode == OP_CLOSE:
+        raise ValueError("to close, push a CloseFrame or call disconnect()")
+    if opcode == OP_CONTINUATION:
+        raise ValueError("messages are sent whole: a continuation frame cannot be pushed")
+    raise ValueError(f"opcode {opcode}: RFC 6455 knows 0, 1, 2, 8, 9 and 10")

@@ -1,0 +1,88 @@
+"""The gateway's half of the seam: which worker gets an event, and the ledger of what is not finished."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from mooring._core.buffer cimport Buffer
+from mooring._core.channel cimport Channel
+from mooring._core.connection cimport Connection, Connections, Sink
+from mooring._core.hub cimport Hub
+from mooring._core.wire cimport Record
+
+
+cdef struct Ticket:
+    # one event that a worker was given and has not acknowledged; payload is kept to give it to another
+    Record record
+    uint64_t order
+    Buffer payload
+    bint used
+
+
+cdef class Port:
+    cdef readonly Relay relay
+    cdef readonly int index          # place in relay.ports, -1 when it is in none
+    cdef readonly int worker
+    cdef readonly int generation
+    cdef readonly int pid
+    cdef readonly bint serves        # may be given connections (a sibling's worker in base mode may not)
+    cdef readonly bint usable        # its worker has said HELLO and is not lost
+    cdef readonly bint retiring      # gets no new connection; those it has move when it has finished them
+    cdef bint left                   # was told to leave
+    cdef bint keeps                  # tickets keep the payload
+    cdef readonly uint32_t bound     # connections it serves
+    # the ledger: free ticket numbers go round, so that acknowledgements come in ranges
+    cdef Ticket* tickets
+    cdef uint32_t* free_tickets
+    cdef uint32_t ticket_count, free_head, free_count
+    cdef readonly uint32_t in_flight
+    cdef readonly uint64_t in_flight_bytes
+    # who waits: events without a ticket, fds of connections that hold
+    cdef object backlog
+    cdef list waiting
+    # the page where the worker marks what it has started
+    cdef object page_memory
+
+    cdef int transmit(self, Record* record, const uint8_t* payload) except -1
+    cdef bint started(self, uint32_t ticket) noexcept
+    cdef int clear_started(self, uint32_t ticket) noexcept
+    cdef bint full(self) noexcept
+
+
+cdef class PortChannel(Channel):
+    cdef Port port
+
+
+cdef class ChannelPort(Port):
+    cdef PortChannel channel
+    cdef uint8_t* marks
+    cdef object reply_socket
+
+
+cdef class Relay(Sink):
+    cdef readonly Connections connections
+    cdef readonly Hub hub
+    cdef public object gateway       # on_open, on_request, ...: see mooring.gateway
+    cdef public object policy        # policy(list of ports) -> port
+    cdef readonly list ports         # index -> Port or None
+    cdef uint32_t max_messages, max_bytes, port_messages
+    cdef uint64_t port_bytes
+    cdef uint64_t order
+    cdef readonly dict sessions      # fd -> {key: msgpack bytes}, for connections that have any
+    # without a worker: events in order, fds of connections that hold
+    cdef object limbo
+    cdef list unbound
+    cdef readonly uint64_t accepted
+    cdef readonly uint64_t finished
+    cdef readonly uint64_t uncertain
+    cdef readonly uint64_t redelivered
+    cdef readonly uint64_t bad_records
+    cdef readonly dict dropped       # reason -> count
+
+    cdef Port port_of(self, Connection* c)
+    cdef int bind(self, Connection* c, Port port) except -1
+    cdef int unbind(self, Connection* c) except -1
+    cdef int hand(self, Port port, uint64_t fd, int kind, int opcode, int arg, int extra,
+                  const uint8_t* data, size_t size) except -1
+    cdef int finish(self, Port port, uint32_t number) except -1
+    cdef int on_command(self, Port port, const Record* record, const uint8_t* payload) except -1
+    cdef int lost(self, Port port, str why) except -1

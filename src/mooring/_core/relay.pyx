@@ -1,0 +1,633 @@
+"""The gateway's half of the seam: which worker gets an event, and the ledger of what is not finished.
+
+Theory
+------
+Every event that asks a worker for something takes a *ticket* of that worker's ledger and gives it back when the worker
+acknowledges it, which it does behind everything that the handler sent. The number of tickets is the worker's credit:
+when none is left (or too many bytes are out), connections bound to that worker are not read any more.
+
+Before a worker calls a handler it marks the ticket in a page of shared memory, which survives SIGKILL. When its channel
+ends, the gateway has read everything the worker had sent; then it looks at the page, then walks the ledger:
+
+    acknowledged       finished: the ticket is free again, nothing to do
+    not marked         the handler had not started: the event goes to another worker, in order
+    marked             the handler had started: it is *uncertain*, and reported to the application as such
+
+So the ledger is the truth and never the pipe: what lies unread in the dead worker's socket does not matter.
+At all times: accepted = finished + uncertain + dropped + in flight, counted over messages and requests.
+
+Order. All events of a connection go to one worker. It changes hands only when nothing of it is in flight (a retiring
+worker), or when its events were taken back (a dead one). A connection whose next event cannot be taken yet waits, with
+its bytes unparsed. Events that cannot wait there (open, close, those taken back) queue in `backlog`, and in `limbo` while
+there is no worker at all; as long as they do, no message passes them.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.buffer cimport PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memset
+
+import logging
+import mmap
+from collections import deque
+
+from mooring._core.buffer cimport Buffer, buffer_append, buffer_free, buffer_size
+from mooring._core.channel cimport Channel
+from mooring._core.connection cimport (
+    BUSY, HELD, NO_PORT, OPEN, UPGRADED, Connection, Connections, Sink,
+)
+from mooring._core.hub cimport Hub
+from mooring._core.reactor cimport Reactor
+from mooring._core.table cimport SLOT_BITS
+from mooring._core.wire cimport (
+    CM_ACK, CM_DISCONNECT, CM_DROP, CM_HELLO, CM_PUBLISH, CM_RESPOND, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, EV_CLOSE,
+    EV_LEAVE, EV_MESSAGE, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, VERSION, Record, make_record,
+)
+
+log = logging.getLogger("mooring.gateway")
+
+cdef enum:
+    PAGE_BYTES = 4096
+
+cdef uint32_t NO_TICKET = 0xFFFFFFFF
+
+
+cdef inline bint _counted(int kind) noexcept:
+    return kind == EV_MESSAGE or kind == EV_REQUEST
+
+
+cdef class Port:
+    """One worker, as the gateway sees it. Subclasses carry records to it."""
+
+    def __cinit__(self, relay: Relay, worker: int, generation: int = 0, serves: bool = True, *args: object) -> None:
+        cdef uint32_t i
+        self.relay = relay
+        self.index = -1
+        self.worker = worker
+        self.generation = generation
+        self.serves = serves
+        self.backlog = deque()
+        self.waiting = []
+        self.ticket_count = relay.port_messages
+        self.tickets = <Ticket*> calloc(self.ticket_count, sizeof(Ticket))
+        self.free_tickets = <uint32_t*> malloc(self.ticket_count * sizeof(uint32_t))
+        if self.tickets == NULL or self.free_tickets == NULL:
+            raise MemoryError("no memory for the ledger of a worker")
+        for i in range(self.ticket_count):
+            self.free_tickets[i] = i
+        self.free_count = self.ticket_count
+
+    def __dealloc__(self) -> None:
+        cdef uint32_t i
+        if self.tickets != NULL:
+            for i in range(self.ticket_count):
+                buffer_free(&self.tickets[i].payload)
+        free(self.tickets)
+        free(self.free_tickets)
+
+    cdef int transmit(self, Record* record, const uint8_t* payload) except -1:
+        """Carries one record to the worker."""
+        return 0
+
+    cdef bint started(self, uint32_t ticket) noexcept:
+        return False
+
+    cdef int clear_started(self, uint32_t ticket) noexcept:
+        return 0
+
+    cdef bint full(self) noexcept:
+        """No message can be given to it now."""
+        return (self.free_count == 0 or self.in_flight_bytes >= self.relay.port_bytes
+                or len(self.backlog) != 0)
+
+    def close(self) -> None:
+        """Gives up the connection to the worker."""
+
+    def reply(self, call: int, payload: bytes) -> None:
+        """Answers a call of the worker."""
+
+    def leave(self) -> None:
+        """Tells the worker that nothing more will come."""
+        cdef Record record = make_record(EV_LEAVE, 0, 0, 0, 0)
+        record.ticket = NO_TICKET
+        self.left = True
+        self.transmit(&record, NULL)
+
+
+cdef class PortChannel(Channel):
+    """The gateway's end of a channel to a worker."""
+
+    cdef int on_record(self, const Record* record, const uint8_t* payload) except -1:
+        return self.port.relay.on_command(self.port, record, payload)
+
+    cdef int on_lost(self, str why) except -1:
+        return self.port.relay.lost(self.port, why)
+
+
+cdef class ChannelPort(Port):
+    """A worker in another process. Takes over the descriptors of the channel, the reply socket and the page."""
+
+    def __init__(self, relay: Relay, worker: int, generation: int, serves: bool, reactor: Reactor, channel: int,
+                 reply_socket: object, page: int) -> None:
+        cdef Py_buffer view
+        import os
+        self.keeps = True
+        self.page_memory = mmap.mmap(page, PAGE_BYTES)
+        os.close(page)
+        PyObject_GetBuffer(self.page_memory, &view, PyBUF_WRITABLE)
+        self.marks = <uint8_t*> view.buf
+        PyBuffer_Release(&view)
+        self.reply_socket = reply_socket
+        reply_socket.setblocking(False)
+        self.channel = PortChannel(reactor, channel)
+        self.channel.port = self
+
+    cdef int transmit(self, Record* record, const uint8_t* payload) except -1:
+        return self.channel.put(record, payload)
+
+    cdef bint started(self, uint32_t ticket) noexcept:
+        return self.marks[ticket] != 0
+
+    cdef int clear_started(self, uint32_t ticket) noexcept:
+        self.marks[ticket] = 0
+        return 0
+
+    def close(self) -> None:
+        self.channel.close()
+        self.reply_socket.close()
+
+    def reply(self, call: int, payload: bytes) -> None:
+        head = call.to_bytes(4, "little") + len(payload).to_bytes(4, "little")
+        try:
+            sent = self.reply_socket.send(head + payload)
+        except OSError:
+            sent = 0
+        if sent != len(payload) + 8:
+            # a partial answer would be taken for the next one's beginning: the worker's call times out instead
+            log.error("worker %d does not read its answers", self.worker)
+            self.reply_socket.close()
+
+
+cdef class Relay(Sink):
+    """Events up, commands down. See the module's text.
+
+    max_messages, max_bytes: in flight per connection; port_messages, port_bytes: per worker.
+    """
+
+    def __cinit__(self, connections: Connections, hub: Hub, max_messages: int, max_bytes: int, port_messages: int,
+                  port_bytes: int) -> None:
+        if not 0 < port_messages <= PAGE_BYTES:
+            raise ValueError(f"a worker can have 1 to {PAGE_BYTES} messages in flight, not {port_messages}")
+        self.connections = connections
+        self.hub = hub
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
+        self.port_messages = port_messages
+        self.port_bytes = port_bytes
+        self.ports = []
+        self.sessions = {}
+        self.limbo = deque()
+        self.unbound = []
+        self.dropped = {}
+        connections.sink = self
+
+    # ------------------------------------------------------------------ workers come and go
+
+    def attach(self, port: Port) -> None:
+        """A worker that may be used from its HELLO on."""
+        for index, other in enumerate(self.ports):
+            if other is None:
+                break
+        else:
+            index = len(self.ports)
+            self.ports.append(None)
+        self.ports[index] = port
+        port.index = index
+
+    def greet(self, port: Port, pid: int) -> None:
+        """HELLO: the worker is ready. Everything that waited for one goes on."""
+        port.pid = pid
+        port.usable = True
+        if port.serves:
+            self._end_limbo()
+
+    def retire(self, worker: int, generation: int) -> None:
+        """Moves a worker's connections away; gateway.on_retired(port) when nothing of it is left."""
+        cdef Port port
+        for port in [p for p in self.ports if p is not None]:
+            if port.worker == worker and port.generation == generation and not port.retiring:
+                port.retiring = True
+                self._settle(port)
+
+    cdef Port port_of(self, Connection* c):
+        """The worker of a connection; binds it to one. None: there is none now."""
+        cdef Port port
+        if c.port != NO_PORT:
+            port = self.ports[c.port]
+            if not port.retiring or c.in_flight:
+                return port
+            self.unbind(c)
+        candidates = [p for p in self.ports
+                      if p is not None and (<Port> p).usable and (<Port> p).serves and not (<Port> p).retiring]
+        if not candidates:
+            return None
+        port = candidates[0] if len(candidates) == 1 else self.policy(candidates)
+        self.bind(c, port)
+        return port
+
+    cdef int bind(self, Connection* c, Port port) except -1:
+        cdef Record record
+        c.port = port.index
+        port.bound += 1
+        c.entry.worker = port.worker + 1
+        c.entry.owner = port.pid
+        if self.sessions and c.fd in self.sessions:
+            payload = self.gateway.encode_session(self.sessions[c.fd])
+            record = make_record(EV_SESSION, c.fd, 0, 0, len(payload))
+            record.ticket = NO_TICKET
+            record.extra = 1
+            port.transmit(&record, payload)
+        return 0
+
+    cdef int unbind(self, Connection* c) except -1:
+        cdef Port port
+        if c.port != NO_PORT:
+            port = self.ports[c.port]
+            c.port = NO_PORT
+            if port is not None:
+                port.bound -= 1
+            c.entry.worker = c.entry.owner = 0
+        return 0
+
+    def _settle(self, port: Port) -> None:
+        """A retiring worker that has finished everything may go."""
+        if port.retiring and not port.left and port.in_flight == 0 and not port.backlog:
+            port.leave()
+            self.gateway.on_retired(port)
+
+    cdef int lost(self, Port port, str why) except -1:
+        """The worker's channel has ended, and all it had sent is done. See the module's text."""
+        cdef uint32_t i, slot
+        cdef Ticket* ticket
+        cdef Connection* c
+        cdef const uint8_t* data
+        port.usable = False
+        taken_back = []
+        doubtful = []
+        for i in range(port.ticket_count):
+            ticket = &port.tickets[i]
+            if not ticket.used:
+                continue
+            data = ticket.payload.data + ticket.payload.start
+            payload = PyBytes_FromStringAndSize(<const char*> data, buffer_size(&ticket.payload))
+            taken_back.append((ticket.order, ticket.record.fd, ticket.record.kind, ticket.record.opcode,
+                               ticket.record.arg, ticket.record.extra, payload, bool(port.started(i))))
+            buffer_free(&ticket.payload)
+            ticket.used = False
+        taken_back.sort(key=_order_of)
+        for item in port.backlog:
+            taken_back.append((0, *item, False))
+        port.backlog.clear()
+        if port.index >= 0:
+            for slot in range(self.connections.table.header.used):
+                c = self.connections.slots[slot]
+                if c != NULL and c.port == port.index:
+                    c.port = NO_PORT
+                    c.entry.worker = c.entry.owner = 0
+                    if c.flags & HELD:
+                        self.unbound.append(c.fd)
+            self.ports[port.index] = None
+            port.index = -1
+        redelivered = 0
+        for _, fd, kind, opcode, arg, extra, payload, started in taken_back:
+            if not started:
+                redelivered += 1
+                self.limbo.append((fd, kind, opcode, arg, extra, payload))
+                continue
+            if _counted(kind):
+                self.uncertain += 1
+            if kind == EV_REQUEST:
+                self.gateway.on_request_lost(fd, arg)
+            if kind == EV_UNCERTAIN:
+                # no report about the report
+                self._drop("uncertain report not finished")
+                self._forget(fd, len(payload))
+                continue
+            doubtful.append(fd)
+            reason = f"worker {port.worker} (pid {port.pid}) ended while its handler ran".encode()
+            report = len(reason).to_bytes(2, "little") + reason + payload
+            c = self.connections.find(fd)
+            if c != NULL:
+                c.in_flight_bytes += <uint32_t> (len(report) - len(payload))
+            self.limbo.append((fd, EV_UNCERTAIN, opcode, kind, 0, report))
+        self.redelivered += redelivered
+        left = port.left
+        port.close()
+        if not left:
+            log.warning("worker %d (pid %d) is gone: %s; %d events go to another worker, %d are uncertain",
+                        port.worker, port.pid, why, redelivered, len(doubtful))
+        self.gateway.on_port_lost(port)
+        self._end_limbo()
+        return 0
+
+    def _drop(self, reason: str) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+    def _forget(self, fd: int, size: int) -> None:
+        """An event of this connection is not in flight any more."""
+        cdef Connection* c = self.connections.find(fd)
+        if c != NULL:
+            c.in_flight -= 1
+            c.in_flight_bytes -= <uint32_t> size
+            c.entry.in_flight = c.in_flight
+            self.connections.wake(c)
+
+    def _end_limbo(self) -> None:
+        """Hands out what had no worker, in order, and lets the connections go on that waited for one."""
+        cdef Connection* c
+        cdef Port port
+        chosen: dict[int, Port] = {}
+        while self.limbo:
+            fd, kind, opcode, arg, extra, payload = self.limbo[0]
+            c = self.connections.find(fd)
+            if c != NULL:
+                port = self.port_of(c)
+            else:
+                # gone, but its last events still go to one worker
+                port = chosen.get(fd)
+                if port is None:
+                    port = self._any_port()
+                    chosen[fd] = port
+            if port is None:
+                return
+            self.limbo.popleft()
+            self._queue(port, fd, kind, opcode, arg, extra, payload)
+        waiting, self.unbound = self.unbound, []
+        for fd in waiting:
+            c = self.connections.find(fd)
+            if c != NULL:
+                self.connections.wake(c)
+
+    def _any_port(self) -> Port | None:
+        candidates = [p for p in self.ports
+                      if p is not None and (<Port> p).usable and (<Port> p).serves and not (<Port> p).retiring]
+        return self.policy(candidates) if candidates else None
+
+    # ------------------------------------------------------------------ up: events
+
+    cdef bint ready(self, Connection* c) except -1:
+        cdef Port port
+        if c.in_flight >= self.max_messages or c.in_flight_bytes >= self.max_bytes:
+            return False             # finish() wakes it
+        if self.limbo:
+            self.unbound.append(c.fd)
+            return False
+        if c.port != NO_PORT:
+            port = self.ports[c.port]
+            if not port.retiring:
+                if not port.full():
+                    return True
+                port.waiting.append(c.fd)
+                return False
+            if c.in_flight:
+                return False         # moves when the old worker has finished it; finish() wakes it
+        port = self.port_of(c)
+        if port is None:
+            self.unbound.append(c.fd)
+            return False
+        if port.full():
+            port.waiting.append(c.fd)
+            return False
+        return True
+
+    cdef int on_message(self, Connection* c, int opcode, const uint8_t* data, size_t size) except -1:
+        cdef Port port = self.ports[c.port]
+        self.accepted += 1
+        c.in_flight += 1
+        c.in_flight_bytes += <uint32_t> size
+        c.entry.in_flight = c.in_flight
+        return self.hand(port, c.fd, EV_MESSAGE, opcode, 0, 0, data, size)
+
+    cdef int on_request(self, Connection* c, object request) except -1:
+        self.gateway.on_request(c.fd, c.requests, request)
+        return 0
+
+    cdef int on_bad_request(self, Connection* c, object error) except -1:
+        self.gateway.on_bad_request(c.fd, error)
+        return 0
+
+    cdef int on_gone(self, Connection* c, int code, bytes reason) except -1:
+        cdef Port port
+        self.hub.leave(c)
+        try:
+            if c.flags & UPGRADED:
+                # `close` is the last event of the connection, and goes where the others went
+                port = None if self.limbo else self.port_of(c)
+                if port is None:
+                    self.limbo.append((c.fd, EV_CLOSE, 0, code, 0, reason))
+                else:
+                    self._queue(port, c.fd, EV_CLOSE, 0, code, 0, reason)
+        finally:
+            self.unbind(c)
+            self.sessions.pop(c.fd, None)
+            self.gateway.on_gone(c.fd, code, reason)
+        return 0
+
+    def event(self, fd: int, kind: int, opcode: int, arg: int, payload: bytes) -> None:
+        """An event that the gateway itself makes: OPEN, REQUEST."""
+        cdef Connection* c = self.connections.find(fd)
+        cdef Port port
+        if c == NULL:
+            return
+        port = None if self.limbo else self.port_of(c)
+        if _counted(kind):
+            self.accepted += 1
+        c.in_flight += 1
+        c.in_flight_bytes += <uint32_t> len(payload)
+        c.entry.in_flight = c.in_flight
+        if port is None:
+            self.limbo.append((fd, kind, opcode, arg, 0, payload))
+        else:
+            self._queue(port, fd, kind, opcode, arg, 0, payload)
+
+    def _queue(self, port: Port, fd: int, kind: int, opcode: int, arg: int, extra: int, payload: bytes) -> None:
+        if port.backlog or port.free_count == 0:
+            port.backlog.append((fd, kind, opcode, arg, extra, payload))
+        else:
+            self.hand(port, fd, kind, opcode, arg, extra, payload, len(payload))
+
+    cdef int hand(self, Port port, uint64_t fd, int kind, int opcode, int arg, int extra,
+                  const uint8_t* data, size_t size) except -1:
+        """Gives an event to a worker, on a ticket; there is a free one."""
+        cdef uint32_t number = port.free_tickets[port.free_head]
+        cdef Ticket* ticket = &port.tickets[number]
+        cdef Record record = make_record(kind, fd, opcode, arg, <uint32_t> size)
+        record.ticket = number
+        record.extra = extra
+        if port.keeps and buffer_append(&ticket.payload, data, size) < 0:
+            raise MemoryError("no memory for the ledger")
+        port.free_head = port.free_head + 1 if port.free_head + 1 < port.ticket_count else 0
+        port.free_count -= 1
+        self.order += 1
+        ticket.record = record
+        ticket.order = self.order
+        ticket.used = True
+        port.clear_started(number)
+        port.in_flight += 1
+        port.in_flight_bytes += size
+        return port.transmit(&record, data)
+
+    cdef int finish(self, Port port, uint32_t number) except -1:
+        """The handler of this ticket is done."""
+        cdef Ticket* ticket
+        cdef Connection* c
+        cdef uint32_t place
+        if number >= port.ticket_count or not port.tickets[number].used:
+            self.bad_records += 1
+            return 0
+        ticket = &port.tickets[number]
+        ticket.used = False
+        buffer_free(&ticket.payload)
+        place = port.free_head + port.free_count
+        port.free_tickets[place if place < port.ticket_count else place - port.ticket_count] = number
+        port.free_count += 1
+        port.in_flight -= 1
+        port.in_flight_bytes -= ticket.record.size
+        if _counted(ticket.record.kind):
+            self.finished += 1
+        c = self.connections.find(ticket.record.fd)
+        if c != NULL and ticket.record.kind != EV_CLOSE:
+            c.in_flight -= 1
+            c.in_flight_bytes -= ticket.record.size
+            c.entry.in_flight = c.in_flight
+            if c.flags & HELD:
+                self.connections.wake(c)
+        if port.backlog or port.waiting or port.retiring:
+            self._went_on(port)
+        return 0
+
+    def _went_on(self, port: Port) -> None:
+        """A ticket came back: whoever waited for one may be next."""
+        cdef Connection* c
+        while port.backlog and port.free_count:
+            fd, kind, opcode, arg, extra, payload = port.backlog.popleft()
+            self.hand(port, fd, kind, opcode, arg, extra, payload, len(payload))
+        # not at the first free ticket: a crowd woken for one place would only queue again
+        if port.waiting and not port.full() and port.free_count >= port.ticket_count // 4:
+            waiting = port.waiting
+            port.waiting = []
+            for fd in waiting:
+                c = self.connections.find(fd)
+                if c != NULL:
+                    self.connections.wake(c)
+        if port.retiring:
+            self._settle(port)
+
+    # ------------------------------------------------------------------ down: commands
+
+    cdef int on_command(self, Port port, const Record* record, const uint8_t* payload) except -1:
+        """One command of a worker. Unknown or wrong ones are counted and have no effect."""
+        cdef Connection* c
+        cdef uint32_t i
+        cdef int kind = record.kind
+        if kind == CM_ACK:
+            if record.extra > port.ticket_count:
+                self.bad_records += 1
+                return 0
+            for i in range(record.extra):
+                self.finish(port, (record.ticket + i) % port.ticket_count)
+            return 0
+        if kind == CM_PUBLISH:
+            if record.arg > record.size:
+                self.bad_records += 1
+                return 0
+            self.hub.publish(PyBytes_FromStringAndSize(<const char*> payload, record.arg), record.opcode,
+                             payload + record.arg, record.size - record.arg)
+            return 0
+        if kind == CM_HELLO:
+            if record.arg != VERSION:
+                self.lost(port, f"it speaks version {record.arg} of the channel, not {VERSION}: restart the server")
+            elif not port.usable:
+                self.greet(port, record.extra)
+            return 0
+        if kind == CM_SEND:
+            c = self.connections.find(record.fd)
+            if c != NULL:
+                self.connections.send(c, record.opcode, payload, record.size)
+            return 0
+        if kind == CM_RESPOND:
+            c = self.connections.find(record.fd)
+            if c != NULL:
+                self.connections.respond(c, record.extra, record.opcode, payload, record.size)
+            return 0
+        if kind == CM_DISCONNECT:
+            c = self.connections.find(record.fd)
+            if c != NULL:
+                self.connections.close(c, record.arg, PyBytes_FromStringAndSize(<const char*> payload, record.size))
+            return 0
+        if kind == CM_DROP:
+            c = self.connections.find(record.fd)
+            if c != NULL:
+                self.connections.drop(c)
+            return 0
+        if kind == CM_SUBSCRIBE or kind == CM_UNSUBSCRIBE:
+            c = self.connections.find(record.fd)
+            if c != NULL and c.phase == OPEN:
+                name = PyBytes_FromStringAndSize(<const char*> payload, record.size)
+                if kind == CM_UNSUBSCRIBE:
+                    self.hub.unsubscribe(c, name)
+                elif not self.hub.subscribe(c, name):
+                    self.gateway.on_topic_limit(record.fd, name)
+            return 0
+        self.gateway.apply(port, kind, record.arg, record.fd, record.ticket,
+                           PyBytes_FromStringAndSize(<const char*> payload, record.size))
+        return 0
+
+    def tell(self, fd: int, kind: int, extra: int, payload: bytes) -> int:
+        """A record without a ticket to the worker that serves the connection; its pid, 0 when there is none."""
+        cdef Connection* c = self.connections.find(fd)
+        cdef Port port
+        cdef Record record
+        if c == NULL or c.port == NO_PORT:
+            return 0
+        port = self.ports[c.port]
+        record = make_record(kind, fd, 0, 0, len(payload))
+        record.ticket = NO_TICKET
+        record.extra = extra
+        port.transmit(&record, payload)
+        return port.pid
+
+    def in_flight(self) -> int:
+        """Messages and requests handed over and not finished, counted in the ledgers themselves."""
+        cdef Port port
+        cdef uint32_t i
+        count = sum(1 for item in self.limbo if _counted(item[1]))
+        for port in [p for p in self.ports if p is not None]:
+            count += sum(1 for item in port.backlog if _counted(item[1]))
+            for i in range(port.ticket_count):
+                count += port.tickets[i].used and _counted(port.tickets[i].record.kind)
+        return count
+
+    def stats(self) -> dict[str, object]:
+        """accepted = finished + uncertain + dropped + in_flight, over messages and requests."""
+        return {
+            "accepted": self.accepted,
+            "finished": self.finished,
+            "uncertain": self.uncertain,
+            "redelivered": self.redelivered,
+            "dropped": sum(self.dropped.values()),
+            "dropped_reasons": dict(self.dropped),
+            "in_flight": self.in_flight(),
+            "bad_records": self.bad_records,
+            "workers": [
+                {"worker": p.worker, "generation": p.generation, "pid": p.pid, "connections": p.bound,
+                 "in_flight": p.in_flight, "retiring": p.retiring}
+                for p in self.ports if p is not None
+            ],
+        }
+
+
+def _order_of(item: tuple) -> int:
+    return item[0]

@@ -1,0 +1,59 @@
+"""Records of the channel between a gateway and a worker. Theory in wire.pyx."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    RECORD_BYTES = 24
+    RECORD_LIMIT = 0x40000000        # payload of one record: 1 GiB; more is a broken stream
+    VERSION = 1
+
+
+cdef struct Record:
+    uint32_t size                    # payload bytes behind the record
+    uint8_t kind
+    uint8_t opcode
+    uint16_t arg
+    uint32_t ticket
+    uint32_t extra
+    uint64_t fd
+
+
+cdef enum Kind:
+    # events: gateway -> worker
+    EV_OPEN = 1
+    EV_MESSAGE = 2
+    EV_CLOSE = 3
+    EV_REQUEST = 4
+    EV_UNCERTAIN = 5
+    EV_SESSION = 6
+    EV_LEAVE = 7
+    # commands: worker -> gateway
+    CM_HELLO = 32
+    CM_ACK = 33
+    CM_SEND = 34
+    CM_DISCONNECT = 35
+    CM_DROP = 36
+    CM_RESPOND = 37
+    CM_SUBSCRIBE = 38
+    CM_UNSUBSCRIBE = 39
+    CM_PUBLISH = 40
+    CM_SESSION = 41
+    CM_CALL = 42
+
+
+cdef enum:
+    # CM_RESPOND: flags in `opcode`
+    RESPOND_LAST = 1
+    RESPOND_CLOSE = 2
+
+
+cdef inline Record make_record(uint8_t kind, uint64_t fd, uint8_t opcode, uint16_t arg, uint32_t size) noexcept nogil:
+    cdef Record record
+    record.size = size
+    record.kind = kind
+    record.opcode = opcode
+    record.arg = arg
+    record.ticket = 0
+    record.extra = 0
+    record.fd = fd
+    return record

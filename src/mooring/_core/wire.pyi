@@ -1,0 +1,29 @@
+from enum import IntEnum
+
+NO_TICKET: int
+
+class Event(IntEnum):
+    OPEN = 1
+    MESSAGE = 2
+    CLOSE = 3
+    REQUEST = 4
+    UNCERTAIN = 5
+    SESSION = 6
+    LEAVE = 7
+
+class Command(IntEnum):
+    HELLO = 32
+    ACK = 33
+    SEND = 34
+    DISCONNECT = 35
+    DROP = 36
+    RESPOND = 37
+    SUBSCRIBE = 38
+    UNSUBSCRIBE = 39
+    PUBLISH = 40
+    SESSION = 41
+    CALL = 42
+
+class Call(IntEnum):
+    SESSION = 1
+    STATS = 2

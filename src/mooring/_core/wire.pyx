@@ -1,0 +1,73 @@
+"""Records of the channel between a gateway and a worker, sans-IO.
+
+A channel is a Unix stream socket pair. What crosses it is a sequence of records: a fixed head in host byte order (both
+ends are processes of one machine and one version, which HELLO checks), then `size` bytes of payload.
+
+     0        4     5       6      8        12       16                24
+     | size   | kind| opcode| arg  | ticket | extra  | fd              | payload ...
+
+Events go up, gateway to worker; a ticket other than NO_TICKET says that the gateway's ledger waits for an ACK of it:
+
+    OPEN       payload: request record             a WebSocket was opened
+    MESSAGE    opcode; payload: the message
+    CLOSE      arg: close code; payload: reason (UTF-8)
+    REQUEST    arg: number of the request on its connection; payload: request record
+    UNCERTAIN  opcode; arg: kind of the event whose handler had started when its worker ended;
+               payload: u16 length of the reason, reason, payload of that event
+    SESSION    payload: msgpack map of session entries (nil: the key is gone); extra 1: forget what you knew
+    LEAVE      nothing more is coming: this worker's connections have moved
+
+Commands go down, worker to gateway:
+
+    HELLO      arg: version; extra: pid             first record of every channel
+    ACK        ticket, extra: count                 these handlers are finished; it follows what they sent
+    SEND       opcode; payload
+    DISCONNECT arg: close code; payload: reason
+    DROP       ends the connection, whatever it speaks
+    RESPOND    extra: number of the request; opcode: flags; payload: bytes of an HTTP response
+    SUBSCRIBE, UNSUBSCRIBE  payload: topic
+    PUBLISH    opcode; arg: length of the topic; payload: topic, message
+    SESSION    payload: msgpack [key, value] or [key] to delete
+    CALL       arg: what is asked; ticket: id of the call; payload; the answer comes on the reply socket
+
+Nothing in a record is ever unpickled or evaluated.
+"""
+
+from enum import IntEnum
+
+NO_TICKET = 0xFFFFFFFF
+
+
+class Event(IntEnum):
+    """Kinds of the records that go up to a worker."""
+
+    OPEN = EV_OPEN
+    MESSAGE = EV_MESSAGE
+    CLOSE = EV_CLOSE
+    REQUEST = EV_REQUEST
+    UNCERTAIN = EV_UNCERTAIN
+    SESSION = EV_SESSION
+    LEAVE = EV_LEAVE
+
+
+class Command(IntEnum):
+    """Kinds of the records that go down to a gateway."""
+
+    HELLO = CM_HELLO
+    ACK = CM_ACK
+    SEND = CM_SEND
+    DISCONNECT = CM_DISCONNECT
+    DROP = CM_DROP
+    RESPOND = CM_RESPOND
+    SUBSCRIBE = CM_SUBSCRIBE
+    UNSUBSCRIBE = CM_UNSUBSCRIBE
+    PUBLISH = CM_PUBLISH
+    SESSION = CM_SESSION
+    CALL = CM_CALL
+
+
+class Call(IntEnum):
+    """What a worker can ask a gateway and wait for."""
+
+    SESSION = 1
+    STATS = 2

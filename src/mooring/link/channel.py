@@ -1,0 +1,28 @@
+"""The seam between processes: a stream socket for records, a second one for answers to calls, a page of marks.
+
+Both functions take over the descriptors they are given.
+"""
+
+import socket
+
+from mooring._core.inlet import ChannelOutlet, Inlet
+from mooring._core.reactor import Reactor
+from mooring._core.relay import ChannelPort, Relay
+from mooring._core.table import Table
+
+
+def open_port(
+    relay: Relay, reactor: Reactor, *, worker: int, generation: int, serves: bool, channel: int, reply: int, page: int
+) -> ChannelPort:
+    """The gateway's end. `serves`: whether the worker may be given connections of this gateway."""
+    answers = socket.socket(fileno=reply)
+    port = ChannelPort(relay, worker, generation, serves, reactor, channel, answers, page)
+    relay.attach(port)
+    return port
+
+
+def open_outlet(
+    inlet: Inlet, reactor: Reactor, *, gateway: int, table: Table, channel: int, reply: int, page: int
+) -> ChannelOutlet:
+    """The worker's end; `table` is that gateway's table of connections."""
+    return ChannelOutlet(gateway, table, inlet, reactor, channel, socket.socket(fileno=reply), page)
