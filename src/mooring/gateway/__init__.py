@@ -1,0 +1,1 @@
+"""The gateway: the process role that owns connections and speaks HTTP and WebSocket to clients."""

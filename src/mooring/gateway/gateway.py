@@ -1,0 +1,268 @@
+"""The gateway: owns the connections, judges handshakes, keeps sessions, applies commands.
+
+What runs per message is compiled (connections, hub, relay); here is what happens once per connection, per request or
+more rarely. The relay calls the `on_...` methods and `apply`.
+"""
+
+import logging
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from mooring._core.acceptor import Acceptor
+from mooring._core.connection import Connections
+from mooring._core.http import HttpError, ParsedRequest
+from mooring._core.hub import Hub
+from mooring._core.reactor import Reactor
+from mooring._core.relay import Port, Relay
+from mooring._core.table import Table
+from mooring._core.wire import Call, Command, Event
+from mooring.app.request import RequestRecord, encode_request
+from mooring.config import Settings
+from mooring.gateway.handshake import Accepted, Policy, answer, judge
+from mooring.link.policy import least_loaded
+
+log = logging.getLogger("mooring.gateway")
+
+DRAIN_LOOK = 0.05  # seconds between two looks whether a drain is done
+
+
+class SessionEntry(msgspec.Struct, array_like=True):
+    """One change of a session; without a value the key goes. The value is kept as it came."""
+
+    key: str
+    value: msgspec.Raw = msgspec.Raw(b"")
+
+
+_entry = msgspec.msgpack.Decoder(SessionEntry)
+
+
+class Gateway:
+    """One gateway; `on_retired(port)` is told when a worker that leaves has nothing in flight here."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        settings: Settings,
+        *,
+        number: int,
+        table: Table,
+        first_serial: int,
+        on_retired: Callable[[Port], None] = lambda port: None,
+    ) -> None:
+        self.reactor = reactor
+        self.settings = settings
+        self.number = number
+        self._tell_retired = on_retired
+        http, flow, websocket = settings.http, settings.flow, settings.websocket
+        self.connections = Connections(
+            reactor,
+            table,
+            number,
+            first_serial,
+            max_message=websocket.max_message_size,
+            max_fragments=websocket.max_fragments,
+            write_limit=flow.write_limit,
+            high_water=flow.write_high_water,
+            request_timeout=http.header_timeout,
+            idle_timeout=http.keepalive_timeout,
+            write_timeout=flow.write_timeout,
+            close_timeout=websocket.close_timeout,
+            http={
+                "line_limit": http.request_line_limit,
+                "field_limit": http.header_field_limit,
+                "head_limit": http.header_limit,
+                "field_count_limit": http.header_count_limit,
+                "body_limit": http.body_limit,
+            },
+        )
+        self.relay = Relay(
+            self.connections,
+            Hub(self.connections, websocket.max_topics),
+            flow.in_flight_messages,
+            flow.in_flight_bytes,
+            flow.worker_messages,
+            flow.worker_bytes,
+        )
+        self.relay.gateway = self
+        self.relay.policy = least_loaded
+        self.policy = Policy(
+            subprotocols=websocket.subprotocols,
+            check_origin=websocket.check_origin,
+            allowed_origins=websocket.allowed_origins,
+        )
+        self.handshakes_refused = 0
+        self.sessions_refused = 0
+        self._acceptors: list[Acceptor] = []
+        self._draining: Callable[[], None] | None = None
+
+    def listen(self, listeners: list[socket.socket]) -> None:
+        """Accepts clients of these sockets from now on; they stay the caller's."""
+        for listener in listeners:
+            port = listener.getsockname()[1]
+            self._acceptors.append(Acceptor(self.reactor, self.connections, listener.fileno(), port))
+
+    # ------------------------------------------------------------------ requests and handshakes
+
+    def on_request(self, fd: int, number: int, request: ParsedRequest) -> None:
+        """A whole request: a handshake is judged here, anything else goes to a worker."""
+        if self._draining is not None:
+            self._refuse(fd, 503, "the server is shutting down", (("Retry-After", "1"),))
+            return
+        ip, port, server_port = self.connections.peer(fd)
+        record = RequestRecord(
+            request.method,
+            request.target,
+            request.minor,
+            request.headers,
+            ip,
+            port,
+            server_port,
+            self.policy.scheme,
+            time.time(),
+            number,
+        )
+        if not request.upgrade:
+            self.relay.event(fd, Event.REQUEST, 0, number, encode_request(record, request.body))
+            return
+        verdict = judge(request, self.policy)
+        if not isinstance(verdict, Accepted):
+            self.handshakes_refused += 1
+            log.info("handshake of %s refused with %d: %s", ip or "a client", verdict.status, verdict.reason)
+            self._refuse(fd, verdict.status, verdict.reason, verdict.headers)
+        elif self.connections.upgrade(fd, verdict.response):
+            self.relay.event(fd, Event.OPEN, 0, 0, encode_request(record, b""))
+
+    def _refuse(self, fd: int, status: int, reason: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        self.connections.answer(fd, answer(status, reason, headers, close=True))
+
+    def on_bad_request(self, fd: int, error: HttpError) -> None:
+        """Bytes that are no acceptable request: one answer, and the connection ends."""
+        log.info("request refused with %d: %s", error.status, error.reason)
+        self._refuse(fd, error.status, error.reason)
+
+    def on_request_lost(self, fd: int, number: int) -> None:
+        """Its worker ended while its handler ran: the client is told, unless the answer has begun."""
+        if not self.connections.answer_begun(fd):
+            self._refuse(fd, 502, "the worker that was handling this request has ended; it may have had an effect")
+        else:
+            self.connections.cut(fd, b"the worker ended in the middle of the answer")
+
+    def on_gone(self, fd: int, code: int, reason: bytes) -> None:
+        """A connection has ended."""
+        if self._draining is not None:
+            self.reactor.post(self._draining)
+
+    def on_topic_limit(self, fd: int, topic: bytes) -> None:
+        """A subscription too many."""
+        log.warning(
+            "connection %d is in %d topics and cannot join %r: raise max_topics",
+            fd,
+            self.settings.websocket.max_topics,
+            topic[:100].decode(errors="replace"),
+        )
+
+    # ------------------------------------------------------------------ workers
+
+    def on_retired(self, port: Port) -> None:
+        """A worker that leaves has finished everything here and was told so."""
+        self._tell_retired(port)
+
+    def on_port_lost(self, port: Port) -> None:
+        """A worker is gone; if it was leaving, it has left."""
+        if port.retiring:
+            self._tell_retired(port)
+
+    # ------------------------------------------------------------------ sessions and calls
+
+    def apply(self, port: Port, kind: int, arg: int, fd: int, ticket: int, payload: bytes) -> None:
+        """Commands that are not compiled: SESSION and CALL."""
+        if kind == Command.SESSION:
+            self._change_session(port, fd, payload)
+        elif kind == Command.CALL:
+            port.reply(ticket, self.call(arg, fd, payload))
+        else:
+            log.error("worker %d sent a record of unknown kind %d", port.worker, kind)
+
+    def _change_session(self, port: Port, fd: int, payload: bytes) -> None:
+        entry = _entry.decode(payload)
+        value = bytes(entry.value)
+        if not self.connections.table.exists(fd):
+            return
+        session = self.relay.sessions.setdefault(fd, {})
+        if not value:
+            session.pop(entry.key, None)
+        else:
+            size = sum(len(key) + len(kept) for key, kept in session.items() if key != entry.key)
+            if size + len(entry.key) + len(value) > self.settings.websocket.session_limit:
+                self.sessions_refused += 1
+                log.warning("session of connection %d is full: %r is not kept", fd, entry.key)
+                return
+            session[entry.key] = value
+        if self.connections.table.owner(fd) != port.pid:
+            change = {entry.key: msgspec.Raw(value) if value else None}
+            self.relay.tell(fd, Event.SESSION, 0, msgspec.msgpack.encode(change))
+
+    def encode_session(self, session: dict[str, bytes]) -> bytes:
+        """A session as one msgpack map."""
+        return msgspec.msgpack.encode({key: msgspec.Raw(value) for key, value in session.items()})
+
+    def call(self, what: int, fd: int, payload: bytes) -> bytes:
+        """What a worker waits for."""
+        if what == Call.SESSION:
+            return self.encode_session(self.relay.sessions.get(fd, {}))
+        if what == Call.STATS:
+            return msgspec.msgpack.encode(self.stats())
+        return b"\xc0"
+
+    def stats(self) -> dict[str, Any]:
+        """Counters of this gateway."""
+        return {
+            "gateway": self.number,
+            **self.connections.stats(),
+            **self.relay.stats(),
+            "handshakes_refused": self.handshakes_refused,
+            "sessions_refused": self.sessions_refused,
+            "topics": len(self.relay.hub),
+        }
+
+    # ------------------------------------------------------------------ drain
+
+    def drain(self, timeout: float, code: int, done: Callable[[dict[str, int]], None]) -> None:
+        """Accepts nobody any more, closes every connection with `code`, lets handlers finish, then `done(counts)`.
+
+        After `timeout` seconds it is done in any case; what is not finished then is counted as in_flight.
+        """
+        if self._draining is not None:
+            return
+        for acceptor in self._acceptors:
+            acceptor.stop()
+        deadline = time.monotonic() + timeout
+        finished = False
+
+        def look() -> None:
+            nonlocal finished
+            if finished:
+                return
+            late = time.monotonic() >= deadline
+            for fd in self.connections.table.connections() if late else self.connections.idle_http():
+                self.connections.cut(fd, b"the server is shutting down")
+            if late or (self.connections.count == 0 and self.relay.in_flight() == 0):
+                finished = True
+                done(self.counts())
+            else:
+                self.reactor.call_later(DRAIN_LOOK, look)
+
+        self._draining = look
+        reason = b"the server restarts" if code == 1012 else b"the server is shutting down"
+        for fd in self.connections.table.connections():
+            self.connections.disconnect(fd, code, reason)
+        self.reactor.post(look)
+
+    def counts(self) -> dict[str, int]:
+        """The balance: accepted = finished + uncertain + dropped + in_flight."""
+        stats = self.relay.stats()
+        return {key: stats[key] for key in ("accepted", "finished", "uncertain", "dropped", "in_flight")}

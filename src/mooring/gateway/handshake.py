@@ -1,0 +1,194 @@
+"""The opening handshake of RFC 6455 section 4.2: a request in, the answer out; no I/O.
+
+The Origin check is the only thing that keeps a page of any web site from opening a WebSocket here with
+the cookies of its visitor: browsers apply no same-origin rule to WebSockets. So it is on by default: a
+request that names an origin must name ours (scheme, host and port; RFC 6454 section 4), or one that is
+allowed by name. Programs other than browsers send no Origin and are let in.
+"""
+
+import re
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha1
+
+from mooring._core.http import REASONS, ParsedRequest, response_head
+from mooring.app.response import http_date
+
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# 16 bytes in base64: 22 characters and two of padding.
+_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
+_HOST = re.compile(r"([a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
+
+Origin = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What this server accepts. Raises ValueError for an origin or a sub-protocol no client could send."""
+
+    subprotocols: tuple[str, ...] = ()
+    check_origin: bool = True
+    allowed_origins: tuple[str, ...] = ()
+    """Beside our own: exact origins such as "https://example.org"; "*" allows any."""
+    scheme: str = "http"
+    """"http" or "https": how clients reach us."""
+    _allowed: frozenset[Origin] = field(init=False, repr=False, compare=False)
+    _any_origin: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in self.subprotocols:
+            if not _TOKEN.fullmatch(name):
+                raise ValueError(f"sub-protocol {name!r} is not a token (RFC 6455 section 4.1)")
+        allowed = set()
+        for text in self.allowed_origins:
+            if text != "*":
+                origin = _parse_origin(text)
+                if origin is None:
+                    raise ValueError(f"{text!r} is not an origin; write it like https://example.org")
+                allowed.add(origin)
+        object.__setattr__(self, "_allowed", frozenset(allowed))
+        object.__setattr__(self, "_any_origin", not self.check_origin or "*" in self.allowed_origins)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The handshake is complete once `response`, the 101, is sent."""
+
+    response: bytes
+    subprotocol: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """`answer` makes the response of it."""
+
+    status: int
+    reason: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def judge(request: ParsedRequest, policy: Policy) -> Accepted | Refused:
+    """Check a handshake as RFC 6455 section 4.2.1 lists it, and answer it as 4.2.2 says."""
+    if request.method != "GET":
+        return Refused(405, "a WebSocket handshake is a GET request", (("Allow", "GET"),))
+    if request.minor != 1:
+        # Not 505: that is for another major version (RFC 9110 section 15.6.6).
+        return Refused(400, "a WebSocket handshake needs HTTP/1.1; a proxy may have made it HTTP/1.0")
+    host: list[str] = []
+    upgrade: list[str] = []
+    connection: list[str] = []
+    key: list[str] = []
+    version: list[str] = []
+    origin: list[str] = []
+    offered: list[str] = []
+    wanted = {
+        "host": host,
+        "upgrade": upgrade,
+        "connection": connection,
+        "sec-websocket-key": key,
+        "sec-websocket-version": version,
+        "origin": origin,
+        "sec-websocket-protocol": offered,
+    }
+    for name, value in request.headers:
+        if name in wanted:
+            wanted[name].append(value)
+
+    if len(host) != 1:
+        return Refused(400, "exactly one Host is needed")
+    if "websocket" not in _options(upgrade):
+        return Refused(400, "Upgrade does not name websocket")
+    if "upgrade" not in _options(connection):
+        return Refused(400, "Connection does not name Upgrade; a proxy may have removed it")
+    # The version comes before the key: another version may have another key (RFC 6455 section 4.4).
+    if len(version) != 1:
+        return Refused(400, "exactly one Sec-WebSocket-Version is needed")
+    if version[0] != "13":
+        # RFC 9110 section 15.5.22: a 426 names the protocol in Upgrade.
+        return Refused(
+            426,
+            "the WebSocket version spoken here is 13",
+            (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")),
+        )
+    if len(key) != 1 or not _KEY.fullmatch(key[0]):
+        return Refused(400, "exactly one Sec-WebSocket-Key is needed: 16 bytes in base64")
+    if origin and not _may_come_from(origin, host[0], policy):
+        return Refused(403, "this Origin is not allowed; see the setting allowed_origins")
+    subprotocol = None
+    if offered:
+        names = _token_list(offered)
+        if names is None:
+            return Refused(400, "Sec-WebSocket-Protocol is not a list of different tokens")
+        subprotocol = next((name for name in names if name in policy.subprotocols), None)
+
+    accept = b64encode(sha1(key[0].encode() + GUID, usedforsecurity=False).digest())
+    chosen = f"Sec-WebSocket-Protocol: {subprotocol}\r\n".encode() if subprotocol is not None else b""
+    return Accepted(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: %b\r\n%b\r\n" % (accept, chosen),
+        subprotocol,
+    )
+
+
+def answer(
+    status: int, reason: str, headers: Sequence[tuple[str, str]] = (), *, close: bool, head_only: bool = False
+) -> bytes:
+    """A whole response that the gateway gives itself: the reason as plain text.
+
+    `close` announces the end of the connection; closing it is the caller's part. `head_only` is for HEAD.
+    Raises ValueError like `response_head`.
+    """
+    body = f"{status} {REASONS.get(status, '')}: {reason}\n".encode()
+    # RFC 9110 section 7.8: who sends Upgrade lists it in Connection.
+    options = ["Upgrade"] if any(name.lower() == "upgrade" for name, _ in headers) else []
+    if close:
+        options.append("close")
+    head = [*headers, ("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+    head += [("Date", http_date()), ("Server", "mooring")]
+    if options:
+        head.append(("Connection", ", ".join(options)))
+    return response_head(status, head) + (b"" if head_only else body)
+
+
+def _options(values: list[str]) -> list[str]:
+    """The elements of a list field whose case does not matter."""
+    return [part.strip(" \t") for value in values for part in value.lower().split(",")]
+
+
+def _token_list(values: list[str]) -> list[str] | None:
+    """The elements of 1#token (RFC 6455 section 11.3.4). Empty ones don't count (RFC 9110 section
+    5.6.1.2). None: it is not such a list, or an element is repeated, which section 4.1 forbids."""
+    names = [name for value in values for part in value.split(",") if (name := part.strip(" \t"))]
+    if not names or len(set(names)) != len(names):
+        return None
+    return names if all(map(_TOKEN.fullmatch, names)) else None
+
+
+def _parse_origin(text: str) -> Origin | None:
+    match = _ORIGIN.fullmatch(text.lower())
+    if match is None:
+        return None
+    scheme, host, port = match.groups()
+    number = int(port) if port else _DEFAULT_PORTS.get(scheme, 0)
+    return (scheme, host, number) if number < 65536 else None
+
+
+def _may_come_from(values: list[str], host: str, policy: Policy) -> bool:
+    if len(values) != 1:
+        return False  # no browser sends two, so somebody added one
+    if policy._any_origin:
+        return True
+    origin = _parse_origin(values[0])  # None for `null`, which any sandboxed page can send
+    if origin is None:
+        return False
+    if origin in policy._allowed:
+        return True
+    match = _HOST.fullmatch(host.lower())
+    if match is None:
+        return False
+    port = int(match[2]) if match[2] else _DEFAULT_PORTS[policy.scheme]
+    return origin == (policy.scheme, match[1], port)
