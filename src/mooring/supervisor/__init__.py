@@ -1,0 +1,12 @@
+"""The supervisor: binds nothing, serves nobody, keeps the processes alive that do.
+
+`supervisor.py` holds the theory and the plan; `reload.py` and `shutdown.py` the two long plans; `tree.py`
+is the mechanism below them; `process.py`, `links.py`, `slot.py`, `restarts.py`, `deadlines.py`,
+`signals.py` and `watcher.py` one thing each.
+"""
+
+from mooring.supervisor.process import ProcessSpec
+from mooring.supervisor.supervisor import Limits, Supervisor
+from mooring.supervisor.watcher import Watcher
+
+__all__ = ["Limits", "ProcessSpec", "Supervisor", "Watcher"]

@@ -1,0 +1,122 @@
+"""Links: what a worker and a gateway in two different processes share.
+
+Three descriptors on each side: `channel` carries wire records both ways, `reply` the answers to calls, and
+`page` is memory in which the worker notes the message it is handling, readable after its death. The
+supervisor makes them and keeps an end only until the process it is for exists and its peer may know it;
+an end it still held would keep the peer from seeing the end of file when a process dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from typing import Any, NamedTuple
+
+from mooring.supervisor.process import Child
+
+__all__ = ["End", "Link", "new_table"]
+
+CHANNEL_BUFFER = 4 << 20  # bytes; the default holds only 278 messages of 100 bytes
+PAGE_SIZE = 4096
+_SO_SNDBUFFORCE = 32  # not in the socket module
+
+
+class End(NamedTuple):
+    """One side's descriptors, in the order in which `attach` sends them."""
+
+    channel: int
+    reply: int
+    page: int
+
+    def close(self) -> None:
+        for fd in self:
+            os.close(fd)
+
+
+class Link:
+    """The link of one worker incarnation with one gateway incarnation."""
+
+    def __init__(self, worker: Child, gateway: Child) -> None:
+        """Make the descriptors. Raises OSError when there are none left."""
+        self.worker = worker
+        self.gateway = gateway
+        made: list[int] = []
+        try:
+            for blocking in (False, True):
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+                made += [ours.detach(), theirs.detach()]
+                # A worker waits for the answer to a call; a gateway never waits.
+                os.set_blocking(made[-2], blocking)
+                os.set_blocking(made[-1], False)
+            _enlarge(made[0])
+            _enlarge(made[1])
+            made.append(_memory("mooring-page", PAGE_SIZE))
+            made.append(os.dup(made[-1]))
+        except OSError:
+            for fd in made:
+                os.close(fd)
+            raise
+        self._ends = {
+            worker: End(made[0], made[2], made[4]),
+            gateway: End(made[1], made[3], made[5]),
+        }
+        worker.links.append(self)
+        gateway.links.append(self)
+
+    def peer_of(self, child: Child) -> Child:
+        return self.gateway if child is self.worker else self.worker
+
+    def holds(self, child: Child) -> bool:
+        """Whether that child has not got its end yet."""
+        return child in self._ends
+
+    def take(self, child: Child) -> End:
+        """The end of that child, now the caller's to hand over and close."""
+        return self._ends.pop(child)
+
+    def describe(self, child: Child, end: End) -> dict[str, Any]:
+        """The entry of that child's boot payload."""
+        return {
+            "worker": self.worker.spec.worker,
+            "gateway": self.gateway.spec.gateway,
+            "peer_generation": self.peer_of(child).generation,
+            "channel": end.channel,
+            "reply": end.reply,
+            "page": end.page,
+        }
+
+    def close(self) -> None:
+        """Forget the link: close what was not handed over."""
+        self.worker.links.remove(self)
+        self.gateway.links.remove(self)
+        for end in self._ends.values():
+            end.close()
+        self._ends.clear()
+
+
+def new_table(gateway: int) -> int:
+    """An empty memfd for the connection table of a gateway, which gives it its size."""
+    return os.memfd_create(f"mooring-table-{gateway}", os.MFD_CLOEXEC)
+
+
+def _memory(name: str, size: int) -> int:
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, size)
+        # A page cut by one side would be a SIGBUS in the other.
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _enlarge(fd: int) -> None:
+    with socket.socket(fileno=os.dup(fd)) as view:
+        try:
+            # Past net.core.wmem_max, for those who may.
+            view.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, CHANNEL_BUFFER)
+        except PermissionError:
+            view.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BUFFER)

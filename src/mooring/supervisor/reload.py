@@ -1,0 +1,158 @@
+"""One reload: from a generation to the next, without a moment in which nobody serves.
+
+Rules
+* Successors are spawned while the old ones serve. Only when all of a batch are ready are they attached and
+  told to serve, and only then do the old ones leave. A batch that fails before that is ended, and the old
+  generation never learns of it.
+* Workers are one batch: old and new code answer side by side for as short a time as possible. Processes
+  with a gateway inside can't hand their clients over, so they go one at a time: never more than one
+  drains.
+* An old worker is told to stop when every gateway said that it has nothing of it in flight; an old server,
+  when its clients are gone. One that takes longer than the graceful timeout is ended by signal.
+* A reload lasts until its last old process is gone; a second one can't begin before. So there are at most
+  two generations, and at most twice the workers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from enum import Enum
+from functools import partial
+
+from mooring.supervisor.process import Child, ChildState
+from mooring.supervisor.slot import Slot
+from mooring.supervisor.tree import Tree
+
+__all__ = ["Outcome", "Reload"]
+
+log = logging.getLogger("mooring.supervisor")
+
+SERVICE_RESTART = 1012  # close code for clients of a server process that is replaced (RFC 6455 registry)
+
+
+class Outcome(Enum):
+    """Where a reload stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    ABANDONED = "abandoned"  # the server stops
+
+
+class Reload:
+    """The supervisor passes on what concerns it, and looks at `outcome` afterwards."""
+
+    def __init__(self, tree: Tree, slots: Iterable[Slot], generation: int, graceful_timeout: float) -> None:
+        slots = [slot for slot in slots if slot.spec.worker is not None]
+        workers = [slot for slot in slots if slot.spec.gateway is None]
+        self.generation = generation
+        self.outcome = Outcome.RUNNING
+        self._tree = tree
+        self._graceful_timeout = graceful_timeout
+        self._batches = [workers] if workers else []
+        self._batches += [[slot] for slot in slots if slot.spec.gateway is not None]
+        self._successors: dict[Child, Slot] = {}
+        self._leaving: set[Child] = set()  # the old ones, or the successors that failed
+        self._failed = False
+
+    def begin(self) -> None:
+        """Spawn the first batch."""
+        self._next_batch()
+
+    def _next_batch(self) -> None:
+        if not self._batches:
+            self.outcome = Outcome.DONE
+            return
+        self._successors = {slot.new_child(self.generation): slot for slot in self._batches.pop(0)}
+        try:
+            self._tree.spawn(list(self._successors))
+        except OSError as problem:
+            self._fail(f"a process can't be started: {problem.strerror or problem}")
+
+    def on_ready(self, child: Child) -> bool:
+        """Whether the child was one of ours."""
+        if child not in self._successors:
+            return False
+        if all(one.state is ChildState.READY for one in self._successors):
+            self._switch()
+        return True
+
+    def _switch(self) -> None:
+        batch, self._successors = self._successors, {}
+        old = [slot.current for slot in batch.values() if slot.current is not None]
+        for child, slot in batch.items():
+            slot.adopt(child)
+        self._tree.announce(batch)
+        what = ", ".join(str(child.spec) for child in batch)
+        log.info("reload: generation %d serves (%s)", self.generation, what)
+        self._leaving = set(old)  # before anything is told: an answer may come at once
+        for child in old:
+            if child.state is ChildState.SERVING:
+                late = partial(self._late, child)
+                child.deadlines.append(self._tree.deadlines.after(self._graceful_timeout, late))
+                if child.spec.gateway is None:
+                    self._tree.retire(child)
+                else:
+                    self._tree.drain(child, self._graceful_timeout, SERVICE_RESTART)
+            elif child.state is not ChildState.STOPPING:
+                self._tree.terminate(child)  # restarted after a crash, not yet ready: it has nothing
+        self._look()
+
+    def on_drained(self, child: Child) -> None:
+        """An old server has no clients any more."""
+        if child in self._leaving and child.state is ChildState.DRAINED:
+            self._tree.stop(child)
+
+    def on_failure(self, child: Child, why: str) -> bool:
+        """A child failed, or ended unasked; whether it was one of ours."""
+        if child in self._successors:
+            self._fail(f"{child} {why}")
+            return True
+        if child in self._leaving:
+            log.warning("reload: %s of generation %d %s while it was leaving", child, child.generation, why)
+            return True
+        return False
+
+    def on_end(self, child: Child) -> None:
+        """A child is gone."""
+        if child in self._leaving:
+            self._leaving.discard(child)
+            self._look()
+
+    def abandon(self) -> None:
+        """The server stops: end what does not serve yet."""
+        self._end_successors()
+        self.outcome = Outcome.ABANDONED
+
+    def _look(self) -> None:
+        if self.outcome is Outcome.RUNNING and not self._leaving and not self._successors:
+            if self._failed:
+                self.outcome = Outcome.FAILED
+            else:
+                self._next_batch()
+
+    def _late(self, child: Child) -> None:
+        if child.killed:
+            return
+        log.warning(
+            "reload: %s of generation %d did not finish within %g s: killing it",
+            child,
+            child.generation,
+            self._graceful_timeout,
+        )
+        self._tree.terminate(child)
+
+    def _fail(self, why: str) -> None:
+        log.error("reload failed: %s; generation %d is not used, the old one serves on", why, self.generation)
+        # Over only when they are gone: else a reload that follows would be a third generation.
+        self._failed = True
+        self._end_successors()
+        self._look()
+
+    def _end_successors(self) -> None:
+        successors, self._successors = self._successors, {}
+        self._leaving = {child for child in successors if child in self._tree.children}
+        for child in self._leaving:
+            if not child.killed:
+                self._tree.terminate(child)

@@ -1,0 +1,39 @@
+"""A slot: a process that is wanted, and the one that fills it now."""
+
+from __future__ import annotations
+
+from mooring.supervisor.deadlines import Deadline
+from mooring.supervisor.process import Child, ProcessSpec
+from mooring.supervisor.restarts import Restarts
+
+__all__ = ["Slot"]
+
+
+class Slot:
+    """`current` serves or is on its way to; None: a restart is due (`restart` says when)."""
+
+    def __init__(self, spec: ProcessSpec, restarts: Restarts) -> None:
+        self.spec = spec
+        self.restarts = restarts
+        self.generation = 1  # the newest that served here
+        self.current: Child | None = None
+        self.restart: Deadline | None = None
+        self._spawned = 0
+
+    def new_child(self, generation: int) -> Child:
+        """The next incarnation, not started yet."""
+        child = Child(self.spec, generation, self._spawned)
+        self._spawned += 1
+        return child
+
+    def adopt(self, child: Child) -> None:
+        """A child of a new generation takes the slot; a restart of the old code is not wanted any more."""
+        self.cancel_restart()
+        self.restarts.reset()
+        self.generation = child.generation
+        self.current = child
+
+    def cancel_restart(self) -> None:
+        if self.restart is not None:
+            self.restart.cancel()
+            self.restart = None

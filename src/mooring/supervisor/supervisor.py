@@ -1,0 +1,331 @@
+"""The supervisor: keeps the processes that exist equal to the processes that are wanted.
+
+Theory
+    Wanted is a list of slots (ProcessSpec), fixed for life. Actual is the set of children. Whatever
+    happens, the answer is the difference: a slot whose child is gone gets another one.
+
+    A child passes through one life (ChildState): it starts, says ready, is announced to its peers, serves,
+    leaves. Only one that serves is known to others, so a process that can't start disturbs nobody.
+
+    A generation is one loading of the application's code. The first start is generation 1; each reload
+    that is tried adds 1. A slot is served by the newest generation that became ready; a process that
+    crashes is started again in the generation that serves.
+
+What the phases mean
+    STARTING  nothing has served. Any failure ends everything, exit code 1: the person at the terminal
+              reads the traceback now, rather than finding a server that restarts for ever.
+    RUNNING   failures are repaired, with increasing delay (restarts.py). Reloads may run (reload.py).
+    STOPPING  failures are only noted; nothing is started any more (shutdown.py).
+    ENDED     no child is left.
+
+What may not happen
+    * a process of ours that outlives run(), or a zombie;
+    * a signal to a pid that is not, or no longer, our child (pidfds only);
+    * a slot without a child and without a plan to start one, while RUNNING;
+    * more than two generations, or two reloads at once;
+    * a wait without a limit;
+    * application code in this process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from mooring.net.control import Message
+from mooring.net.listener import address_text
+from mooring.supervisor.process import Child, ChildState, Exit, ProcessSpec
+from mooring.supervisor.reload import Outcome, Reload
+from mooring.supervisor.restarts import Restarts
+from mooring.supervisor.shutdown import Shutdown
+from mooring.supervisor.signals import Signals
+from mooring.supervisor.slot import Slot
+from mooring.supervisor.tree import BootPayload, Tree
+from mooring.supervisor.watcher import Watcher
+
+__all__ = ["Limits", "Phase", "Supervisor"]
+
+log = logging.getLogger("mooring.supervisor")
+
+QUICK_TIMEOUT = 0.4  # seconds of grace after SIGQUIT, so that it is over within 2 s
+
+
+class Limits(Protocol):
+    """What the supervisor reads of the settings' process section; seconds, except `restart_free`."""
+
+    @property
+    def graceful_timeout(self) -> float: ...
+    @property
+    def boot_timeout(self) -> float: ...
+    @property
+    def restart_free(self) -> int: ...
+    @property
+    def restart_window(self) -> float: ...
+    @property
+    def restart_backoff_max(self) -> float: ...
+
+
+class Phase(Enum):
+    """The life of the supervisor, see the file's theory."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+class Supervisor:
+    """Runs a tree of processes until it is told to stop; see the file's theory."""
+
+    def __init__(
+        self,
+        specs: Sequence[ProcessSpec],
+        listeners: Sequence[socket.socket],
+        boot: BootPayload,
+        settings: Limits,
+        argv: Sequence[str],
+        watch: Sequence[str | Path] = (),
+    ) -> None:
+        """`listeners` listen already and are closed when the stop begins, or at the end of `run()`.
+
+        `boot(spec, generation)` returns what a child's boot payload holds beside the supervisor's own
+        keys. `argv` is the command of a child; the number of the memfd with its payload is added to it.
+        `watch` names files and folders whose change is a reload.
+        """
+        self.phase = Phase.STARTING
+        self._settings = settings
+        self._listeners = list(listeners)
+        self._watch = watch
+        fds = [listener.fileno() for listener in listeners]
+        self._tree = Tree(self, argv, fds, boot, settings.boot_timeout)
+        series = (settings.restart_free, settings.restart_window, settings.restart_backoff_max)
+        self._slots = {spec: Slot(spec, Restarts(*series)) for spec in specs}
+        self._tried = 1  # the newest generation that was tried
+        self._reload: Reload | None = None
+        self._pending: str | None = None  # why one more reload shall follow
+        self._shutdown: Shutdown | None = None
+        self._started = time.monotonic()
+        self._exit_code = 0
+
+    def run(self) -> int:
+        """Start, serve, stop. Returns the exit code: 0 after a stop, 1 when the start failed.
+
+        Main thread only (signals). Raises ConfigError when `watch` can't be done.
+        """
+        watcher = Watcher(self._watch) if self._watch else None
+        try:
+            with Signals() as signals:
+                self._tree.watch(signals.fileno(), lambda: self._on_signals(signals.take()))
+                if watcher is not None:
+                    self._tree.watch(watcher.fileno(), lambda: self._on_change(watcher.take()))
+                self._start()
+                self._look()
+                while self.phase is not Phase.ENDED:
+                    self._tree.turn()
+                    self._look()
+                self._tree.sweep()
+        finally:
+            self._tree.close()
+            self._close_listeners()
+            if watcher is not None:
+                watcher.close()
+        summary = self._shutdown.summary() if self._shutdown else None
+        if summary:
+            log.info("%s", summary)
+        return self._exit_code
+
+    def _enter(self, phase: Phase) -> None:
+        """The one place where the phase changes."""
+        order = list(Phase)
+        assert order.index(phase) > order.index(self.phase), f"{self.phase} to {phase}"
+        self.phase = phase
+
+    # -- start
+
+    def _start(self) -> None:
+        where = ", ".join(address_text(listener.getsockname()) for listener in self._listeners)
+        log.info("starting %d processes, listening on %s", len(self._slots), where or "nothing")
+        batch = []
+        for slot in self._slots.values():
+            slot.current = slot.new_child(self._tried)
+            batch.append(slot.current)
+        try:
+            self._tree.spawn(batch)
+        except OSError as problem:
+            self._fail_start(f"a process can't be started: {problem.strerror or problem}")
+
+    def _serve_all(self) -> None:
+        self._enter(Phase.RUNNING)
+        children = [slot.current for slot in self._slots.values() if slot.current is not None]
+        self._tree.announce(children, started=True)
+        log.info("ready after %.1f s: %d processes serve", time.monotonic() - self._started, len(children))
+        self._next_reload()
+
+    def _fail_start(self, why: str) -> None:
+        log.error("the start failed: %s", why)
+        self._exit_code = 1
+        self._enter(Phase.STOPPING)
+        self._close_listeners()
+        self._shutdown = Shutdown(self._tree, None, self._settings.graceful_timeout, event=False)
+        self._shutdown.kill()
+
+    # -- what happens to children (Owner)
+
+    def on_ready(self, child: Child) -> None:
+        if self.phase is Phase.STARTING:
+            if all(slot.current and slot.current.state is ChildState.READY for slot in self._slots.values()):
+                self._serve_all()
+        elif self.phase is Phase.RUNNING and not (self._reload and self._reload.on_ready(child)):
+            self._tree.announce([child])
+            log.info("%s serves in place of the one that ended", child)
+
+    def on_message(self, child: Child, message: Message) -> None:
+        op = message["op"]
+        if op == "reload":
+            self._ask_reload(f"asked for by {child}")
+        elif op == "shutdown":
+            self._stop(f"asked for by {child}")
+        elif op == "drained":
+            self._on_drained(child, message)
+        else:
+            log.warning("%s sent the unknown control message %r", child, op)
+
+    def _on_drained(self, child: Child, message: Message) -> None:
+        counts = message.get("counts")
+        counts = counts if isinstance(counts, dict) else {}
+        if child.state is ChildState.DRAINING:
+            child.become(ChildState.DRAINED)
+        if self._shutdown is not None:
+            self._shutdown.on_drained(child, counts)
+        elif self._reload is not None:
+            self._reload.on_drained(child)
+
+    def on_retired(self, child: Child) -> None:
+        self._tree.stop(child)
+
+    def on_failure(self, child: Child, why: str) -> None:
+        if self.phase is Phase.STARTING:
+            self._fail_start(f"{child} {why}")
+        elif self._reload is None or not self._reload.on_failure(child, why):
+            log.warning("%s %s%s", child, why, self._repair(self._slots[child.spec], child))
+
+    def on_end(self, child: Child, how: Exit, asked: bool) -> None:
+        if not asked:
+            self.on_failure(child, self._ended(child, how))
+        elif how != Exit(0, None) and not child.killed:
+            log.warning("%s ended with %s when told to stop", child, how)
+        if self._reload is not None:
+            self._reload.on_end(child)
+        if self._shutdown is not None:
+            self._shutdown.on_end()
+
+    @staticmethod
+    def _ended(child: Child, how: Exit) -> str:
+        when = "" if child.was_ready else " before it was ready"
+        return f"ended with {how}{when}" if how.signal is None else f"was ended by {how}{when}"
+
+    def _repair(self, slot: Slot, child: Child) -> str:
+        """Plan another child for the slot of one that failed; what the log shall say of it."""
+        if self.phase is not Phase.RUNNING or slot.current is not child:
+            return ""
+        slot.current = None
+        delay = slot.restarts.delay(child.served)
+        slot.restart = self._tree.deadlines.after(delay, partial(self._fill, slot))
+        return f": restarting it in {delay:.1f} s" if delay else ": restarting it"
+
+    def _fill(self, slot: Slot) -> None:
+        slot.restart = None
+        # The newest that serves anywhere: that is the code which is on the disk.
+        generation = max(other.generation for other in self._slots.values())
+        child = slot.current = slot.new_child(generation)
+        try:
+            self._tree.spawn([child])
+        except OSError as problem:
+            why = f"can't be started: {problem.strerror or problem}"
+            log.warning("%s %s%s", child, why, self._repair(slot, child))
+
+    # -- reload
+
+    def _ask_reload(self, why: str) -> None:
+        if self.phase is Phase.RUNNING and self._reload is None:
+            self._pending = why
+            self._next_reload()
+        elif self.phase in (Phase.STARTING, Phase.RUNNING):
+            if self._pending is None:
+                after = "the start" if self.phase is Phase.STARTING else "the one that runs"
+                log.info("reload: %s; it follows %s", why, after)
+            self._pending = why
+        else:
+            log.info("reload refused: %s, but the server is stopping", why)
+
+    def _next_reload(self) -> None:
+        while self._pending is not None and self._reload is None:
+            why, self._pending = self._pending, None
+            self._tried += 1
+            log.info("reload: %s; starting generation %d", why, self._tried)
+            slots = self._slots.values()
+            self._reload = Reload(self._tree, slots, self._tried, self._settings.graceful_timeout)
+            self._reload.begin()
+            self._look()
+
+    def _look(self) -> None:
+        """Before each wait: is the reload, or the stop, over?"""
+        if self._reload is not None and self._reload.outcome is not Outcome.RUNNING:
+            if self._reload.outcome is Outcome.DONE:
+                log.info("reload: done, the generation before %d is gone", self._reload.generation)
+            self._reload = None
+            self._next_reload()
+        if self._shutdown is not None and self._shutdown.done:
+            self._enter(Phase.ENDED)
+
+    def _on_change(self, paths: list[str]) -> None:
+        if paths:
+            more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+            self._ask_reload(f"{os.path.relpath(paths[0])}{more} changed")
+
+    # -- stop
+
+    def _on_signals(self, numbers: list[int]) -> None:
+        for number in numbers:
+            name = signal.Signals(number).name
+            if number == signal.SIGCHLD:
+                self._tree.sweep()
+            elif number in (signal.SIGHUP, signal.SIGUSR1):
+                self._ask_reload(name)
+            elif self._shutdown is None:
+                self._stop(name, quick=number == signal.SIGQUIT)
+            elif number != signal.SIGTERM:
+                log.info("stopping at once: %s", name)
+                self._shutdown.hasten()
+
+    def _stop(self, why: str, *, quick: bool = False) -> None:
+        if self._shutdown is not None:
+            return
+        log.info("stopping: %s", why)
+        had_started = self.phase is Phase.RUNNING
+        self._enter(Phase.STOPPING)
+        self._close_listeners()
+        for slot in self._slots.values():
+            slot.cancel_restart()
+        self._pending = None
+        if self._reload is not None:
+            self._reload.abandon()
+        last = next((slot.current for slot in self._slots.values() if slot.spec.worker == 0), None)
+        timeout = self._settings.graceful_timeout
+        self._shutdown = Shutdown(
+            self._tree, last, min(timeout, QUICK_TIMEOUT) if quick else timeout, event=had_started
+        )
+        self._shutdown.begin()
+
+    def _close_listeners(self) -> None:
+        # Ours must go too: a client that still connects would wait in the queue of a socket nobody reads.
+        while self._listeners:
+            self._listeners.pop().close()

@@ -1,0 +1,377 @@
+"""The children that exist, and the loop that hears of them.
+
+This is mechanism: it spawns, links, tells, signals and reaps, and knows no plan. Its owner has the plan
+and is called for what happens. What holds here at all times:
+
+* a child is in `children` from its spawn until it is reaped, and its descriptors are ours no longer;
+* its last messages are delivered before its end is;
+* two processes are linked when each is, or will be, serving; an end goes to its process in the boot
+  payload when the peer is known already, else by `attach` when both serve. So a process that serves has a
+  link to every peer that serves, and nobody hears of a process that never became ready.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from mooring.net.control import ControlError, ControlSocket, Message
+from mooring.supervisor.deadlines import Deadlines
+from mooring.supervisor.links import Link, new_table
+from mooring.supervisor.process import PEERS, Child, ChildState, Exit, ProcessSpec
+
+__all__ = ["BootPayload", "Owner", "Tree"]
+
+log = logging.getLogger("mooring.supervisor")
+
+BootPayload = Callable[[ProcessSpec, int], Mapping[str, Any]]
+
+KILL_AFTER = 1.0  # seconds from SIGTERM to SIGKILL
+MUTE_AFTER = 5.0  # seconds a process may live after it closed its control socket
+
+
+class Owner(Protocol):
+    """Who is told what happens to the children."""
+
+    def on_ready(self, child: Child) -> None: ...
+    def on_message(self, child: Child, message: Message) -> None: ...
+    def on_retired(self, child: Child) -> None: ...
+    def on_failure(self, child: Child, why: str) -> None:
+        """It will not serve, or serves no longer, without having been asked to."""
+
+    def on_end(self, child: Child, how: Exit, asked: bool) -> None: ...
+
+
+class Tree:
+    """The children, their links and the loop; see the file's theory."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        argv: Sequence[str],
+        listener_fds: Sequence[int],
+        boot: BootPayload,
+        boot_timeout: float,
+    ) -> None:
+        self.children: list[Child] = []
+        self.deadlines = Deadlines()
+        self._owner = owner
+        self._argv = argv
+        self._listener_fds = listener_fds
+        self._boot = boot
+        self._boot_timeout = boot_timeout
+        self._selector = selectors.DefaultSelector()
+
+    # -- the loop
+
+    def watch(self, fd: int, action: Callable[[], None]) -> None:
+        """Call `action` whenever `fd` is readable."""
+        self._selector.register(fd, selectors.EVENT_READ, action)
+
+    def _unwatch(self, fd: int) -> None:
+        if fd in self._selector.get_map():
+            self._selector.unregister(fd)
+
+    def turn(self) -> None:
+        """Wait for the next events or deadline, and handle them."""
+        for key, _ in self._selector.select(self.deadlines.timeout()):
+            key.data()
+        self.deadlines.run()
+
+    def close(self) -> None:
+        """Kill and reap whatever is left. After a plan that went well nothing is."""
+        for child in list(self.children):
+            child.signal(signal.SIGKILL)
+        limit = time.monotonic() + 2.0
+        while self.children and time.monotonic() < limit:
+            with selectors.DefaultSelector() as selector:
+                for child in self.children:
+                    selector.register(child.pidfd, selectors.EVENT_READ)
+                selector.select(limit - time.monotonic())
+            for child in list(self.children):
+                if child.reap() is not None:
+                    self._forget(child)
+        self._selector.close()
+
+    # -- spawning
+
+    def spawn(self, batch: Sequence[Child]) -> None:
+        """Start processes that shall begin to serve together.
+
+        Raises OSError when one can't be started; those of the batch before it run and are in `children`.
+        """
+        try:
+            for child in batch:  # all tables first: a worker's payload names those of its whole batch
+                if child.spec.gateway is not None:
+                    child.table = new_table(child.spec.gateway)
+            for child in batch:
+                self._launch(child, batch)
+        except OSError:
+            for child in batch:
+                if child not in self.children:
+                    self._forget(child)
+            raise
+
+    def _launch(self, child: Child, batch: Sequence[Child]) -> None:
+        spec = child.spec
+        theirs: ControlSocket | None = None
+        ends = []
+        try:
+            entries = []
+            tables = {} if spec.gateway is None else {spec.gateway: child.table}
+            for peer in dict.fromkeys([*self.children, *batch]):
+                for link in self._connect(child, peer):
+                    if peer not in batch and peer.state is not ChildState.SERVING:
+                        continue  # by attach, when both serve
+                    end = link.take(child)
+                    ends.append(end)
+                    entries.append(link.describe(child, end))
+                    if link.worker is child and link.gateway.spec.gateway is not None:
+                        tables[link.gateway.spec.gateway] = link.gateway.table
+            child.control, theirs = ControlSocket.pair()
+            listeners = [] if spec.gateway is None else list(self._listener_fds)
+            payload = {
+                **self._boot(spec, child.generation),
+                "role": spec.role,
+                "number": spec.number,
+                "gateway": spec.gateway,
+                "worker": spec.worker,
+                "generation": child.generation,
+                "incarnation": child.incarnation,
+                "control": theirs.fileno(),
+                "listeners": listeners,
+                "tables": tables,
+                "links": entries,
+            }
+            fds = [theirs.fileno(), *listeners, *tables.values(), *(fd for end in ends for fd in end)]
+            child.launch(self._argv, payload, fds)
+        finally:
+            for end in ends:
+                end.close()
+            if theirs is not None:
+                theirs.close()
+        self.children.append(child)
+        self._selector.register(child.pidfd, selectors.EVENT_READ, partial(self._reap, child))
+        self._selector.register(child.control.fileno(), selectors.EVENT_READ, partial(self._talk, child))
+        late = partial(self._late, child)
+        child.deadlines.append(self.deadlines.after(self._boot_timeout, late))
+
+    def _connect(self, child: Child, peer: Child) -> list[Link]:
+        """The links of two processes, made when they shall have some and have none."""
+        links = [link for link in child.links if link.peer_of(child) is peer]
+        # Two incarnations of one slot are not peers: one replaces the other.
+        if not links and peer.spec != child.spec and peer.state in PEERS:
+            for worker, gateway in ((child, peer), (peer, child)):
+                if worker.spec.worker is not None and gateway.spec.gateway is not None:
+                    links.append(Link(worker, gateway))
+        return links
+
+    def _late(self, child: Child) -> None:
+        if child.state is ChildState.STARTING:
+            self.terminate(child)
+            self._owner.on_failure(child, f"was not ready within {self._boot_timeout:g} s")
+
+    # -- telling
+
+    def announce(self, batch: Iterable[Child], **first: Any) -> None:
+        """These are ready: attach them to their peers and let them serve.
+
+        `first` goes into the `serve` of worker 0.
+        """
+        batch = list(batch)
+        for child in batch:
+            child.become(ChildState.SERVING)
+        for child in batch:
+            for link in list(child.links):
+                peer = link.peer_of(child)
+                if peer.state is ChildState.SERVING:
+                    for side in (peer, child):
+                        if link.holds(side):
+                            self._attach(link, side)
+                elif peer.state is ChildState.RETIRING:
+                    self._detach(link)
+        for child in batch:
+            self.tell(child, "serve", **(first if child.spec.worker == 0 else {}))
+
+    def _attach(self, link: Link, side: Child) -> None:
+        peer = link.peer_of(side)
+        end = link.take(side)
+        fds = [*end, peer.table] if peer is link.gateway else [*end]
+        numbers = {"worker": link.worker.spec.worker, "gateway": link.gateway.spec.gateway}
+        self.tell(side, "attach", fds, **numbers, generation=peer.generation, pid=peer.pid)
+        end.close()
+
+    def retire(self, worker: Child) -> None:
+        """Have every gateway move the worker's connections away; ends in `on_retired`."""
+        worker.become(ChildState.RETIRING)
+        for link in list(worker.links):
+            if link.holds(link.gateway):
+                link.close()  # that gateway never heard of it
+            elif link.gateway.state is ChildState.SERVING:
+                self._detach(link)
+        if not worker.links:
+            self._owner.on_retired(worker)
+
+    def _detach(self, link: Link) -> None:
+        worker = link.worker
+        self.tell(link.gateway, "detach", worker=worker.spec.worker, generation=worker.generation)
+
+    def _retired(self, gateway: Child, message: Message) -> None:
+        for link in list(gateway.links):
+            worker = link.worker
+            named = (worker.spec.worker, worker.generation) == (
+                message.get("worker"),
+                message.get("generation"),
+            )
+            if named and link.gateway is gateway and worker.state is ChildState.RETIRING:
+                link.close()
+                if not worker.links:
+                    self._owner.on_retired(worker)
+
+    def drain(self, child: Child, timeout: float, code: int) -> None:
+        """Have a process with a gateway close its clients; it answers `drained`."""
+        child.become(ChildState.DRAINING)
+        self.tell(child, "drain", timeout=timeout, code=code)
+
+    def stop(self, child: Child, *, last: bool = False) -> None:
+        """Ask a process to end."""
+        child.become(ChildState.STOPPING)
+        self.tell(child, "stop", last=last)
+
+    def tell(self, child: Child, op: str, fds: Sequence[int] = (), **fields: Any) -> None:
+        """Send a control message; a process that is ending does not hear it, and need not."""
+        if child.control is None:
+            return
+        try:
+            child.control.send(op, fds, **fields)
+        except ControlError as problem:
+            self._distrust(child, str(problem))
+        except OSError:
+            return  # its end is on its way to us
+        else:
+            self._arm(child)
+
+    # -- ending
+
+    def terminate(self, child: Child) -> None:
+        """End a process by SIGTERM, and by SIGKILL a second later."""
+        if child.state is not ChildState.STOPPING:
+            child.become(ChildState.STOPPING)
+        child.killed = True
+        child.signal(signal.SIGTERM)
+        # A stopped (SIGSTOP) process takes no SIGTERM; SIGKILL it does.
+        child.deadlines.append(self.deadlines.after(KILL_AFTER, partial(child.signal, signal.SIGKILL)))
+
+    def kill(self, child: Child) -> None:
+        """End a process now."""
+        if child.state is not ChildState.STOPPING:
+            child.become(ChildState.STOPPING)
+        child.killed = True
+        child.signal(signal.SIGKILL)
+
+    def _distrust(self, child: Child, why: str) -> None:
+        if child.state is not ChildState.STOPPING:
+            self.kill(child)
+            self._owner.on_failure(child, f"broke the control protocol: {why}")
+
+    # -- hearing
+
+    def _arm(self, child: Child) -> None:
+        if child.control is not None:
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.control.pending else 0)
+            if self._selector.get_key(child.control.fileno()).events != wanted:
+                self._selector.modify(child.control.fileno(), wanted, partial(self._talk, child))
+
+    def _talk(self, child: Child) -> None:
+        """The control socket of `child` can be read or written."""
+        if child.control is not None and child.control.pending:
+            try:
+                child.control.flush()
+            except OSError:
+                child.control.drop()
+            self._arm(child)
+        while child.control is not None:
+            try:
+                received = child.control.receive()
+            except BlockingIOError:
+                return
+            except ControlError as problem:
+                self._distrust(child, str(problem))
+                continue
+            if received is None:
+                self._unwatch(child.control.fileno())
+                child.control.close()
+                child.control = None
+                # Mostly it is ending and the pidfd says so next; else nobody could tell it anything again.
+                child.deadlines.append(self.deadlines.after(MUTE_AFTER, partial(self._mute, child)))
+                return
+            message, fds = received
+            for fd in fds:  # no message of a child carries any
+                os.close(fd)
+            self._hear(child, message)
+
+    def _hear(self, child: Child, message: Message) -> None:
+        if message["op"] == "ready":
+            if child.state is ChildState.STARTING:
+                child.become(ChildState.READY)
+                self._owner.on_ready(child)
+        elif message["op"] == "retired":
+            self._retired(child, message)
+        else:
+            self._owner.on_message(child, message)
+
+    def _mute(self, child: Child) -> None:
+        self._distrust(child, "it closed its control socket and lives on")
+
+    def sweep(self) -> None:
+        """Reap every child process that ended, strangers too.
+
+        Strangers are ours to reap as PID 1 or a subreaper, and when the program had children before it
+        became the supervisor. Each is looked at first (WNOWAIT), so that the end of one of ours is never
+        taken by the wrong hand.
+        """
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if ended is None:
+                    return
+                for child in self.children:
+                    if child.pid == ended.si_pid:
+                        self._reap(child)
+                        break
+                else:
+                    os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
+            except ChildProcessError:
+                return
+
+    def _reap(self, child: Child) -> None:
+        if child.state is ChildState.GONE:
+            return  # by a sweep, earlier in this turn
+        how = child.reap()
+        if how is None:
+            return
+        self._talk(child)  # its last words
+        asked = child.state is ChildState.STOPPING
+        self._forget(child)
+        self._owner.on_end(child, how, asked)
+
+    def _forget(self, child: Child) -> None:
+        child.become(ChildState.GONE)
+        if child in self.children:
+            self.children.remove(child)
+            self._unwatch(child.pidfd)
+            if child.control is not None:
+                self._unwatch(child.control.fileno())
+        peers = [link.worker for link in child.links if link.worker.state is ChildState.RETIRING]
+        for link in list(child.links):
+            link.close()
+        child.forget()
+        for worker in peers:
+            if not worker.links:
+                self._owner.on_retired(worker)
