@@ -1,0 +1,83 @@
+# The front door. `make help` lists the targets; each one makes first what it needs, and only that.
+#
+# There is one environment, .venv, with the package installed in editable mode. Its compiled core is built
+# either for speed (release) or with every check on (debug); build/profile says which one is there now, and
+# a target that needs the other one rebuilds it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BUILD := debug
+CORE := $(wildcard src/mooring/_core/*.pyx src/mooring/_core/*.pxd src/mooring/_core/*.pxi src/mooring/_core/*.h)
+STUBBED := $(patsubst src/mooring/_core/%.pyi,mooring._core.%,$(wildcard src/mooring/_core/*.pyi))
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test lint types bench conformance docs clean
+.DEFAULT_GOAL := help
+
+demo bench: BUILD := release
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: build/built-release  ## serve the chat on http://127.0.0.1:9502; edit examples/chat.py meanwhile
+	$(BIN)/mooring run examples.chat:server --watch examples
+
+test: build/built-debug $(VENV)/group-test  ## run every test; ARGS="-k chat" chooses
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/group-lint  ## style and likely mistakes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: build/built-debug $(VENV)/group-types  ## mypy --strict, and the stubs of the compiled modules
+	$(BIN)/mypy
+	$(BIN)/stubtest --concise $(STUBBED)
+
+bench: build/built-release $(VENV)/group-bench build/wsload  ## compare with other servers; ARGS="--rounds 3"
+	@mkdir -p bench/results
+	$(BIN)/python bench/compare.py --peers bench/peers.json --baseline picows --wsload build/wsload \
+	    --json bench/results/latest.json $(ARGS)
+
+conformance: build/built-debug  ## Autobahn on both modes; QUICK=1 leaves out the long group 9
+	conformance/run.sh
+
+docs: build/built-debug  ## write the generated pages
+	$(BIN)/mooring settings > docs/settings.md
+
+clean:  ## remove everything that was made
+	rm -rf $(VENV) build src/*.egg-info src/mooring/_core/*.so tests/node/node_modules
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+# ---------------------------------------------------------------------------------------------------------
+
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "mooring needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip  # --group needs 25.1
+	@touch $@
+
+$(VENV)/installed: pyproject.toml setup.py | $(VENV)/made
+	$(PIP) 'setuptools>=77' 'Cython>=3.2,<4'
+	MOORING_BUILD=$(BUILD) $(PIP) --no-build-isolation --editable '.[watch]'
+	@mkdir -p build && echo $(BUILD) > build/profile
+	@touch $@
+
+# setup.py compiles what is older than its sources; after a change of profile that is everything.
+build/built-%: $(VENV)/installed $(CORE)
+	@mkdir -p build
+	@[ "$$(cat build/profile 2>/dev/null)" = $* ] || rm -f src/mooring/_core/*.so
+	MOORING_BUILD=$* $(BIN)/python setup.py --quiet build_ext --inplace
+	@rm -f build/built-* && echo $* > build/profile
+	@touch $@
+
+$(VENV)/group-%: pyproject.toml | $(VENV)/made
+	$(PIP) --group $*
+	@touch $@
+
+build/wsload: bench/wsload.c bench/test_wsload.py
+	@mkdir -p build
+	$(CC) -O3 -march=native -o $@.new bench/wsload.c
+	WSLOAD=$@.new $(PYTHON) bench/test_wsload.py --failfast
+	@mv $@.new $@

@@ -1,0 +1,59 @@
+"""mooring under test: `/` echoes, `/fanout` sends to everybody there, `GET /hello` answers "hello".
+
+    python bench/server.py PORT [--mode base|process] [--workers N] [--gateways G]
+
+Limits are raised only as far as Autobahn's group 9 needs: messages of 16 MiB, in up to 65,536 fragments.
+Everything else is as users get it. The handlers are plain functions, which is the shortest way through.
+"""
+
+import argparse
+
+from mooring import Frame, Request, Response, Server
+
+# ruff: noqa: ARG001 (handlers have the parameters of their event)
+
+parser = argparse.ArgumentParser()
+parser.add_argument("port", type=int)
+parser.add_argument("--mode", default="process")
+parser.add_argument("--workers", type=int, default=1)
+parser.add_argument("--gateways", type=int, default=1)
+options = parser.parse_args()
+
+server = Server(
+    "127.0.0.1",
+    options.port,
+    mode=options.mode,
+    worker_num=options.workers,
+    gateway_num=options.gateways,
+    max_message_size=16 << 20,
+    max_fragments=70_000,
+)
+fanout: set[int] = set()  # connections of /fanout that this process serves
+
+
+@server.on("open")
+def opened(server: Server, request: Request) -> None:
+    if request.path == "/fanout":
+        fanout.add(request.fd)
+        server.subscribe(request.fd, "fanout")
+
+
+@server.on("message")
+def message(server: Server, frame: Frame) -> None:
+    if frame.fd in fanout:
+        server.publish("fanout", frame.data, frame.opcode)
+    else:
+        server.push(frame.fd, frame.data, frame.opcode)
+
+
+@server.on("close")
+def closed(server: Server, fd: int, code: int, reason: str) -> None:
+    fanout.discard(fd)
+
+
+@server.on("request")
+def hello(request: Request, response: Response) -> None:
+    response.end("hello")
+
+
+server.start()

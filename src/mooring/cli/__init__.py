@@ -1,0 +1,89 @@
+"""The command line: `mooring run MODULE:ATTR` and what describes the package."""
+
+from importlib.metadata import version
+
+import click
+
+from mooring import config
+from mooring.errors import BootError, ConfigError
+
+from .target import load
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("mooring"), prog_name="mooring")
+def main() -> None:
+    """A WebSocket and HTTP server whose connections outlive your code."""
+
+
+@main.command()
+@click.argument("target", metavar="MODULE:ATTR")
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=int, help="TCP port; 0 lets the kernel choose one.")
+@click.option("--workers", type=int, help="Processes that run the application.")
+@click.option("--gateways", type=int, help="Processes that keep the connections.")
+@click.option("--mode", help="process (the default) or base.")
+@click.option(
+    "--watch", metavar="PATH", multiple=True, help="Reload when something below PATH changes (repeatable)."
+)
+@click.option("--log-level", help="debug, info, warning, error or critical.")
+def run(
+    target: str,
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    gateways: int | None,
+    mode: str | None,
+    watch: tuple[str, ...],
+    log_level: str | None,
+) -> None:
+    """Serve the Server that MODULE:ATTR names, such as chat:server.
+
+    The options override what the application has set; `mooring settings` lists everything it can set.
+    """
+    given: dict[str, object] = {
+        "host": host,
+        "port": port,
+        "worker_num": workers,
+        "gateway_num": gateways,
+        "mode": mode,
+        "watch": list(watch) or None,
+        "log_level": log_level,
+    }
+    try:
+        server = load(target)
+        server.set(**{name: value for name, value in given.items() if value is not None})
+        server.start(target=target)
+    except (BootError, ConfigError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+def settings() -> None:
+    """Print the settings reference (docs/settings.md) as Markdown."""
+    click.echo(settings_page(), nl=False)
+
+
+def settings_page() -> str:
+    """The reference of every option, one table per section."""
+    lines = [
+        "# Settings",
+        "",
+        "<!-- Written by `mooring settings`; change src/mooring/config.py and run `make docs`. -->",
+        "",
+        'Give them by name: `Server("127.0.0.1", 9501, worker_num=4)` or `server.set(worker_num=4)`.',
+        "An unknown name or a value out of range is a `ConfigError` before anything starts.",
+    ]
+    section = ""
+    for row in config.describe():
+        if row.section != section:
+            section = row.section
+            about = (config.SECTIONS[section].__doc__ or "").strip()
+            lines += ["", f"## {section}", "", about, ""]
+            lines += [
+                "| option | type | default | unit | allowed | what it does |",
+                "|---|---|---|---|---|---|",
+            ]
+        cells = (f"`{row.name}`", row.type, row.default, row.unit, row.allowed, row.doc)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,141 @@
+"""Settings: names, bounds, messages, and the round trip through msgpack."""
+
+import dataclasses
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mooring.config import HOME, SECTIONS, Settings, describe
+from mooring.errors import ConfigError
+
+
+def refused(**options) -> str:
+    with pytest.raises(ConfigError) as caught:
+        Settings.from_options(options)
+    return str(caught.value)
+
+
+def test_defaults_are_the_documented_ones():
+    settings = Settings()
+    assert settings.process.mode == "process"
+    assert (settings.listen.host, settings.listen.port) == ("127.0.0.1", 9501)
+    assert (
+        settings.websocket.max_message_size
+        == settings.http.body_limit
+        == settings.flow.write_limit
+        == 1 << 20
+    )
+    assert settings.websocket.check_origin is True
+    assert settings.flow.max_connections == 0
+    assert settings.process.worker_num >= 1
+
+
+def test_options_reach_their_section():
+    settings = Settings.from_options({"port": 0, "worker_num": 3, "mode": "base", "body_limit": 5})
+    assert settings.listen.port == 0
+    assert settings.process.worker_num == 3
+    assert settings.process.mode == "base"
+    assert settings.http.body_limit == 5
+
+
+def test_no_two_sections_share_a_name():
+    assert len(HOME) == sum(len(dataclasses.fields(kind)) for kind in SECTIONS.values())
+
+
+def test_unknown_option_names_the_nearest():
+    assert refused(worker_nums=2) == "unknown option 'worker_nums': did you mean 'worker_num'?"
+    assert "mooring settings" in refused(zzz=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"port": 65536}, ["port=65536", "0 to 65535"]),
+        ({"port": -1}, ["port=-1"]),
+        ({"port": "9501"}, ["port='9501'", "an integer"]),
+        ({"port": True}, ["port=True", "an integer"]),
+        ({"port": 1.0}, ["an integer"]),
+        ({"worker_num": 0}, ["1 to 256 processes"]),
+        ({"worker_num": 257}, ["1 to 256"]),
+        ({"gateway_num": 33}, ["1 to 32"]),
+        ({"worker_messages": 4097}, ["4096"]),
+        ({"mode": "threads"}, ["process or base"]),
+        ({"mode": 1}, ["mode=1", "process or base"]),
+        ({"close_timeout": float("nan")}, ["close_timeout=nan"]),
+        ({"close_timeout": float("inf")}, ["close_timeout=inf"]),
+        ({"close_timeout": "5"}, ["a number"]),
+        ({"server_header": 1}, ["True or False"]),
+        ({"host": ""}, ["empty"]),
+        ({"watch": "chat.py"}, ["a list of texts"]),
+        ({"watch": [1]}, ["a list of texts"]),
+        ({"subprotocols": ["a b"]}, ["'a b'", "token"]),
+        ({"subprotocols": ["a", "a"]}, ["twice"]),
+        ({"allowed_origins": ["example.org"]}, ["not an origin"]),
+        ({"allowed_origins": ["https://example.org/"]}, ["not an origin"]),
+        ({"allowed_origins": ["https://example.org/path"]}, ["not an origin"]),
+        ({"allowed_origins": ["https://Example.org"]}, ["not an origin"]),
+        ({"allowed_origins": ["https://u@example.org"]}, ["not an origin"]),
+        ({"allowed_origins": ["https://example.org:port"]}, ["origin"]),
+        ({"log_level": "loud"}, ["warning"]),
+        ({"write_limit": 4095}, ["4096 to"]),
+        ({"write_high_water": 8192, "write_limit": 4096}, ["write_high_water=8192", "write_limit=4096"]),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_named_with_what_is(options, words):
+    message = refused(**options)
+    for word in [*options][:1] + words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        ["*"],
+        ["https://example.org", "http://localhost:8000"],
+        ["http://[::1]:9501", "http://[::1]"],
+        ["app://x"],
+    ],
+)
+def test_origins_that_are_allowed(origins):
+    assert Settings.from_options({"allowed_origins": origins}).websocket.allowed_origins == tuple(origins)
+
+
+def test_values_are_brought_to_their_exact_type(tmp_path):
+    settings = Settings.from_options({"close_timeout": 3, "watch": [tmp_path, "chat.py"]})
+    assert type(settings.websocket.close_timeout) is float
+    assert settings.process.watch == (str(tmp_path), "chat.py")
+
+
+def test_sections_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().listen.port = 1  # type: ignore[misc]
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "port": st.integers(0, 65535),
+            "close_timeout": st.floats(0, 3600),
+            "mode": st.sampled_from(["process", "base"]),
+            "subprotocols": st.lists(st.from_regex(r"[a-z0-9.]+", fullmatch=True), unique=True, max_size=3),
+            "server_header": st.booleans(),
+        },
+    )
+)
+def test_settings_survive_msgpack(options):
+    settings = Settings.from_options(options)
+    packed = msgspec.msgpack.encode(settings.to_dict())
+    assert Settings.from_options(msgspec.msgpack.decode(packed)) == settings
+
+
+def test_every_option_is_described():
+    rows = list(describe())
+    assert {row.name for row in rows} == set(HOME) == set(Settings().to_dict())
+    for row in rows:
+        assert row.section in SECTIONS
+        assert row.doc.endswith(".")
+        assert row.type
+        assert row.default
