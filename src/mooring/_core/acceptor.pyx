@@ -22,7 +22,9 @@ cdef extern from "sys/socket.h" nogil:
     ctypedef unsigned short sa_family_t
     struct sockaddr_storage:
         sa_family_t ss_family
-    int accept4(int fd, void* address, unsigned int* size, int flags)
+    struct sockaddr:
+        pass
+    int accept4(int fd, sockaddr* address, unsigned int* size, int flags)
     ssize_t c_send "send" (int fd, const void* data, size_t size, int flags)
     enum:
         SOCK_NONBLOCK
@@ -54,7 +56,7 @@ cdef enum:
 
 cdef bytes FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
-    b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 32\r\n\r\nThe server is full. Retry later.\n"[:-1]
+    b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 32\r\n\r\nThe server is full. Retry later."
 )
 
 
@@ -96,7 +98,7 @@ cdef class Acceptor(Source):
             if not self.listening:
                 break
             size = sizeof(storage)
-            client = accept4(self.fd, &storage, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            client = accept4(self.fd, <sockaddr*> &storage, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if client < 0:
                 if errno == EAGAIN:
                     break

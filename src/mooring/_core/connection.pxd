@@ -116,6 +116,7 @@ cdef class Connections(Source):
     cdef dict http_options
     # slots[slot] is NULL or that connection; free slots are used again in the order they were freed
     cdef Connection** slots
+    cdef uint32_t slot_count
     cdef uint32_t* free_slots
     cdef uint32_t free_head, free_count
     cdef uint64_t serial
@@ -130,6 +131,7 @@ cdef class Connections(Source):
     cdef readonly int count
     cdef Counters counters
 
+    cdef int _bury(self) noexcept
     cdef Connection* find(self, uint64_t fd) noexcept
     cdef int adopt(self, int socket, int family, const uint8_t* address, int remote_port, int server_port) except -1
     cdef int wake(self, Connection* c) except -1

@@ -112,8 +112,9 @@ cdef class Connections(Source):
     def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, **options: object) -> None:
         cdef uint32_t slot
         self.table = table
+        self.slot_count = table.slots
         self.gateway = gateway
-        self.serial = first_serial & ((1 << SERIAL_BITS) - 1)
+        self.serial = <uint64_t> first_serial & ((<uint64_t> 1 << SERIAL_BITS) - 1)
         self.limits.message = options["max_message"]
         self.limits.fragments = options["max_fragments"]
         self.write_limit = options["write_limit"]
@@ -126,19 +127,20 @@ cdef class Connections(Source):
         self.codecs = {}
         self.reasons = {}
         self.woken = []
-        self.slots = <Connection**> calloc(table.slots, sizeof(Connection*))
-        self.free_slots = <uint32_t*> malloc(table.slots * sizeof(uint32_t))
+        self.slots = <Connection**> calloc(self.slot_count, sizeof(Connection*))
+        self.free_slots = <uint32_t*> malloc(self.slot_count * sizeof(uint32_t))
         if self.slots == NULL or self.free_slots == NULL:
             raise MemoryError("no memory for the table of connections")
-        for slot in range(table.slots):
+        for slot in range(self.slot_count):
             self.free_slots[slot] = slot
-        self.free_count = table.slots
+        self.free_count = self.slot_count
         reactor.add(self)
 
     def __dealloc__(self) -> None:
+        # `table` may be cleared by now: an object in a circle loses its references before this
         cdef uint32_t slot
         if self.slots != NULL:
-            for slot in range(self.table.slots):
+            for slot in range(self.slot_count):
                 if self.slots[slot] != NULL:
                     c_close(self.slots[slot].socket)
                     buffer_free(&self.slots[slot].out)
@@ -152,11 +154,12 @@ cdef class Connections(Source):
         free(self.dirty_list)
         free(self.graves)
 
-    def _bury(self) -> None:
+    cdef int _bury(self) noexcept:
         cdef size_t i
         for i in range(self.grave_count):
             free(self.graves[i])
         self.grave_count = 0
+        return 0
 
     # ------------------------------------------------------------------ coming and going
 
@@ -164,7 +167,7 @@ cdef class Connections(Source):
         """The connection with this public id, or NULL: an id is never given out twice."""
         cdef uint32_t slot = slot_of(fd)
         cdef Connection* c
-        if slot >= self.table.slots:
+        if slot >= self.slot_count:
             return NULL
         c = self.slots[slot]
         return c if c != NULL and c.fd == fd else NULL
@@ -185,7 +188,7 @@ cdef class Connections(Source):
             c_close(socket)
             raise MemoryError("no memory for a connection")
         slot = self.free_slots[self.free_head]
-        self.free_head = (self.free_head + 1) % self.table.slots
+        self.free_head = (self.free_head + 1) % self.slot_count
         self.free_count -= 1
         self.slots[slot] = c
         self.serial = (self.serial + 1) & ((<uint64_t> 1 << SERIAL_BITS) - 1)
@@ -255,7 +258,7 @@ cdef class Connections(Source):
         decoder_free(&c.decoder)
         self.codecs.pop(c.fd, None)
         self.slots[slot] = NULL
-        self.free_slots[(self.free_head + self.free_count) % self.table.slots] = slot
+        self.free_slots[(self.free_head + self.free_count) % self.slot_count] = slot
         self.free_count += 1
         self.count -= 1
         self.counters.closed += 1

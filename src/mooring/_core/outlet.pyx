@@ -44,6 +44,15 @@ cdef class Outlet:
         """Asks the gateway and waits for its answer. StateError when none comes in time."""
         raise NotImplementedError
 
+    def hello(self) -> None:
+        """Tells the gateway that this worker is ready for events."""
+
+    def flush(self) -> None:
+        """Hands everything queued over, waiting for room if need be."""
+
+    def close(self) -> None:
+        """Gives the seam up; the gateway takes back what is not finished."""
+
 
 cdef bytes _topic(object topic):
     name = topic.encode() if isinstance(topic, str) else bytes(topic)
@@ -65,9 +74,10 @@ cdef class Outbox:
         """Takes an outlet into use, in the place of an earlier one to the same gateway."""
         self.outlets[outlet.gateway] = outlet
 
-    def disconnect(self, gateway: int) -> None:
-        """The gateway is gone."""
-        self.outlets[gateway] = None
+    def disconnect(self, outlet: Outlet) -> None:
+        """Its gateway is gone."""
+        if self.outlets[outlet.gateway] is outlet:
+            self.outlets[outlet.gateway] = None
 
     def all(self) -> list[Outlet]:
         """The outlets there are."""

@@ -52,6 +52,7 @@ cdef class Reactor:
     cdef list calls                  # heap of [due ms, order, callable]
     cdef uint64_t order
     cdef bint running
+    cdef bint sleeping               # in epoll_wait, without the interpreter's lock
     cdef dict callbacks              # fd -> callable, of add_reader
     cdef list foreign                # (fd, events) of the last poll, for a guest loop
     cdef public object on_error
@@ -70,7 +71,10 @@ cdef class Reactor:
         if not source.dirty:
             source.dirty = True
             self.dirty.append(source)
+            if self.sleeping:        # another thread's doing: this one would flush before it sleeps
+                self.wake()
         return 0
+    cdef int wake(self) except -1
     cpdef int flush(self) except -1
     cpdef list poll(self, double timeout)
     cdef int _error(self, str doing) except -1

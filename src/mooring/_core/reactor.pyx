@@ -9,7 +9,8 @@ Rules
   same reason the number of a removed source is not given out before the batch is over.
 * Level-triggered. A source that does not want to read must say so, or the loop spins.
 * Output is queued while events are handled and flushed once, before the reactor sleeps: a source marks itself dirty
-  and gets one `flush()`. Flushing may dirty other sources; it goes on until none is.
+  and gets one `flush()`. Flushing may dirty other sources; it goes on until none is. Another thread can mark a source
+  only while this one sleeps or runs Python code (the interpreter's lock is kept everywhere else), and wakes it then.
 * An exception in a source is reported and ends nothing: it must not take the other connections with it.
 * Time is read once a turn, from CLOCK_MONOTONIC. No deadline knows the wall clock.
 
@@ -197,9 +198,14 @@ cdef class Reactor:
 
     def post(self, callback: object) -> None:
         """Calls `callback()` in the reactor's next turn; may be called from any thread and any signal handler."""
-        cdef uint64_t one = 1
         self.posted.append(callback)
+        self.wake()
+
+    cdef int wake(self) except -1:
+        """Ends the present sleep, or the next one, at once."""
+        cdef uint64_t one = 1
         write(self.waker, &one, sizeof(one))
+        return 0
 
     # ------------------------------------------------------------------ the loop
 
@@ -260,8 +266,10 @@ cdef class Reactor:
             wait = self._timeout(timeout)
         else:
             wait = 0
+        self.sleeping = True
         with nogil:
             count = epoll_wait(self.epoll, self.events, BATCH, wait)
+        self.sleeping = False
         if count < 0:
             if errno != EINTR:
                 raise OSError(errno, f"epoll_wait: {os.strerror(errno)}")

@@ -80,6 +80,7 @@ cdef class Relay(Sink):
 
     cdef Port port_of(self, Connection* c)
     cdef int bind(self, Connection* c, Port port) except -1
+    cdef int bring_session(self, uint64_t fd, Port port) except -1
     cdef int unbind(self, Connection* c) except -1
     cdef int hand(self, Port port, uint64_t fd, int kind, int opcode, int arg, int extra,
                   const uint8_t* data, size_t size) except -1

@@ -238,14 +238,18 @@ cdef class Relay(Sink):
         return port
 
     cdef int bind(self, Connection* c, Port port) except -1:
-        cdef Record record
         c.port = port.index
         port.bound += 1
         c.entry.worker = port.worker + 1
         c.entry.owner = port.pid
-        if self.sessions and c.fd in self.sessions:
-            payload = self.gateway.encode_session(self.sessions[c.fd])
-            record = make_record(EV_SESSION, c.fd, 0, 0, len(payload))
+        return self.bring_session(c.fd, port)
+
+    cdef int bring_session(self, uint64_t fd, Port port) except -1:
+        """Ahead of a connection's events, what the session holds."""
+        cdef Record record
+        if self.sessions and fd in self.sessions:
+            payload = self.gateway.encode_session(self.sessions[fd])
+            record = make_record(EV_SESSION, fd, 0, 0, len(payload))
             record.ticket = NO_TICKET
             record.extra = 1
             port.transmit(&record, payload)
@@ -360,6 +364,8 @@ cdef class Relay(Sink):
                 if port is None:
                     port = self._any_port()
                     chosen[fd] = port
+                    if port is not None:
+                        self.bring_session(fd, port)
             if port is None:
                 return
             self.limbo.popleft()
@@ -431,7 +437,6 @@ cdef class Relay(Sink):
                     self._queue(port, c.fd, EV_CLOSE, 0, code, 0, reason)
         finally:
             self.unbind(c)
-            self.sessions.pop(c.fd, None)
             self.gateway.on_gone(c.fd, code, reason)
         return 0
 
@@ -498,6 +503,9 @@ cdef class Relay(Sink):
         if _counted(ticket.record.kind):
             self.finished += 1
         c = self.connections.find(ticket.record.fd)
+        if c == NULL and self.sessions and (ticket.record.kind == EV_CLOSE
+                                            or ticket.record.kind == EV_UNCERTAIN and ticket.record.arg == EV_CLOSE):
+            self.sessions.pop(ticket.record.fd, None)    # its `close` handler may have read it until now
         if c != NULL and ticket.record.kind != EV_CLOSE:
             c.in_flight -= 1
             c.in_flight_bytes -= ticket.record.size

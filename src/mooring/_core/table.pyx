@@ -85,6 +85,10 @@ cdef class Table:
     def exists(self, fd: int) -> bool:
         return self.find(fd) != NULL
 
+    def is_open(self, fd: int) -> bool:
+        """Whether it is an open WebSocket."""
+        return self.is_established(fd)
+
     def state(self, fd: int) -> int:
         """A ConnectionState, or 0 for an fd that is no connection."""
         cdef const Entry* entry = self.find(fd)

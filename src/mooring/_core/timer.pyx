@@ -46,7 +46,7 @@ cdef class Wheel:
         cdef uint64_t now = now_ms // TICK_MS
         cdef Timer* head
         cdef Timer* timer
-        if self.armed == 0 or now - self.tick > BUCKETS and now > self.tick:
+        if self.armed == 0 or now > self.tick + BUCKETS:
             # nothing to find, or asleep for longer than a round: every bucket is looked at once below
             if self.armed == 0:
                 self.tick = now
@@ -68,9 +68,10 @@ cdef class Wheel:
         cdef Timer* head
         if self.armed == 0:
             return -1
-        for ahead in range(1, BUCKETS + 1):
+        ahead = 1
+        head = &self.buckets[(self.tick + 1) % BUCKETS]
+        while head.next == head and ahead < BUCKETS:
+            ahead += 1
             head = &self.buckets[(self.tick + ahead) % BUCKETS]
-            if head.next != head:
-                break
         ahead = (self.tick + ahead) * TICK_MS
         return <int> (ahead - now_ms) if ahead > now_ms else 0

@@ -150,8 +150,11 @@ cdef Outcome _take_payload(FrameDecoder* d, uint8_t* data, size_t take, FrameEve
         return CONTROL
     if whole and d.final and d.opcode != OP_CONTINUATION:
         mooring_unmask(data, data, take, d.key, 0)
-        if d.opcode == OP_TEXT and (not mooring_utf8_feed(&d.utf8, data, take) or d.utf8.need):
-            return _fail(event, 1007, b"text is not UTF-8 (RFC 6455 section 8.1)")
+        if d.opcode == OP_TEXT:
+            if not mooring_utf8_feed(&d.utf8, data, take):
+                return _fail(event, 1007, b"text is not UTF-8 (RFC 6455 section 8.1)")
+            if d.utf8.need:
+                return _fail(event, 1007, b"text ends inside a character (RFC 6455 section 8.1)")
         event.opcode = d.opcode
         event.data = data
         event.size = take
@@ -343,16 +346,24 @@ cdef Frame new_frame(uint64_t fd, int opcode, const uint8_t* data, size_t size):
 def close_payload(code: int, reason: str) -> bytes:
     """A close frame's payload; ValueError for what may not be sent."""
     text = reason.encode()
-    if not isinstance(code, int) or not may_send_close_code(code):
+    if not isinstance(code, int) or not 0 <= code <= 4999 or not may_send_close_code(code):
         raise ValueError(f"close code {code}: use 1000-1003, 1007-1014 or 3000-4999 (RFC 6455 section 7.4)")
     if len(text) > CONTROL_LIMIT - 2:
         raise ValueError(f"the reason has {len(text)} bytes in UTF-8; at most 123 fit into a close frame")
     return int(code).to_bytes(2, "big") + text
 
 
+cdef bytes _octets(data):
+    """A copy. TypeError for an int, of which bytes() would make that many zeros."""
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a frame carries str or bytes, not {type(data).__name__}")
+    return bytes(data)
+
+
 def pack(data: str | bytes | Frame, opcode: int | None = None) -> bytes:
-    """One whole unmasked frame, as a server sends it. ValueError for what no frame can hold."""
+    """One whole unmasked frame, as a server sends it. ValueError for what no frame can hold or may be sent."""
     cdef uint8_t header[SERVER_HEADER_LIMIT]
+    cdef uint16_t code = 0
     if isinstance(data, Frame):
         opcode = (<Frame> data).code_of_opcode if opcode is None else opcode
         data = data.data
@@ -360,11 +371,13 @@ def pack(data: str | bytes | Frame, opcode: int | None = None) -> bytes:
         opcode = OP_TEXT if isinstance(data, str) else OP_BINARY
     if opcode not in OPCODES:
         raise ValueError(f"opcode {opcode}: RFC 6455 knows 0, 1, 2, 8, 9 and 10")
-    payload = data.encode() if isinstance(data, str) else bytes(data)
+    payload = data.encode() if isinstance(data, str) else _octets(data)
     if opcode >= 8 and len(payload) > CONTROL_LIMIT:
         raise ValueError(f"a control frame holds at most 125 bytes, not {len(payload)} (RFC 6455 section 5.5)")
     if opcode == OP_TEXT and not isinstance(data, str) and not is_utf8(payload, len(payload)):
         raise ValueError("text must be UTF-8; send other bytes with opcode=Opcode.BINARY")
+    if opcode == OP_CLOSE and parse_close(payload, len(payload), &code):
+        raise ValueError("not a close frame that may be sent (RFC 6455 section 7.4); use CloseFrame(code, reason)")
     size = encode_header(header, opcode, True, len(payload))
     return header[:size] + payload
 
@@ -372,7 +385,7 @@ def pack(data: str | bytes | Frame, opcode: int | None = None) -> bytes:
 def unpack(data: bytes) -> Frame:
     """The one whole frame that `data` is, masked or not. ValueError when it is not exactly one good frame."""
     cdef uint16_t code = 0
-    data = bytes(data)
+    data = _octets(data)
     if len(data) < 2:
         raise ValueError("a frame has at least 2 bytes")
     if not data[1] & 0x80:

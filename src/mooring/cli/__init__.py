@@ -5,9 +5,8 @@ from importlib.metadata import version
 import click
 
 from mooring import config
+from mooring.app.loader import load
 from mooring.errors import BootError, ConfigError
-
-from .target import load
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -130,6 +130,7 @@ class ControlSocket:
             if state & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 raise ControlError("a control message was cut: it is too long or has too many descriptors")
             if not data:
+                _close(fds)
                 return None
             return _decode(data), list(fds)
         except ControlError:

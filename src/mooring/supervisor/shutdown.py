@@ -6,10 +6,10 @@
     KILL     whatever is left is killed
 
 Each stage ends as soon as nothing is left to wait for. The limits are counted from the beginning, so that
-the whole never takes longer than the graceful timeout and a second, whoever used up the time. Gateways are
-given a little less than the timeout, because an answer that comes with the limit comes too late.
+the whole never takes longer than the graceful timeout and a second, whoever used up the time.
 
-A stop in a hurry (SIGQUIT, a second SIGINT) is the same with 0 in place of what is left of the timeout.
+A stop in a hurry (SIGQUIT, a second SIGINT) is the same with 0 in place of what is left of the timeout. One
+can be in a hurry once: each further signal would put the limits off again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ GOING_AWAY = 1001  # RFC 6455 7.4.1: "such as a server going down"
 OTHERS_LIMIT = 0.5  # seconds after the graceful timeout
 LAST_LIMIT = 1.0
 GIVE_UP_LIMIT = 1.9  # a killed process that can't even die (waits for a device) is left behind
-MARGIN = 0.5  # seconds, or a tenth of the timeout if that is less
 
 
 class Stage(IntEnum):
@@ -56,6 +55,7 @@ class Shutdown:
         self._last = last
         self._event = event
         self._timeout = graceful_timeout
+        self._hastened = False
         self._limits: list[Deadline] = []
         self._drained: dict[Child, Mapping[str, Any]] = {}
         self._asked: list[Child] = []
@@ -71,8 +71,10 @@ class Shutdown:
 
     def hasten(self) -> None:
         """Do what is left within a second."""
-        self._set_limits(0.0)
-        self._enter(Stage.OTHERS)
+        if not self._hastened:
+            self._hastened = True
+            self._set_limits(0.0)
+            self._enter(Stage.OTHERS)
 
     def kill(self) -> None:
         """Nothing here has served: end it all, politely for a second."""
@@ -84,7 +86,8 @@ class Shutdown:
 
     def on_drained(self, child: Child, counts: Mapping[str, Any]) -> None:
         """A process with a gateway has closed its clients."""
-        self._drained[child] = counts
+        if child in self._asked:
+            self._drained[child] = counts
         self._look()
 
     def on_end(self) -> None:
@@ -131,14 +134,13 @@ class Shutdown:
         self._look()
 
     def _drain(self, children: Iterable[Child]) -> None:
-        given = max(0.0, self._timeout - min(MARGIN, self._timeout / 10))
         for child in children:
             if child.state is ChildState.STARTING:
                 self._tree.terminate(child)  # it has no clients and no messages
             elif child.spec.gateway is not None and child.state is not ChildState.STOPPING:
                 self._asked.append(child)
                 if child.state in (ChildState.READY, ChildState.SERVING):
-                    self._tree.drain(child, given, GOING_AWAY)
+                    self._tree.drain(child, self._timeout, GOING_AWAY)
 
     def _look(self) -> None:
         """Go on when nothing is left to wait for."""
@@ -178,7 +180,9 @@ def drained_line(counts: Iterable[Mapping[str, Any]], silent: Iterable[str] = ()
     totals = {"accepted": 0, "finished": 0, "uncertain": 0, "dropped": 0, "in_flight": 0}
     for one in counts:
         for name, value in one.items():
-            number = sum(value.values()) if isinstance(value, Mapping) else value
+            numbers = value.values() if isinstance(value, Mapping) else [value]
+            # What is no number is not counted: the last line must come out, whoever sent nonsense.
+            number = sum(number for number in numbers if isinstance(number, int))
             totals[name] = totals.get(name, 0) + number
     missing = totals["accepted"] - sum(
         totals[name] for name in ("finished", "uncertain", "dropped", "in_flight")

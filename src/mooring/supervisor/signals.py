@@ -1,13 +1,14 @@
 """Signals as bytes in a loop.
 
 A handler may run between any two bytecodes, so it does nothing: the interpreter itself writes the number
-into a socket (set_wakeup_fd), and the loop reads it when it is ready to act.
+into a pipe (set_wakeup_fd), and the loop reads it when it is ready to act. A pipe, because it has room for
+65,536 numbers; a socket pair has room for 278, and a SIGTERM behind so many ends of children would be lost.
 """
 
 from __future__ import annotations
 
+import os
 import signal
-import socket
 from types import FrameType
 from typing import Any
 
@@ -24,21 +25,19 @@ HANDLED = (
 
 
 def _noted(number: int, frame: FrameType | None) -> None:
-    """The number is in the wakeup socket already."""
+    """The number is in the pipe already."""
 
 
 class Signals:
     """While entered, the signals of HANDLED are bytes at `fileno()`. Main thread only."""
 
     def __init__(self) -> None:
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._before: dict[int, Any] = {}
         self._wakeup_before = -1
 
     def __enter__(self) -> Signals:
-        self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, _noted) for number in HANDLED}
         return self
 
@@ -47,15 +46,15 @@ class Signals:
             # None: set by C code, which Python can't put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         signal.set_wakeup_fd(self._wakeup_before)
-        self._reader.close()
-        self._writer.close()
+        os.close(self._reader)
+        os.close(self._writer)
 
     def fileno(self) -> int:
-        return self._reader.fileno()
+        return self._reader
 
     def take(self) -> list[int]:
         """The numbers that arrived, in order."""
         try:
-            return list(self._reader.recv(65536))
+            return list(os.read(self._reader, 65536))
         except BlockingIOError:
             return []

@@ -120,9 +120,11 @@ class Supervisor:
 
         Main thread only (signals). Raises ConfigError when `watch` can't be done.
         """
-        watcher = Watcher(self._watch) if self._watch else None
+        watcher: Watcher | None = None
         try:
             with Signals() as signals:
+                if self._watch:
+                    watcher = Watcher(self._watch)
                 self._tree.watch(signals.fileno(), lambda: self._on_signals(signals.take()))
                 if watcher is not None:
                     self._tree.watch(watcher.fileno(), lambda: self._on_change(watcher.take()))
@@ -289,7 +291,7 @@ class Supervisor:
     def _on_change(self, paths: list[str]) -> None:
         if paths:
             more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-            self._ask_reload(f"{os.path.relpath(paths[0])}{more} changed")
+            self._ask_reload(f"{_short(paths[0])}{more} changed")
 
     # -- stop
 
@@ -329,3 +331,10 @@ class Supervisor:
         # Ours must go too: a client that still connects would wait in the queue of a socket nobody reads.
         while self._listeners:
             self._listeners.pop().close()
+
+
+def _short(path: str) -> str:
+    try:
+        return os.path.relpath(path)
+    except OSError:  # the directory we run in is gone, which is no reason to go too
+        return path

@@ -34,6 +34,8 @@ BootPayload = Callable[[ProcessSpec, int], Mapping[str, Any]]
 
 KILL_AFTER = 1.0  # seconds from SIGTERM to SIGKILL
 MUTE_AFTER = 5.0  # seconds a process may live after it closed its control socket
+MESSAGES_A_TURN = 64  # of one process; one that never stops talking must not keep the others from being heard
+MARGIN = 0.5  # seconds that an answer may take to come, or a tenth of the timeout if that is less
 
 
 class Owner(Protocol):
@@ -235,9 +237,13 @@ class Tree:
                     self._owner.on_retired(worker)
 
     def drain(self, child: Child, timeout: float, code: int) -> None:
-        """Have a process with a gateway close its clients; it answers `drained`."""
+        """Have a process with a gateway close its clients; it answers `drained`.
+
+        `timeout` is the owner's. The process is given a little less, because an answer that comes with the
+        limit comes too late.
+        """
         child.become(ChildState.DRAINING)
-        self.tell(child, "drain", timeout=timeout, code=code)
+        self.tell(child, "drain", timeout=max(0.0, timeout - min(MARGIN, timeout / 10)), code=code)
 
     def stop(self, child: Child, *, last: bool = False) -> None:
         """Ask a process to end."""
@@ -250,10 +256,12 @@ class Tree:
             return
         try:
             child.control.send(op, fds, **fields)
-        except ControlError as problem:
-            self._distrust(child, str(problem))
-        except OSError:
+        except ConnectionError:
             return  # its end is on its way to us
+        except (ControlError, OSError) as problem:
+            # Also when it is we who have no descriptors left: a process that missed a message is not what
+            # its state says, and a fresh one will be.
+            self._distrust(child, str(problem))
         else:
             self._arm(child)
 
@@ -278,7 +286,7 @@ class Tree:
     def _distrust(self, child: Child, why: str) -> None:
         if child.state is not ChildState.STOPPING:
             self.kill(child)
-            self._owner.on_failure(child, f"broke the control protocol: {why}")
+            self._owner.on_failure(child, f"can't be talked to: {why}")
 
     # -- hearing
 
@@ -288,7 +296,7 @@ class Tree:
             if self._selector.get_key(child.control.fileno()).events != wanted:
                 self._selector.modify(child.control.fileno(), wanted, partial(self._talk, child))
 
-    def _talk(self, child: Child) -> None:
+    def _talk(self, child: Child, *, all_of_it: bool = False) -> None:
         """The control socket of `child` can be read or written."""
         if child.control is not None and child.control.pending:
             try:
@@ -296,7 +304,9 @@ class Tree:
             except OSError:
                 child.control.drop()
             self._arm(child)
-        while child.control is not None:
+        heard = 0
+        while child.control is not None and (all_of_it or heard < MESSAGES_A_TURN):
+            heard += 1
             try:
                 received = child.control.receive()
             except BlockingIOError:
@@ -356,7 +366,7 @@ class Tree:
         how = child.reap()
         if how is None:
             return
-        self._talk(child)  # its last words
+        self._talk(child, all_of_it=True)  # its last words
         asked = child.state is ChildState.STOPPING
         self._forget(child)
         self._owner.on_end(child, how, asked)

@@ -6,6 +6,7 @@ supervisor. It shares one deque with the loop and touches nothing else.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
@@ -15,6 +16,8 @@ from pathlib import Path
 from mooring.errors import ConfigError
 
 __all__ = ["Watcher"]
+
+log = logging.getLogger("mooring.supervisor")
 
 
 class Watcher:
@@ -40,17 +43,20 @@ class Watcher:
         self._thread.start()
 
     def _run(self) -> None:
-        # milliseconds: an editor that writes twice is one change
-        for changes in self._watch(
-            *self._paths,
-            stop_event=self._stop,
-            debounce=200,
-            step=50,
-            rust_timeout=200,
-            yield_on_timeout=False,
-        ):
-            self._changed.extend(sorted({path for _, path in changes}))
-            os.eventfd_write(self._wake, 1)
+        try:
+            # milliseconds: an editor that writes twice is one change
+            for changes in self._watch(
+                *self._paths,
+                stop_event=self._stop,
+                debounce=200,
+                step=50,
+                rust_timeout=200,
+                yield_on_timeout=False,
+            ):
+                self._changed.extend(sorted({path for _, path in changes}))
+                os.eventfd_write(self._wake, 1)
+        except Exception as problem:  # such as: no inotify watches left, the directory was removed
+            log.error("watch ended, changes are not noticed any more: %s", problem)
 
     def fileno(self) -> int:
         return self._wake

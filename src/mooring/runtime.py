@@ -1,0 +1,504 @@
+"""Assembly: which processes there are, and what is in each. The only module that knows the mode.
+
+    process mode   supervisor ─┬─ gateway 0 ..            base mode   supervisor ─┬─ server 0 ..
+                               └─ worker 0 ..             (one worker: everything in the process that was started)
+
+How a server starts. The application runs up to `start()`, which calls `launch`. What must be known of it (settings, how
+to find it again) goes into a memory file, and this process becomes the supervisor by exec: the same process id, without
+a line of the application in it. The supervisor starts gateways and workers as fresh interpreters; all of them enter by
+`boot`. A worker runs the application again, up to its `start()`, which leads here again and becomes the worker's loop.
+"""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn, Protocol
+
+import msgspec
+import setproctitle
+
+from mooring._core.process import die_with_parent
+from mooring._core.reactor import Reactor
+from mooring._core.relay import Port
+from mooring._core.table import Table
+from mooring.app.handlers import Handlers
+from mooring.app.loader import Application, identify
+from mooring.config import Settings
+from mooring.errors import BootError, ConfigError, StateError
+from mooring.gateway.gateway import Gateway
+from mooring.link.channel import open_outlet, open_port
+from mooring.link.local import open_local
+from mooring.net.control import ControlError, ControlSocket
+from mooring.net.listener import ListenError, address_text, bind_listener
+from mooring.net.loop import new_event_loop
+from mooring.supervisor import ProcessSpec, Supervisor
+from mooring.supervisor.shutdown import drained_line
+from mooring.worker.worker import Worker
+
+log = logging.getLogger("mooring.runtime")
+
+GOING_AWAY = 1001
+ORPHAN_GRACE = 2.0  # seconds a process goes on without its supervisor
+DESCRIPTOR_LIMIT = 1 << 20  # a gateway raises its own up to this
+SPARE_DESCRIPTORS = 64
+RETRY = 0.05  # seconds until a control message that had no room is sent again
+
+
+class Server(Protocol):
+    """What the runtime needs of a mooring.Server, which stands above it."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def handlers(self) -> Handlers: ...
+    def enter(self, worker: Worker) -> None:
+        """The server runs in this process from now on, with this worker."""
+
+
+class LinkEnd(msgspec.Struct):
+    """Descriptors of a link to a process that serves already; see mooring.supervisor.links."""
+
+    worker: int
+    gateway: int
+    peer_generation: int
+    channel: int
+    reply: int
+    page: int
+
+
+class Boot(msgspec.Struct):
+    """What a process is told when it starts. The numbers of `gateway` and `worker` say what is in it."""
+
+    role: str
+    application: Application
+    settings: dict[str, Any]
+    parent: int = 0
+    number: int = 0
+    gateway: int | None = None
+    worker: int | None = None
+    generation: int = 1
+    incarnation: int = 1
+    control: int = -1
+    listeners: list[int] = []
+    tables: dict[int, int] = {}
+    links: list[LinkEnd] = []
+
+
+_boot: Boot | None = None  # of this process, when a supervisor started it
+
+
+# ---------------------------------------------------------------------------------------------- entrances
+
+
+def launch(server: Server, target: str | None = None) -> NoReturn:
+    """What `Server.start` does; it ends with the process. Raises ConfigError for what cannot be started."""
+    settings = server.settings
+    server.handlers.check()
+    if _boot is not None:
+        if _boot.worker is None or _member is not None:
+            raise StateError("start() was called twice")
+        sys.exit(Member(_boot, server).run())
+    if settings.process.mode == "base" and settings.process.worker_num == 1 and not settings.process.watch:
+        log_to_stderr(settings, "server")
+        sys.exit(_alone(server))
+    boot = Boot("supervisor", identify(target), settings.to_dict())
+    file = os.memfd_create("mooring-boot", 0)  # inherited by exec
+    os.write(file, msgspec.msgpack.encode(boot))
+    os.lseek(file, 0, os.SEEK_SET)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [*_command(), str(file)])
+
+
+def boot(fd: int) -> None:
+    """`python -m mooring _process FD`: becomes what the memory file says."""
+    global _boot
+    with open(fd, "rb") as file:
+        told = msgspec.msgpack.decode(file.read(), type=Boot)
+    settings = Settings.from_options(told.settings)
+    name = told.role if told.role == "supervisor" else f"{told.role} {told.number}"
+    setproctitle.setproctitle(f"mooring: {name}")
+    log_to_stderr(settings, name)
+    if told.role == "supervisor":
+        sys.exit(_supervise(told, settings))
+    # a terminal's Ctrl-C is for the supervisor, which tells everybody else in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent(told.parent, int(settings.process.graceful_timeout) + 1)
+    _boot = told
+    if told.worker is None:
+        sys.exit(Member(told, None).run())
+    try:
+        told.application.run()
+    except (BootError, ConfigError) as error:
+        log.error("%s", error)
+        sys.exit(1)
+
+
+def _command() -> list[str]:
+    # the standard library's own way to start a child with the flags of its parent (-X dev, -W error, ...)
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return [sys.executable, *flags, "-P", "-m", "mooring", "_process"]
+
+
+def _supervise(told: Boot, settings: Settings) -> int:
+    process = settings.process
+    if process.mode == "base":
+        specs = [ProcessSpec("server", n, gateway=n, worker=n) for n in range(process.worker_num)]
+    else:
+        specs = [ProcessSpec("gateway", n, gateway=n) for n in range(process.gateway_num)]
+        specs += [ProcessSpec("worker", n, worker=n) for n in range(process.worker_num)]
+    extra = {"application": told.application, "settings": told.settings, "parent": os.getpid()}
+    try:
+        listeners = [bind_listener(settings.listen.host, settings.listen.port, settings.listen.backlog)]
+        return Supervisor(specs, listeners, lambda _spec, _gen: extra, process, _command(), process.watch).run()
+    except (ListenError, ConfigError) as error:
+        log.error("%s", error)
+        return 1
+
+
+def log_to_stderr(settings: Settings, name: str) -> None:
+    """Log lines of the package go to standard error, unless the application has said where they shall go."""
+    logger = logging.getLogger("mooring")
+    if logger.handlers:
+        return
+    handler = logging.StreamHandler()
+    form = f"%(asctime)s %(levelname)-7s [{name}, {os.getpid()}] %(message)s"
+    handler.setFormatter(logging.Formatter(form))
+    logger.addHandler(handler)
+    logger.setLevel(settings.process.log_level.upper())
+    logger.propagate = False
+
+
+def _new_gateway(
+    reactor: Reactor, settings: Settings, number: int, file: int, on_retired: Callable[[Port], None]
+) -> Gateway:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTOR_LIMIT if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTOR_LIMIT)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    slots = settings.flow.max_connections or max(16, wanted * 9 // 10 - SPARE_DESCRIPTORS)
+    # fds shall not come back after a restart: the serials begin where the clock stands, in milliseconds
+    serial = time.time_ns() // 1_000_000
+    return Gateway(
+        reactor, settings, number=number, table=Table(file, slots), first_serial=serial, on_retired=on_retired
+    )
+
+
+# ---------------------------------------------------------------------------------------------- a child of the supervisor
+
+
+class Member:
+    """A gateway, a worker, or a server (both in one): parts, and the control socket that says what they do."""
+
+    def __init__(self, told: Boot, server: Server | None) -> None:
+        global _member
+        _member = self
+        self._told = told
+        self._settings = Settings.from_options(told.settings)
+        self._reactor = Reactor()
+        self._control = ControlSocket(told.control)
+        self._listeners = [socket.socket(fileno=fd) for fd in told.listeners]
+        self._gateway: Gateway | None = None
+        self._worker: Worker | None = None
+        self._stopping: asyncio.Future[bool] | None = None
+        self._orphaned = False
+        if told.gateway is not None:
+            file = told.tables[told.gateway]
+            self._gateway = _new_gateway(self._reactor, self._settings, told.gateway, file, self._on_retired)
+        if told.worker is not None:
+            assert server is not None
+            self._worker = Worker(
+                server, server.handlers, self._settings, told.worker, told.generation, master=self
+            )
+            server.enter(self._worker)
+
+    def run(self) -> int:
+        """Serves until it is told to stop; the exit code."""
+        for end in self._told.links:
+            self._connect(end, self._told.tables.get(end.gateway, -1))
+        if self._worker is not None:
+            with asyncio.Runner(loop_factory=partial(new_event_loop, self._reactor)) as runner:
+                runner.run(self._work(self._worker))
+            return 0
+        signals = _SignalSocket((signal.SIGTERM,))
+        self._reactor.add_reader(signals.fileno(), lambda: signals.take() and self._leave())
+        self._reactor.add_reader(self._control.fileno(), self._hear)
+        self._tell("ready")
+        self._reactor.run()
+        self._reactor.flush()
+        return 0
+
+    async def _work(self, worker: Worker) -> None:
+        loop = asyncio.get_running_loop()
+        self._stopping = loop.create_future()
+        if self._gateway is not None:
+            local = open_local(
+                self._gateway.relay,
+                worker.inlet,
+                gateway=self._gateway.number,
+                worker=worker.number,
+                generation=worker.generation,
+            )
+            worker.outbox.connect(local)
+        await worker.fire("worker_start", worker.number)
+        for outlet in worker.outbox.all():
+            outlet.hello()
+        loop.add_signal_handler(signal.SIGTERM, self._leave)
+        loop.add_reader(self._control.fileno(), self._hear)
+        self._tell("ready")
+        last = await self._stopping
+        await worker.finish()
+        await worker.fire("worker_stop", worker.number)
+        if last:
+            await worker.fire("shutdown")
+        for outlet in worker.outbox.all():
+            outlet.flush()
+        self._reactor.flush()
+
+    # ------------------------------------------------------------------ links
+
+    def _connect(self, end: LinkEnd, table: int) -> None:
+        """Opens this process's end of a link."""
+        if end.gateway == self._told.gateway:
+            assert self._gateway is not None
+            open_port(
+                self._gateway.relay,
+                self._reactor,
+                worker=end.worker,
+                generation=end.peer_generation,
+                serves=self._worker is None,
+                channel=end.channel,
+                reply=end.reply,
+                page=end.page,
+            )
+            return
+        assert self._worker is not None
+        outlet = open_outlet(
+            self._worker.inlet,
+            self._reactor,
+            gateway=end.gateway,
+            table=Table(table),
+            channel=end.channel,
+            reply=end.reply,
+            page=end.page,
+        )
+        self._worker.outbox.connect(outlet)
+        if self._stopping is not None:  # it was attached later than at the start
+            outlet.hello()
+
+    def _on_retired(self, port: Port) -> None:
+        self._tell("retired", worker=port.worker, generation=port.generation)
+
+    # ------------------------------------------------------------------ the control socket
+
+    def ask_reload(self) -> None:
+        self._tell("reload")
+
+    def ask_shutdown(self) -> None:
+        self._tell("shutdown")
+
+    def _tell(self, op: str, **fields: object) -> None:
+        if self._control.fileno() < 0:
+            return
+        try:
+            self._control.send(op, **fields)
+            self._push_out()
+        except OSError:
+            return  # the supervisor is gone, and the end of the socket says so next
+
+    def _push_out(self) -> None:
+        if self._control.pending and not self._control.flush():
+            self._reactor.call_later(RETRY, self._push_out)
+
+    def _hear(self) -> None:
+        while self._control.fileno() >= 0:
+            try:
+                received = self._control.receive()
+            except BlockingIOError:
+                return
+            except (ControlError, OSError) as error:
+                log.error("the control socket: %s", error)
+                received = None
+            if received is None:
+                self._orphan()
+                return
+            message, fds = received
+            op = message.pop("op")
+            handle = getattr(self, f"_on_{op}", None)
+            if handle is None:
+                log.error("unknown control message %r", op)
+                continue
+            handle(*fds, **message)
+
+    def _on_attach(
+        self,
+        channel: int,
+        reply: int,
+        page: int,
+        table: int = -1,
+        *,
+        worker: int,
+        gateway: int,
+        generation: int,
+        pid: int,
+    ) -> None:
+        self._connect(LinkEnd(worker, gateway, generation, channel, reply, page), table)
+
+    def _on_serve(self, *, started: bool = False) -> None:
+        if started and self._worker is not None:
+            self._background = asyncio.get_running_loop().create_task(self._fire_start(self._worker))
+        if self._gateway is not None:
+            self._gateway.listen(self._listeners)
+
+    async def _fire_start(self, worker: Worker) -> None:
+        try:
+            await worker.fire("start")
+        except Exception:
+            log.exception("the 'start' handler failed")
+
+    def _on_detach(self, *, worker: int, generation: int) -> None:
+        if self._gateway is not None:
+            self._gateway.relay.retire(worker, generation)
+
+    def _on_drain(self, *, timeout: float, code: int) -> None:
+        if self._gateway is not None:
+            self._gateway.drain(timeout, code, self._drained)
+
+    def _drained(self, counts: dict[str, int]) -> None:
+        self._tell("drained", counts=counts)
+        if self._orphaned:
+            self._end(last=False)
+
+    def _on_stop(self, *, last: bool = False) -> None:
+        self._end(last=last)
+
+    def _end(self, *, last: bool) -> None:
+        if self._worker is None:
+            self._reactor.stop()
+        elif self._stopping is not None and not self._stopping.done():
+            self._stopping.set_result(last)
+
+    def _leave(self) -> None:
+        """SIGTERM, or nobody there to serve for."""
+        if self._gateway is not None:
+            grace = ORPHAN_GRACE if self._orphaned else self._settings.process.graceful_timeout
+            self._gateway.drain(grace, GOING_AWAY, self._drained)
+        else:
+            self._end(last=False)
+
+    def _orphan(self) -> None:
+        """The supervisor is gone: nobody would restart anything here, so clients had better go elsewhere."""
+        log.error("the supervisor is gone: leaving")
+        self._orphaned = True
+        if self._worker is not None:
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
+        else:
+            self._reactor.remove_reader(self._control.fileno())
+        self._control.close()
+        self._leave()
+        # a handler may never end
+        self._reactor.call_later(ORPHAN_GRACE + 1, partial(os._exit, 1))
+
+
+_member: Member | None = None
+
+
+class _SignalSocket:
+    """Signals as bytes that a reactor can wait for."""
+
+    def __init__(self, numbers: tuple[signal.Signals, ...]) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        for number in numbers:
+            signal.signal(number, lambda _number, _frame: None)
+
+    def fileno(self) -> int:
+        return self._reader.fileno()
+
+    def take(self) -> bytes:
+        return self._reader.recv(4096)
+
+
+# ---------------------------------------------------------------------------------------------- base mode, one process
+
+
+class _Alone:
+    """Everything in the process that was started: one gateway, one worker, no supervisor."""
+
+    def __init__(self, server: Server) -> None:
+        settings = server.settings
+        self._timeout = settings.process.graceful_timeout
+        self._reactor = Reactor()
+        file = os.memfd_create("mooring-table-0", os.MFD_CLOEXEC)
+        self.gateway = _new_gateway(self._reactor, settings, 0, file, lambda _port: None)
+        self.worker = Worker(server, server.handlers, settings, 0, 1, master=self)
+        self._listener = bind_listener(settings.listen.host, settings.listen.port, settings.listen.backlog)
+        self._drained: asyncio.Future[dict[str, int]] | None = None
+        server.enter(self.worker)
+
+    def run(self) -> int:
+        with asyncio.Runner(loop_factory=partial(new_event_loop, self._reactor)) as runner:
+            runner.run(self._work())
+        return 0
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._drained = loop.create_future()
+        local = open_local(self.gateway.relay, self.worker.inlet, gateway=0, worker=0, generation=1)
+        self.worker.outbox.connect(local)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            loop.add_signal_handler(number, self._stop, number)
+        for number in (signal.SIGUSR1, signal.SIGHUP):
+            loop.add_signal_handler(number, self.ask_reload)
+        await self.worker.fire("worker_start", 0)
+        local.hello()
+        self.gateway.listen([self._listener])
+        log.info("ready, listening on %s", address_text(self._listener.getsockname()))
+        await self.worker.fire("start")
+        counts = await self._drained
+        await self.worker.finish()
+        await self.worker.fire("worker_stop", 0)
+        await self.worker.fire("shutdown")
+        self._reactor.flush()
+        log.info("%s", drained_line([counts]))
+
+    def _stop(self, number: int) -> None:
+        log.info("stopping: %s", signal.Signals(number).name)
+        self._drain(0.0 if number == signal.SIGQUIT else self._timeout)
+
+    def _drain(self, timeout: float) -> None:
+        self._listener.close()
+        self.gateway.drain(timeout, GOING_AWAY, self._on_drained)
+
+    def _on_drained(self, counts: dict[str, int]) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(counts)
+
+    def ask_shutdown(self) -> None:
+        log.info("stopping: asked for by the application")
+        self._drain(self._timeout)
+
+    def ask_reload(self) -> None:
+        log.error(
+            "reload: a single process cannot replace itself without closing its connections; "
+            "use mode='process', or more than one worker"
+        )
+
+
+def _alone(server: Server) -> int:
+    setproctitle.setproctitle("mooring: server 0")
+    try:
+        return _Alone(server).run()
+    except ListenError as error:
+        log.error("%s", error)
+        return 1

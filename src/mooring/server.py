@@ -1,0 +1,203 @@
+"""The front door for applications: one object with settings, handlers, and everything that can be asked of a server."""
+
+import os
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar, overload
+
+import msgspec
+
+from mooring._core.outlet import Outlet
+from mooring._core.wire import Call
+from mooring._core.ws import CloseFrame, Frame, pack, unpack
+from mooring.app.handlers import Handlers
+from mooring.config import Settings
+from mooring.errors import StateError
+from mooring.runtime import launch
+from mooring.types import ClientInfo, Opcode
+from mooring.worker.session import Session
+from mooring.worker.worker import Worker
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Server:
+    """A WebSocket and HTTP server.
+
+    `host`, `port` and every other setting can be given here or to `set()`; docs/settings.md lists them.
+    Raises ConfigError for a name or value that is not allowed.
+
+    The methods that concern connections work in every handler, in every worker, for every connection; also from
+    other threads of a worker. They take an `fd`, the public id of a connection (`request.fd`, `frame.fd`). Before
+    `start()` they raise StateError.
+    """
+
+    def __init__(self, host: str | None = None, port: int | None = None, **settings: object) -> None:
+        self._options: dict[str, object] = {}
+        self._settings = Settings()
+        self._worker: Worker | None = None
+        self.handlers = Handlers()
+        given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+        self.set(**given, **settings)
+
+    # ------------------------------------------------------------------ before the start
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, checked."""
+        return self._settings
+
+    def set(self, **options: object) -> None:
+        """Changes settings. Raises ConfigError for a name or value that is not allowed, StateError once it runs."""
+        if self._worker is not None:
+            raise StateError("set() has no effect on a server that runs: call it before start()")
+        merged = self._options | options
+        self._settings = Settings.from_options(merged)
+        self._options = merged
+
+    @overload
+    def on(self, event: str) -> Callable[[F], F]: ...
+    @overload
+    def on(self, event: str, handler: F) -> F: ...
+    def on(self, event: str, handler: Any = None) -> Any:
+        """Registers the handler of an event, a function or a coroutine function; also as a decorator.
+
+        Raises ConfigError for an unknown event and for a function that can't take the event's parameters.
+        """
+        if handler is None:
+
+            def register(function: F) -> F:
+                self.handlers.register(event, function)
+                return function
+
+            return register
+        self.handlers.register(event, handler)
+        return handler
+
+    def start(self, *, target: str | None = None) -> NoReturn:
+        """Runs the server; the process ends with it. `target` is MODULE:ATTR, for who found this server by it.
+
+        Raises ConfigError when there is no 'message' handler.
+        """
+        launch(self, target)
+
+    def enter(self, worker: Worker) -> None:
+        """For the runtime: the server runs in this process from now on."""
+        self._worker = worker
+        # the one call that is made for every message goes straight to the compiled core
+        self.push = worker.outbox.push  # type: ignore[method-assign]
+
+    def _running(self) -> Worker:
+        if self._worker is None:
+            raise StateError("the server does not run in this process: call this in a handler, after start()")
+        return self._worker
+
+    def _outlets(self) -> list[Outlet]:
+        return self._running().outbox.all()
+
+    # ------------------------------------------------------------------ who am I
+
+    @property
+    def worker_id(self) -> int:
+        """Number of this worker, from 0."""
+        return self._running().number
+
+    @property
+    def worker_pid(self) -> int:
+        """Process id of this worker."""
+        return os.getpid()
+
+    # ------------------------------------------------------------------ one connection
+
+    def push(self, fd: int, data: str | bytes | Frame | CloseFrame, opcode: int = Opcode.TEXT) -> bool:
+        """Sends one whole message; False when the connection is no open WebSocket any more.
+
+        `bytes` go as text unless `opcode` says BINARY, PING or PONG; a Frame brings its own opcode, a CloseFrame starts
+        the closing handshake. What one worker pushes to one connection arrives in that order. It returns at once: a
+        client that lets more than `write_limit` bytes wait is closed with 1008.
+
+        Raises ValueError for what can't be sent: an unknown opcode, text that is not UTF-8, a control frame over 125
+        bytes, a fragment.
+        """
+        return self._running().outbox.push(fd, data, opcode)
+
+    def disconnect(self, fd: int, code: int = 1000, reason: str = "") -> bool:
+        """Closes a WebSocket with a code and a reason; False when it is not open. ValueError for what may not be sent."""
+        return self._running().outbox.disconnect_client(fd, code, reason)
+
+    def close(self, fd: int) -> bool:
+        """Ends a connection, whatever it speaks; a WebSocket with code 1000. False when it is gone already."""
+        return self._running().outbox.drop(fd)
+
+    def exists(self, fd: int) -> bool:
+        """Whether there is such a connection, whatever it speaks."""
+        outlet = self._outlet(fd)
+        return outlet is not None and outlet.table.exists(fd)
+
+    def is_established(self, fd: int) -> bool:
+        """Whether it is an open WebSocket, which can be pushed to."""
+        outlet = self._outlet(fd)
+        return outlet is not None and outlet.table.is_open(fd)
+
+    def get_client_info(self, fd: int) -> ClientInfo | None:
+        """What is known of a connection; None when it is gone."""
+        outlet = self._outlet(fd)
+        return outlet.table.info(fd) if outlet is not None else None
+
+    def _outlet(self, fd: int) -> Outlet | None:
+        return self._running().outbox.find(fd) if 0 < fd < 1 << 63 else None
+
+    def session(self, fd: int) -> Session:
+        """The session of a connection, a mapping that every worker can read and write."""
+        return self._running().session(fd)
+
+    # ------------------------------------------------------------------ all connections
+
+    @property
+    def connections(self) -> list[int]:
+        """The fds of all connections of this server, in all its gateways, HTTP included."""
+        return [fd for outlet in self._outlets() for fd in outlet.table.connections()]
+
+    def subscribe(self, fd: int, topic: str) -> bool:
+        """Puts a connection into a topic; it leaves when it closes. False when it is no open WebSocket.
+
+        Raises ValueError for a name that is empty or longer than 255 bytes in UTF-8.
+        """
+        return self._running().outbox.subscribe(fd, topic)
+
+    def unsubscribe(self, fd: int, topic: str) -> bool:
+        """Takes a connection out of a topic."""
+        return self._running().outbox.subscribe(fd, topic, leave=True)
+
+    def publish(self, topic: str, data: str | bytes | Frame, opcode: int = Opcode.TEXT) -> None:
+        """Sends one message to every connection in a topic. Raises ValueError like push()."""
+        self._running().outbox.publish(topic, data, opcode)
+
+    # ------------------------------------------------------------------ the server
+
+    def reload(self) -> None:
+        """Replaces all workers by new ones that load the application anew; connections stay."""
+        self._running().master.ask_reload()
+
+    def shutdown(self) -> None:
+        """Stops the server in order: clients are told 1001, handlers finish, then every process ends."""
+        self._running().master.ask_shutdown()
+
+    def stats(self) -> dict[str, Any]:
+        """Counters, added up over all gateways, and each gateway's own under "gateways".
+
+        accepted = finished + uncertain + dropped + in_flight, counted over messages and requests.
+        Raises StateError when a gateway does not answer within 5 seconds.
+        """
+        gateways = [msgspec.msgpack.decode(outlet.call(Call.STATS, 0, b"")) for outlet in self._outlets()]
+        totals: dict[str, Any] = {}
+        for one in gateways:
+            for name, value in one.items():
+                if isinstance(value, int) and name != "gateway":
+                    totals[name] = totals.get(name, 0) + value
+        worker = self._running()
+        return {**totals, "worker_id": worker.number, "generation": worker.generation, "gateways": gateways}
+
+    # ------------------------------------------------------------------ frames by hand
+
+    pack = staticmethod(pack)
+    unpack = staticmethod(unpack)

@@ -1,0 +1,216 @@
+"""The worker: calls the application's handlers.
+
+Plain messages never come here: the inlet calls their handler itself. What happens once per connection or per request
+does, and so does every failure. What a handler raises ends that handler, and at most its connection: it is logged
+with its traceback under an id, and the client is told the id.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Callable, Coroutine
+from types import CoroutineType
+from typing import Any, Protocol
+
+from mooring._core.inlet import Inlet
+from mooring._core.outlet import Outbox, Outlet
+from mooring._core.wire import Event
+from mooring._core.ws import Frame
+from mooring.app.handlers import Handlers
+from mooring.app.request import Request, decode_request
+from mooring.app.response import Response
+from mooring.config import Settings
+from mooring.types import CloseCode, Opcode
+from mooring.worker.session import Session, Sessions
+
+log = logging.getLogger("mooring.worker")
+
+_LAST, _CLOSE = 1, 2  # flags of a RESPOND record, see mooring._core.wire
+
+
+class Master(Protocol):
+    """Who can reload and stop the whole server."""
+
+    def ask_reload(self) -> None: ...
+    def ask_shutdown(self) -> None: ...
+
+
+class Worker:
+    """One worker; `server` is what its handlers are given."""
+
+    def __init__(
+        self, server: object, handlers: Handlers, settings: Settings, number: int, generation: int, master: Master
+    ) -> None:
+        self.number = number
+        self.generation = generation
+        self.master = master
+        self.outbox = Outbox()
+        self.sessions = Sessions(self.outbox, settings.websocket.session_limit)
+        self.inlet = Inlet(server, handlers.get("message"), self)
+        self._server = server
+        self._handlers = handlers
+        self._http = settings.http
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._idle: asyncio.Event | None = None
+
+    def session(self, fd: int) -> Session:
+        """The session of a connection."""
+        return Session(self.sessions, fd)
+
+    # ------------------------------------------------------------------ its own life
+
+    async def fire(self, event: str, *arguments: object) -> None:
+        """Calls the handler of a server event; what it raises passes through."""
+        handler = self._handlers.get(event)
+        if handler is not None:
+            running = handler(self._server, *arguments)
+            if asyncio.iscoroutine(running):
+                await running
+
+    async def finish(self) -> None:
+        """Waits until no handler is suspended."""
+        while self.inlet.suspended:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
+
+    # ------------------------------------------------------------------ called by the inlet
+
+    def spawn(self, running: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """A task for a handler that is a coroutine."""
+        loop = asyncio.get_running_loop()
+        if sys.version_info >= (3, 12):
+            task = asyncio.Task(running, loop=loop, eager_start=True)
+        else:
+            task = loop.create_task(running)
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if self._idle is not None:
+            # after the inlet's own callback, which may start the next handler of that connection
+            asyncio.get_running_loop().call_soon(self._idle.set)
+
+    def cold(
+        self, kind: int, opcode: int, arg: int, extra: int, fd: int, payload: bytes
+    ) -> Coroutine[Any, Any, None] | None:
+        """Any event but a message; a coroutine when its handler is one."""
+        if kind == Event.OPEN:
+            return self._open(fd, payload)
+        if kind == Event.CLOSE:
+            return self._close(fd, arg, payload.decode(errors="replace"))
+        if kind == Event.REQUEST:
+            return self._request(decode_request(fd, payload), arg)
+        if kind == Event.UNCERTAIN:
+            return self._uncertain(fd, arg, opcode, payload)
+        log.error("a gateway sent an event of unknown kind %d", kind)
+        return None
+
+    def failed(self, kind: int, fd: int, error: BaseException) -> str:
+        """A handler has raised: a log line with the traceback, and 1011 for the WebSocket it was for."""
+        error_id = secrets.token_hex(4)
+        name = Event(kind).name.lower()
+        log.error("error %s: the %r handler failed on connection %d", error_id, name, fd, exc_info=error)
+        if kind in (Event.OPEN, Event.MESSAGE):
+            self.outbox.disconnect_client(fd, CloseCode.INTERNAL_ERROR, f"error {error_id}")
+        return error_id
+
+    def note(self, outlet: Outlet, kind: int, fd: int, extra: int, payload: bytes) -> None:
+        """What a gateway tells without waiting for an answer."""
+        if kind == Event.SESSION:
+            self.sessions.learn(fd, payload, replace=extra == 1)
+        elif kind == Event.LEAVE:
+            log.debug("gateway %d has moved its connections to other workers", outlet.gateway)
+
+    def gateway_lost(self, outlet: Outlet, why: str) -> None:
+        """A gateway is gone, and its connections with it."""
+        self.outbox.disconnect(outlet)
+        log.info("the channel to gateway %d has ended: %s", outlet.gateway, why)
+
+    # ------------------------------------------------------------------ events
+
+    def _open(self, fd: int, payload: bytes) -> Coroutine[Any, Any, None] | None:
+        self.sessions.begin(fd)
+        handler = self._handlers.get("open")
+        return _coroutine(handler(self._server, decode_request(fd, payload))) if handler is not None else None
+
+    def _close(self, fd: int, code: int, reason: str) -> Coroutine[Any, Any, None] | None:
+        handler = self._handlers.get("close")
+        running = None
+        try:
+            if handler is not None:
+                running = _coroutine(handler(self._server, fd, code, reason))
+        finally:
+            if running is None:
+                self.sessions.forget(fd)
+        return self._close_later(fd, running) if running is not None else None
+
+    async def _close_later(self, fd: int, running: Coroutine[Any, Any, None]) -> None:
+        try:
+            await running
+        finally:
+            self.sessions.forget(fd)
+
+    def _request(self, request: Request, number: int) -> Coroutine[Any, Any, None] | None:
+        response = Response(
+            request,
+            self._sender(request.fd, number),
+            server_header=self._http.server_header,
+            keepalive_requests=self._http.keepalive_requests,
+        )
+        handler = self._handlers.get("request")
+        if handler is None:
+            response.status(426)
+            response.header("Upgrade", "websocket")
+            response.end("This server speaks WebSocket only.\n")
+            return None
+        try:
+            running = _coroutine(handler(request, response))
+        except Exception as error:
+            response.fail(self.failed(Event.REQUEST, request.fd, error))
+            return None
+        if running is not None:
+            return self._request_later(request, response, running)
+        self._finish(request, response)
+        return None
+
+    async def _request_later(
+        self, request: Request, response: Response, running: Coroutine[Any, Any, None]
+    ) -> None:
+        try:
+            await running
+        except Exception as error:
+            response.fail(self.failed(Event.REQUEST, request.fd, error))
+        else:
+            self._finish(request, response)
+
+    def _finish(self, request: Request, response: Response) -> None:
+        if response.finish_unanswered():
+            log.error("the 'request' handler gave no answer to %s %s", request.method, request.target)
+
+    def _sender(self, fd: int, number: int) -> Callable[[bytes, bool, bool], bool]:
+        outbox = self.outbox
+
+        def send(data: bytes, last: bool, close: bool) -> bool:
+            return outbox.respond(fd, number, (_LAST if last else 0) | (_CLOSE if close else 0), data)
+
+        return send
+
+    def _uncertain(self, fd: int, kind: int, opcode: int, payload: bytes) -> Coroutine[Any, Any, None] | None:
+        """A worker ended while this event's handler ran there: whether it had an effect, nobody knows."""
+        end = 2 + int.from_bytes(payload[:2], "little")
+        reason, data = payload[2:end].decode(errors="replace"), payload[end:]
+        handler = self._handlers.get("uncertain")
+        if kind == Event.MESSAGE and handler is not None:
+            frame = Frame(data.decode() if opcode == Opcode.TEXT else data, opcode, fd=fd)
+            return _coroutine(handler(self._server, frame, reason))
+        log.warning("uncertain: %s of connection %d: %s", Event(kind).name.lower(), fd, reason)
+        return None
+
+
+def _coroutine(result: object) -> Coroutine[Any, Any, None] | None:
+    return result if isinstance(result, CoroutineType) else None
