@@ -179,12 +179,16 @@ class Toy:
             self.control.close()
         elif do == "raw":
             self.control.send(command["data"].encode() * command.get("times", 1))
+        elif do == "chatter":  # as fast as it goes, for ever
+            self.report("chatters")
+            data = msgspec.msgpack.encode({"op": "drained"})
+            while True:
+                self.control.send(data)
         elif do == "stranger":  # an orphan that ends with code 3, for the supervisor to inherit
             if os.fork() == 0:
-                pid = os.fork()
-                if pid == 0:
+                parent = os.getpid()
+                if os.fork() == 0:
                     # Until its parent is gone and the subreaper has it.
-                    parent = os.getppid()
                     while os.getppid() == parent:
                         os.sched_yield()
                     self.report("stranger", stranger=os.getpid(), parent=os.getppid())

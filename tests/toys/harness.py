@@ -91,8 +91,10 @@ class Running:
             self.process.kill()
         self.process.wait()
         for pid in self.pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            # Its number may be another process's by now, or count in another namespace.
+            if _is_toy(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         self._socket_end()
 
     def _socket_end(self):
@@ -190,6 +192,13 @@ def eventually(check, limit=5.0):
     while not check():
         assert time.monotonic() < end, "not so within the limit"
         time.sleep(0.01)
+
+
+def _is_toy(pid):
+    try:
+        return b"child.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _state(pid):

@@ -1,7 +1,9 @@
 """The stop with real processes: order, bounds, and the last line of the log."""
 
+import contextlib
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -73,13 +75,18 @@ def test_drained_line():
     )
 
 
+def test_drained_line_leaves_out_what_is_no_number():
+    counts = [{"accepted": 2, "finished": "2", "dropped": {"closed": None, "stop": 1}, "in_flight": []}]
+    assert drained_line(counts) == (
+        "drained: accepted=2 finished=0 uncertain=0 dropped=1 (does not add up: 1 unaccounted for)"
+    )
+
+
 def test_the_listener_is_closed_at_once(tmp_path):
     """Also the supervisor's: nobody would ever accept a client that waits in its queue."""
-    rules = [{"name": "gateway 0", "ignore_drain": True}]
     with Running(tmp_path, base_mode(1), [{"ignore_drain": True}]) as tree:
         line = tree.wait_log("listening on ")["line"]
         port = int(line.rpartition(":")[2])
-        assert rules
         tree.wait_ready()
         tree.signal(signal.SIGTERM)
         tree.wait(event="got", op="drain")
@@ -128,6 +135,33 @@ def test_a_second_signal_does_not_wait_for_the_stubborn(tmp_path):
         begin = time.monotonic()
         tree.signal(signal.SIGINT)
         assert tree.ended(limit=LIMIT) == 0
+        assert time.monotonic() - begin < 2
+        assert tree.alive() == []
+
+
+def test_more_signals_do_not_put_the_end_off(tmp_path):
+    """Somebody holds Ctrl-C: the limits count from the second one, not from the last."""
+    rules = [{"ignore_drain": True, "ignore_stop": True, "ignore_term": True}]
+    with Running(tmp_path, process_mode(), rules, graceful_timeout=30.0) as tree:
+        tree.wait_ready()
+        tree.signal(signal.SIGINT)
+        tree.wait(event="got", op="drain")
+        begin = time.monotonic()
+        over = threading.Event()
+
+        def hold():
+            while not over.wait(0.05):
+                with contextlib.suppress(ProcessLookupError):
+                    tree.signal(signal.SIGINT)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        try:
+            tree.wait_log("did not end in time", count=3, limit=5.0)
+        finally:
+            over.set()
+            thread.join()
+        assert tree.ended() == 0
         assert time.monotonic() - begin < 2
         assert tree.alive() == []
 

@@ -309,7 +309,7 @@ def test_a_child_that_breaks_the_protocol_is_replaced(tmp_path, command):
         tree.wait_ready()
         tree.command(tree.child("worker 0"), **command)
         tree.wait(event="got", op="serve", who="worker 0", incarnation=1)
-        assert any("broke the control protocol" in line for line in tree.lines("worker 0"))
+        assert any("can't be talked to: a control message" in line for line in tree.lines("worker 0"))
 
 
 def test_unknown_messages_are_noted_and_ignored(tmp_path):
@@ -322,6 +322,19 @@ def test_unknown_messages_are_noted_and_ignored(tmp_path):
         tree.signal(signal.SIGTERM)
         assert tree.ended() == 0
         assert tree.find(event="got", op="stop", pid=worker)
+
+
+def test_a_child_that_never_stops_talking_keeps_nobody_waiting(tmp_path):
+    with Running(tmp_path, process_mode()) as tree:
+        tree.wait_ready()
+        since = tree.mark()
+        tree.command(tree.child("worker 0"), "chatter")
+        tree.wait(since, event="chatters")
+        os.kill(tree.child("worker 1"), signal.SIGKILL)
+        tree.wait(since, event="got", op="serve", who="worker 1", incarnation=1)
+        tree.signal(signal.SIGQUIT)
+        assert tree.ended() == 0
+        assert tree.alive() == []
 
 
 # -- nothing is left behind

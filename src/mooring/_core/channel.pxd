@@ -12,6 +12,7 @@ cdef class Channel(Source):
     cdef Buffer input                # the beginning of a record whose rest has not arrived
     cdef Buffer output               # records not yet taken by the kernel
     cdef bint writing                # EPOLLOUT is armed: the kernel's buffer is full
+    cdef bint reset                  # the kernel has told that the other end left something of ours unread
     cdef readonly uint64_t records_in
     cdef readonly uint64_t records_out
 

@@ -4,7 +4,7 @@ Neither side ever blocks on a write, and reading goes on while writing cannot: t
 deadlock. What comes in is parsed where it was received; only the head of a record that is not complete is kept.
 """
 
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EAGAIN, ECONNRESET, EINTR, errno
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -87,6 +87,10 @@ cdef class Channel(Source):
         got = recv(self.fd, buffer, RECEIVE_BYTES, MSG_DONTWAIT)
         if got < 0:
             if errno == EAGAIN or errno == EINTR:
+                return 0
+            if errno == ECONNRESET and not self.reset:
+                # it ended with something of ours unread; the kernel says so once, and before what it had sent
+                self.reset = True
                 return 0
             return self.lose(os.strerror(errno))
         if got == 0:

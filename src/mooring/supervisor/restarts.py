@@ -28,7 +28,7 @@ class Restarts:
 
     def delay(self, served: float) -> float:
         """Seconds to wait after a process which had served for `served` seconds (0: was never ready)."""
-        if served >= self._window:
+        if served and served >= self._window:
             self._crashes = 0
         self._crashes += 1
         waits = self._crashes - self._free
