@@ -53,6 +53,8 @@ setup(
             "initializedcheck": checked,
             "cdivision": True,
             "embedsignature": False,
+            "auto_pickle": False,
+            "autotestdict": False,
             "freethreading_compatible": False,
         },
         include_path=["src"],

@@ -6,7 +6,7 @@ A module may import only what stands in a row above its own in LAYERS (docs/arch
 table); inside _core the rows of CORE apply as well. Python is read with ast, imports inside functions and
 under TYPE_CHECKING included; .pyx, .pxd and .pxi are read with an expression, because no parser but Cython's
 knows `cimport`. A unit that stands in no row is an error too: whoever adds one decides where it belongs.
-The codecs in PURE must know no socket, loop, clock or logger.
+The codecs in PURE must know no socket, loop, clock or logger, neither Python's nor C's.
 """
 
 import ast
@@ -30,7 +30,7 @@ LAYERS: list[set[str]] = [
 ]
 CORE: list[set[str]] = [
     {"__init__"},
-    {"buffer", "simd", "timer"},
+    {"buffer", "process", "timer"},
     {"deflate", "http", "table", "wire", "ws"},
     {"reactor", "transport"},
     {"channel", "connection", "outlet"},
@@ -40,12 +40,22 @@ CORE: list[set[str]] = [
 ]
 PURE = {"deflate", "http", "wire", "ws"}
 IMPURE = {"asyncio", "logging", "select", "selectors", "socket", "threading", "time"}
+IMPURE_HEADERS = {
+    "netinet/in.h",
+    "netinet/tcp.h",
+    "poll.h",
+    "sys/epoll.h",
+    "sys/socket.h",
+    "time.h",
+    "unistd.h",
+}
 SUFFIXES = {".py", ".pyi", ".pyx", ".pxd", ".pxi"}
 CYTHON = re.compile(
     r"^[ \t]*(?:from[ \t]+(?P<base>[\w.]+)[ \t]+c?import[ \t]*(?P<names>\([^)]*\)|[^\n#]*)"
     r"|c?import[ \t]+(?P<plain>[\w., \t]+))",
     re.MULTILINE,
 )
+EXTERN = re.compile(r"""^[ \t]*cdef[ \t]+extern[ \t]+from[ \t]+["']<?([^"'>]+)""", re.MULTILINE)
 
 
 def imports(path: Path, here: list[str]) -> set[str]:
@@ -91,6 +101,12 @@ def unit(path: Path) -> str:
     return path.stem.split("_")[0] if path.suffix == ".pxi" else path.stem
 
 
+def impurities(path: Path, names: set[str]) -> set[str]:
+    """What a codec must not know."""
+    headers = set() if path.suffix in {".py", ".pyi"} else set(EXTERN.findall(path.read_text()))
+    return {name.split(".")[0] for name in names} & IMPURE | headers & IMPURE_HEADERS
+
+
 def violations(root: Path) -> list[str]:
     """Every import that the rows forbid, one line each. `root` is the directory that holds the package."""
     top, core = ranks(LAYERS), ranks(CORE)
@@ -107,18 +123,19 @@ def violations(root: Path) -> list[str]:
             found.add(f"{path}: {part or me} stands in no row of tools/layers.py")
             continue
         # The last part is what a relative import is relative to: the module's own name, or `__init__`.
-        for name in imports(path, [PACKAGE, *place.with_suffix("").parts]):
+        names = imports(path, [PACKAGE, *place.with_suffix("").parts])
+        if part in PURE:
+            found.update(f"{path}: the codec {part} must not know {name}" for name in impurities(path, names))
+        for name in names:
             parts = name.split(".")
-            if part in PURE and parts[0] in IMPURE:
-                found.add(f"{path}: the codec {part} must not import {parts[0]}")
             if parts[0] != PACKAGE:
                 continue
             other = parts[1] if len(parts) > 1 and parts[1] in modules else "__init__"
             if other != me and top.get(other, -1) >= top[me]:
                 found.add(f"{path}: {me} must not import {name}")
-            if other == me == "_core" and len(parts) > 2 and parts[2] in core:
-                if parts[2] != part and core[parts[2]] >= core[part]:
-                    found.add(f"{path}: _core.{part} must not import {name}")
+            inner = parts[2] if other == me == "_core" and len(parts) > 2 else part
+            if inner != part and core.get(inner, -1) >= core[part]:
+                found.add(f"{path}: _core.{part} must not import {name}")
     return sorted(found)
 
 

@@ -69,9 +69,7 @@ def check_origins(values: tuple[str, ...]) -> str | None:
         if "[" in value:  # an IPv6 address: urlsplit drops its brackets
             exact = exact.replace(url.hostname or "", f"[{url.hostname}]", 1)
         if not url.scheme or not url.hostname or value != exact:
-            return (
-                f'{value!r} is not an origin: write scheme, host and port only, such as "https://example.org"'
-            )
+            return f'{value!r} is not an origin: write scheme, host and port only, such as "https://example.org"'
     return None
 
 
@@ -150,9 +148,7 @@ class Process(Section):
 class Listen(Section):
     """Where clients connect."""
 
-    host: str = option(
-        "127.0.0.1", "Address or name to listen on; `0.0.0.0` for every interface.", check=check_filled
-    )
+    host: str = option("127.0.0.1", "Address or name to listen on; `0.0.0.0` for every interface.", check=check_filled)
     port: int = option(9501, "TCP port; 0 lets the kernel choose one.", low=0, high=65535)
     backlog: int = option(
         2048, "Connections the kernel keeps until they are accepted.", "connections", low=1, high=65535
@@ -176,9 +172,7 @@ class Http(Section):
         8192, "Longest header field; a longer one is answered 431.", "bytes", low=64, high=1 << 20
     )
     header_limit: int = option(16384, "Longest request head; then 431.", "bytes", low=256, high=1 << 20)
-    header_count_limit: int = option(
-        100, "Most header fields of a request; then 431.", "fields", low=1, high=10_000
-    )
+    header_count_limit: int = option(100, "Most header fields of a request; then 431.", "fields", low=1, high=10_000)
     body_limit: int = option(1 << 20, "Largest request body; then 413.", "bytes", low=0, high=GIB)
     keepalive_requests: int = option(
         1000, "Requests answered on one connection before it is closed.", "requests", low=1, high=1 << 31
@@ -200,9 +194,7 @@ class WebSocket(Section):
     max_fragments: int = option(
         1024, "Most fragments of one message; more close with 1009.", "frames", low=1, high=1 << 24
     )
-    close_timeout: float = option(
-        5.0, "How long the peer may take to answer a close frame.", "s", low=0, high=HOUR
-    )
+    close_timeout: float = option(5.0, "How long the peer may take to answer a close frame.", "s", low=0, high=HOUR)
     subprotocols: tuple[str, ...] = option(
         (), "Subprotocols the application speaks, the preferred one first.", "names", check=check_protocols
     )
@@ -215,9 +207,7 @@ class WebSocket(Section):
     check_origin: bool = option(
         True, "Refuse with 403 a WebSocket opened by a page of another origin. Without an Origin: accepted."
     )
-    max_topics: int = option(
-        128, "Topics one connection may be subscribed to.", "topics", low=0, high=1 << 16
-    )
+    max_topics: int = option(128, "Topics one connection may be subscribed to.", "topics", low=0, high=1 << 16)
     session_limit: int = option(
         4096, "Largest session of one connection, keys and values packed.", "bytes", low=0, high=1 << 16
     )
@@ -387,9 +377,7 @@ def describe() -> Iterator[Option]:
         for spec in fields(kind):
             meta = spec.metadata
             default = meta["shown"] or shown(spec.default)
-            yield Option(
-                section, spec.name, type_name(spec), default, meta["unit"], meta["doc"], allowed(spec)
-            )
+            yield Option(section, spec.name, type_name(spec), default, meta["unit"], meta["doc"], allowed(spec))
 
 
 def shown(value: object) -> str:

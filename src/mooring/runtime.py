@@ -192,7 +192,7 @@ def _new_gateway(
     )
 
 
-# ---------------------------------------------------------------------------------------------- a child of the supervisor
+# ---- a child of the supervisor
 
 
 class Member:
@@ -215,9 +215,7 @@ class Member:
             self._gateway = _new_gateway(self._reactor, self._settings, told.gateway, file, self._on_retired)
         if told.worker is not None:
             assert server is not None
-            self._worker = Worker(
-                server, server.handlers, self._settings, told.worker, told.generation, master=self
-            )
+            self._worker = Worker(server, server.handlers, self._settings, told.worker, told.generation, master=self)
             server.enter(self._worker)
 
     def run(self) -> int:
@@ -229,12 +227,16 @@ class Member:
                 runner.run(self._work(self._worker))
             return 0
         signals = _SignalSocket((signal.SIGTERM,))
-        self._reactor.add_reader(signals.fileno(), lambda: signals.take() and self._leave())
+        self._reactor.add_reader(signals.fileno(), partial(self._on_signal, signals))
         self._reactor.add_reader(self._control.fileno(), self._hear)
         self._tell("ready")
         self._reactor.run()
         self._reactor.flush()
         return 0
+
+    def _on_signal(self, signals: "_SignalSocket") -> None:
+        signals.take()
+        self._leave()
 
     async def _work(self, worker: Worker) -> None:
         loop = asyncio.get_running_loop()
@@ -305,7 +307,7 @@ class Member:
     def ask_shutdown(self) -> None:
         self._tell("shutdown")
 
-    def _tell(self, op: str, **fields: object) -> None:
+    def _tell(self, op: str, **fields: Any) -> None:
         if self._control.fileno() < 0:
             return
         try:

@@ -1,6 +1,11 @@
+from typing import Self
+
+from typing_extensions import disjoint_base
+
 from mooring._core.connection import Connections
 from mooring._core.reactor import Reactor, Source
 
+@disjoint_base
 class Acceptor(Source):
-    def __init__(self, reactor: Reactor, connections: Connections, fd: int, port: int) -> None: ...
+    def __new__(cls, reactor: Reactor, connections: Connections, fd: int, port: int) -> Self: ...
     def stop(self) -> None: ...

@@ -1,7 +1,12 @@
+from typing import Self
+
+from typing_extensions import disjoint_base
+
 from mooring._core.reactor import Reactor, Source
 
+@disjoint_base
 class Channel(Source):
-    def __init__(self, reactor: Reactor, fd: int, *args: object) -> None: ...
+    def __new__(cls, reactor: Reactor, fd: int, *args: object) -> Self: ...
     @property
     def open(self) -> bool: ...
     @property

@@ -1,13 +1,17 @@
+from typing import Self
+
+from typing_extensions import disjoint_base
+
 from mooring._core.reactor import Reactor, Source
 from mooring._core.table import Table
 
+@disjoint_base
 class Sink: ...
 
+@disjoint_base
 class Connections(Source):
     sink: Sink
-    def __init__(
-        self, reactor: Reactor, table: Table, gateway: int, first_serial: int, **options: object
-    ) -> None: ...
+    def __new__(cls, reactor: Reactor, table: Table, gateway: int, first_serial: int, **options: object) -> Self: ...
     @property
     def table(self) -> Table: ...
     @property

@@ -48,7 +48,7 @@ from mooring._core.ws cimport (
 
 import os
 
-from mooring._core.http import CONTINUE, HttpCodec, HttpError
+from mooring._core.http import CONTINUE as _CONTINUE, HttpCodec, HttpError
 
 cdef extern from "sys/socket.h" nogil:
     ssize_t recv(int fd, void* data, size_t size, int flags)
@@ -478,7 +478,7 @@ cdef class Connections(Source):
                 if codec.idle:
                     del self.codecs[c.fd]
                 break
-            if request == CONTINUE:
+            if request == _CONTINUE:
                 self.write(c, <const uint8_t*> PyBytes_AS_STRING(CONTINUE_RESPONSE),
                            PyBytes_GET_SIZE(CONTINUE_RESPONSE), NULL, 0)
                 continue

@@ -1,19 +1,24 @@
-from typing import Any
+from typing import Any, Self
 
+from typing_extensions import disjoint_base
+
+from mooring._core.channel import Channel
 from mooring._core.outlet import Outlet
 from mooring._core.reactor import Reactor
 from mooring._core.table import Table
 
 CALL_TIMEOUT: float
 
+@disjoint_base
 class Inlet:
-    def __init__(self, server: object, on_message: object, worker: object) -> None: ...
+    def __new__(cls, server: object, on_message: object, worker: object) -> Self: ...
     @property
     def suspended(self) -> int: ...
     @property
     def handled(self) -> int: ...
     def done(self, outlet: Outlet, kind: int, fd: int, ticket: int, task: Any) -> None: ...
 
+@disjoint_base
 class ChannelOutlet(Outlet):
     def __init__(
         self,
@@ -29,3 +34,6 @@ class ChannelOutlet(Outlet):
     def close(self) -> None: ...
     def flush(self) -> None: ...
     def send_acks(self) -> None: ...
+
+@disjoint_base
+class WorkerChannel(Channel): ...

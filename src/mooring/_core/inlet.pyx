@@ -76,7 +76,7 @@ cdef class Inlet:
             if kind == EV_MESSAGE:
                 running = self.on_message(self.server, data)
             else:
-                running = self.worker.cold(kind, opcode, arg, extra, fd, data)
+                running = self.worker.cold(kind, opcode, arg, fd, data)
             if running is not None and isinstance(running, CoroutineType):
                 task = self.worker.spawn(running)
                 if not task.done():

@@ -1,9 +1,13 @@
+from typing_extensions import disjoint_base
+
 from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outlet
 from mooring._core.relay import Port, Relay
 
+@disjoint_base
 class LocalPort(Port): ...
 
+@disjoint_base
 class LocalOutlet(Outlet):
     def hello(self) -> None: ...
     def flush(self) -> None: ...

@@ -1,5 +1,8 @@
+from typing_extensions import disjoint_base
+
 from mooring._core.table import Table
 
+@disjoint_base
 class Outlet:
     @property
     def gateway(self) -> int: ...
@@ -10,6 +13,7 @@ class Outlet:
     def flush(self) -> None: ...
     def close(self) -> None: ...
 
+@disjoint_base
 class Outbox:
     def connect(self, outlet: Outlet) -> None: ...
     def disconnect(self, outlet: Outlet) -> None: ...

@@ -1,10 +1,14 @@
 from collections.abc import Callable
 from typing import Any
 
+from typing_extensions import disjoint_base
+
+@disjoint_base
 class Source:
     @property
     def number(self) -> int: ...
 
+@disjoint_base
 class Reactor:
     on_error: Callable[[str, BaseException], Any] | None
     @property

@@ -1,14 +1,16 @@
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
+from typing_extensions import disjoint_base
+
+from mooring._core.channel import Channel
 from mooring._core.connection import Connections, Sink
 from mooring._core.hub import Hub
 from mooring._core.reactor import Reactor
 
+@disjoint_base
 class Port:
-    def __init__(
-        self, relay: Relay, worker: int, generation: int = 0, serves: bool = True, *args: object
-    ) -> None: ...
+    def __new__(cls, relay: Relay, worker: int, generation: int = 0, serves: bool = True, *args: object) -> Self: ...
     @property
     def relay(self) -> Relay: ...
     @property
@@ -35,6 +37,7 @@ class Port:
     def reply(self, call: int, payload: bytes) -> None: ...
     def leave(self) -> None: ...
 
+@disjoint_base
 class ChannelPort(Port):
     def __init__(
         self,
@@ -48,18 +51,19 @@ class ChannelPort(Port):
         page: int,
     ) -> None: ...
 
+@disjoint_base
 class Relay(Sink):
     gateway: Any
     policy: Callable[[list[Port]], Port] | None
-    def __init__(
-        self,
+    def __new__(
+        cls,
         connections: Connections,
         hub: Hub,
         max_messages: int,
         max_bytes: int,
         port_messages: int,
         port_bytes: int,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def connections(self) -> Connections: ...
     @property
@@ -87,3 +91,6 @@ class Relay(Sink):
     def tell(self, fd: int, kind: int, extra: int, payload: bytes) -> int: ...
     def in_flight(self) -> int: ...
     def stats(self) -> dict[str, Any]: ...
+
+@disjoint_base
+class PortChannel(Channel): ...

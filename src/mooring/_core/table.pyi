@@ -1,7 +1,12 @@
+from typing import Self
+
+from typing_extensions import disjoint_base
+
 from mooring.types import ClientInfo
 
+@disjoint_base
 class Table:
-    def __init__(self, file: int, slots: int = 0) -> None: ...
+    def __new__(cls, file: int, slots: int = 0) -> Self: ...
     @property
     def slots(self) -> int: ...
     def exists(self, fd: int) -> bool: ...

@@ -1,5 +1,10 @@
+from typing import Self
+
+from typing_extensions import disjoint_base
+
 from mooring.types import Opcode
 
+@disjoint_base
 class Frame:
     fd: int
     data: str | bytes
@@ -14,6 +19,7 @@ class Frame:
     @property
     def code_of_opcode(self) -> int: ...
 
+@disjoint_base
 class CloseFrame(Frame):
     def __init__(self, code: int = 1000, reason: str = "", *, fd: int = 0) -> None: ...
     @property
@@ -21,8 +27,9 @@ class CloseFrame(Frame):
     @property
     def reason(self) -> str: ...
 
+@disjoint_base
 class Decoder:
-    def __init__(self, max_message: int = ..., max_fragments: int = 1024) -> None: ...
+    def __new__(cls, max_message: int = ..., max_fragments: int = 1024) -> Self: ...
     def feed(self, data: bytes) -> list[tuple[int, bytes]]: ...
     @property
     def error(self) -> tuple[int, str] | None: ...

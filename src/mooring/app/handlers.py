@@ -47,13 +47,9 @@ class Handlers:
         parameters = EVENTS[name]
         wanted = f"{name}({', '.join(parameters)})"
         if not callable(fn):
-            raise ConfigError(
-                f"the handler of {name!r} is {fn!r}, which can't be called; it is called as {wanted}"
-            )
+            raise ConfigError(f"the handler of {name!r} is {fn!r}, which can't be called; it is called as {wanted}")
         if _yields(fn):
-            raise ConfigError(
-                f"the handler of {name!r} is a generator: calling it would run nothing. Remove `yield`"
-            )
+            raise ConfigError(f"the handler of {name!r} is a generator: calling it would run nothing. Remove `yield`")
         try:
             signature = inspect.signature(fn)
         except (TypeError, ValueError):

@@ -121,9 +121,7 @@ class Response:
         """
         response_head(200, [(name, "")])  # a cookie's name is a token, as a header's is
         if not _COOKIE_OCTETS.issuperset(value):
-            raise ValueError(
-                f"cookie {name}: {value!r} has characters a cookie can't carry; percent-encode them"
-            )
+            raise ValueError(f"cookie {name}: {value!r} has characters a cookie can't carry; percent-encode them")
         parts = [f"{name}={value}"]
         if max_age is not None:
             parts.append(f"Max-Age={int(max_age)}")
@@ -135,9 +133,7 @@ class Response:
                     raise ValueError(f"cookie {name}: {attribute} {text!r} has a semicolon or is not ASCII")
                 parts.append(f"{attribute}={text}")
         if same_site not in (None, "Lax", "Strict", "None"):
-            raise ValueError(
-                f"cookie {name}: same_site is 'Lax', 'Strict', 'None' or None, not {same_site!r}"
-            )
+            raise ValueError(f"cookie {name}: same_site is 'Lax', 'Strict', 'None' or None, not {same_site!r}")
         if same_site == "None" and not secure:
             raise ValueError(f"cookie {name}: browsers refuse same_site='None' without secure=True")
         if same_site is not None:
@@ -281,9 +277,7 @@ class Response:
 
     def _must_not_have_started(self, call: str) -> None:
         if self.started:
-            raise StateError(
-                f"{call} after the head of the answer was sent; call it before write() and end()"
-            )
+            raise StateError(f"{call} after the head of the answer was sent; call it before write() and end()")
 
     def _must_not_have_ended(self, call: str) -> None:
         if self.ended:

@@ -22,9 +22,7 @@ def main() -> None:
 @click.option("--workers", type=int, help="Processes that run the application.")
 @click.option("--gateways", type=int, help="Processes that keep the connections.")
 @click.option("--mode", help="process (the default) or base.")
-@click.option(
-    "--watch", metavar="PATH", multiple=True, help="Reload when something below PATH changes (repeatable)."
-)
+@click.option("--watch", metavar="PATH", multiple=True, help="Reload when something below PATH changes (repeatable).")
 @click.option("--log-level", help="debug, info, warning, error or critical.")
 def run(
     target: str,

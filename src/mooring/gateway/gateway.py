@@ -51,7 +51,7 @@ class Gateway:
         number: int,
         table: Table,
         first_serial: int,
-        on_retired: Callable[[Port], None] = lambda port: None,
+        on_retired: Callable[[Port], None] = lambda _port: None,
     ) -> None:
         self.reactor = reactor
         self.settings = settings

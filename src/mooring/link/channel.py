@@ -12,7 +12,15 @@ from mooring._core.table import Table
 
 
 def open_port(
-    relay: Relay, reactor: Reactor, *, worker: int, generation: int, serves: bool, channel: int, reply: int, page: int
+    relay: Relay,
+    reactor: Reactor,
+    *,
+    worker: int,
+    generation: int,
+    serves: bool,
+    channel: int,
+    reply: int,
+    page: int,
 ) -> ChannelPort:
     """The gateway's end. `serves`: whether the worker may be given connections of this gateway."""
     answers = socket.socket(fileno=reply)

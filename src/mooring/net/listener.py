@@ -43,11 +43,13 @@ def bind_listener(host: str, port: int, backlog: int = 2048) -> socket.socket:
     Raises ListenError.
     """
     wanted = address_text((host, port))
+    if not 0 <= port <= 65535:  # getaddrinfo takes 65536 for 0
+        raise ListenError(f"cannot listen on {wanted}: a port is a number from 0 to 65535")
     try:
         found = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
         )
-    except (socket.gaierror, UnicodeError, OverflowError, ValueError):
+    except (socket.gaierror, ValueError):  # a ValueError is, among others, a UnicodeError
         raise ListenError(
             f"cannot listen on {wanted}: {host!r} is neither an IP address nor a name that resolves; "
             "use 127.0.0.1, 0.0.0.0, :: or an address of this machine"
@@ -65,29 +67,24 @@ def bind_listener(host: str, port: int, backlog: int = 2048) -> socket.socket:
         listener.listen(backlog)
         listener.setblocking(False)
         listener.set_inheritable(True)
-    except (OSError, OverflowError) as problem:
+    except OSError as problem:
         if listener is not None:
             listener.close()
-        number = getattr(problem, "errno", None) or 0
+        number = problem.errno or 0
         raise ListenError(f"cannot listen on {wanted}: {_advice(problem, number, port)}", number) from None
     return listener
 
 
-def _advice(problem: Exception, number: int, port: int) -> str:
+def _advice(problem: OSError, number: int, port: int) -> str:
     if number == errno.EADDRINUSE:
         return (
             "the port is in use; stop the process that holds it "
             f"(`ss -ltnp 'sport = :{port}'` names it) or choose another port"
         )
     if number in (errno.EACCES, errno.EPERM):
-        return (
-            "no permission; choose a port from 1024 up, or give the process the capability "
-            "CAP_NET_BIND_SERVICE"
-        )
+        return "no permission; choose a port from 1024 up, or give the process the capability CAP_NET_BIND_SERVICE"
     if number == errno.EADDRNOTAVAIL:
         return "this machine has no such address; use one of its own (`ip address` lists them), 0.0.0.0 or ::"
     if number == errno.EAFNOSUPPORT:
         return "this machine does not speak that address family; use an IPv4 address such as 0.0.0.0"
-    if isinstance(problem, OverflowError):
-        return "a port is a number from 0 to 65535"
-    return getattr(problem, "strerror", None) or str(problem)
+    return problem.strerror or str(problem)

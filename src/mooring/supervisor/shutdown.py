@@ -184,9 +184,7 @@ def drained_line(counts: Iterable[Mapping[str, Any]], silent: Iterable[str] = ()
             # What is no number is not counted: the last line must come out, whoever sent nonsense.
             number = sum(number for number in numbers if isinstance(number, int))
             totals[name] = totals.get(name, 0) + number
-    missing = totals["accepted"] - sum(
-        totals[name] for name in ("finished", "uncertain", "dropped", "in_flight")
-    )
+    missing = totals["accepted"] - sum(totals[name] for name in ("finished", "uncertain", "dropped", "in_flight"))
     shown = " ".join(f"{name}={number}" for name, number in totals.items() if number or name != "in_flight")
     verdict = "adds up" if missing == 0 else f"does not add up: {missing} unaccounted for"
     without = "".join(f"; no counts from {name}" for name in silent)

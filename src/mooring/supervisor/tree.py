@@ -33,7 +33,7 @@ log = logging.getLogger("mooring.supervisor")
 BootPayload = Callable[[ProcessSpec, int], Mapping[str, Any]]
 
 KILL_AFTER = 1.0  # seconds from SIGTERM to SIGKILL
-MUTE_AFTER = 5.0  # seconds a process may live after it closed its control socket
+MUTE_AFTER = 2.0  # seconds a process may live after it closed its control socket
 MESSAGES_A_TURN = 64  # of one process; one that never stops talking must not keep the others from being heard
 MARGIN = 0.5  # seconds that an answer may take to come, or a tenth of the timeout if that is less
 

@@ -7,7 +7,6 @@ with its traceback under an id, and the client is told the id.
 
 import asyncio
 import logging
-import os
 import secrets
 import sys
 from collections.abc import Callable, Coroutine
@@ -41,7 +40,13 @@ class Worker:
     """One worker; `server` is what its handlers are given."""
 
     def __init__(
-        self, server: object, handlers: Handlers, settings: Settings, number: int, generation: int, master: Master
+        self,
+        server: object,
+        handlers: Handlers,
+        settings: Settings,
+        number: int,
+        generation: int,
+        master: Master,
     ) -> None:
         self.number = number
         self.generation = generation
@@ -95,9 +100,7 @@ class Worker:
             # after the inlet's own callback, which may start the next handler of that connection
             asyncio.get_running_loop().call_soon(self._idle.set)
 
-    def cold(
-        self, kind: int, opcode: int, arg: int, extra: int, fd: int, payload: bytes
-    ) -> Coroutine[Any, Any, None] | None:
+    def cold(self, kind: int, opcode: int, arg: int, fd: int, payload: bytes) -> Coroutine[Any, Any, None] | None:
         """Any event but a message; a coroutine when its handler is one."""
         if kind == Event.OPEN:
             return self._open(fd, payload)
@@ -178,9 +181,7 @@ class Worker:
         self._finish(request, response)
         return None
 
-    async def _request_later(
-        self, request: Request, response: Response, running: Coroutine[Any, Any, None]
-    ) -> None:
+    async def _request_later(self, request: Request, response: Response, running: Coroutine[Any, Any, None]) -> None:
         try:
             await running
         except Exception as error:
