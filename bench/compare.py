@@ -354,9 +354,7 @@ def describe_run(scenario, run):
 def median_ratio(pick, runs, baseline_runs):
     """The median over the rounds of a run's number by that of the baseline's run."""
     base = {run["round"]: pick(run["result"]) for run in baseline_runs if run["ok"]}
-    ratios = [
-        pick(run["result"]) / base[run["round"]] for run in runs if run["ok"] and base.get(run["round"])
-    ]
+    ratios = [pick(run["result"]) / base[run["round"]] for run in runs if run["ok"] and base.get(run["round"])]
     return statistics.median(ratios) if ratios else None
 
 
@@ -402,9 +400,7 @@ def summaries(bench, baseline_name):
     tables = {}
     for scenario in bench.scenarios:
         runs = {
-            peer.name: [
-                run for run in bench.runs if run["scenario"] == scenario.name and run["peer"] == peer.name
-            ]
+            peer.name: [run for run in bench.runs if run["scenario"] == scenario.name and run["peer"] == peer.name]
             for peer in bench.peers
         }
         rows = [summarize(scenario, peer, runs[peer.name], runs[baseline_name]) for peer in bench.peers]
@@ -480,9 +476,7 @@ def table_text(scenario, rows, baseline):
                 number(row["p50_us"]),
                 number(row["p99_us"]),
             ]
-        lines.append(
-            first + middle + [number(row["server_busy"], 2), number(row["client_busy"], 2), remark(row)]
-        )
+        lines.append(first + middle + [number(row["server_busy"], 2), number(row["client_busy"], 2), remark(row)])
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     widths[-1] = 0
     title = f"{scenario.name}   (wsload {scenario.mode} {' '.join(scenario.args)})"
@@ -520,9 +514,7 @@ def machine():
 
 
 def parse_options(argv):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--peers", metavar="FILE", help="JSON file of peers")
     add("--peer", metavar="NAME=COMMAND", action="append", default=[], help="a further peer")
@@ -595,8 +587,7 @@ def main(argv=None):
     foreign = [run["foreign_load"] for run in bench.runs if "foreign_load" in run]
     if foreign and statistics.median(foreign) > 0.1:
         print(
-            f"WARNING: others kept {statistics.median(foreign):.2f} CPUs busy (median); "
-            "these numbers are not reliable."
+            f"WARNING: others kept {statistics.median(foreign):.2f} CPUs busy (median); these numbers are not reliable."
         )
     if options.json:
         text = json.dumps({**about, "runs": bench.runs, "summary": tables}, indent=1)

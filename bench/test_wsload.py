@@ -47,9 +47,7 @@ class MisbehavingServer:
 
     def run(self, ready):
         asyncio.set_event_loop(self.loop)
-        server = self.loop.run_until_complete(
-            asyncio.start_server(self.client, "127.0.0.1", 0, limit=1 << 24)
-        )
+        server = self.loop.run_until_complete(asyncio.start_server(self.client, "127.0.0.1", 0, limit=1 << 24))
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         self.loop.run_forever()
@@ -79,11 +77,7 @@ class MisbehavingServer:
         if path == "wrong-body":
             body = b"hullo"
         head = "HTTP/1.1 500 No\r\n" if path == "status" else "HTTP/1.1 200 OK\r\n"
-        head += (
-            "transfer-encoding: chunked\r\n"
-            if path.startswith("chunked")
-            else f"content-length: {len(body)}\r\n"
-        )
+        head += "transfer-encoding: chunked\r\n" if path.startswith("chunked") else f"content-length: {len(body)}\r\n"
         if path == "closes":
             head += "Connection: close\r\n"
         writer.write(head.encode() + b"\r\n" + body)
@@ -278,9 +272,7 @@ class WsloadTest(unittest.TestCase):
         self.bad("differs", "echo", "lost", "-d", "4")
 
     def test_connection_refused(self):
-        done = subprocess.run(
-            [self.program, "echo", "ws://127.0.0.1:1/"], capture_output=True, text=True, timeout=30
-        )
+        done = subprocess.run([self.program, "echo", "ws://127.0.0.1:1/"], capture_output=True, text=True, timeout=30)
         self.assertEqual(done.returncode, 1)
         self.assertIn("refused", json.loads(done.stdout)["error"])
 

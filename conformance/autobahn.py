@@ -104,9 +104,7 @@ def ready(venv):
     if not os.path.exists(wstest_of(venv)):
         return False
     try:
-        out = subprocess.run(
-            [wstest_of(venv), "-a"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60
-        )
+        out = subprocess.run([wstest_of(venv), "-a"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return False
     return b"AutobahnTestSuite" in out.stdout or out.returncode == 0
@@ -129,9 +127,7 @@ def make_venv(venv, python27):
     tmp = tempfile.mkdtemp(prefix="autobahn-boot-")
     try:
         run_quiet([sys.executable, "-m", "venv", tmp], "making a bootstrap environment")
-        run_quiet(
-            [os.path.join(tmp, "bin", "pip"), "install", "-q", VIRTUALENV], f"installing {VIRTUALENV} into it"
-        )
+        run_quiet([os.path.join(tmp, "bin", "pip"), "install", "-q", VIRTUALENV], f"installing {VIRTUALENV} into it")
         run_quiet([os.path.join(tmp, "bin", "virtualenv"), "-q", "-p", py, venv], f"making {venv} with {py}")
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
@@ -332,9 +328,7 @@ def parse_args():
     ap.add_argument("--strict", action="store_true", help="NON-STRICT fails too")
     ap.add_argument("--json", metavar="FILE", help="write a summary there ('-': stdout)")
     ap.add_argument("--slow", type=int, default=0, metavar="N", help="print the N slowest cases")
-    ap.add_argument(
-        "--verbose", action="store_true", help="say what came, for more than 25 failing cases too"
-    )
+    ap.add_argument("--verbose", action="store_true", help="say what came, for more than 25 failing cases too")
     ap.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return ap.parse_args()
 
@@ -353,13 +347,7 @@ def main():
     probe(args.url)
 
     patterns = (
-        args.cases.split(",")
-        if args.cases
-        else QUICK_CASES
-        if args.quick
-        else CORE_CASES
-        if args.core
-        else ALL_CASES
+        args.cases.split(",") if args.cases else QUICK_CASES if args.quick else CORE_CASES if args.core else ALL_CASES
     )
     table = case_table(venv, patterns, [x for x in args.exclude.split(",") if x])
     if not table:
@@ -368,9 +356,7 @@ def main():
     descr = dict(table)
     ids = [i for i, _ in table]
     reports = os.path.join(CACHE, "reports")
-    out = os.path.abspath(
-        args.out or os.path.join(reports, time.strftime("%Y%m%d-%H%M%S-") + str(os.getpid()))
-    )
+    out = os.path.abspath(args.out or os.path.join(reports, time.strftime("%Y%m%d-%H%M%S-") + str(os.getpid())))
     os.makedirs(out, exist_ok=True)
     if not args.out:
         prune(reports)
@@ -379,9 +365,7 @@ def main():
     shards = [ids[i::jobs] for i in range(jobs)]
     dirs = [os.path.join(out, f"part{i}") for i in range(jobs)]
     started = time.time()
-    procs = [
-        run_shard(venv, args.url, args.agent, s, d, args.nice) for s, d in zip(shards, dirs, strict=False)
-    ]
+    procs = [run_shard(venv, args.url, args.agent, s, d, args.nice) for s, d in zip(shards, dirs, strict=False)]
     timed_out = False
     try:
         shown = 0
@@ -415,9 +399,7 @@ def main():
     for cid in sorted(ids, key=key):
         per.setdefault(cid.split(".")[0], collections.Counter())[verdicts[cid]] += 1
     width = [max(6, len(c)) for c in columns]
-    print(
-        f"{'group':<27}{'cases':>6}  " + "  ".join(f"{c:>{w}}" for c, w in zip(columns, width, strict=False))
-    )
+    print(f"{'group':<27}{'cases':>6}  " + "  ".join(f"{c:>{w}}" for c, w in zip(columns, width, strict=False)))
     total = collections.Counter()
     for g, c in per.items():
         total.update(c)

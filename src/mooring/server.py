@@ -121,7 +121,7 @@ class Server:
         return self._running().outbox.push(fd, data, opcode)
 
     def disconnect(self, fd: int, code: int = 1000, reason: str = "") -> bool:
-        """Closes a WebSocket; False when it is not open. Raises ValueError for a code or reason that may not be sent."""
+        """Closes a WebSocket; False when it is not open. Raises ValueError for what may not be sent."""
         return self._running().outbox.disconnect_client(fd, code, reason)
 
     def close(self, fd: int) -> bool:

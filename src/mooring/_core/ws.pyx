@@ -5,9 +5,9 @@ How decoding works
 `decode_next` is called with what the socket gave, again and again, until it wants more bytes. Its whole state is a
 small C struct, so an idle connection costs no object and no buffer:
 
-* A header may arrive in pieces; up to 14 bytes of it are kept. It is judged whole, once, before any payload is
-  looked at: lengths are checked against what the message already holds, so no sum can wrap, and nothing is ever
-  allocated for bytes that were only promised.
+* A header may arrive in pieces; up to 14 bytes of it are kept. Its first two bytes are judged as soon as they are
+  there, the length when the header is whole, before any payload is looked at: against what the message already
+  holds, so no sum can wrap. Nothing is ever allocated for bytes that were only promised.
 * A message that lies whole in the input (the common case) is unmasked where it stands and handed out as a pointer.
 * Any other payload is unmasked into one growing buffer as it arrives, and text is checked as it arrives, so a wrong
   octet fails the connection at once (section 8.1) and not when the message ends.
@@ -44,7 +44,8 @@ cdef inline uint8_t _header_size(const uint8_t* head) noexcept nogil:
 
 cdef Outcome _begin_frame(FrameDecoder* d, const FrameLimits* limits, const uint8_t* head,
                           FrameEvent* event) noexcept nogil:
-    """Judges a complete header and sets the frame up; NEED_MORE when it is good."""
+    """Judges the length in a complete header, whose first two bytes are good, and sets the frame up; NEED_MORE when
+    it is good too."""
     cdef uint8_t opcode = head[0] & 0x0F
     cdef bint final = head[0] >> 7
     cdef uint64_t length = head[1] & 0x7F
@@ -65,18 +66,8 @@ cdef Outcome _begin_frame(FrameDecoder* d, const FrameLimits* limits, const uint
         if length < 65536:
             return _fail(event, 1002, b"a length must use the fewest bytes (RFC 6455 section 5.2)")
         key = head + 10
-    if opcode >= 8:
-        if not final:
-            return _fail(event, 1002, b"a control frame must not be fragmented (RFC 6455 section 5.5)")
-        if length > CONTROL_LIMIT:
-            return _fail(event, 1002, b"a control frame holds at most 125 bytes (RFC 6455 section 5.5)")
-    else:
-        if opcode == OP_CONTINUATION:
-            if d.message_opcode == 0:
-                return _fail(event, 1002, b"nothing to continue (RFC 6455 section 5.4)")
-        elif d.message_opcode != 0:
-            return _fail(event, 1002, b"a new message inside a fragmented one (RFC 6455 section 5.4)")
-        else:
+    if opcode < 8:
+        if opcode != OP_CONTINUATION:
             d.message_opcode = opcode
             d.fragments = 0
             memset(&d.utf8, 0, sizeof(d.utf8))
@@ -95,8 +86,8 @@ cdef Outcome _begin_frame(FrameDecoder* d, const FrameLimits* limits, const uint
     return NEED_MORE
 
 
-cdef inline Outcome _check_first_two(const uint8_t* head, FrameEvent* event) noexcept nogil:
-    """What the first two bytes alone can be refused for; NEED_MORE when they are good."""
+cdef inline Outcome _check_first_two(const FrameDecoder* d, const uint8_t* head, FrameEvent* event) noexcept nogil:
+    """What the first two bytes of a header can be refused for; NEED_MORE when they are good."""
     cdef uint8_t opcode = head[0] & 0x0F
     if head[0] & 0x70:
         return _fail(event, 1002, b"a reserved bit is set and no extension was agreed (RFC 6455 section 5.2)")
@@ -104,6 +95,16 @@ cdef inline Outcome _check_first_two(const uint8_t* head, FrameEvent* event) noe
         return _fail(event, 1002, b"reserved opcode (RFC 6455 section 5.2)")
     if not head[1] & 0x80:
         return _fail(event, 1002, b"frames of a client must be masked (RFC 6455 section 5.1)")
+    if opcode >= 8:
+        if not head[0] & 0x80:
+            return _fail(event, 1002, b"a control frame must not be fragmented (RFC 6455 section 5.5)")
+        if head[1] & 0x7F > CONTROL_LIMIT:
+            return _fail(event, 1002, b"a control frame holds at most 125 bytes (RFC 6455 section 5.5)")
+    elif opcode == OP_CONTINUATION:
+        if d.message_opcode == 0:
+            return _fail(event, 1002, b"nothing to continue (RFC 6455 section 5.4)")
+    elif d.message_opcode != 0:
+        return _fail(event, 1002, b"a new message inside a fragmented one (RFC 6455 section 5.4)")
     return NEED_MORE
 
 
@@ -186,7 +187,7 @@ cdef Outcome decode_next(FrameDecoder* d, const FrameLimits* limits, uint8_t* da
     while True:
         if not d.payload:
             if d.have == 0 and size - at >= 2:
-                outcome = _check_first_two(data + at, event)
+                outcome = _check_first_two(d, data + at, event)
                 if outcome == FAILED:
                     return FAILED
                 needed = _header_size(data + at)
@@ -200,7 +201,7 @@ cdef Outcome decode_next(FrameDecoder* d, const FrameLimits* limits, uint8_t* da
                     d.head[d.have] = data[at]
                     d.have += 1
                     at += 1
-                    if d.have == 2 and _check_first_two(d.head, event) == FAILED:
+                    if d.have == 2 and _check_first_two(d, d.head, event) == FAILED:
                         return FAILED
                     if d.have >= 2 and d.have == _header_size(d.head):
                         if _begin_frame(d, limits, d.head, event) == FAILED:
