@@ -140,6 +140,10 @@ def boot(fd: int) -> None:
     except (BootError, ConfigError) as error:
         log.error("%s", error)
         sys.exit(1)
+    except Exception:
+        # in one write: those of several workers, which fail at the same moment, would mix
+        log.exception("the application has failed")
+        sys.exit(1)
 
 
 def _command() -> list[str]:
@@ -253,6 +257,7 @@ class Member:
         await worker.fire("worker_start", worker.number)
         for outlet in worker.outbox.all():
             outlet.hello()
+            outlet.flush()  # before "ready": a client that comes after it finds every worker usable
         loop.add_signal_handler(signal.SIGTERM, self._leave)
         loop.add_reader(self._control.fileno(), self._hear)
         self._tell("ready")
@@ -372,7 +377,12 @@ class Member:
 
     def _on_drain(self, *, timeout: float, code: int) -> None:
         if self._gateway is not None:
-            self._gateway.drain(timeout, code, self._drained)
+            self._drain(self._gateway, timeout, code)
+
+    def _drain(self, gateway: Gateway, timeout: float, code: int) -> None:
+        gateway.drain(timeout, code, self._drained)
+        for listener in self._listeners:
+            listener.close()  # a client that connects now had better be refused than wait for nobody
 
     def _drained(self, counts: dict[str, int]) -> None:
         self._tell("drained", counts=counts)
@@ -392,7 +402,7 @@ class Member:
         """SIGTERM, or nobody there to serve for."""
         if self._gateway is not None:
             grace = ORPHAN_GRACE if self._orphaned else self._settings.process.graceful_timeout
-            self._gateway.drain(grace, GOING_AWAY, self._drained)
+            self._drain(self._gateway, grace, GOING_AWAY)
         else:
             self._end(last=False)
 
@@ -479,8 +489,8 @@ class _Alone:
         self._drain(0.0 if number == signal.SIGQUIT else self._timeout)
 
     def _drain(self, timeout: float) -> None:
-        self._listener.close()
         self.gateway.drain(timeout, GOING_AWAY, self._on_drained)
+        self._listener.close()
 
     def _on_drained(self, counts: dict[str, int]) -> None:
         if self._drained is not None and not self._drained.done():

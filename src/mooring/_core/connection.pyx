@@ -733,9 +733,13 @@ cdef class Connections(Source):
         return 0
 
     cdef int _send_some(self, Connection* c) except -1:
-        if buffer_size(&c.out):
+        cdef size_t queued = buffer_size(&c.out)
+        if queued:
             if self._offer(c):
                 return self._gone(c, 1006, RESET)
+            if (buffer_size(&c.out) < queued and not c.flags & UPGRADED
+                    and (c.deadline == D_WRITE or c.deadline == D_CLOSE)):
+                self._arm(c, c.deadline, self.write_ms)      # a slow download is fine while it goes on
             if buffer_size(&c.out) > self.high_water:
                 if not c.flags & HIGH and c.deadline == D_NONE:
                     c.flags |= HIGH

@@ -18,6 +18,7 @@ import os
 from collections import deque
 from types import CoroutineType
 
+from mooring._core.buffer cimport buffer_size
 from mooring._core.channel cimport Channel
 from mooring._core.outlet cimport Outlet
 from mooring._core.reactor cimport Reactor
@@ -33,6 +34,7 @@ cdef enum:
     PAGE_BYTES = 4096
 
 cdef uint32_t NO_TICKET = 0xFFFFFFFF
+cdef size_t OUTPUT_LIMIT = 16 << 20      # bytes that may wait on the way to a gateway
 CALL_TIMEOUT = 5.0       # seconds a gateway has to answer
 
 
@@ -179,6 +181,8 @@ cdef class ChannelOutlet(Outlet):
             _wait_writable(self.channel.fd)
 
     cdef int command(self, Record* record, const uint8_t* payload) except -1:
+        if buffer_size(&self.channel.output) > OUTPUT_LIMIT:
+            self.flush()     # the gateway is behind: this worker waits for it, instead of filling its memory
         return self.channel.put(record, payload)
 
     cdef int begin(self, uint32_t ticket) noexcept:

@@ -28,6 +28,7 @@ cdef class Port:
     cdef readonly bint usable        # its worker has said HELLO and is not lost
     cdef readonly bint retiring      # gets no new connection; those it has move when it has finished them
     cdef bint left                   # was told to leave
+    cdef bint going_on               # _went_on is at work
     cdef bint keeps                  # tickets keep the payload
     cdef readonly uint32_t bound     # connections it serves
     # the ledger: free ticket numbers go round, so that acknowledgements come in ranges
@@ -75,6 +76,7 @@ cdef class Relay(Sink):
     cdef readonly uint64_t finished
     cdef readonly uint64_t uncertain
     cdef readonly uint64_t redelivered
+    cdef readonly uint64_t reports_lost
     cdef readonly uint64_t bad_records
     cdef readonly dict dropped       # reason -> count
 

@@ -305,6 +305,8 @@ cdef class Relay(Sink):
             self.ports[port.index] = None
             port.index = -1
         redelivered = 0
+        # ahead of what waits already: that is later, or of other connections
+        later, self.limbo = self.limbo, deque()
         for _, fd, kind, opcode, arg, extra, payload, started in taken_back:
             if not started:
                 redelivered += 1
@@ -315,8 +317,9 @@ cdef class Relay(Sink):
             if kind == EV_REQUEST:
                 self.gateway.on_request_lost(fd, arg)
             if kind == EV_UNCERTAIN:
-                # no report about the report
-                self._drop("uncertain report not finished")
+                # no report about the report; the message itself is counted as uncertain already
+                log.error("worker %d ended while it was told of an uncertain message of connection %d", port.worker, fd)
+                self.reports_lost += 1
                 self._forget(fd, len(payload))
                 continue
             doubtful.append(fd)
@@ -326,6 +329,7 @@ cdef class Relay(Sink):
             if c != NULL:
                 c.in_flight_bytes += <uint32_t> (len(report) - len(payload))
             self.limbo.append((fd, EV_UNCERTAIN, opcode, kind, 0, report))
+        self.limbo.extend(later)
         self.redelivered += redelivered
         left = port.left
         port.close()
@@ -335,9 +339,6 @@ cdef class Relay(Sink):
         self.gateway.on_port_lost(port)
         self._end_limbo()
         return 0
-
-    def _drop(self, reason: str) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
     def _forget(self, fd: int, size: int) -> None:
         """An event of this connection is not in flight any more."""
@@ -519,9 +520,15 @@ cdef class Relay(Sink):
     def _went_on(self, port: Port) -> None:
         """A ticket came back: whoever waited for one may be next."""
         cdef Connection* c
-        while port.backlog and port.free_count:
-            fd, kind, opcode, arg, extra, payload = port.backlog.popleft()
-            self.hand(port, fd, kind, opcode, arg, extra, payload, len(payload))
+        if port.going_on:
+            return       # inside of one process a handler may end within hand(): not ever deeper, the loop below goes on
+        port.going_on = True
+        try:
+            while port.backlog and port.free_count:
+                fd, kind, opcode, arg, extra, payload = port.backlog.popleft()
+                self.hand(port, fd, kind, opcode, arg, extra, payload, len(payload))
+        finally:
+            port.going_on = False
         # not at the first free ticket: a crowd woken for one place would only queue again
         if port.waiting and not port.full() and port.free_count >= port.ticket_count // 4:
             waiting = port.waiting
@@ -618,6 +625,11 @@ cdef class Relay(Sink):
                 count += port.tickets[i].used and _counted(port.tickets[i].record.kind)
         return count
 
+    def idle(self) -> bool:
+        """Whether no event of any kind is with a worker or on its way to one."""
+        return not self.limbo and not any(
+            (<Port> p).in_flight or (<Port> p).backlog for p in self.ports if p is not None)
+
     def stats(self) -> dict[str, object]:
         """accepted = finished + uncertain + dropped + in_flight, over messages and requests."""
         return {
@@ -628,6 +640,7 @@ cdef class Relay(Sink):
             "dropped": sum(self.dropped.values()),
             "dropped_reasons": dict(self.dropped),
             "in_flight": self.in_flight(),
+            "reports_lost": self.reports_lost,
             "bad_records": self.bad_records,
             "workers": [
                 {"worker": p.worker, "generation": p.generation, "pid": p.pid, "connections": p.bound,

@@ -18,6 +18,7 @@ cdef struct Timer:
 cdef class Wheel:
     cdef Timer buckets[BUCKETS]      # list heads, circular
     cdef uint64_t tick               # all ticks up to and including this one are done
+    cdef uint64_t soonest            # no bucket before this tick holds anything; may be too early, never too late
     cdef readonly Py_ssize_t armed
 
     cdef void start(self, uint64_t now_ms) noexcept

@@ -27,6 +27,8 @@ cdef class Wheel:
         if timer.due <= self.tick:
             timer.due = self.tick + 1
         head = &self.buckets[timer.due % BUCKETS]
+        if timer.due < self.soonest:
+            self.soonest = timer.due
         timer.previous = head.previous
         timer.next = head
         head.previous.next = timer
@@ -66,6 +68,9 @@ cdef class Wheel:
     cdef int wait_ms(self, uint64_t now_ms) noexcept:
         cdef uint64_t ahead
         cdef Timer* head
+        if self.armed and self.soonest > self.tick:
+            ahead = self.soonest * TICK_MS
+            return <int> (ahead - now_ms) if ahead > now_ms else 0
         if self.armed == 0:
             return -1
         ahead = 1
@@ -73,5 +78,6 @@ cdef class Wheel:
         while head.next == head and ahead < BUCKETS:
             ahead += 1
             head = &self.buckets[(self.tick + ahead) % BUCKETS]
-        ahead = (self.tick + ahead) * TICK_MS
+        self.soonest = self.tick + ahead
+        ahead = self.soonest * TICK_MS
         return <int> (ahead - now_ms) if ahead > now_ms else 0

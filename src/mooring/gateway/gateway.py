@@ -98,6 +98,7 @@ class Gateway:
         self.sessions_refused = 0
         self._acceptors: list[Acceptor] = []
         self._draining: Callable[[], None] | None = None
+        self._looking = False
 
     def listen(self, listeners: list[socket.socket]) -> None:
         """Accepts clients of these sockets from now on; they stay the caller's."""
@@ -153,7 +154,8 @@ class Gateway:
 
     def on_gone(self, fd: int, code: int, reason: bytes) -> None:
         """A connection has ended."""
-        if self._draining is not None:
+        if self._draining is not None and not self._looking:
+            self._looking = True  # one look for all that end in this turn
             self.reactor.post(self._draining)
 
     def on_topic_limit(self, fd: int, topic: bytes) -> None:
@@ -245,12 +247,13 @@ class Gateway:
 
         def look() -> None:
             nonlocal finished
+            self._looking = False
             if finished:
                 return
             late = time.monotonic() >= deadline
             for fd in self.connections.table.connections() if late else self.connections.idle_http():
                 self.connections.cut(fd, b"the server is shutting down")
-            if late or (self.connections.count == 0 and self.relay.in_flight() == 0):
+            if late or (self.connections.count == 0 and self.relay.idle()):
                 finished = True
                 done(self.counts())
             else:
