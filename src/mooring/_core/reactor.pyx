@@ -19,7 +19,7 @@ and gets back the descriptors that are asyncio's own (see mooring.net.loop), so 
 """
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.errno cimport EEXIST, EINTR, ENOENT, errno
+from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
@@ -204,7 +204,8 @@ cdef class Reactor:
     cdef int wake(self) except -1:
         """Ends the present sleep, or the next one, at once."""
         cdef uint64_t one = 1
-        write(self.waker, &one, sizeof(one))
+        if write(self.waker, &one, sizeof(one)) < 0 and errno != EAGAIN:     # EAGAIN: it is awake already
+            raise OSError(errno, f"eventfd: {os.strerror(errno)}")
         return 0
 
     # ------------------------------------------------------------------ the loop
@@ -285,7 +286,8 @@ cdef class Reactor:
                 self.foreign.append((<int> (data & 0xFFFFFFFF), events))
                 continue
             if number == WAKER:
-                read(self.waker, &drained, sizeof(drained))
+                if read(self.waker, &drained, sizeof(drained)) < 0 and errno != EAGAIN:
+                    raise OSError(errno, f"eventfd: {os.strerror(errno)}")
                 continue
             source = self.sources[number]
             if type(source) is bool or source is None:
