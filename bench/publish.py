@@ -2,8 +2,8 @@
 
     python bench/publish.py [bench/results/latest.json]
 
-With a result of compare.py it first keeps what the table needs in bench/published.json, which is committed; the table is
-made of that alone, so that a test can tell whether README.md still says what was measured.
+With a result of compare.py it first keeps what the table needs in bench/published.json, which is committed. The table
+is made of that alone, so that a test can tell whether README.md still says what was measured.
 """
 
 import json

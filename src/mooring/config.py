@@ -7,11 +7,11 @@ else: the checks, the error messages and the settings page are made from there.
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeVar, cast
-from urllib.parse import urlsplit
 
 from .errors import ConfigError
 
@@ -20,6 +20,8 @@ Check = Callable[[Any], str | None]
 
 # RFC 9110 section 5.6.2; a WebSocket subprotocol is a token (RFC 6455 section 4.1).
 TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+# RFC 6454 section 6.2, as browsers send it: in lower case, and other alphabets in Punycode.
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 GIB = 1 << 30
 HOUR = 3600.0
 
@@ -59,17 +61,12 @@ def check_protocols(values: tuple[str, ...]) -> str | None:
 
 def check_origins(values: tuple[str, ...]) -> str | None:
     for value in values:
-        if value == "*":
-            continue
-        try:
-            url = urlsplit(value)
-            exact = f"{url.scheme}://{url.hostname}" + (f":{url.port}" if url.port is not None else "")
-        except ValueError as error:
-            return f"{value!r}: {error}"
-        if "[" in value:  # an IPv6 address: urlsplit drops its brackets
-            exact = exact.replace(url.hostname or "", f"[{url.hostname}]", 1)
-        if not url.scheme or not url.hostname or value != exact:
-            return f'{value!r} is not an origin: write scheme, host and port only, such as "https://example.org"'
+        match = ORIGIN.fullmatch(value)
+        if value != "*" and (match is None or int(match["port"] or 0) > 65535):
+            return (
+                f"{value!r} is not an origin: write scheme, host and port only, in lower case, such as "
+                '"https://example.org"'
+            )
     return None
 
 
@@ -119,11 +116,15 @@ class Process(Section):
         high=HOUR,
     )
     restart_free: int = option(
-        3, "Restarts of one process without delay within `restart_window`.", "restarts", low=0, high=1000
+        3,
+        "Restarts of one process without delay; the next ones in the same series wait longer each time.",
+        "restarts",
+        low=0,
+        high=1000,
     )
     restart_window: float = option(
         10.0,
-        "Restarts older than this are forgotten; later ones within it are delayed.",
+        "A process that has served for so long ends its series of restarts.",
         "s",
         low=0,
         high=HOUR,
@@ -346,7 +347,7 @@ def checked(spec: "Field[Any]", value: object) -> object:
         right = isinstance(value, int) and not isinstance(value, bool)
     elif wanted is float:
         right = isinstance(value, int | float) and not isinstance(value, bool)
-        value = float(cast(float, value)) if right else value
+        value = as_float(cast(float, value)) if right else value
     elif wanted is str:
         right = isinstance(value, str)
     else:
@@ -368,7 +369,14 @@ def checked(spec: "Field[Any]", value: object) -> object:
 
 
 def in_range(value: float, low: float, high: float) -> bool:
-    return math.isfinite(value) and low <= value <= high
+    return low <= value <= high  # False for a NaN
+
+
+def as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return math.inf
 
 
 def describe() -> Iterator[Option]:

@@ -49,6 +49,8 @@ GOING_AWAY = 1001
 ORPHAN_GRACE = 2.0  # seconds a process goes on without its supervisor
 DESCRIPTOR_LIMIT = 1 << 20  # a gateway raises its own up to this
 SPARE_DESCRIPTORS = 64
+STUCK_GRACE = 0.9  # seconds after the graceful timeout until a process without a supervisor gives up waiting
+HURRY = 0.4  # the same for whom a second Ctrl-C does not want to wait
 RETRY = 0.05  # seconds until a control message that had no room is sent again
 
 
@@ -131,7 +133,8 @@ def boot(fd: int) -> None:
         sys.exit(_supervise(told, settings))
     # a terminal's Ctrl-C is for the supervisor, which tells everybody else in order
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent(told.parent, int(settings.process.graceful_timeout) + 1)
+    # those that can leave do so within a second after ORPHAN_GRACE; this is for those that are stuck
+    die_with_parent(told.parent, int(ORPHAN_GRACE) + 2)
     _boot = told
     if told.worker is None:
         sys.exit(Member(told, None).run())
@@ -302,7 +305,7 @@ class Member:
             outlet.hello()
 
     def _on_retired(self, port: Port) -> None:
-        self._tell("retired", worker=port.worker, generation=port.generation)
+        self._tell("retired", worker=port.worker, generation=port.generation, pid=port.pid)
 
     # ------------------------------------------------------------------ the control socket
 
@@ -320,6 +323,8 @@ class Member:
             self._push_out()
         except OSError:
             return  # the supervisor is gone, and the end of the socket says so next
+        except ControlError as error:
+            log.error("the supervisor was not told %r: %s", op, error)
 
     def _push_out(self) -> None:
         if self._control.pending and not self._control.flush():
@@ -361,15 +366,9 @@ class Member:
 
     def _on_serve(self, *, started: bool = False) -> None:
         if started and self._worker is not None:
-            self._background = asyncio.get_running_loop().create_task(self._fire_start(self._worker))
+            self._background = asyncio.get_running_loop().create_task(_fire_start(self._worker))
         if self._gateway is not None:
             self._gateway.listen(self._listeners)
-
-    async def _fire_start(self, worker: Worker) -> None:
-        try:
-            await worker.fire("start")
-        except Exception:
-            log.exception("the 'start' handler failed")
 
     def _on_detach(self, *, worker: int, generation: int) -> None:
         if self._gateway is not None:
@@ -420,6 +419,13 @@ class Member:
         self._reactor.call_later(ORPHAN_GRACE + 1, partial(os._exit, 1))
 
 
+async def _fire_start(worker: Worker) -> None:
+    try:
+        await worker.fire("start")
+    except Exception:
+        log.exception("the 'start' handler failed")
+
+
 _member: Member | None = None
 
 
@@ -456,6 +462,7 @@ class _Alone:
         self.worker = Worker(server, server.handlers, settings, 0, 1, master=self)
         self._listener = bind_listener(settings.listen.host, settings.listen.port, settings.listen.backlog)
         self._drained: asyncio.Future[dict[str, int]] | None = None
+        self._stopping = False
         server.enter(self.worker)
 
     def run(self) -> int:
@@ -470,13 +477,15 @@ class _Alone:
         self.worker.outbox.connect(local)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             loop.add_signal_handler(number, self._stop, number)
+            # The loop hears of it when it turns again; this runs also while a handler is stuck in Python.
+            signal.signal(number, self._limit_stop)
         for number in (signal.SIGUSR1, signal.SIGHUP):
             loop.add_signal_handler(number, self.ask_reload)
         await self.worker.fire("worker_start", 0)
         local.hello()
         self.gateway.listen([self._listener])
         log.info("ready, listening on %s", address_text(self._listener.getsockname()))
-        await self.worker.fire("start")
+        await _fire_start(self.worker)
         counts = await self._drained
         await self.worker.finish()
         await self.worker.fire("worker_stop", 0)
@@ -488,6 +497,22 @@ class _Alone:
         log.info("stopping: %s", signal.Signals(number).name)
         self._drain(0.0 if number == signal.SIGQUIT else self._timeout)
 
+    def _limit_stop(self, number: int, _frame: object = None) -> None:
+        """From here on the stop takes bounded time, whatever the handlers do."""
+        again = self._stopping and number != signal.SIGTERM
+        if again or not self._stopping:
+            signal.signal(signal.SIGALRM, self._give_up)
+            quick = again or number == signal.SIGQUIT
+            signal.setitimer(signal.ITIMER_REAL, HURRY if quick else self._timeout + STUCK_GRACE)
+        self._stopping = True
+
+    def _give_up(self, *_: object) -> None:
+        try:
+            log.warning("a handler did not end in time")
+            log.info("%s", drained_line([self.gateway.counts()]))
+        finally:
+            os._exit(0)
+
     def _drain(self, timeout: float) -> None:
         self.gateway.drain(timeout, GOING_AWAY, self._on_drained)
         self._listener.close()
@@ -497,7 +522,11 @@ class _Alone:
             self._drained.set_result(counts)
 
     def ask_shutdown(self) -> None:
+        self._reactor.post(self._stop_asked)  # it may be called in any thread
+
+    def _stop_asked(self) -> None:
         log.info("stopping: asked for by the application")
+        self._limit_stop(signal.SIGTERM)
         self._drain(self._timeout)
 
     def ask_reload(self) -> None:

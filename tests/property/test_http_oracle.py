@@ -59,8 +59,10 @@ def reading(request: ParsedRequest) -> Reading:
 
 def by_h11(data: bytes) -> Iterator[Reading]:
     """Every request h11 reads, up to its first error. Each by a fresh h11, which gets what the one before
-    left: h11 itself would stop at HTTP/1.0, where it knows no persistence."""
+    left: h11 itself would stop at HTTP/1.0, where it knows no persistence. One empty line before a request is
+    taken away, which h11 refuses, against RFC 9112 section 2.2."""
     while True:
+        data = data.removeprefix(b"\r\n")
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
         connection.receive_data(data)
         body = b""
@@ -165,7 +167,7 @@ def make_request(chance: random.Random) -> bytes:
     elif framing < 0.6:
         lines.append(chance.choice([b"Transfer-Encoding: chunked", b"transfer-encoding:CHUNKED"]))
         body = b"".join(chance.choices(CHUNKS, k=chance.randrange(4))) + chance.choice(ENDINGS)
-    for _ in range(chance.choice([0, 0, 0, 1, 1, 2])):
+    for _ in range(chance.choice([0, 0, 0, 0, 0, 1, 1, 2])):
         what = chance.randrange(7)
         if what <= 1:
             lines.insert(chance.randint(1, len(lines)), chance.choice(MATERIAL["fields"]))
@@ -186,7 +188,7 @@ def make_request(chance: random.Random) -> bytes:
 
 def make_stream(seed: int) -> bytes:
     chance = random.Random(seed)
-    data = bytearray(b"".join(make_request(chance) for _ in range(chance.choice([1, 2, 3]))))
+    data = bytearray(b"".join(make_request(chance) for _ in range(chance.choice([1, 2, 3, 4]))))
     for _ in range(chance.choice([0, 0, 0, 1, 2])):
         at = chance.randrange(len(data))
         what = chance.randrange(3)
@@ -262,7 +264,7 @@ def test_never_laxer_than_h11_and_llhttp() -> None:
     assert count["read by both"] > CASES / 2, count
     assert count["judged by llhttp"] > CASES / 2, count
     assert count["with a body"] > CASES / 10, count
-    assert count["read behind another"] > CASES / 5, count
+    assert count["read behind another"] > CASES / 6, count
     assert count["refused by us"] > CASES / 4, count
     assert count["refused by us alone"] > CASES / 50, count
 

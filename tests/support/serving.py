@@ -1,9 +1,9 @@
 """Starts a mooring server as a user would, and watches it: its log, its processes, its end.
 
-    with Serving(APP, mode="process", worker_num=2) as server:
-        async with connect(f"ws://127.0.0.1:{server.port}/") as ws: ...
-        os.kill(server.pid_of("worker 0"), signal.SIGKILL)
-        server.wait_log("serves in place")
+with Serving(APP, mode="process", worker_num=2) as server:
+    async with connect(f"ws://127.0.0.1:{server.port}/") as ws: ...
+    os.kill(server.pid_of("worker 0"), signal.SIGKILL)
+    server.wait_log("serves in place")
 """
 
 import contextlib

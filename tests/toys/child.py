@@ -66,9 +66,7 @@ class Toy:
             payload=self.boot["text"],
             group=os.getpgid(0),
             stdin=os.readlink("/proc/self/fd/0"),
-            blocking={
-                key: [os.get_blocking(link[key]) for link in self.links] for key in ("channel", "reply")
-            },
+            blocking={key: [os.get_blocking(link[key]) for link in self.links] for key in ("channel", "reply")},
         )
         if self.rules.get("start") == "exit":
             print("toy: this application can't be imported", file=sys.stderr)
@@ -179,11 +177,6 @@ class Toy:
             self.control.close()
         elif do == "raw":
             self.control.send(command["data"].encode() * command.get("times", 1))
-        elif do == "chatter":  # as fast as it goes, for ever
-            self.report("chatters")
-            data = msgspec.msgpack.encode({"op": "drained"})
-            while True:
-                self.control.send(data)
         elif do == "stranger":  # an orphan that ends with code 3, for the supervisor to inherit
             if os.fork() == 0:
                 parent = os.getpid()

@@ -14,7 +14,12 @@ from mooring.cli import main, settings_page
 from mooring.config import describe
 
 ROOT = Path(__file__).resolve().parents[2]
-APP = "from mooring import Server\nserver = Server(port=1234, worker_num=3)\nclass Box: inner = server\nnumber = 5\n"
+APP = """
+from mooring import Server
+server = Server(port=1234, worker_num=3)
+class Box: inner = server
+number = 5
+"""
 
 
 @pytest.fixture
@@ -57,9 +62,7 @@ def test_the_named_server_is_started_with_its_own_settings(app, started):
 
 
 def test_options_override_the_application(app, started):
-    options = (
-        "--host 0.0.0.0 --port 0 --workers 5 --gateways 2 --mode base --watch a --watch b --log-level debug"
-    )
+    options = "--host 0.0.0.0 --port 0 --workers 5 --gateways 2 --mode base --watch a --watch b --log-level debug"
     result = run(f"{app()}:server", *options.split())
     assert result.exit_code == 0, result.output
     settings = started[0][0].settings
@@ -142,11 +145,8 @@ def test_python_m_mooring_is_the_command_line():
 
 def test_a_process_of_the_server_does_not_import_the_command_line():
     program = (
-        "import sys, types; fake = types.ModuleType('mooring.runtime'); fake.boot = print; "
-        "sys.modules['mooring.runtime'] = fake; sys.argv = ['mooring', '_process', '7']; "
+        "import sys, mooring.runtime; mooring.runtime.boot = print; sys.argv = ['mooring', '_process', '7']; "
         "from mooring.__main__ import main; main(); print('click' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.split() == ["7", "False"]

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring.config import HOME, SECTIONS, Settings, describe
+from mooring.config import HOME, ORIGIN, SECTIONS, Settings, check_origins, describe
 from mooring.errors import ConfigError
+from mooring.gateway.handshake import Policy
 
 
 def refused(**options) -> str:
@@ -21,12 +22,7 @@ def test_defaults_are_the_documented_ones():
     settings = Settings()
     assert settings.process.mode == "process"
     assert (settings.listen.host, settings.listen.port) == ("127.0.0.1", 9501)
-    assert (
-        settings.websocket.max_message_size
-        == settings.http.body_limit
-        == settings.flow.write_limit
-        == 1 << 20
-    )
+    assert settings.websocket.max_message_size == settings.http.body_limit == settings.flow.write_limit == 1 << 20
     assert settings.websocket.check_origin is True
     assert settings.flow.max_connections == 0
     assert settings.process.worker_num >= 1
@@ -65,6 +61,8 @@ def test_unknown_option_names_the_nearest():
         ({"mode": 1}, ["mode=1", "process or base"]),
         ({"close_timeout": float("nan")}, ["close_timeout=nan"]),
         ({"close_timeout": float("inf")}, ["close_timeout=inf"]),
+        ({"close_timeout": 10**400}, ["close_timeout=inf"]),
+        ({"port": 10**400}, ["0 to 65535"]),
         ({"close_timeout": "5"}, ["a number"]),
         ({"server_header": 1}, ["True or False"]),
         ({"host": ""}, ["empty"]),
@@ -78,6 +76,12 @@ def test_unknown_option_names_the_nearest():
         ({"allowed_origins": ["https://Example.org"]}, ["not an origin"]),
         ({"allowed_origins": ["https://u@example.org"]}, ["not an origin"]),
         ({"allowed_origins": ["https://example.org:port"]}, ["origin"]),
+        ({"allowed_origins": ["https://example.org:65536"]}, ["not an origin"]),
+        ({"allowed_origins": ["https://example.org:"]}, ["not an origin"]),
+        ({"allowed_origins": ["https://exämple.org"]}, ["not an origin"]),
+        ({"allowed_origins": ["https://[fe80::1%25eth0]"]}, ["not an origin"]),
+        ({"allowed_origins": ["null"]}, ["not an origin"]),
+        ({"allowed_origins": [""]}, ["not an origin"]),
         ({"log_level": "loud"}, ["warning"]),
         ({"write_limit": 4095}, ["4096 to"]),
         ({"write_high_water": 8192, "write_limit": 4096}, ["write_high_water=8192", "write_limit=4096"]),
@@ -99,7 +103,15 @@ def test_a_value_that_is_not_allowed_is_named_with_what_is(options, words):
     ],
 )
 def test_origins_that_are_allowed(origins):
-    assert Settings.from_options({"allowed_origins": origins}).websocket.allowed_origins == tuple(origins)
+    chosen = Settings.from_options({"allowed_origins": origins}).websocket.allowed_origins
+    assert chosen == tuple(origins)
+    Policy(allowed_origins=chosen)  # what is allowed here must be understood there
+
+
+@given(st.from_regex(ORIGIN, fullmatch=True))
+def test_an_origin_that_is_allowed_is_one_that_the_gateway_understands(origin):
+    if check_origins((origin,)) is None:
+        Policy(allowed_origins=(origin,))
 
 
 def test_values_are_brought_to_their_exact_type(tmp_path):

@@ -29,9 +29,7 @@ def vectors(kind: str) -> list[Any]:
     return [pytest.param(tomllib.loads(file.read_text()), id=file.stem) for file in files]
 
 
-def read(
-    pieces: Iterable[bytes], codec: HttpCodec | None = None
-) -> tuple[list[Any], HttpError | None, bytes]:
+def read(pieces: Iterable[bytes], codec: HttpCodec | None = None) -> tuple[list[Any], HttpError | None, bytes]:
     """(requests up to an upgrade, the error that ended them, unread bytes). CONTINUE depends on timing,
     so it is left out."""
     codec = codec or HttpCodec()
@@ -444,9 +442,7 @@ def test_response_head_refuses_types(pair: Any) -> None:
 
 def test_every_token_character_and_no_other() -> None:
     """RFC 9110 section 5.6.2, counted out."""
-    token = set(
-        "!#$%&'*+-.^_`|~" + "0123456789" + "abcdefghijklmnopqrstuvwxyz" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    )
+    token = set("!#$%&'*+-.^_`|~" + "0123456789" + "abcdefghijklmnopqrstuvwxyz" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     for code in range(0x180):
         try:
             response_head(200, [(chr(code), "x")])

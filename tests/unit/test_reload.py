@@ -174,6 +174,7 @@ def test_a_reload_during_the_start_follows_it(tmp_path):
         tree.wait_log("it follows the start")
         tree.command(slow, "ready")
         tree.wait_log("reload: done")
+        tree.wait(event="got", op="serve", who="worker 0", count=2)
         serves = tree.find(event="got", op="serve", who="worker 0")
         assert [event["fields"] for event in serves] == [{"started": True}, {}]
 
@@ -194,9 +195,7 @@ def test_a_worker_that_does_not_finish_is_killed(tmp_path):
 
 
 def test_a_worker_that_ignores_stop_is_killed(tmp_path):
-    with Running(
-        tmp_path, process_mode(1, 1), [{"generation": 1, "ignore_stop": True}], graceful_timeout=0.5
-    ) as tree:
+    with Running(tmp_path, process_mode(1, 1), [{"generation": 1, "ignore_stop": True}], graceful_timeout=0.5) as tree:
         tree.wait_ready()
         old = tree.child("worker 0")
         tree.signal(signal.SIGHUP)
@@ -248,6 +247,49 @@ def test_a_gateway_that_starts_during_the_switch_hears_of_both_generations(tmp_p
         tree.wait_log("reload: done", since)
         tree.command(new, "write", data="hello")
         assert tree.wait(since, event="bytes", pid=gateway)["peer_generation"] == 2
+
+
+def test_a_worker_that_a_starting_gateway_never_heard_of_is_not_held_back(tmp_path):
+    """That gateway has no port for it, so it could never answer that the worker may go."""
+    rules = [{"name": "gateway 0", "incarnation": 1, "start": "hang"}]
+    with Running(tmp_path, process_mode(1, 1), rules) as tree:
+        tree.wait_ready()
+        since = tree.mark()
+        os.kill(tree.child("gateway 0"), signal.SIGKILL)
+        gateway = tree.wait(since, event="born", who="gateway 0")["pid"]
+        os.kill(tree.child("worker 0"), signal.SIGKILL)
+        old = tree.wait(since, event="got", op="serve", who="worker 0", incarnation=1)["pid"]
+        tree.signal(signal.SIGHUP)
+        tree.wait(since, event="got", op="stop", pid=old)
+        tree.wait_log("reload: done", since)
+        tree.command(gateway, "ready")
+        tree.wait(since, event="got", op="serve", pid=gateway)
+        heard = tree.find(since, event="got", pid=gateway)
+        assert [(event["op"], event["fields"].get("generation")) for event in heard] == [
+            ("attach", 2),
+            ("serve", None),
+        ]
+
+
+def test_a_reload_waits_for_what_a_failed_one_left(tmp_path):
+    """Else there would be three generations."""
+    rules = [
+        {"name": "worker 0", "generation": 2, "ignore_term": True, "start": "hang"},
+        {"name": "worker 1", "generation": 2, "start": "hang"},
+    ]
+    with Running(tmp_path, process_mode(1, 2), rules) as tree:
+        tree.wait_ready()
+        since = tree.mark()
+        tree.signal(signal.SIGHUP)
+        stubborn = tree.wait(since, event="born", who="worker 0")["pid"]
+        broken = tree.wait(since, event="born", who="worker 1")["pid"]
+        tree.signal(signal.SIGHUP)
+        tree.wait_log("it follows", since)
+        tree.command(broken, "exit", code=1)
+        tree.wait_log("reload failed", since)
+        tree.wait(since, event="born", generation=3)
+        assert stubborn not in tree.alive()
+        tree.wait_log("reload: done", since)
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -57,9 +57,7 @@ def test_serve_comes_when_all_are_ready_and_started_once(tmp_path):
         tree.child("gateway 0")
         assert not tree.find(event="got")
         tree.command(slow, "ready")
-        served = [
-            tree.wait(event="got", op="serve", who=who) for who in ("gateway 0", "worker 0", "worker 1")
-        ]
+        served = [tree.wait(event="got", op="serve", who=who) for who in ("gateway 0", "worker 0", "worker 1")]
         ready = tree.wait(event="sent", op="ready", pid=slow)
         assert all(event["index"] > ready["index"] for event in served)
         assert [event["fields"] for event in served] == [{}, {"started": True}, {}]
@@ -105,25 +103,25 @@ def test_a_client_reaches_a_gateway_through_the_listener(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rule", "text"),
+    ("who", "rule", "text"),
     [
-        ({"start": "exit", "code": 3}, "ended with exit code 3 before it was ready"),
-        ({"start": "exit", "code": 0}, "ended with exit code 0 before it was ready"),
-        ({"start": "hang"}, "was not ready within 1 s"),
+        ("worker 1", {"start": "exit", "code": 3}, "ended with exit code 3 before it was ready"),
+        ("gateway 0", {"start": "exit", "code": 3}, "ended with exit code 3 before it was ready"),
+        ("worker 1", {"start": "exit", "code": 0}, "ended with exit code 0 before it was ready"),
+        ("gateway 0", {"start": "hang"}, "was not ready within 2 s"),
     ],
 )
-@pytest.mark.parametrize("who", ["worker 1", "gateway 0"])
-def test_a_failing_start_ends_everything(tmp_path, rule, text, who):
-    # The others ignore SIGTERM, so that only SIGKILL can have ended them.
-    rules = [{"ignore_term": True, "ignore_stop": True}, {"name": who, **rule}]
-    limit = 1.0 if rule["start"] == "hang" else 20.0
-    with Running(tmp_path, process_mode(), rules, boot_timeout=limit) as tree:
-        assert tree.ended(limit=5) == 1
+def test_a_failing_start_ends_everything(tmp_path, who, rule, text):
+    hangs = rule["start"] == "hang"
+    # In some cases all ignore SIGTERM, so that only SIGKILL can have ended them.
+    rules = [{"ignore_term": who == "worker 1", "ignore_stop": True}, {"name": who, **rule}]
+    with Running(tmp_path, process_mode(), rules, boot_timeout=2.0 if hangs else 20.0) as tree:
+        assert tree.ended() == 1
         assert tree.alive() == []
         (line,) = tree.lines("failed")
         assert f"the start failed: {who} (pid {born(tree, who)['pid']}) {text}" in line
         assert not tree.find(event="got", op="serve")
-        if rule["start"] == "exit":
+        if not hangs:
             assert "can't be imported" in tree.stderr_path.read_text()
 
 
@@ -324,19 +322,6 @@ def test_unknown_messages_are_noted_and_ignored(tmp_path):
         assert tree.find(event="got", op="stop", pid=worker)
 
 
-def test_a_child_that_never_stops_talking_keeps_nobody_waiting(tmp_path):
-    with Running(tmp_path, process_mode()) as tree:
-        tree.wait_ready()
-        since = tree.mark()
-        tree.command(tree.child("worker 0"), "chatter")
-        tree.wait(since, event="chatters")
-        os.kill(tree.child("worker 1"), signal.SIGKILL)
-        tree.wait(since, event="got", op="serve", who="worker 1", incarnation=1)
-        tree.signal(signal.SIGQUIT)
-        assert tree.ended() == 0
-        assert tree.alive() == []
-
-
 # -- nothing is left behind
 
 
@@ -403,6 +388,19 @@ def test_crashes_leak_no_descriptor(tmp_path):
             tree.wait_log(f"{who} (pid", since, count=2)
             if turn == 1:
                 before = tree.descriptors()
+        assert tree.descriptors() == before
+
+
+def test_crashes_before_ready_leak_no_descriptor(tmp_path):
+    """Its peers' ends of its links are still the supervisor's then."""
+    rules = [{"name": "worker 0", "incarnation": n, "start": "exit", "code": 1} for n in (1, 2, 3, 4)]
+    with Running(tmp_path, process_mode(2, 2), rules, restart_free=1000) as tree:
+        tree.wait_ready()
+        eventually(lambda: not tree.zombies())
+        before = tree.descriptors()
+        os.kill(tree.child("worker 0"), signal.SIGKILL)
+        tree.wait(event="got", op="serve", who="worker 0", incarnation=5)
+        tree.wait_log("worker 0 (pid", count=6)
         assert tree.descriptors() == before
 
 

@@ -9,8 +9,12 @@ for _c in range(256):
 # A host and an optional port. Narrower than RFC 3986: no percent-encoding and no sub-delims, of which
 # no name that can be looked up has any, and a comma would be two Host fields joined by a proxy.
 _HOST = re.compile(r"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
-# RFC 9112 section 7.1, without white space around the size.
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]{0,256})?\r\n")
+# RFC 9112 section 7.1, without white space and without backslashes: extensions are dropped, so what is refused costs
+# nothing, and what is taken must be read the same by everybody.
+_CHUNK_LINE = re.compile(
+    rb"([0-9A-Fa-f]{1,16})(?=[^\r]{0,257}\r)"
+    rb"(?:;[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|\"[\t\x20!\x23-\x5b\x5d-\x7e\x80-\xff]*\"))?)*\r\n"
+)
 _TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t\x20-\x7e\x80-\xff]*")
 # Fields that say where a message ends or whom it is for: never in a trailer (RFC 9110 section 6.5.1).
 _NOT_IN_TRAILERS = frozenset((b"content-length", b"transfer-encoding", b"host"))

@@ -20,5 +20,5 @@ cdef class Outbox:
     cdef list outlets                # by number of the gateway; None where there is none
 
     cdef Outlet outlet_of(self, uint64_t fd)
-    cpdef bint push(self, uint64_t fd, object data, int opcode=*)
-    cpdef bint disconnect_client(self, uint64_t fd, int code, str reason)
+    cpdef bint push(self, object fd, object data, int opcode=*)
+    cpdef bint disconnect_client(self, object fd, object code, str reason)

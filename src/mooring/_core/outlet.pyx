@@ -28,6 +28,14 @@ cdef enum:
     TOPIC_LIMIT = 255
 
 
+cdef uint64_t _number(object fd) except? 0:
+    """An fd in C; 0, which no connection has, when it is out of range."""
+    try:
+        return fd
+    except OverflowError:
+        return 0
+
+
 cdef class Outlet:
     """The way to one gateway. `table` is that gateway's table of connections."""
 
@@ -88,16 +96,18 @@ cdef class Outbox:
 
     def find(self, fd: int) -> Outlet | None:
         """The outlet for a connection."""
-        return self.outlet_of(fd)
+        cdef uint64_t number = _number(fd)
+        return self.outlet_of(number) if number else None
 
-    cpdef bint push(self, uint64_t fd, object data, int opcode=OP_TEXT):
+    cpdef bint push(self, object fd, object data, int opcode=OP_TEXT):
         """Sends one whole message; False when the connection is no open WebSocket. See Server.push."""
-        cdef Outlet outlet = self.outlet_of(fd)
+        cdef uint64_t number = _number(fd)
+        cdef Outlet outlet = self.outlet_of(number)
         cdef Record record
         cdef const char* text
         cdef Py_ssize_t size
         cdef Py_buffer view
-        if outlet is None or not outlet.table.is_established(fd):
+        if outlet is None or not outlet.table.is_established(number):
             return False
         if isinstance(data, Frame):
             if isinstance(data, CloseFrame):
@@ -110,7 +120,7 @@ cdef class Outbox:
             _refuse_opcode(opcode)
         if PyUnicode_Check(data):
             text = PyUnicode_AsUTF8AndSize(data, &size)
-            record = make_record(CM_SEND, fd, opcode, 0, <uint32_t> size)
+            record = make_record(CM_SEND, number, opcode, 0, <uint32_t> size)
             _check_size(opcode, size)
             outlet.command(&record, <const uint8_t*> text)
             return True
@@ -119,29 +129,31 @@ cdef class Outbox:
             _check_size(opcode, view.len)
             if opcode == OP_TEXT and not is_utf8(<const uint8_t*> view.buf, view.len):
                 raise ValueError("text must be UTF-8; push other bytes with opcode=Opcode.BINARY")
-            record = make_record(CM_SEND, fd, opcode, 0, <uint32_t> view.len)
+            record = make_record(CM_SEND, number, opcode, 0, <uint32_t> view.len)
             outlet.command(&record, <const uint8_t*> view.buf)
         finally:
             PyBuffer_Release(&view)
         return True
 
-    cpdef bint disconnect_client(self, uint64_t fd, int code, str reason):
+    cpdef bint disconnect_client(self, object fd, object code, str reason):
         """Begins the closing handshake. ValueError for a code or reason that may not be sent."""
         cdef bytes payload = close_payload(code, reason)
-        cdef Outlet outlet = self.outlet_of(fd)
+        cdef uint64_t number = _number(fd)
+        cdef Outlet outlet = self.outlet_of(number)
         cdef Record record
-        if outlet is None or not outlet.table.is_established(fd):
+        if outlet is None or not outlet.table.is_established(number):
             return False
         payload = payload[2:]
-        record = make_record(CM_DISCONNECT, fd, 0, code, <uint32_t> len(payload))
+        record = make_record(CM_DISCONNECT, number, 0, code, <uint32_t> len(payload))
         outlet.command(&record, payload)
         return True
 
     def drop(self, fd: int) -> bool:
         """Ends a connection, whatever it speaks."""
-        cdef Outlet outlet = self.outlet_of(fd)
-        cdef Record record = make_record(CM_DROP, fd, 0, 0, 0)
-        if outlet is None or outlet.table.find(fd) == NULL:
+        cdef uint64_t number = _number(fd)
+        cdef Outlet outlet = self.outlet_of(number)
+        cdef Record record = make_record(CM_DROP, number, 0, 0, 0)
+        if outlet is None or outlet.table.find(number) == NULL:
             return False
         outlet.command(&record, NULL)
         return True
@@ -158,9 +170,10 @@ cdef class Outbox:
 
     def subscribe(self, fd: int, topic: str, *, leave: bool = False) -> bool:
         cdef bytes name = _topic(topic)
-        cdef Outlet outlet = self.outlet_of(fd)
-        cdef Record record = make_record(CM_UNSUBSCRIBE if leave else CM_SUBSCRIBE, fd, 0, 0, <uint32_t> len(name))
-        if outlet is None or not outlet.table.is_established(fd):
+        cdef uint64_t number = _number(fd)
+        cdef Outlet outlet = self.outlet_of(number)
+        cdef Record record = make_record(CM_UNSUBSCRIBE if leave else CM_SUBSCRIBE, number, 0, 0, <uint32_t> len(name))
+        if outlet is None or not outlet.table.is_established(number):
             return False
         outlet.command(&record, name)
         return True
@@ -171,11 +184,14 @@ cdef class Outbox:
         cdef Outlet outlet
         cdef Record record
         if isinstance(data, Frame):
+            if not (<Frame> data).finish:
+                raise ValueError("messages are sent whole: a frame with finish=False cannot be published")
             opcode = (<Frame> data).code_of_opcode
             data = (<Frame> data).data
         if opcode != OP_TEXT and opcode != OP_BINARY:
             raise ValueError(f"opcode {opcode}: text or binary messages can be published")
-        payload = data.encode() if isinstance(data, str) else bytes(data)
+        # through a memoryview: bytes(5) would be five zeros
+        payload = data.encode() if isinstance(data, str) else bytes(memoryview(data))
         if opcode == OP_TEXT and not isinstance(data, str) and not is_utf8(payload, len(payload)):
             raise ValueError("text must be UTF-8; publish other bytes with opcode=Opcode.BINARY")
         _check_size(opcode, len(payload))
@@ -187,9 +203,10 @@ cdef class Outbox:
 
     def session(self, fd: int, entry: bytes) -> bool:
         """One change of a session: msgpack [key, value], or [key] to delete."""
-        cdef Outlet outlet = self.outlet_of(fd)
-        cdef Record record = make_record(CM_SESSION, fd, 0, 0, <uint32_t> len(entry))
-        if outlet is None or outlet.table.find(fd) == NULL:
+        cdef uint64_t number = _number(fd)
+        cdef Outlet outlet = self.outlet_of(number)
+        cdef Record record = make_record(CM_SESSION, number, 0, 0, <uint32_t> len(entry))
+        if outlet is None or outlet.table.find(number) == NULL:
             return False
         outlet.command(&record, entry)
         return True

@@ -316,12 +316,13 @@ cdef class Reactor:
 
     def _run_calls(self) -> None:
         posted, self.posted = self.posted, []
+        due = [[0, 0, callback] for callback in posted]
         while self.calls and <uint64_t> self.calls[0][0] <= self.now:
-            posted.append(heapq.heappop(self.calls)[2])
-        for call in posted:
-            if call is not None:
+            due.append(heapq.heappop(self.calls))
+        for call in due:
+            if call[2] is not None:      # one of these may have cancelled a later one
                 try:
-                    call()
+                    call[2]()
                 except Exception:
                     self._error("running a scheduled call")
 

@@ -32,6 +32,7 @@ from libc.string cimport memset
 import logging
 import mmap
 from collections import deque
+from operator import itemgetter
 
 from mooring._core.buffer cimport Buffer, buffer_append, buffer_free, buffer_size
 from mooring._core.channel cimport Channel
@@ -229,12 +230,9 @@ cdef class Relay(Sink):
             if not port.retiring or c.in_flight:
                 return port
             self.unbind(c)
-        candidates = [p for p in self.ports
-                      if p is not None and (<Port> p).usable and (<Port> p).serves and not (<Port> p).retiring]
-        if not candidates:
-            return None
-        port = candidates[0] if len(candidates) == 1 else self.policy(candidates)
-        self.bind(c, port)
+        port = self._any_port()
+        if port is not None:
+            self.bind(c, port)
         return port
 
     cdef int bind(self, Connection* c, Port port) except -1:
@@ -290,7 +288,7 @@ cdef class Relay(Sink):
                                ticket.record.arg, ticket.record.extra, payload, bool(port.started(i))))
             buffer_free(&ticket.payload)
             ticket.used = False
-        taken_back.sort(key=_order_of)
+        taken_back.sort(key=itemgetter(0))
         for item in port.backlog:
             taken_back.append((0, *item, False))
         port.backlog.clear()
@@ -380,7 +378,7 @@ cdef class Relay(Sink):
     def _any_port(self) -> Port | None:
         candidates = [p for p in self.ports
                       if p is not None and (<Port> p).usable and (<Port> p).serves and not (<Port> p).retiring]
-        return self.policy(candidates) if candidates else None
+        return None if not candidates else candidates[0] if len(candidates) == 1 else self.policy(candidates)
 
     # ------------------------------------------------------------------ up: events
 
@@ -648,7 +646,3 @@ cdef class Relay(Sink):
                 for p in self.ports if p is not None
             ],
         }
-
-
-def _order_of(item: tuple) -> int:
-    return item[0]

@@ -150,8 +150,9 @@ class Response:
         False when the connection is gone: there is no use in going on.
         """
         self._must_not_have_ended("write")
+        body = _bytes(data)  # first: data that can't be sent must not leave a head behind that was not sent
         head = b"" if self.started else self._start(data)
-        return self._send(head + self._frame(_bytes(data)), False, False)
+        return self._send(head + self._frame(body), False, False)
 
     def end(self, data: str | bytes = b"") -> bool:
         """Send the rest of the body and complete the answer. False when the connection is gone."""
@@ -285,7 +286,9 @@ class Response:
 
 
 def _bytes(data: str | bytes) -> bytes:
-    return data.encode() if isinstance(data, str) else data
+    if isinstance(data, str):
+        return data.encode()
+    return data if isinstance(data, bytes) else bytes(memoryview(data))  # of an int bytes() would make zeros
 
 
 def _unix_seconds(name: str, when: datetime | float) -> float:

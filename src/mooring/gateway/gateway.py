@@ -111,7 +111,9 @@ class Gateway:
     def on_request(self, fd: int, number: int, request: ParsedRequest) -> None:
         """A whole request: a handshake is judged here, anything else goes to a worker."""
         if self._draining is not None:
-            self._refuse(fd, 503, "the server is shutting down", (("Retry-After", "1"),))
+            self._refuse(
+                fd, 503, "the server is shutting down", (("Retry-After", "1"),), head_only=request.method == "HEAD"
+            )
             return
         ip, port, server_port = self.connections.peer(fd)
         record = RequestRecord(
@@ -133,12 +135,15 @@ class Gateway:
         if not isinstance(verdict, Accepted):
             self.handshakes_refused += 1
             log.info("handshake of %s refused with %d: %s", ip or "a client", verdict.status, verdict.reason)
-            self._refuse(fd, verdict.status, verdict.reason, verdict.headers)
+            head_only = request.method == "HEAD"
+            self._refuse(fd, verdict.status, verdict.reason, verdict.headers, head_only=head_only)
         elif self.connections.upgrade(fd, verdict.response):
             self.relay.event(fd, Event.OPEN, 0, 0, encode_request(record, b""))
 
-    def _refuse(self, fd: int, status: int, reason: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
-        self.connections.answer(fd, answer(status, reason, headers, close=True))
+    def _refuse(
+        self, fd: int, status: int, reason: str, headers: tuple[tuple[str, str], ...] = (), *, head_only: bool = False
+    ) -> None:
+        self.connections.answer(fd, answer(status, reason, headers, close=True, head_only=head_only))
 
     def on_bad_request(self, fd: int, error: HttpError) -> None:
         """Bytes that are no acceptable request: one answer, and the connection ends."""

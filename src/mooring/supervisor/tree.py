@@ -231,6 +231,9 @@ class Tree:
                 message.get("worker"),
                 message.get("generation"),
             )
+            # one that was restarted in the same generation has its predecessor's numbers; pid 0: it never greeted
+            if message.get("pid") not in (None, 0, worker.pid):
+                continue
             if named and link.gateway is gateway and worker.state is ChildState.RETIRING:
                 link.close()
                 if not worker.links:

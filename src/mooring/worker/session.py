@@ -107,7 +107,10 @@ class Session(MutableMapping[str, Any]):
         """TypeError for a key that is no str or a value that msgpack can't carry, ValueError beyond session_limit."""
         if not isinstance(key, str):
             raise TypeError(f"a key of a session is a str, not {key!r}")
-        packed = _encode(value)
+        try:
+            packed = _encode(value)
+        except OverflowError as error:
+            raise TypeError(f"msgpack cannot carry it: {error}") from None
         if packed == _NIL:
             raise TypeError("a session does not keep None: delete the key instead")
         self._sessions.write(self._fd, key, packed)

@@ -1,0 +1,328 @@
+"""The control socket: whole messages in order, descriptors that belong to them, and what breaks the rules."""
+
+import array
+import os
+import select
+import socket
+
+import msgspec
+import pytest
+
+from mooring.net import control
+from mooring.net.control import MAX_DESCRIPTORS, MAX_MESSAGE, MAX_PENDING, ControlError, ControlSocket
+
+
+@pytest.fixture(autouse=True)
+def descriptors():
+    """Every test gives back what it opened: a descriptor too many here is a client less there."""
+    before = sorted(os.listdir("/proc/self/fd"))
+    yield
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.fixture
+def pair(descriptors):
+    ours, theirs = ControlSocket.pair()
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+@pytest.fixture
+def raw(descriptors):
+    """A control socket, and the plain socket at its other end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.setblocking(False)
+    one = ControlSocket(ours.detach())
+    with theirs:
+        yield one, theirs
+    one.close()
+
+
+@pytest.fixture
+def files(descriptors):
+    """Makes files that are closed at the end, unless the test closed them."""
+    made = []
+
+    def make(*texts):
+        new = []
+        for text in texts:
+            new.append(os.memfd_create("test"))
+            os.write(new[-1], text.encode())
+        made.extend(new)
+        return new
+
+    yield make
+    for fd in made:
+        if os.path.exists(f"/proc/self/fd/{fd}"):
+            os.close(fd)
+
+
+def text_of(fd):
+    """What is in a file; closes it."""
+    text = os.pread(fd, 100, 0).decode()
+    os.close(fd)
+    return text
+
+
+def send_raw(theirs, data, fds=()):
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    theirs.sendmsg([data], rights)
+
+
+# -- what goes through
+
+
+def test_messages_arrive_whole_and_in_order(pair):
+    one, other = pair
+    for number in range(10):
+        one.send("count", number=number, text="x" * number)
+    other.send("answer", of=None)
+    for number in range(10):
+        assert other.receive() == ({"op": "count", "number": number, "text": "x" * number}, [])
+    assert one.receive() == ({"op": "answer", "of": None}, [])
+    with pytest.raises(BlockingIOError):
+        other.receive()
+
+
+def test_descriptors_belong_to_their_message(pair, files):
+    one, other = pair
+    fds = files("first", "second", "third")
+    one.send("attach", fds[:2])
+    one.send("nothing")
+    one.send("attach", fds[2:])
+    for fd in fds:  # they are the caller's, who may close them at once
+        os.close(fd)
+    received = [other.receive() for _ in range(3)]
+    assert [[text_of(fd) for fd in message[1]] for message in received] == [
+        ["first", "second"],
+        [],
+        ["third"],
+    ]
+
+
+def test_received_descriptors_are_not_inherited(pair, files):
+    one, other = pair
+    (fd,) = files("secret")
+    os.set_inheritable(fd, True)
+    one.send("attach", [fd])
+    _, (received,) = other.receive()
+    assert received != fd
+    assert not os.get_inheritable(received)
+    os.close(received)
+
+
+def test_the_socket_neither_blocks_nor_is_inherited(raw):
+    one, _ = raw
+    assert not os.get_blocking(one.fileno())
+    assert not os.get_inheritable(one.fileno())
+    ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.set_inheritable(True)
+    taken = ControlSocket(ours.detach())
+    assert not os.get_inheritable(taken.fileno())
+    taken.close()
+    peer.close()
+
+
+def test_the_largest_message_and_the_most_descriptors(pair, files):
+    one, other = pair
+    fds = files(*"abcdefghijklmnop")
+    assert len(fds) == MAX_DESCRIPTORS
+    most = MAX_MESSAGE - 100
+    data = bytes(most + MAX_MESSAGE - len(msgspec.msgpack.encode({"op": "big", "data": bytes(most)})))
+    one.send("big", fds, data=data)
+    message, received = other.receive()
+    assert message["data"] == data
+    assert [text_of(fd) for fd in received] == list("abcdefghijklmnop")
+    with pytest.raises(ControlError, match="65537 bytes"):
+        one.send("big", data=data + b"x")
+    with pytest.raises(ControlError, match="17 descriptors"):
+        one.send("many", [*fds, fds[0]])
+    with pytest.raises(BlockingIOError):  # nothing of it was sent
+        other.receive()
+
+
+# -- the outbox
+
+
+def fill(one):
+    """Send until the kernel takes no more; how many it took."""
+    count = 0
+    while not one.pending:
+        one.send("fill", number=count, data=b"x" * 1000)
+        count += 1
+    return count - 1
+
+
+def test_what_the_kernel_does_not_take_waits_and_keeps_its_order(pair, files):
+    one, other = pair
+    assert one.pending == 0
+    taken = fill(one)
+    (fd,) = files("for the last one")
+    one.send("last", [fd])
+    os.close(fd)  # ours even while it waits
+    assert one.pending == 2
+    assert one.flush() is False, "there is no room yet"
+    numbers = []
+    while True:
+        try:
+            message, fds = other.receive()
+        except BlockingIOError:
+            one.flush()
+            if not select.select([other.fileno()], [], [], 1)[0]:
+                raise
+            continue
+        if message["op"] == "last":
+            break
+        numbers.append(message["number"])
+    assert numbers == list(range(taken + 1))
+    assert [text_of(fd) for fd in fds] == ["for the last one"]
+    assert one.pending == 0
+    assert one.flush() is True
+
+
+def test_nothing_passes_what_waits(pair):
+    """Also when there is room for the new one by now."""
+    one, other = pair
+    taken = fill(one)
+    for _ in range(taken):
+        other.receive()
+    one.send("later")
+    assert one.pending == 2
+    assert one.flush() is True
+    assert other.receive()[0]["number"] == taken
+    assert other.receive()[0] == {"op": "later"}
+
+
+def test_a_peer_that_never_reads_is_an_error(pair, monkeypatch):
+    one, _ = pair
+    monkeypatch.setattr(control, "MAX_PENDING", 20)
+    fill(one)
+    for _ in range(19):
+        one.send("more")
+    with pytest.raises(ControlError, match="left 20 control messages unread"):
+        one.send("one too many")
+    assert one.pending == 20
+    assert MAX_PENDING >= 1000
+
+
+def test_what_waits_is_forgotten_with_its_descriptors(pair, files):
+    one, other = pair
+    fill(one)
+    one.send("wait", files("a", "b"))
+    before = len(os.listdir("/proc/self/fd"))
+    one.drop()
+    assert one.pending == 0
+    assert len(os.listdir("/proc/self/fd")) == before - 2
+    assert other.receive()[0]["number"] == 0, "what was sent is there"
+
+
+def test_a_descriptor_that_can_not_be_kept_is_an_error_and_leaks_none(pair, files, monkeypatch):
+    one, _ = pair
+    fill(one)
+    fds = files("a", "b")
+    real, calls = os.dup, []
+
+    def dup(fd):
+        calls.append(fd)
+        if len(calls) == 2:
+            raise OSError(24, "Too many open files")
+        return real(fd)
+
+    monkeypatch.setattr(os, "dup", dup)
+    with pytest.raises(OSError, match="Too many open files"):
+        one.send("attach", fds)
+    assert one.pending == 1
+    assert len(calls) == 2
+
+
+# -- the end
+
+
+def test_the_end_of_file_comes_after_the_last_words(pair):
+    one, other = pair
+    other.send("goodbye")
+    other.close()
+    assert one.receive() == ({"op": "goodbye"}, [])
+    assert one.receive() is None
+    assert one.receive() is None
+
+
+def test_last_words_of_a_peer_that_had_not_read_everything(pair):
+    """The kernel reports a reset before what the peer had sent."""
+    one, other = pair
+    one.send("never read")
+    other.send("goodbye")
+    other.close()
+    assert one.receive() == ({"op": "goodbye"}, [])
+    assert one.receive() is None
+
+
+def test_sending_to_a_peer_that_is_gone(pair):
+    one, other = pair
+    other.close()
+    with pytest.raises(ConnectionError):
+        one.send("hello")
+
+
+def test_flushing_to_a_peer_that_is_gone(pair):
+    one, other = pair
+    fill(one)
+    other.close()
+    with pytest.raises(ConnectionError):
+        one.flush()
+    one.drop()
+
+
+def test_closing_twice(pair):
+    one, _ = pair
+    one.close()
+    one.close()
+    assert one.fileno() == -1
+
+
+# -- what breaks the rules
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"?",
+        b"\xc1",
+        b"\x81\xa2op",  # cut
+        msgspec.msgpack.encode(["op", "ready"]),
+        msgspec.msgpack.encode({}),
+        msgspec.msgpack.encode({"op": 1}),
+        msgspec.msgpack.encode({"op": None}),
+        msgspec.msgpack.encode({1: "op"}),
+        b"\x81\xa2op" + b"\x91" * 60000,  # nested too deep
+    ],
+)
+def test_a_message_that_breaks_the_rules(raw, files, data):
+    """It is refused with its descriptors, and the next one is received."""
+    one, theirs = raw
+    send_raw(theirs, data, files("a", "b"))
+    send_raw(theirs, msgspec.msgpack.encode({"op": "ready"}))
+    with pytest.raises(ControlError):
+        one.receive()
+    assert one.receive() == ({"op": "ready"}, [])
+
+
+def test_a_message_that_was_cut(raw):
+    one, theirs = raw
+    send_raw(theirs, msgspec.msgpack.encode({"op": "big", "data": bytes(MAX_MESSAGE)}))
+    with pytest.raises(ControlError, match="cut"):
+        one.receive()
+
+
+def test_too_many_descriptors_are_refused_and_none_stays_open(raw, files):
+    one, theirs = raw
+    send_raw(theirs, msgspec.msgpack.encode({"op": "attach"}), files(*["x"] * 40))
+    with pytest.raises(ControlError, match="cut"):
+        one.receive()
+
+
+def test_an_empty_message_is_an_end_and_leaves_no_descriptor(raw, files):
+    one, theirs = raw
+    send_raw(theirs, b"", files("a"))
+    assert one.receive() is None

@@ -1,0 +1,201 @@
+"""The table of callbacks: a mistake is found when the handler is registered."""
+
+import functools
+from typing import Any
+
+import pytest
+
+from mooring.app.handlers import EVENTS, Handlers
+from mooring.errors import ConfigError
+
+
+def message(server: Any, frame: Any) -> None: ...
+
+
+async def later(server: Any, frame: Any) -> None: ...
+
+
+class Plain:
+    def __call__(self, server: Any, frame: Any) -> None: ...
+
+    def method(self, server: Any, frame: Any) -> None: ...
+
+    @classmethod
+    def of_class(cls, server: Any, frame: Any) -> None: ...
+
+    @staticmethod
+    async def static(server: Any, frame: Any) -> None: ...
+
+
+class Later:
+    async def __call__(self, server: Any, frame: Any) -> None: ...
+
+    async def method(self, server: Any, frame: Any) -> None: ...
+
+
+class Made:
+    """A class can be a handler, too: calling it makes one."""
+
+    def __init__(self, server: Any, frame: Any) -> None: ...
+
+
+async def with_more(extra: Any, server: Any, frame: Any) -> None: ...
+
+
+@functools.wraps(later)
+def wrapped(*args: Any, **kwargs: Any) -> Any:
+    return later(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("handler", "is_async"),
+    [
+        pytest.param(message, False, id="def"),
+        pytest.param(later, True, id="async def"),
+        pytest.param(lambda server, frame: None, False, id="lambda"),
+        pytest.param(lambda *args: None, False, id="any arguments"),
+        pytest.param(lambda server, frame, extra=1, *, more=2: None, False, id="defaults"),
+        pytest.param(Plain(), False, id="object"),
+        pytest.param(Later(), True, id="object with async __call__"),
+        pytest.param(Plain().method, False, id="method"),
+        pytest.param(Later().method, True, id="async method"),
+        pytest.param(Plain.of_class, False, id="class method"),
+        pytest.param(Plain.static, True, id="async static method"),
+        pytest.param(Made, False, id="class"),
+        pytest.param(functools.partial(message), False, id="partial"),
+        pytest.param(functools.partial(with_more, 1), True, id="partial of async"),
+        pytest.param(functools.partial(functools.partial(Later()), 1), True, id="partial of partial of object"),
+        pytest.param(max, False, id="builtin"),
+    ],
+)
+def test_what_can_be_a_handler(handler: Any, is_async: bool) -> None:
+    handlers = Handlers()
+    if isinstance(handler, functools.partial) and isinstance(handler.func, Later):
+        handlers.register("start", handler)  # one parameter is bound: one is left
+        assert handlers.get("start") is handler
+        assert handlers.is_async("start")
+        return
+    handlers.register("message", handler)
+    assert handlers.get("message") is handler
+    assert handlers.is_async("message") == is_async
+
+
+def test_a_wrapper_that_gives_a_coroutine() -> None:
+    """functools.wraps does not make a function async; its signature is the wrapped one's."""
+    handlers = Handlers()
+    handlers.register("message", wrapped)
+    assert not handlers.is_async("message")
+    with pytest.raises(ConfigError):
+        handlers.register("close", wrapped)
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_every_event(name: str) -> None:
+    handlers = Handlers()
+    assert handlers.get(name) is None
+    assert not handlers.is_async(name)
+    wanted = EVENTS[name]
+    scope: dict[str, Any] = {}
+    exec(f"def good({', '.join(wanted)}): ...\nasync def too_many({', '.join(wanted)}, more): ...", scope)
+    exec(f"def too_few({', '.join(wanted[1:])}): ...", scope)
+    handlers.register(name, scope["good"])
+    assert handlers.get(name) is scope["good"]
+    for bad in ("too_many", "too_few"):
+        with pytest.raises(ConfigError, match=bad) as error:
+            handlers.register(name, scope[bad])
+        assert f"{name}({', '.join(wanted)})" in str(error.value)
+    assert handlers.get(name) is scope["good"]
+
+
+def test_registering_again_replaces() -> None:
+    handlers = Handlers()
+    handlers.register("message", later)
+    assert handlers.is_async("message")
+    handlers.register("message", message)
+    assert handlers.get("message") is message
+    assert not handlers.is_async("message")
+    handlers.register("message", later)
+    assert handlers.is_async("message")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("mesage", "did you mean 'message'"),
+        ("Message", "did you mean 'message'"),
+        ("on_open", "did you mean 'open'"),
+        ("worker-start", "did you mean 'worker_start'"),
+        ("zzzzzz", "there are start, shutdown"),
+        ("", "there are"),
+        (None, ""),
+        (1, "there are"),
+    ],
+)
+def test_unknown_events(name: Any, hint: str) -> None:
+    with pytest.raises(ConfigError, match="no event is called") as error:
+        Handlers().register(name, message)
+    assert hint in str(error.value)
+
+
+@pytest.mark.parametrize("handler", [None, 1, "message", [], object()])
+def test_what_can_not_be_called(handler: Any) -> None:
+    with pytest.raises(ConfigError, match="can't be called"):
+        Handlers().register("message", handler)
+
+
+def generator(server: Any, frame: Any) -> Any:
+    yield
+
+
+async def async_generator(server: Any, frame: Any) -> Any:
+    yield
+
+
+class Generates:
+    def __call__(self, server: Any, frame: Any) -> Any:
+        yield
+
+
+@pytest.mark.parametrize(
+    "handler", [generator, async_generator, Generates(), functools.partial(generator), Generates().__call__]
+)
+def test_generators(handler: Any) -> None:
+    """Calling one would run nothing of it."""
+    with pytest.raises(ConfigError, match="yield"):
+        Handlers().register("message", handler)
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        lambda: None,
+        lambda server: None,
+        lambda server, frame, more: None,
+        lambda *, server, frame: None,
+        lambda server, frame, *, needed: None,
+        Plain.method,  # not bound
+        functools.partial(message, 1),
+        Plain,  # takes nothing
+    ],
+)
+def test_parameters(handler: Any) -> None:
+    with pytest.raises(ConfigError, match=r"called as message\(server, frame\)"):
+        Handlers().register("message", handler)
+
+
+def test_check_wants_a_message_handler() -> None:
+    handlers = Handlers()
+    with pytest.raises(ConfigError, match=r'@server\.on\("message"\)'):
+        handlers.check()
+    handlers.register("request", lambda request, response: None)
+    with pytest.raises(ConfigError, match="message"):
+        handlers.check()
+    handlers.register("message", message)
+    handlers.check()
+
+
+def test_tables_share_nothing() -> None:
+    one, other = Handlers(), Handlers()
+    one.register("message", later)
+    assert other.get("message") is None
+    assert not other.is_async("message")

@@ -1,0 +1,177 @@
+"""A cheap look at every source: its length, its docstring, its stub, the clocks it reads, what it left undone."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("src", "tests", "tools")
+PYTHON = {".py", ".pyi"}
+CYTHON = {".pyx", ".pxd", ".pxi"}
+FOREIGN = {"__pycache__", "node_modules"}
+LONGEST = 650  # lines; one file is one thing
+
+#: Longer ones, each with its own limit and the reason.
+LONG = {
+    # One struct, and the only functions that may change its state. Cython can't spread a class over
+    # modules, and the text of an include file would be as long.
+    "src/mooring/_core/connection.pyx": 900,
+}
+
+#: Who may read the wall clock, how often, and what for. Nothing that waits or limits is among them.
+WALL_CLOCK = {
+    "src/mooring/_core/table.pyx": 1,  # the epoch that turns monotonic times into those a user is shown
+    "src/mooring/gateway/gateway.py": 1,  # when a request was received, as the application is told
+    "src/mooring/app/response.py": 1,  # the Date field (RFC 9110 section 6.6.1)
+    "src/mooring/runtime.py": 1,  # the first serial of a start, so that no fd comes back after a restart
+}
+WALL_CALLS = {
+    "time": {"time", "time_ns", "ctime", "asctime", "localtime"},
+    "datetime": {"now", "utcnow", "today"},
+    "date": {"today"},
+}
+WALL_TEXT = re.compile(r"\btime\.time(?:_ns)?\(|\bCLOCK_REALTIME|\bgettimeofday\b|\bdatetime\.\w*now\(")
+
+UNDONE = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
+
+
+def sources(root, suffixes):
+    for folder in FOLDERS:
+        for path in sorted((root / folder).rglob("*")):
+            if path.suffix in suffixes and not FOREIGN & set(path.parts):
+                yield path.relative_to(root).as_posix(), path.read_text()
+
+
+def too_long(root):
+    for name, text in sources(root, PYTHON | CYTHON | {".c", ".h", ".js"}):
+        lines = text.count("\n")
+        if lines > LONG.get(name, LONGEST):
+            yield f"{name} has {lines} lines"
+        elif name in LONG and lines <= LONGEST:
+            yield f"{name} is no exception any more"
+
+
+def undone(root):
+    for name, text in sources(root, PYTHON | CYTHON | {".c", ".h", ".js", ".toml"}):
+        for number, line in enumerate(text.splitlines(), 1):
+            if UNDONE.search(line) and name != "tests/unit/test_sources.py":
+                yield f"{name}:{number}: {line.strip()}"
+
+
+def without_docstring(root):
+    for name, text in sources(root, {".py"}):
+        if ast.get_docstring(ast.parse(text)) is None:
+            yield name
+    for name, text in sources(root, CYTHON):
+        # Cython takes a comment line with directives before it.
+        if not re.match(r'(#.*\n|\s)*"""', text) and not (name.endswith(".pxi") and text.startswith("#")):
+            yield name
+
+
+def wall_clock_reads(name, text):
+    if Path(name).suffix in CYTHON:
+        return len(WALL_TEXT.findall(text))
+    count = 0
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute):
+            # time.time, but also datetime.datetime.now
+            holder = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+            count += node.attr in WALL_CALLS.get(holder, ())
+        elif isinstance(node, ast.ImportFrom) and node.module == "time":
+            count += sum(alias.name in WALL_CALLS["time"] for alias in node.names)
+    return count
+
+
+def wall_clocks(root):
+    for name, text in sources(root, PYTHON | CYTHON):
+        if not name.startswith("tests/"):
+            count = wall_clock_reads(name, text)
+            if count != WALL_CLOCK.get(name, 0):
+                yield f"{name} reads the wall clock {count} times, {WALL_CLOCK.get(name, 0)} are allowed"
+
+
+def without_stub(root):
+    core = root / "src" / "mooring" / "_core"
+    used = set()
+    for _, text in sources(root, PYTHON):
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                if node.module == "mooring._core":
+                    used.update(alias.name for alias in node.names)
+                elif node.module.startswith("mooring._core."):
+                    used.add(node.module.split(".")[2])
+            elif isinstance(node, ast.Import):
+                used.update(alias.name.split(".")[2] for alias in node.names if alias.name.startswith("mooring._core."))
+    for name in sorted(used):
+        if (core / f"{name}.pyx").exists() and not (core / f"{name}.pyi").exists():
+            yield f"{name}.pyx is imported by Python and has no {name}.pyi"
+    for stub in sorted(core.glob("*.pyi")):
+        if not stub.with_suffix(".pyx").exists():
+            yield f"{stub.name} is the stub of nothing"
+
+
+def stale_paths(root):
+    """Files that the documents for contributors name and that are not there."""
+    homes = [root, root / "src/mooring", root / "src/mooring/_core", root / "src/mooring/supervisor"]
+    for page in [root / "CONTRIBUTING.md", *sorted((root / "docs").rglob("*.md"))]:
+        if page.exists():
+            for name in re.findall(r"`([\w/.]+\.(?:py|pyx|pxd|pxi|h))`", page.read_text()):
+                if not any((home / name).exists() for home in homes):
+                    yield f"{page.name} names {name}, which is not there"
+
+
+CHECKS = [stale_paths, too_long, undone, without_docstring, wall_clocks, without_stub]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_sources(check):
+    assert list(check(ROOT)) == []
+
+
+def test_every_source_was_looked_at():
+    names = {name for name, _ in sources(ROOT, PYTHON | CYTHON)}
+    assert {"src/mooring/_core/relay.pyx", "tests/unit/test_sources.py", "tools/layers.py"} <= names
+    assert set(LONG) | set(WALL_CLOCK) <= names
+
+
+# -- a check that can't fail proves nothing
+
+NEW = "src/mooring/new.py"
+CORE = "src/mooring/_core/new.pyx"
+
+
+@pytest.mark.parametrize(
+    ("check", "name", "text"),
+    [
+        (too_long, NEW, '"""New."""\n' * 651),
+        (too_long, "src/mooring/_core/connection.pyx", "\n" * 901),
+        (too_long, "src/mooring/_core/connection.pyx", "\n" * 600),
+        (undone, NEW, "# TODO: later\n"),
+        (undone, CORE, "    x = 1  # FIXME\n"),
+        (without_docstring, NEW, "import time\n"),
+        (without_docstring, NEW, ""),
+        (without_docstring, CORE, "from libc.stdint cimport uint8_t\n"),
+        (wall_clocks, NEW, "import time\nlimit = time.time() + 5\n"),
+        (wall_clocks, NEW, "from time import monotonic, time\n"),
+        (wall_clocks, NEW, "import time\nclock = time.time_ns\n"),
+        (wall_clocks, NEW, "import datetime\nnow = datetime.datetime.now()\n"),
+        (wall_clocks, NEW, "from datetime import datetime\nnow = datetime.now(tz=None)\n"),
+        (wall_clocks, CORE, "cdef double now = time.time()\n"),
+        (wall_clocks, CORE, "clock_gettime(CLOCK_REALTIME, &now)\n"),
+        (wall_clocks, "src/mooring/runtime.py", "import time\n"),
+        (wall_clocks, "src/mooring/runtime.py", "import time\ntime.time()\ntime.time()\n"),
+        (without_stub, CORE, '"""New."""\n'),
+        (without_stub, "src/mooring/_core/gone.pyi", ""),
+        (stale_paths, "CONTRIBUTING.md", "CONTRIBUTING: see `_core/old.pyx`\n"),
+    ],
+)
+def test_a_fault_is_found(tmp_path, check, name, text):
+    (tmp_path / "src" / "mooring" / "_core").mkdir(parents=True)
+    assert list(check(tmp_path)) == []
+    if check is without_stub:
+        (tmp_path / "src" / "mooring" / "user.py").write_text("from mooring._core.new import New\n")
+    (tmp_path / name).write_text(text)
+    (found,) = check(tmp_path)
+    assert Path(name).stem in found
