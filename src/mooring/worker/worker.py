@@ -21,6 +21,7 @@ from mooring.app.handlers import Handlers
 from mooring.app.request import Request, decode_request
 from mooring.app.response import Response
 from mooring.config import Settings
+from mooring.errors import StateError
 from mooring.types import CloseCode, Opcode
 from mooring.worker.session import Session, Sessions
 
@@ -85,6 +86,7 @@ class Worker:
     def spawn(self, running: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task for a handler that is a coroutine."""
         loop = asyncio.get_running_loop()
+        running = _contained(running)
         if sys.version_info >= (3, 12):
             task = asyncio.Task(running, loop=loop, eager_start=True)
         else:
@@ -173,7 +175,7 @@ class Worker:
             return None
         try:
             running = _coroutine(handler(request, response))
-        except Exception as error:
+        except BaseException as error:  # SystemExit and CancelledError too: a client waits for its answer
             response.fail(self.failed(Event.REQUEST, request.fd, error))
             return None
         if running is not None:
@@ -184,7 +186,7 @@ class Worker:
     async def _request_later(self, request: Request, response: Response, running: Coroutine[Any, Any, None]) -> None:
         try:
             await running
-        except Exception as error:
+        except BaseException as error:
             response.fail(self.failed(Event.REQUEST, request.fd, error))
         else:
             self._finish(request, response)
@@ -211,6 +213,17 @@ class Worker:
             return _coroutine(handler(self._server, frame, reason))
         log.warning("uncertain: %s of connection %d: %s", Event(kind).name.lower(), fd, reason)
         return None
+
+
+async def _contained(running: Coroutine[Any, Any, Any]) -> Any:
+    """A SystemExit that leaves a task would end its loop, and so the worker with everybody's handlers; and of a task that
+    was cancelled nobody can tell where."""
+    try:
+        return await running
+    except SystemExit as error:
+        raise StateError("a handler called sys.exit(); to stop the server, call shutdown()") from error
+    except asyncio.CancelledError as error:
+        raise StateError("the handler was cancelled") from error
 
 
 def _coroutine(result: object) -> Coroutine[Any, Any, None] | None:
