@@ -196,6 +196,16 @@ class WebSocket(Section):
         1024, "Most fragments of one message; more close with 1009.", "frames", low=1, high=1 << 24
     )
     close_timeout: float = option(5.0, "How long the peer may take to answer a close frame.", "s", low=0, high=HOUR)
+    ping_interval: float = option(
+        25.0,
+        "A client of which nothing was heard for so long is sent a ping; 0 means never.",
+        "s",
+        low=0,
+        high=HOUR,
+    )
+    pong_timeout: float = option(
+        10.0, "How long it may take to answer; then the connection is closed with 1006.", "s", low=0.1, high=HOUR
+    )
     subprotocols: tuple[str, ...] = option(
         (),
         "Subprotocols the application speaks; of those that a client offers, its first is taken.",

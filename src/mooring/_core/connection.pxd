@@ -43,6 +43,8 @@ cdef enum Deadline:
     D_WRITE = 3      # above high water for too long
     D_CLOSE = 4      # the closing handshake
     D_LINGER = 5
+    D_PING = 6       # quiet for so long that the peer is asked whether it is there
+    D_PONG = 7       # it must have answered by now
 
 
 cdef struct Membership:
@@ -94,6 +96,7 @@ cdef struct Counters:
     uint64_t failed                  # closed by us for a fault of the peer
     uint64_t slow                    # ... for not reading
     uint64_t timed_out
+    uint64_t pings_sent
 
 
 cdef class Sink:
@@ -112,7 +115,8 @@ cdef class Connections(Source):
     cdef FrameLimits limits
     cdef size_t write_limit
     cdef size_t high_water
-    cdef uint64_t request_ms, idle_ms, write_ms, close_ms
+    cdef uint64_t request_ms, idle_ms, write_ms, close_ms, ping_ms, pong_ms
+    cdef uint64_t ping_key           # hides our clock in the payload of pings
     cdef dict http_options
     # slots[slot] is NULL or that connection; free slots are used again in the order they were freed
     cdef Connection** slots
@@ -148,6 +152,9 @@ cdef class Connections(Source):
     cdef int _arm(self, Connection* c, Deadline deadline, uint64_t ms) except -1
     cdef int _receive(self, Connection* c) except -1
     cdef size_t _feed(self, Connection* c, uint8_t* data, size_t size) except? 0
+    cdef int _await_silence(self, Connection* c) except -1
+    cdef int _ping(self, Connection* c) except -1
+    cdef int _pong(self, Connection* c, const FrameEvent* event) except -1
     cdef int _control(self, Connection* c, const FrameEvent* event) except -1
     cdef int _resume(self, Connection* c) except -1
     cdef int _next_request(self, Connection* c) except -1

@@ -33,7 +33,7 @@ from mooring._core.buffer cimport (
     Buffer, buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size,
 )
 from mooring._core.reactor cimport (
-    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, RECEIVE_BYTES, Reactor, Source,
+    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, RECEIVE_BYTES, Reactor, Source, monotonic_us,
 )
 from mooring._core.table cimport (
     GATEWAY_SHIFT, SERIAL_BITS, SLOT_BITS, ST_CLOSING, ST_HTTP, ST_OPEN, Entry, Table,
@@ -106,7 +106,7 @@ cdef class Connections(Source):
     """The connections of gateway number `gateway`; `table` must be writable. MemoryError without memory for it.
 
     options: max_message, max_fragments, write_limit, high_water (bytes), request_timeout, idle_timeout,
-    write_timeout, close_timeout (seconds), http (keyword arguments of HttpCodec).
+    write_timeout, close_timeout, ping_interval (0: never), pong_timeout (seconds), http (keyword arguments of HttpCodec).
     """
 
     def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, **options: object) -> None:
@@ -123,6 +123,9 @@ cdef class Connections(Source):
         self.idle_ms = <uint64_t> (options["idle_timeout"] * 1000)
         self.write_ms = <uint64_t> (options["write_timeout"] * 1000)
         self.close_ms = <uint64_t> (options["close_timeout"] * 1000)
+        self.ping_ms = <uint64_t> (options["ping_interval"] * 1000)
+        self.pong_ms = <uint64_t> (options["pong_timeout"] * 1000)
+        self.ping_key = int.from_bytes(os.urandom(8), "little")
         self.http_options = dict(options["http"])
         self.codecs = {}
         self.reasons = {}
@@ -203,6 +206,7 @@ cdef class Connections(Source):
         entry.server_port = server_port
         entry.worker = entry.owner = 0
         entry.in_flight = 0
+        entry.round_trip = 0
         memcpy(entry.address, address, 16)
         entry.connected = entry.received = self.reactor.now
         entry.bytes_received = entry.bytes_sent = 0
@@ -322,7 +326,15 @@ cdef class Connections(Source):
             return 0
         deadline = c.deadline
         c.deadline = D_NONE
+        if deadline == D_PING:
+            return self._ping(c)
+        if deadline == D_PONG and c.entry.received >= self.reactor.now - self.pong_ms:
+            return self._await_silence(c)        # any byte shows that the peer is there
+        if deadline == D_PONG and c.flags & HELD:
+            return self._arm(c, D_PONG, self.pong_ms)    # it is we who do not read
         self.counters.timed_out += 1
+        if deadline == D_PONG:
+            return self._gone(c, 1006, b"no answer to a ping")
         if deadline == D_REQUEST:
             codec = self.codecs.get(c.fd)
             if codec is None or codec.idle:
@@ -399,6 +411,8 @@ cdef class Connections(Source):
         if event.opcode == OP_PING:
             if c.phase == OPEN:
                 self.send(c, OP_PONG, event.data, event.size)
+        elif event.opcode == OP_PONG:
+            self._pong(c, event)
         elif event.opcode == OP_CLOSE:
             fault = parse_close(event.data, event.size, &code)
             if fault:
@@ -415,6 +429,36 @@ cdef class Connections(Source):
                 self._written(c)
             else:
                 self._interest(c)
+        return 0
+
+    cdef int _await_silence(self, Connection* c) except -1:
+        """Arms the next ping: when nothing has been heard of the peer for ping_interval."""
+        cdef uint64_t quiet = self.reactor.now - c.entry.received
+        if self.ping_ms and c.phase == OPEN:
+            return self._arm(c, D_PING, self.ping_ms - quiet if quiet < self.ping_ms else 0)
+        return 0
+
+    cdef int _ping(self, Connection* c) except -1:
+        cdef uint64_t now
+        if self.reactor.now - c.entry.received < self.ping_ms:
+            return self._await_silence(c)
+        now = monotonic_us() ^ self.ping_key
+        self.counters.pings_sent += 1
+        self.send(c, OP_PING, <const uint8_t*> &now, sizeof(now))
+        return self._arm(c, D_PONG, self.pong_ms) if c.phase == OPEN else 0
+
+    cdef int _pong(self, Connection* c, const FrameEvent* event) except -1:
+        """The payload is the time at which we asked, unless the pong answers a ping of the application, or none."""
+        cdef uint64_t asked
+        cdef uint64_t now
+        if event.size == sizeof(asked):
+            memcpy(&asked, event.data, sizeof(asked))
+            asked ^= self.ping_key
+            now = monotonic_us()
+            if asked < now and now - asked < 3600000000:
+                c.entry.round_trip = <uint32_t> (now - asked)
+        if c.deadline == D_PONG:
+            self._await_silence(c)
         return 0
 
     cdef int wake(self, Connection* c) except -1:
@@ -545,6 +589,7 @@ cdef class Connections(Source):
         c.flags |= UPGRADED
         self.counters.upgraded += 1
         self._enter(c, OPEN)
+        self._await_silence(c)
         if rest:
             if buffer_append(&c.held, rest, len(rest)) < 0:
                 self._fail(c, 1011, b"out of memory")
@@ -741,7 +786,7 @@ cdef class Connections(Source):
                     and (c.deadline == D_WRITE or c.deadline == D_CLOSE)):
                 self._arm(c, c.deadline, self.write_ms)      # a slow download is fine while it goes on
             if buffer_size(&c.out) > self.high_water:
-                if not c.flags & HIGH and c.deadline == D_NONE:
+                if not c.flags & HIGH and (c.deadline == D_NONE or c.deadline >= D_PING):
                     c.flags |= HIGH
                     self._arm(c, D_WRITE, self.write_ms)
             elif c.flags & HIGH:
@@ -757,6 +802,7 @@ cdef class Connections(Source):
         if c.deadline == D_WRITE:
             c.deadline = D_NONE
             self.reactor.disarm(&c.timer)
+            self._await_silence(c)
         return 0
 
     cdef int _move_boundary(self, Connection* c, size_t sent) except -1:
@@ -854,4 +900,5 @@ cdef class Connections(Source):
             "failed": self.counters.failed,
             "slow_consumers": self.counters.slow,
             "timed_out": self.counters.timed_out,
+            "pings_sent": self.counters.pings_sent,
         }

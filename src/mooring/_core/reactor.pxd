@@ -82,3 +82,4 @@ cdef class Reactor:
     cdef int _timeout(self, double timeout) except -2
 
 cdef uint64_t monotonic_ms() noexcept nogil
+cdef uint64_t monotonic_us() noexcept nogil

@@ -62,10 +62,14 @@ cdef uint64_t FOREIGN = 0xFFFF       # source numbers of the reactor's own descr
 cdef uint64_t WAKER = 0xFFFE
 
 
-cdef uint64_t monotonic_ms() noexcept nogil:
+cdef uint64_t monotonic_us() noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
-    return <uint64_t> now.tv_sec * 1000 + <uint64_t> now.tv_nsec // 1000000
+    return <uint64_t> now.tv_sec * 1000000 + <uint64_t> now.tv_nsec // 1000
+
+
+cdef uint64_t monotonic_ms() noexcept nogil:
+    return monotonic_us() // 1000
 
 
 cdef class Source:

@@ -34,6 +34,8 @@ cdef struct Entry:
     uint8_t address[16]
     uint64_t connected               # monotonic milliseconds
     uint64_t received                # likewise: when the last byte came
+    uint32_t round_trip              # microseconds a pong took to come back; 0: not measured
+    uint32_t reserved
     uint64_t bytes_received
     uint64_t bytes_sent
     uint32_t messages_received

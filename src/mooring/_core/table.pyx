@@ -135,6 +135,7 @@ cdef class Table:
             bytes_received=copy.bytes_received,
             bytes_sent=copy.bytes_sent,
             in_flight=copy.in_flight,
+            round_trip=copy.round_trip / 1e6 if copy.round_trip else None,
         )
 
 

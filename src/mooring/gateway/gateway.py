@@ -71,6 +71,8 @@ class Gateway:
             idle_timeout=http.keepalive_timeout,
             write_timeout=flow.write_timeout,
             close_timeout=websocket.close_timeout,
+            ping_interval=websocket.ping_interval,
+            pong_timeout=websocket.pong_timeout,
             http={
                 "line_limit": http.request_line_limit,
                 "field_limit": http.header_field_limit,
