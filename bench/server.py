@@ -17,6 +17,8 @@ parser.add_argument("port", type=int)
 parser.add_argument("--mode", default="process")
 parser.add_argument("--workers", type=int, default=1)
 parser.add_argument("--gateways", type=int, default=1)
+parser.add_argument("--compression", action="store_true", help="permessage-deflate with whoever offers it")
+parser.add_argument("--takeover", action="store_true", help="... and with context takeover")
 options = parser.parse_args()
 
 server = Server(
@@ -27,6 +29,9 @@ server = Server(
     gateway_num=options.gateways,
     max_message_size=16 << 20,
     max_fragments=70_000,
+    compression=options.compression,
+    server_context_takeover=options.takeover,
+    client_context_takeover=options.takeover,
 )
 fanout: set[int] = set()  # connections of /fanout that this process serves
 

@@ -221,6 +221,27 @@ class WebSocket(Section):
     check_origin: bool = option(
         True, "Refuse with 403 a WebSocket opened by a page of another origin. Without an Origin: accepted."
     )
+    compression: bool = option(
+        False,
+        "Compress messages with clients that offer permessage-deflate (RFC 7692). Never mix secrets and what a "
+        "stranger can choose in one compressed message.",
+    )
+    compression_threshold: int = option(64, "Smaller messages are not compressed.", "bytes", low=0, high=GIB)
+    compression_level: int = option(6, "zlib's level: 1 is fastest, 9 smallest.", low=1, high=9)
+    compression_memory: int = option(8, "zlib's memory level.", low=1, high=9)
+    compression_window_bits: int = option(
+        15, "The largest window, for what is sent and, if the client can, received.", "bits", low=8, high=15
+    )
+    server_context_takeover: bool = option(
+        False, "Let a message refer to earlier ones to the same client: smaller, for 256 KiB per connection."
+    )
+    client_context_takeover: bool = option(False, "Let clients do so in what they send, for 40 KiB per connection.")
+    inflate_ratio: float = option(
+        100.0,
+        "A compressed message of more than 64 KiB may be so many times as large as what came; else 1009.",
+        low=1,
+        high=1100,
+    )
     max_topics: int = option(128, "Topics one connection may be subscribed to.", "topics", low=0, high=1 << 16)
     session_limit: int = option(
         4096, "Largest session of one connection, keys and values packed.", "bytes", low=0, high=1 << 16

@@ -4,6 +4,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from mooring._core.buffer cimport Buffer
+from mooring._core.deflate cimport Deflate
 from mooring._core.reactor cimport Source
 from mooring._core.table cimport Entry, Table
 from mooring._core.timer cimport Timer
@@ -77,6 +78,7 @@ cdef struct Connection:
     uint16_t in_flight
     uint32_t in_flight_bytes
     uint32_t requests                # HTTP requests so far; the number of the current one
+    void* deflate                    # a Deflate, kept alive by Connections.deflates; NULL: messages go as they are
     # hub: what it is subscribed to
     Membership* topics
     uint16_t topic_count
@@ -125,6 +127,7 @@ cdef class Connections(Source):
     cdef uint32_t free_head, free_count
     cdef uint64_t serial
     cdef dict codecs                 # fd -> HttpCodec, while a request is coming in
+    cdef dict deflates               # terms -> Deflate that connections share, fd -> one of its own
     cdef dict reasons                # fd -> bytes: the reason of the coming close event
     # to do before the reactor sleeps
     cdef Connection** dirty_list
@@ -143,6 +146,9 @@ cdef class Connections(Source):
     cdef int write(self, Connection* c, const uint8_t* head, size_t head_size,
                    const uint8_t* data, size_t size) except -1
     cdef int send(self, Connection* c, int opcode, const uint8_t* data, size_t size) except -1
+    cdef bytes deflated(self, Connection* c, const uint8_t* data, size_t size)
+    cdef bytes _inflated(self, Connection* c, const FrameEvent* event)
+    cdef Deflate _agree(self, uint64_t fd, tuple terms)
     cdef int close(self, Connection* c, int code, bytes reason) except -1
     cdef int drop(self, Connection* c) except -1
     cdef int respond(self, Connection* c, uint32_t number, int flags, const uint8_t* data, size_t size) except -1

@@ -42,12 +42,13 @@ from mooring._core.table cimport (
 from mooring._core.timer cimport Timer
 from mooring._core.wire cimport RESPOND_CLOSE, RESPOND_LAST
 from mooring._core.ws cimport (
-    CONTROL, FAILED, HEADER_LIMIT, MESSAGE, NEED_MORE, OP_CLOSE, OP_PING, OP_PONG, SERVER_HEADER_LIMIT, FrameDecoder,
-    FrameEvent, FrameLimits, Outcome, decode_next, decoder_free, decoder_release, encode_header, parse_close,
+    CONTROL, FAILED, MESSAGE, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, RSV1, SERVER_HEADER_LIMIT, FrameEvent, Outcome,
+    decode_next, decoder_free, decoder_release, encode_header, is_utf8, parse_close,
 )
 
 import os
 
+from mooring._core.deflate import Broken, TooLong
 from mooring._core.http import CONTINUE as _CONTINUE, HttpCodec, HttpError
 
 cdef extern from "sys/socket.h" nogil:
@@ -129,6 +130,7 @@ cdef class Connections(Source):
         self.http_options = dict(options["http"])
         self.codecs = {}
         self.reasons = {}
+        self.deflates = {}
         self.woken = []
         self.slots = <Connection**> calloc(self.slot_count, sizeof(Connection*))
         self.free_slots = <uint32_t*> malloc(self.slot_count * sizeof(uint32_t))
@@ -261,6 +263,9 @@ cdef class Connections(Source):
         buffer_free(&c.held)
         decoder_free(&c.decoder)
         self.codecs.pop(c.fd, None)
+        if c.deflate != NULL:
+            c.deflate = NULL
+            self.deflates.pop(c.fd, None)
         self.slots[slot] = NULL
         self.free_slots[(self.free_head + self.free_count) % self.slot_count] = slot
         self.free_count += 1
@@ -385,6 +390,7 @@ cdef class Connections(Source):
         cdef size_t at = 0
         cdef FrameEvent event
         cdef Outcome outcome
+        cdef bytes inflated
         while at < size:
             if c.phase == OPEN and not self.sink.ready(c):
                 break
@@ -393,7 +399,13 @@ cdef class Connections(Source):
                 if c.phase == OPEN:      # in CLOSING: too late, it is not handled (RFC 6455 section 1.4)
                     c.entry.messages_received += 1
                     self.counters.messages_received += 1
-                    self.sink.on_message(c, event.opcode, event.data, event.size)
+                    if not event.compressed:
+                        self.sink.on_message(c, event.opcode, event.data, event.size)
+                    else:
+                        inflated = self._inflated(c, &event)
+                        if inflated is not None:
+                            self.sink.on_message(c, event.opcode, <const uint8_t*> PyBytes_AS_STRING(inflated),
+                                                 len(inflated))
             elif outcome == CONTROL:
                 self._control(c, &event)
             elif outcome == FAILED:
@@ -404,6 +416,22 @@ cdef class Connections(Source):
                 return size
         decoder_release(&c.decoder)
         return at
+
+    cdef bytes _inflated(self, Connection* c, const FrameEvent* event):
+        """The message; None when it failed the connection."""
+        cdef bytes message
+        try:
+            message = (<Deflate> c.deflate).inflate(event.data, event.size)
+        except TooLong as error:
+            self._fail(c, 1009, f"message too big: {error}".encode())
+            return None
+        except Broken as error:
+            self._fail(c, 1007, f"broken compression: {error}".encode())
+            return None
+        if event.opcode == OP_TEXT and not is_utf8(message, len(message)):
+            self._fail(c, 1007, b"text is not UTF-8 (RFC 6455 section 8.1)")
+            return None
+        return message
 
     cdef int _control(self, Connection* c, const FrameEvent* event) except -1:
         cdef uint16_t code = 0
@@ -575,9 +603,13 @@ cdef class Connections(Source):
         cdef Connection* c = self.find(fd)
         return c == NULL or c.phase != HTTP or not c.flags & BUSY or c.flags & BEGUN != 0
 
-    def upgrade(self, fd: int, response: bytes) -> bool:
-        """Writes the 101 and makes the connection a WebSocket, unread bytes included."""
+    def upgrade(self, fd: int, response: bytes, deflate: tuple | None = None) -> bool:
+        """Writes the 101 and makes the connection a WebSocket, unread bytes included.
+
+        deflate: (our window's bits, the peer's, whether we keep ours, the peer its, keyword arguments of Deflate).
+        """
         cdef Connection* c = self.find(fd)
+        cdef Deflate agreed
         cdef bytes rest
         if c == NULL or c.phase != HTTP or c.flags & SHUT:
             return False
@@ -589,6 +621,10 @@ cdef class Connections(Source):
         c.flags |= UPGRADED
         self.counters.upgraded += 1
         self._enter(c, OPEN)
+        if deflate is not None:
+            c.decoder.deflates = True
+            agreed = self._agree(fd, deflate)
+            c.deflate = <void*> agreed
         self._await_silence(c)
         if rest:
             if buffer_append(&c.held, rest, len(rest)) < 0:
@@ -598,6 +634,17 @@ cdef class Connections(Source):
             self.wake(c)
         self._interest(c)
         return True
+
+    cdef Deflate _agree(self, uint64_t fd, tuple terms):
+        """Who compresses for this connection: one for all with these terms, or its own if windows are kept."""
+        cdef Deflate shared, own
+        shared = self.deflates.get(terms[:4])
+        if shared is None:
+            shared = self.deflates[terms[:4]] = Deflate(*terms[:4], **terms[4])
+        own = shared.own()
+        if own is not shared:
+            self.deflates[fd] = own
+        return own
 
     # ------------------------------------------------------------------ out
 
@@ -657,12 +704,28 @@ cdef class Connections(Source):
     cdef int send(self, Connection* c, int opcode, const uint8_t* data, size_t size) except -1:
         """One whole frame; 0 when the connection is no open WebSocket."""
         cdef uint8_t header[SERVER_HEADER_LIMIT]
+        cdef bytes payload
         if c.phase != OPEN:
             return 0
         if opcode < 8:
             c.entry.messages_sent += 1
             self.counters.messages_sent += 1
+            if c.deflate != NULL:
+                payload = self.deflated(c, data, size)
+                if payload is not None:
+                    return self.write(c, header, encode_header(header, opcode | RSV1, True, len(payload)),
+                                      payload, len(payload))
         return self.write(c, header, encode_header(header, opcode, True, size), data, size)
+
+    cdef bytes deflated(self, Connection* c, const uint8_t* data, size_t size):
+        """The payload of a compressed frame; None when the message goes as it is."""
+        cdef Deflate deflate = <Deflate> c.deflate
+        cdef bytes payload
+        if size < deflate.threshold or deflate.longest and size > deflate.longest:
+            return None
+        payload = deflate.compress(data, size)
+        # a compressor that keeps its window has seen the message: then it must be sent in its words
+        return payload if deflate.keeps or <size_t> len(payload) < size else None
 
     cdef int close(self, Connection* c, int code, bytes reason) except -1:
         """Begins the closing handshake (RFC 6455 section 7.1.2); the peer has close_timeout to answer."""

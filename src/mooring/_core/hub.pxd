@@ -29,5 +29,6 @@ cdef class Hub:
     cdef int unsubscribe(self, Connection* c, bytes name) except -1
     cdef int leave(self, Connection* c) except -1
     # how many connections took the frame
+    cdef int _deliver_compressed(self, Connection* c, int opcode, bytes payload) except -1
     cdef int publish(self, bytes name, int opcode, const uint8_t* data, size_t size) except -1
     cdef int _remove(self, Connection* c, int place) except -1

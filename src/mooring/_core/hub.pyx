@@ -11,7 +11,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, realloc
 
 from mooring._core.connection cimport OPEN, Connection, Connections, Membership
-from mooring._core.ws cimport SERVER_HEADER_LIMIT, encode_header
+from mooring._core.deflate cimport Deflate
+from mooring._core.ws cimport RSV1, SERVER_HEADER_LIMIT, encode_header
 
 
 cdef class Topic:
@@ -106,16 +107,37 @@ cdef class Hub:
         cdef uint32_t i
         cdef int reached = 0
         cdef Connection* c
+        cdef Deflate deflate
+        cdef dict compressed = {}    # by who compresses: once for all connections that share a compressor
+        cdef bytes payload
         if topic is None:
             return 0
         header_size = encode_header(header, opcode, True, size)
         for i in range(topic.count):
             c = topic.members[i].connection
-            if c.phase == OPEN and self.connections.write(c, header, header_size, data, size):
+            if c.phase != OPEN:
+                continue
+            if c.deflate != NULL:
+                deflate = <Deflate> c.deflate
+                if deflate not in compressed:
+                    compressed[deflate] = self.connections.deflated(c, data, size)
+                payload = compressed[deflate]
+                if payload is not None:
+                    reached += self._deliver_compressed(c, opcode, payload)
+                    continue
+            if self.connections.write(c, header, header_size, data, size):
                 c.entry.messages_sent += 1
                 reached += 1
         self.connections.counters.messages_sent += reached
         return reached
+
+    cdef int _deliver_compressed(self, Connection* c, int opcode, bytes payload) except -1:
+        cdef uint8_t header[SERVER_HEADER_LIMIT]
+        cdef size_t size = len(payload)
+        if not self.connections.write(c, header, encode_header(header, opcode | RSV1, True, size), payload, size):
+            return 0
+        c.entry.messages_sent += 1
+        return 1
 
     def members(self, name: bytes) -> list[int]:
         """fds of the connections in a topic."""

@@ -22,6 +22,7 @@ cdef enum:
     OP_CLOSE = 8
     OP_PING = 9
     OP_PONG = 10
+    RSV1 = 0x40              # or-ed to the opcode of a compressed message's first frame (RFC 7692 section 6)
     CONTROL_LIMIT = 125      # section 5.5: payload of a control frame
     HEADER_LIMIT = 14        # the longest header a client can send
     SERVER_HEADER_LIMIT = 10 # the longest header without a masking key
@@ -45,6 +46,8 @@ cdef struct FrameDecoder:
     uint64_t left
     # message being assembled: message_opcode is 0 between messages
     uint8_t message_opcode
+    bint deflates            # permessage-deflate was agreed: RSV1 may be set in the first frame of a message
+    bint compressed          # ... and was, in this one (RFC 7692 section 6)
     uint32_t fragments
     mooring_utf8 utf8
     Buffer message
@@ -65,6 +68,7 @@ cdef enum Outcome:
 cdef struct FrameEvent:
     # data[:size] is valid until the next call with the same decoder or the same input
     uint8_t opcode
+    bint compressed          # a message: its payload is to be inflated, and not checked yet
     const uint8_t* data
     size_t size
     # of an outcome FAILED: the close code to send, and why

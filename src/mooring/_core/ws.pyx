@@ -50,6 +50,7 @@ cdef Outcome _begin_frame(FrameDecoder* d, const FrameLimits* limits, const uint
     cdef bint final = head[0] >> 7
     cdef uint64_t length = head[1] & 0x7F
     cdef uint64_t held = buffer_size(&d.message)
+    cdef uint64_t most = limits.message
     cdef const uint8_t* key = head + 2
     cdef int i
     if length == 126:
@@ -69,13 +70,16 @@ cdef Outcome _begin_frame(FrameDecoder* d, const FrameLimits* limits, const uint
     if opcode < 8:
         if opcode != OP_CONTINUATION:
             d.message_opcode = opcode
+            d.compressed = head[0] & 0x40 != 0
             d.fragments = 0
             memset(&d.utf8, 0, sizeof(d.utf8))
         d.fragments += 1
         if d.fragments > limits.fragments:
             return _fail(event, 1009, b"too many fragments in one message")
-        # held <= limits.message holds always, so the subtraction cannot wrap
-        if length > limits.message - held:
+        if d.compressed:
+            most += most // 8 + 64   # what does not compress grows a little; the limit counts after inflation
+        # held <= most holds always, so the subtraction cannot wrap
+        if length > most - held:
             return _fail(event, 1009, b"message too big")
     memcpy(d.key, key, 4)
     d.opcode = opcode
@@ -89,7 +93,7 @@ cdef Outcome _begin_frame(FrameDecoder* d, const FrameLimits* limits, const uint
 cdef inline Outcome _check_first_two(const FrameDecoder* d, const uint8_t* head, FrameEvent* event) noexcept nogil:
     """What the first two bytes of a header can be refused for; NEED_MORE when they are good."""
     cdef uint8_t opcode = head[0] & 0x0F
-    if head[0] & 0x70:
+    if head[0] & 0x70 and not (d.deflates and head[0] & 0x70 == 0x40 and (opcode == OP_TEXT or opcode == OP_BINARY)):
         return _fail(event, 1002, b"a reserved bit is set and no extension was agreed (RFC 6455 section 5.2)")
     if opcode > OP_PONG or 2 < opcode < 8:
         return _fail(event, 1002, b"reserved opcode (RFC 6455 section 5.2)")
@@ -113,9 +117,10 @@ cdef Outcome _end_data_frame(FrameDecoder* d, FrameEvent* event) noexcept nogil:
     d.payload = False
     if not d.final:
         return NEED_MORE
-    if d.message_opcode == OP_TEXT and d.utf8.need:
+    if d.message_opcode == OP_TEXT and d.utf8.need and not d.compressed:
         return _fail(event, 1007, b"text ends inside a character (RFC 6455 section 8.1)")
     event.opcode = d.message_opcode
+    event.compressed = d.compressed
     event.data = d.message.data + d.message.start
     event.size = buffer_size(&d.message)
     d.message_opcode = 0
@@ -151,12 +156,13 @@ cdef Outcome _take_payload(FrameDecoder* d, uint8_t* data, size_t take, FrameEve
         return CONTROL
     if whole and d.final and d.opcode != OP_CONTINUATION:
         mooring_unmask(data, data, take, d.key, 0)
-        if d.opcode == OP_TEXT:
+        if d.opcode == OP_TEXT and not d.compressed:
             if not mooring_utf8_feed(&d.utf8, data, take):
                 return _fail(event, 1007, b"text is not UTF-8 (RFC 6455 section 8.1)")
             if d.utf8.need:
                 return _fail(event, 1007, b"text ends inside a character (RFC 6455 section 8.1)")
         event.opcode = d.opcode
+        event.compressed = d.compressed
         event.data = data
         event.size = take
         d.message_opcode = 0
@@ -171,7 +177,7 @@ cdef Outcome _take_payload(FrameDecoder* d, uint8_t* data, size_t take, FrameEve
     target.end += take
     d.phase = (d.phase + take) & 3
     d.left -= take
-    if d.message_opcode == OP_TEXT and take and not mooring_utf8_feed(&d.utf8, where, take):
+    if d.message_opcode == OP_TEXT and take and not d.compressed and not mooring_utf8_feed(&d.utf8, where, take):
         return _fail(event, 1007, b"text is not UTF-8 (RFC 6455 section 8.1)")
     return _end_data_frame(d, event) if d.left == 0 else NEED_MORE
 

@@ -22,6 +22,7 @@ from mooring._core.table import Table
 from mooring._core.wire import Call, Command, Event
 from mooring.app.request import RequestRecord, encode_request
 from mooring.config import Settings
+from mooring.gateway.extensions import Agreed, Compression
 from mooring.gateway.handshake import Accepted, Policy, answer, judge
 from mooring.link.policy import least_loaded
 
@@ -95,7 +96,22 @@ class Gateway:
             subprotocols=websocket.subprotocols,
             check_origin=websocket.check_origin,
             allowed_origins=websocket.allowed_origins,
+            compression=Compression(
+                websocket.compression_window_bits,
+                websocket.compression_window_bits,
+                websocket.server_context_takeover,
+                websocket.client_context_takeover,
+            )
+            if websocket.compression
+            else None,
         )
+        self._deflate = {
+            "limit": websocket.max_message_size,
+            "ratio": websocket.inflate_ratio,
+            "threshold": websocket.compression_threshold,
+            "level": websocket.compression_level,
+            "memory": websocket.compression_memory,
+        }
         self.handshakes_refused = 0
         self.sessions_refused = 0
         self._acceptors: list[Acceptor] = []
@@ -139,8 +155,14 @@ class Gateway:
             log.info("handshake of %s refused with %d: %s", ip or "a client", verdict.status, verdict.reason)
             head_only = request.method == "HEAD"
             self._refuse(fd, verdict.status, verdict.reason, verdict.headers, head_only=head_only)
-        elif self.connections.upgrade(fd, verdict.response):
+        elif self.connections.upgrade(fd, verdict.response, self._terms(verdict.compression)):
             self.relay.event(fd, Event.OPEN, 0, 0, encode_request(record, b""))
+
+    def _terms(self, agreed: Agreed | None) -> tuple[object, ...] | None:
+        if agreed is None:
+            return None
+        sides = (agreed.server_bits, agreed.client_bits, agreed.server_takeover, agreed.client_takeover)
+        return (*sides, self._deflate)
 
     def _refuse(
         self, fd: int, status: int, reason: str, headers: tuple[tuple[str, str], ...] = (), *, head_only: bool = False

@@ -14,6 +14,8 @@ from hashlib import sha1
 
 from mooring._core.http import REASONS, ParsedRequest, response_head
 from mooring.app.response import http_date
+from mooring.gateway.extensions import Agreed, Compression, negotiate
+from mooring.gateway.extensions import parse as parse_extensions
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -34,6 +36,8 @@ class Policy:
     check_origin: bool = True
     allowed_origins: tuple[str, ...] = ()
     """Beside our own: exact origins such as "https://example.org"; "*" allows any."""
+    compression: Compression | None = None
+    """What to answer to offers of permessage-deflate; None: nothing."""
     scheme: str = "http"
     """"http" or "https": how clients reach us."""
     _allowed: frozenset[Origin] = field(init=False, repr=False, compare=False)
@@ -60,6 +64,7 @@ class Accepted:
 
     response: bytes
     subprotocol: str | None
+    compression: Agreed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ def judge(request: ParsedRequest, policy: Policy) -> Accepted | Refused:
     version: list[str] = []
     origin: list[str] = []
     offered: list[str] = []
+    extensions: list[str] = []
     wanted = {
         "host": host,
         "upgrade": upgrade,
@@ -93,6 +99,7 @@ def judge(request: ParsedRequest, policy: Policy) -> Accepted | Refused:
         "sec-websocket-version": version,
         "origin": origin,
         "sec-websocket-protocol": offered,
+        "sec-websocket-extensions": extensions,
     }
     for name, value in request.headers:
         if name in wanted:
@@ -125,12 +132,20 @@ def judge(request: ParsedRequest, policy: Policy) -> Accepted | Refused:
             return Refused(400, "Sec-WebSocket-Protocol is not a list of different tokens")
         subprotocol = next((name for name in names if name in policy.subprotocols), None)
 
+    named = parse_extensions(extensions)
+    if named is None:
+        return Refused(400, "Sec-WebSocket-Extensions breaks the grammar of RFC 6455 section 9.1")
+    agreed = negotiate(named, policy.compression) if policy.compression is not None else None
+
     accept = b64encode(sha1(key[0].encode() + GUID, usedforsecurity=False).digest())
     chosen = f"Sec-WebSocket-Protocol: {subprotocol}\r\n".encode() if subprotocol is not None else b""
+    if agreed is not None:
+        chosen += f"Sec-WebSocket-Extensions: {agreed.answer}\r\n".encode()
     return Accepted(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: %b\r\n%b\r\n" % (accept, chosen),
         subprotocol,
+        agreed,
     )
 
 
