@@ -221,6 +221,16 @@ class WebSocket(Section):
     check_origin: bool = option(
         True, "Refuse with 403 a WebSocket opened by a page of another origin. Without an Origin: accepted."
     )
+    control_frame_limit: int = option(
+        50, "Pings and pongs a client may send in 10 s; more close with 1008.", "frames", low=1, high=65535
+    )
+    open_websocket_ping_frame: bool = option(
+        False, "Hand pings to `message`, too. They are answered by the gateway in any case."
+    )
+    open_websocket_pong_frame: bool = option(False, "Hand pongs to `message`, too.")
+    open_websocket_close_frame: bool = option(
+        False, "Hand close frames to `message`, as a `CloseFrame` with `code` and `reason`, before `close`."
+    )
     compression: bool = option(
         False,
         "Compress messages with clients that offer permessage-deflate (RFC 7692). Never mix secrets and what a "
@@ -280,6 +290,14 @@ class Flow(Section):
     )
     worker_bytes: int = option(
         4 << 20, "The same in bytes; one message is always let through.", "bytes", low=4096, high=GIB
+    )
+    max_connections_per_address: int = option(
+        256,
+        "Connections of one gateway from one address, of IPv6 from one network of 64 bits; more get 429. Those from "
+        "this machine are not counted. 0 means any number.",
+        "connections",
+        low=0,
+        high=1 << 22,
     )
     max_connections: int = option(
         0,

@@ -126,6 +126,11 @@ class Server:
         """
         return self._running().outbox.push(fd, data, opcode)
 
+    def ping(self, fd: int, payload: bytes = b"") -> bool:
+        """Sends a ping of at most 125 bytes; False when the connection is no open WebSocket. The gateway sends its own
+        to silent clients, see the setting ping_interval. Raises ValueError for a longer payload."""
+        return self._running().outbox.push(fd, payload, Opcode.PING)
+
     def disconnect(self, fd: int, code: int = 1000, reason: str = "") -> bool:
         """Closes a WebSocket; False when it is not open. Raises ValueError for what may not be sent."""
         return self._running().outbox.disconnect_client(fd, code, reason)

@@ -63,7 +63,7 @@ class ClientInfo:
     bytes_received: int
     bytes_sent: int
     in_flight: int  # messages handed to a worker and not yet finished
-    round_trip: float | None  # seconds the peer took to answer our last ping; None: not measured yet
+    round_trip: float | None = None  # seconds the peer took to answer our last ping; None: not measured yet
 
 
 class Headers(Mapping[str, str]):

@@ -17,7 +17,7 @@ LONGEST = 650  # lines; one file is one thing
 LONG = {
     # One struct, and the only functions that may change its state. Cython can't spread a class over
     # modules, and the text of an include file would be as long.
-    "src/mooring/_core/connection.pyx": 900,
+    "src/mooring/_core/connection.pyx": 1050,
 }
 
 #: Who may read the wall clock, how often, and what for. Nothing that waits or limits is among them.
@@ -146,7 +146,7 @@ CORE = "src/mooring/_core/new.pyx"
     ("check", "name", "text"),
     [
         (too_long, NEW, '"""New."""\n' * 651),
-        (too_long, "src/mooring/_core/connection.pyx", "\n" * 901),
+        (too_long, "src/mooring/_core/connection.pyx", "\n" * 1051),
         (too_long, "src/mooring/_core/connection.pyx", "\n" * 600),
         (undone, NEW, "# TODO: later\n"),
         (undone, CORE, "    x = 1  # FIXME\n"),

@@ -21,7 +21,7 @@ from mooring.types import ClientInfo, ConnectionState
 
 SLOT_BITS, GATEWAY_SHIFT = 22, 57
 HEADER = struct.Struct("<QIId40x")  # magic, slots, used, epoch
-ENTRY = struct.Struct("<QBBHHHII16sQQQQII")
+ENTRY = struct.Struct("<QBBHHHII16sQQIIQQII")
 LIMIT = 5.0
 OPTIONS = {
     "max_message": 1 << 20,
@@ -68,6 +68,8 @@ class Writer:
             "address": bytes([192, 0, 2, 7]) + bytes(12),
             "connected": 1000,
             "received": 2500,
+            "round_trip": 0,
+            "reserved": 0,
             "bytes_received": 3,
             "bytes_sent": 4,
             "messages_received": 5,
@@ -101,11 +103,11 @@ def info_of(table: Table, fd: int) -> ClientInfo:
 
 def test_the_file_is_sized_by_its_writer(file: int) -> None:
     assert HEADER.size == 64
-    assert ENTRY.size == 80
+    assert ENTRY.size == 88
     before = time.time() - time.monotonic()
     table = Table(file, 8)
     assert table.slots == 8
-    assert os.fstat(file).st_size == 64 + 8 * 80
+    assert os.fstat(file).st_size == 64 + 8 * 88
     magic, slots, used, epoch = HEADER.unpack(os.pread(file, 64, 0))
     assert (magic.to_bytes(8, "big"), slots, used) == (b"mooring\x01", 8, 0)
     assert abs(epoch - before) < 1.0
@@ -325,7 +327,7 @@ while time.monotonic() < end:
     for _ in range(1000):
         serial += 1
         words[0] = 0
-        words[5] = words[6] = words[7] = words[8] = serial
+        words[5] = words[6] = words[8] = words[9] = serial
         words[0] = serial << 22
 """
 

@@ -14,6 +14,7 @@ import logging
 import os
 
 from mooring._core.connection cimport Connections
+from mooring._core.table cimport address_text
 from mooring._core.reactor cimport EPOLLEXCLUSIVE, EPOLLIN, Reactor, Source
 
 log = logging.getLogger("mooring.gateway")
@@ -54,6 +55,10 @@ cdef enum:
     PAUSE_MS = 100
     QUIET_MS = 1000          # at most one log line of a kind in this time
 
+cdef bytes CROWD = (
+    b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nConnection: close\r\n"
+    b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 39\r\n\r\nToo many connections from your address."
+)
 cdef bytes FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
     b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 32\r\n\r\nThe server is full. Retry later."
@@ -122,6 +127,14 @@ cdef class Acceptor(Source):
                 family = 6
                 memcpy(address, &(<sockaddr_in6*> &storage).sin6_addr, 16)
                 remote_port = ntohs((<sockaddr_in6*> &storage).sin6_port)
+            if not self.connections.welcome(family, address):
+                self.connections.counters.refused += 1
+                self.connections.counters.refused_by_address += 1
+                c_send(client, <const char*> CROWD, len(CROWD), MSG_NOSIGNAL)
+                c_close(client)
+                self._log("%s has as many connections as one address may: new ones get 429",
+                          address_text(family, address))
+                continue
             self.connections.adopt(client, family, address, remote_port, self.port)
         return 0
 

@@ -78,6 +78,8 @@ cdef struct Connection:
     uint16_t in_flight
     uint32_t in_flight_bytes
     uint32_t requests                # HTTP requests so far; the number of the current one
+    uint16_t controls                # pings and pongs since `controls_since`, in seconds
+    uint32_t controls_since
     void* deflate                    # a Deflate, kept alive by Connections.deflates; NULL: messages go as they are
     # hub: what it is subscribed to
     Membership* topics
@@ -88,6 +90,7 @@ cdef struct Connection:
 cdef struct Counters:
     uint64_t accepted
     uint64_t refused
+    uint64_t refused_by_address
     uint64_t closed
     uint64_t upgraded
     uint64_t requests
@@ -119,6 +122,10 @@ cdef class Connections(Source):
     cdef size_t high_water
     cdef uint64_t request_ms, idle_ms, write_ms, close_ms, ping_ms, pong_ms
     cdef uint64_t ping_key           # hides our clock in the payload of pings
+    cdef uint32_t control_limit      # pings and pongs of one connection in CONTROL_SECONDS
+    cdef bint open_ping, open_pong, open_close       # control frames are messages for the application, too
+    cdef int address_limit           # connections of one address; 0: any number
+    cdef dict addresses              # address (of IPv6 the first half) -> how many connections
     cdef dict http_options
     # slots[slot] is NULL or that connection; free slots are used again in the order they were freed
     cdef Connection** slots
@@ -151,6 +158,8 @@ cdef class Connections(Source):
     cdef Deflate _agree(self, uint64_t fd, tuple terms)
     cdef int close(self, Connection* c, int code, bytes reason) except -1
     cdef int drop(self, Connection* c) except -1
+    # Whether one more connection of this address may be taken.
+    cdef bint welcome(self, int family, const uint8_t* address) except -1
     cdef int respond(self, Connection* c, uint32_t number, int flags, const uint8_t* data, size_t size) except -1
 
     cdef int _enter(self, Connection* c, Phase phase) except -1

@@ -27,7 +27,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from mooring._core.buffer cimport (
     Buffer, buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size,
@@ -79,9 +79,25 @@ cdef extern from *:
 
 cdef uint64_t TOKEN_MASK = 0xFFFFFFFFFFFF
 cdef uint64_t LINGER_MS = 2000
+cdef uint32_t CONTROL_SECONDS = 10
+cdef const char* LOOPBACK = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1"
+cdef const char* MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"        # an IPv4 client of a socket for both
 cdef bytes CONTINUE_RESPONSE = b"HTTP/1.1 100 Continue\r\n\r\n"
 cdef bytes RESET = b"the connection was reset"
 cdef bytes NO_CLOSE_FRAME = b"the peer ended the connection without a close frame"
+
+
+cdef bytes address_key(int family, const uint8_t* address):
+    """Whose connections are counted together: one IPv4 address, or an IPv6 network of 64 bits, which is what one customer
+    of a provider has. None for this machine itself."""
+    if family == 4 and address[0] != 127:
+        return address[:4]
+    if family == 6:
+        if memcmp(address, MAPPED, 12) == 0:
+            return address_key(4, address + 12)
+        if memcmp(address, LOOPBACK, 16):
+            return address[:8]
+    return None
 
 
 cdef class Sink:
@@ -107,7 +123,8 @@ cdef class Connections(Source):
     """The connections of gateway number `gateway`; `table` must be writable. MemoryError without memory for it.
 
     options: max_message, max_fragments, write_limit, high_water (bytes), request_timeout, idle_timeout,
-    write_timeout, close_timeout, ping_interval (0: never), pong_timeout (seconds), http (keyword arguments of HttpCodec).
+    write_timeout, close_timeout, ping_interval (0: never), pong_timeout (seconds), address_limit (connections),
+    control_limit (frames), open_ping, open_pong, open_close (hand these frames to the sink), http (keyword arguments of HttpCodec).
     """
 
     def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, **options: object) -> None:
@@ -124,13 +141,19 @@ cdef class Connections(Source):
         self.idle_ms = <uint64_t> (options["idle_timeout"] * 1000)
         self.write_ms = <uint64_t> (options["write_timeout"] * 1000)
         self.close_ms = <uint64_t> (options["close_timeout"] * 1000)
-        self.ping_ms = <uint64_t> (options["ping_interval"] * 1000)
-        self.pong_ms = <uint64_t> (options["pong_timeout"] * 1000)
+        self.ping_ms = <uint64_t> (options.get("ping_interval", 0) * 1000)
+        self.pong_ms = <uint64_t> (options.get("pong_timeout", 10) * 1000)
         self.ping_key = int.from_bytes(os.urandom(8), "little")
         self.http_options = dict(options["http"])
         self.codecs = {}
         self.reasons = {}
         self.deflates = {}
+        self.addresses = {}
+        self.address_limit = options.get("address_limit", 0)
+        self.control_limit = options.get("control_limit", 65535)
+        self.open_ping = options.get("open_ping", False)
+        self.open_pong = options.get("open_pong", False)
+        self.open_close = options.get("open_close", False)
         self.woken = []
         self.slots = <Connection**> calloc(self.slot_count, sizeof(Connection*))
         self.free_slots = <uint32_t*> malloc(self.slot_count * sizeof(uint32_t))
@@ -210,6 +233,10 @@ cdef class Connections(Source):
         entry.in_flight = 0
         entry.round_trip = 0
         memcpy(entry.address, address, 16)
+        if self.address_limit:
+            key = address_key(family, address)
+            if key is not None:
+                self.addresses[key] = self.addresses.get(key, 0) + 1
         entry.connected = entry.received = self.reactor.now
         entry.bytes_received = entry.bytes_sent = 0
         entry.messages_received = entry.messages_sent = 0
@@ -225,6 +252,11 @@ cdef class Connections(Source):
         self.reactor.watch(self, socket, c.fd & TOKEN_MASK, EPOLLIN)
         self._arm(c, D_REQUEST, self.request_ms)
         return 0
+
+    cdef bint welcome(self, int family, const uint8_t* address) except -1:
+        """Connections from this machine itself are not counted: they are a proxy's, or tests."""
+        key = address_key(family, address) if self.address_limit else None
+        return key is None or self.addresses.get(key, 0) < self.address_limit
 
     cdef int _enter(self, Connection* c, Phase phase) except -1:
         """The one place where a phase changes: forward only."""
@@ -263,6 +295,14 @@ cdef class Connections(Source):
         buffer_free(&c.held)
         decoder_free(&c.decoder)
         self.codecs.pop(c.fd, None)
+        if self.address_limit:
+            key = address_key(c.entry.family, c.entry.address)
+            if key is not None:
+                left = self.addresses.get(key, 1) - 1
+                if left:
+                    self.addresses[key] = left
+                else:
+                    self.addresses.pop(key, None)
         if c.deflate != NULL:
             c.deflate = NULL
             self.deflates.pop(c.fd, None)
@@ -436,15 +476,33 @@ cdef class Connections(Source):
     cdef int _control(self, Connection* c, const FrameEvent* event) except -1:
         cdef uint16_t code = 0
         cdef uint16_t fault
+        cdef uint32_t second
+        if event.opcode != OP_CLOSE:
+            # each one makes us work, or even write (a pong), without ever being a message
+            second = <uint32_t> (self.reactor.now // 1000)
+            if second - c.controls_since >= CONTROL_SECONDS:
+                c.controls_since = second
+                c.controls = 0
+            c.controls += 1
+            if c.controls > self.control_limit:
+                return self._fail(c, 1008, b"too many pings and pongs")
         if event.opcode == OP_PING:
             if c.phase == OPEN:
                 self.send(c, OP_PONG, event.data, event.size)
+                if self.open_ping and c.phase == OPEN:
+                    self.sink.on_message(c, OP_PING, event.data, event.size)
         elif event.opcode == OP_PONG:
             self._pong(c, event)
+            if self.open_pong and c.phase == OPEN:
+                self.sink.on_message(c, OP_PONG, event.data, event.size)
         elif event.opcode == OP_CLOSE:
             fault = parse_close(event.data, event.size, &code)
             if fault:
                 return self._fail(c, fault, b"a close frame with a wrong payload (RFC 6455 section 5.5.1)")
+            if self.open_close and c.phase == OPEN:
+                self.sink.on_message(c, OP_CLOSE, event.data, event.size)
+                if c.phase == DEAD:
+                    return 0
             if c.phase == OPEN:
                 # the peer begins: its frame is echoed, and ours is the last (section 5.5.1)
                 c.close_code = code
@@ -953,6 +1011,7 @@ cdef class Connections(Source):
             "websockets": websockets,
             "connections_accepted": self.counters.accepted,
             "connections_refused": self.counters.refused,
+            "connections_refused_by_address": self.counters.refused_by_address,
             "connections_closed": self.counters.closed,
             "websockets_opened": self.counters.upgraded,
             "requests": self.counters.requests,

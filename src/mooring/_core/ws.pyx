@@ -338,7 +338,13 @@ cdef class CloseFrame(Frame):
 
 cdef Frame new_frame(uint64_t fd, int opcode, const uint8_t* data, size_t size):
     """A received message; `data` is known to be UTF-8 when the opcode says text."""
-    cdef Frame frame = Frame.__new__(Frame)
+    cdef Frame frame
+    if opcode == OP_CLOSE:
+        frame = CloseFrame.__new__(CloseFrame)
+        (<CloseFrame> frame).code = (data[0] << 8) | data[1] if size >= 2 else 1005
+        (<CloseFrame> frame).reason = data[2:size].decode() if size > 2 else ""
+    else:
+        frame = Frame.__new__(Frame)
     frame.fd = fd
     frame.code_of_opcode = opcode
     frame.finish = True

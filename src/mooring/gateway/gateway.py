@@ -74,6 +74,11 @@ class Gateway:
             close_timeout=websocket.close_timeout,
             ping_interval=websocket.ping_interval,
             pong_timeout=websocket.pong_timeout,
+            address_limit=flow.max_connections_per_address,
+            control_limit=websocket.control_frame_limit,
+            open_ping=websocket.open_websocket_ping_frame,
+            open_pong=websocket.open_websocket_pong_frame,
+            open_close=websocket.open_websocket_close_frame,
             http={
                 "line_limit": http.request_line_limit,
                 "field_limit": http.header_field_limit,
