@@ -215,6 +215,7 @@ async def test_a_flood_for_a_slow_handler(mode):
                 assert memory(pid, "VmHWM") - before[pid] < 8 * MIB
             server.script.with_name("go on").touch()
             await logged(server, "^report all handled")
+            await asyncio.to_thread(flood.join, LIMIT)
             assert flood.sent == 1000
             assert not server.reports("wrong")
             for pid in pids:
