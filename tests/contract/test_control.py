@@ -159,7 +159,6 @@ async def test_shutdown(mode: dict[str, Any], tmp_path: Path, how: str):
         assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
-@pytest.mark.xfail(strict=True, reason="idle_http() names connections whose answer is not written yet")
 def test_a_stop_finishes_the_answers_that_are_on_their_way(mode: dict[str, Any]):
     """The handler has ended, the client reads slowly: it gets the whole answer, and the server waits for it."""
     app = """

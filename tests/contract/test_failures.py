@@ -253,7 +253,6 @@ def test_plain_functions_that_raise_in_request(plain: Serving, how: str):
 
 
 @only("base", "process")
-@pytest.mark.xfail(strict=True, reason="Inlet catches only Exception and SystemExit of a `def` handler")
 @pytest.mark.parametrize("how", ["cancel", "interrupt"])
 def test_plain_functions_that_raise_what_is_no_exception(mode: dict[str, Any], how: str):
     """CancelledError, KeyboardInterrupt: raised by what a handler calls, they are its failure like any other."""

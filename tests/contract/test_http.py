@@ -514,7 +514,6 @@ def test_a_client_that_says_nothing(impatient: Serving):
     assert 0.2 < time.monotonic() - began < 5
 
 
-@pytest.mark.xfail(strict=True, reason="after an answer header_timeout is armed instead of keepalive_timeout")
 def test_an_idle_connection_is_kept_for_a_while(impatient: Serving):
     """keepalive_timeout, here 1 s, and not header_timeout is for the time between two requests."""
     with Raw(impatient, get("/")) as raw:

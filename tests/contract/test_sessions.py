@@ -141,7 +141,6 @@ async def test_every_worker_reads_and_writes(
 
 
 @only("process")
-@pytest.mark.xfail(strict=True, reason="in ChannelOutlet.call two threads share the socket and the number of the call")
 async def test_sessions_from_threads_at_once(server: Serving, mode: dict[str, Any], workers: list[Asker]):
     """Several threads of a worker ask for different sessions at the same time: each gets what it asked for."""
     async with crowd(server, mode, "/eval") as peers:
@@ -176,7 +175,6 @@ async def test_two_servers_that_ask_each_other(
 
 
 @only("base")
-@pytest.mark.xfail(strict=True, reason="only a `close` event makes the gateway and the worker forget a session")
 def test_sessions_of_http_connections_are_forgotten(server: Serving, workers: list[Asker]):
     """With their connections, as those of WebSockets: memory is bounded. Looked at where all is in one process."""
     kept = "[sum(len(o.relay.sessions) for o in gc.get_objects() if type(o).__name__ == 'Gateway')," + (

@@ -291,7 +291,6 @@ async def test_what_happens_while_there_is_no_worker():
         assert drained(server) == {"accepted": 4, "finished": 4, "uncertain": 0, "dropped": 0}
 
 
-@pytest.mark.xfail(strict=True, reason="connection._feed asks sink.ready() before control frames too")
 @in_loop()
 async def test_pings_and_closes_are_answered_while_there_is_no_worker():
     with Serving(app(HELD_BACK, WATCHED), worker_num=1) as server:
