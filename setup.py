@@ -59,5 +59,5 @@ setup(
         },
         include_path=["src"],
         nthreads=os.cpu_count() or 1,
-    )
+    ),
 )

@@ -161,7 +161,8 @@ def test_more_signals_do_not_put_the_end_off(tmp_path):
         finally:
             over.set()
             thread.join()
-        assert tree.ended() == 0
+        # the last one may find an interpreter that is ending, and has its own handler back
+        assert tree.ended() in (0, -signal.SIGINT)
         assert time.monotonic() - begin < 2
         assert tree.alive() == []
 

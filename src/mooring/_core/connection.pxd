@@ -181,6 +181,8 @@ cdef class Connections(Source):
     cdef int _mark(self, Connection* c) except -1
     cdef int _doom(self, Connection* c, int code, bytes reason) except -1
     cdef int _offer(self, Connection* c) except -1
+    cdef int _above(self, Connection* c) except -1
+    cdef bint _is_control(self, Connection* c, uint8_t first) noexcept
     cdef int _below(self, Connection* c) except -1
     cdef int _let_go(self, Connection* c) except -1
     cdef int _move_boundary(self, Connection* c, size_t sent) except -1

@@ -432,7 +432,7 @@ cdef class Connections(Source):
         cdef Outcome outcome
         cdef bytes inflated
         while at < size:
-            if c.phase == OPEN and not self.sink.ready(c):
+            if c.phase == OPEN and not self._is_control(c, data[at]) and not self.sink.ready(c):
                 break
             outcome = decode_next(&c.decoder, &self.limits, data, size, &at, &event)
             if outcome == MESSAGE:
@@ -472,6 +472,15 @@ cdef class Connections(Source):
             self._fail(c, 1007, b"text is not UTF-8 (RFC 6455 section 8.1)")
             return None
         return message
+
+    cdef bint _is_control(self, Connection* c, uint8_t first) noexcept:
+        """Whether a control frame is being read, or begins with this byte: those are ours, whoever else is busy, unless
+        the application wants to see them."""
+        if self.open_ping or self.open_pong or self.open_close:
+            return False
+        if c.decoder.payload:
+            return c.decoder.opcode >= 8
+        return (c.decoder.head[0] if c.decoder.have else first) & 0x08
 
     cdef int _control(self, Connection* c, const FrameEvent* event) except -1:
         cdef uint16_t code = 0
@@ -641,10 +650,11 @@ cdef class Connections(Source):
             else:
                 c.flags |= WOKEN
                 c.flags &= ~(BUSY | BEGUN)
-                if self.codecs.get(c.fd) is not None:
-                    self._arm(c, D_REQUEST, self.request_ms)
-                else:
+                codec = self.codecs.get(c.fd)
+                if codec is None or codec.idle:
                     self._arm(c, D_IDLE, self.idle_ms)
+                else:
+                    self._arm(c, D_REQUEST, self.request_ms)
                 self.woken.append(c.fd)
                 self.reactor.mark_dirty(self)
         return 1
@@ -873,8 +883,11 @@ cdef class Connections(Source):
             c = self.dirty_list[at]
             at += 1
             c.flags &= ~DIRTY
-            if c.phase != DEAD and not c.flags & FULL:
-                self._send_some(c)
+            if c.phase != DEAD:
+                if c.flags & FULL:
+                    self._above(c)
+                else:
+                    self._send_some(c)
         self.dirty_count = 0
         if self.grave_count:
             self._bury()
@@ -907,9 +920,7 @@ cdef class Connections(Source):
                     and (c.deadline == D_WRITE or c.deadline == D_CLOSE)):
                 self._arm(c, c.deadline, self.write_ms)      # a slow download is fine while it goes on
             if buffer_size(&c.out) > self.high_water:
-                if not c.flags & HIGH and (c.deadline == D_NONE or c.deadline >= D_PING):
-                    c.flags |= HIGH
-                    self._arm(c, D_WRITE, self.write_ms)
+                self._above(c)
             elif c.flags & HIGH:
                 self._below(c)
             if buffer_size(&c.out):
@@ -917,6 +928,14 @@ cdef class Connections(Source):
         if c.flags & SHUT:
             return self._written(c)
         return self._interest(c)
+
+    cdef int _above(self, Connection* c) except -1:
+        """From now on the peer has write_timeout to take what waits, if that is much."""
+        if (buffer_size(&c.out) > self.high_water and not c.flags & HIGH
+                and (c.deadline == D_NONE or c.deadline >= D_PING)):
+            c.flags |= HIGH
+            self._arm(c, D_WRITE, self.write_ms)
+        return 0
 
     cdef int _below(self, Connection* c) except -1:
         c.flags &= ~HIGH
@@ -995,7 +1014,7 @@ cdef class Connections(Source):
         found = []
         for slot in range(self.table.header.used):
             c = self.slots[slot]
-            if c != NULL and c.phase == HTTP and not c.flags & BUSY:
+            if c != NULL and c.phase == HTTP and not c.flags & BUSY and buffer_size(&c.out) == 0:
                 found.append(c.fd)
         return found
 

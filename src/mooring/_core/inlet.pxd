@@ -25,6 +25,7 @@ cdef class ChannelOutlet(Outlet):
     cdef uint8_t* marks
     cdef object page_memory
     cdef object reply_socket
+    cdef object one_call             # a lock: threads of the worker may ask at the same time
     cdef uint32_t calls
     # acknowledgements not yet sent: `acked` tickets from `first_ack` on
     cdef uint32_t first_ack

@@ -15,6 +15,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 import mmap
 import os
+import threading
 from collections import deque
 from types import CoroutineType
 
@@ -87,7 +88,8 @@ cdef class Inlet:
                     task.add_done_callback(_Done(self, outlet, kind, fd, ticket))
                     return 1
                 task.result()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            # KeyboardInterrupt and the like too: raised in a handler, they are that handler's failure
             self.worker.failed(kind, fd, error)
         outlet.finish(ticket)
         return 0
@@ -156,6 +158,7 @@ cdef class ChannelOutlet(Outlet):
         self.marks = <uint8_t*> view.buf
         PyBuffer_Release(&view)
         self.reply_socket = reply_socket
+        self.one_call = threading.Lock()
         reply_socket.settimeout(CALL_TIMEOUT)
         self.channel = WorkerChannel(reactor, channel)
         self.channel.outlet = self
@@ -210,6 +213,10 @@ cdef class ChannelOutlet(Outlet):
             self.channel.put(&record, NULL)
 
     def call(self, what: int, fd: int, payload: bytes) -> bytes:
+        with self.one_call:
+            return self._call(what, fd, payload)
+
+    def _call(self, what: int, fd: int, payload: bytes) -> bytes:
         cdef Record record = make_record(CM_CALL, fd, 0, what, <uint32_t> len(payload))
         self.calls += 1
         record.ticket = self.calls

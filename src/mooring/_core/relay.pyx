@@ -434,6 +434,8 @@ cdef class Relay(Sink):
                     self.limbo.append((c.fd, EV_CLOSE, 0, code, 0, reason))
                 else:
                     self._queue(port, c.fd, EV_CLOSE, 0, code, 0, reason)
+            else:
+                self.sessions.pop(c.fd, None)        # no `close` handler will read it
         finally:
             self.unbind(c)
             self.gateway.on_gone(c.fd, code, reason)

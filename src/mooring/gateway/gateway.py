@@ -161,6 +161,7 @@ class Gateway:
             head_only = request.method == "HEAD"
             self._refuse(fd, verdict.status, verdict.reason, verdict.headers, head_only=head_only)
         elif self.connections.upgrade(fd, verdict.response, self._terms(verdict.compression)):
+            self.relay.sessions.pop(fd, None)  # of requests before: a WebSocket begins with an empty session
             self.relay.event(fd, Event.OPEN, 0, 0, encode_request(record, b""))
 
     def _terms(self, agreed: Agreed | None) -> tuple[object, ...] | None:

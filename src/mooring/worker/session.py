@@ -37,7 +37,9 @@ class Sessions:
 
     def learn(self, fd: int, payload: bytes, *, replace: bool) -> None:
         """The gateway tells of a session, or of changes that another worker made."""
-        copy = {} if replace else self._copies.get(fd, {})
+        copy = {} if replace else self._copies.get(fd)
+        if copy is None:
+            return  # nothing is known of it here: whoever reads it next asks
         for key, value in _changes.decode(payload).items():
             if bytes(value) == _NIL:
                 copy.pop(key, None)

@@ -177,6 +177,7 @@ class Worker:
             running = _coroutine(handler(request, response))
         except BaseException as error:  # SystemExit and CancelledError too: a client waits for its answer
             response.fail(self.failed(Event.REQUEST, request.fd, error))
+            self.sessions.forget(request.fd)
             return None
         if running is not None:
             return self._request_later(request, response, running)
@@ -188,10 +189,12 @@ class Worker:
             await running
         except BaseException as error:
             response.fail(self.failed(Event.REQUEST, request.fd, error))
+            self.sessions.forget(request.fd)
         else:
             self._finish(request, response)
 
     def _finish(self, request: Request, response: Response) -> None:
+        self.sessions.forget(request.fd)  # no `close` will say that this connection is gone
         if response.finish_unanswered():
             log.error("the 'request' handler gave no answer to %s %s", request.method, request.target)
 
@@ -216,8 +219,8 @@ class Worker:
 
 
 async def _contained(running: Coroutine[Any, Any, Any]) -> Any:
-    """A SystemExit that leaves a task would end its loop, and so the worker with everybody's handlers; and of a task
-    that was cancelled nobody can tell where."""
+    """A SystemExit that leaves a task ends the loop, and so everybody's handlers; a task that was cancelled does not
+    tell where."""
     try:
         return await running
     except SystemExit as error:
