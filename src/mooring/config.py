@@ -175,6 +175,10 @@ class Http(Section):
     header_limit: int = option(16384, "Longest request head; then 431.", "bytes", low=256, high=1 << 20)
     header_count_limit: int = option(100, "Most header fields of a request; then 431.", "fields", low=1, high=10_000)
     body_limit: int = option(1 << 20, "Largest request body; then 413.", "bytes", low=0, high=GIB)
+    form_field_limit: int = option(1000, "Most fields of a urlencoded form; then 413.", "fields", low=1, high=100_000)
+    multipart_part_limit: int = option(
+        100, "Most parts, fields and files, of a multipart form; then 413.", "parts", low=1, high=10_000
+    )
     keepalive_requests: int = option(
         1000, "Requests answered on one connection before it is closed.", "requests", low=1, high=1 << 31
     )

@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from mooring._core.http import LAST_CHUNK, chunk, response_head
+from mooring._core.http import LAST_CHUNK, REASONS, chunk, response_head
 from mooring.app.request import Request
-from mooring.errors import StateError
+from mooring.errors import HttpError, StateError
 
 Send = Callable[[bytes, bool, bool], bool]
 """send(data, last, close): hand raw bytes towards the connection. `last`: the answer is complete.
@@ -211,6 +211,16 @@ class Response:
             self._send(b"", True, True)
         else:
             self._replace_by_500(f"the handler failed, error {error_id}")
+
+    def refuse(self, error: HttpError) -> None:
+        """The handler raised the answer. Only for a response that has not started.
+
+        Raises ValueError or TypeError for headers of the error that can't be sent."""
+        self._headers.clear()
+        for name, value in error.headers:
+            self.add_header(name, value)
+        self._status, self._reason = error.status, None
+        self.end(f"{error.status} {REASONS.get(error.status, '')}: {error.reason}\n")
 
     # Inside.
 

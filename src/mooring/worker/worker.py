@@ -17,10 +17,12 @@ from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outbox, Outlet
 from mooring._core.wire import Event
 from mooring._core.ws import Frame
+from mooring.app.forms import FormLimits
 from mooring.app.handlers import Handlers
 from mooring.app.request import Request, decode_request
 from mooring.app.response import Response
 from mooring.config import Settings
+from mooring.errors import HttpError
 from mooring.types import CloseCode, Opcode
 from mooring.worker.session import Session, Sessions
 
@@ -57,6 +59,7 @@ class Worker:
         self._server = server
         self._handlers = handlers
         self._http = settings.http
+        self._forms = FormLimits(settings.http.form_field_limit, settings.http.multipart_part_limit)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._idle: asyncio.Event | None = None
 
@@ -107,7 +110,7 @@ class Worker:
         if kind == Event.CLOSE:
             return self._close(fd, arg, payload.decode(errors="replace"))
         if kind == Event.REQUEST:
-            return self._request(decode_request(fd, payload), arg)
+            return self._request(decode_request(fd, payload, self._forms), arg)
         if kind == Event.UNCERTAIN:
             return self._uncertain(fd, arg, opcode, payload)
         log.error("a gateway sent an event of unknown kind %d", kind)
@@ -174,7 +177,7 @@ class Worker:
         try:
             running = _coroutine(handler(request, response))
         except Exception as error:
-            response.fail(self.failed(Event.REQUEST, request.fd, error))
+            self._request_failed(request, response, error)
             return None
         if running is not None:
             return self._request_later(request, response, running)
@@ -185,9 +188,21 @@ class Worker:
         try:
             await running
         except Exception as error:
-            response.fail(self.failed(Event.REQUEST, request.fd, error))
+            self._request_failed(request, response, error)
         else:
             self._finish(request, response)
+
+    def _request_failed(self, request: Request, response: Response, error: Exception) -> None:
+        """An HttpError is the answer, as long as there is none; anything else is a fault."""
+        if isinstance(error, HttpError) and not response.started:
+            try:
+                response.refuse(error)
+            except (TypeError, ValueError) as fault:
+                error = fault
+            else:
+                log.info("request on connection %d refused with %d: %.200r", request.fd, error.status, error.reason)
+                return
+        response.fail(self.failed(Event.REQUEST, request.fd, error))
 
     def _finish(self, request: Request, response: Response) -> None:
         if response.finish_unanswered():
