@@ -179,6 +179,20 @@ class Http(Section):
     multipart_part_limit: int = option(
         100, "Most parts, fields and files, of a multipart form; then 413.", "parts", low=1, high=10_000
     )
+    document_root: str = option(
+        "",
+        "Directory whose files are served under their names, before the `request` handler is asked; empty: none. "
+        "Regular files only, a directory by its `index.html`, without listings; symbolic links are not followed, "
+        "and names that begin with a dot are not served, except `.well-known`.",
+    )
+    static_file_limit: int = option(
+        8 << 20,
+        "Largest part of a file, or whole file, that is sent at once; more is answered 500. It waits in memory until "
+        "the client has read it.",
+        "bytes",
+        low=0,
+        high=GIB,
+    )
     keepalive_requests: int = option(
         1000, "Requests answered on one connection before it is closed.", "requests", low=1, high=1 << 31
     )

@@ -1,14 +1,18 @@
-"""What HTTP applications need, on real servers in both modes: forms, refusals."""
+"""What HTTP applications need, on real servers in both modes: forms, errors, files."""
 
 import http.client
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from support.serving import LIMIT, Serving
+from support.serving import LIMIT, ROOT, Serving
 
 APP = """
 @server.on("message")
@@ -30,14 +34,44 @@ async def page(request, response):
     elif request.path == "/late":
         response.write("part")
         raise HttpError(404, "too late")
+    elif request.path == "/download":
+        response.send_file(request.query["path"], root=request.query["root"], download_as="x")
+    elif request.path == "/handled":
+        response.end("by the handler")
     elif request.path == "/bad-headers":
         raise HttpError(404, "x", [("a b", "c")])
 """
 
 
+BIG = bytes(range(256)) * (4 << 12)  # 4 MiB: four times write_limit
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is served lies in `public`, and SECRET beside it."""
+    folder = tmp_path_factory.mktemp("files")
+    public = folder / "public"
+    (public / "sub").mkdir(parents=True)
+    (folder / "public-secret").mkdir()
+    (public / "index.html").write_text("<h1>index</h1>")
+    (public / "sub" / "index.html").write_text("<h1>sub</h1>")
+    (public / "sub" / "a.txt").write_text("a")
+    (public / "big.bin").write_bytes(BIG)
+    (public / "huge.bin").touch()
+    os.truncate(public / "huge.bin", (8 << 20) + 1)
+    (public / "handled").symlink_to("index.html")
+    for path in ("secret.txt", "public-secret/secret.txt", "public/.env"):
+        (folder / path).write_text("SECRET")
+    (public / "out").symlink_to("..")
+    (public / "secret.txt").symlink_to("../secret.txt")
+    os.mkfifo(public / "fifo")
+    return folder
+
+
 @pytest.fixture(scope="module", params=["base", "process"])
-def server(request: pytest.FixtureRequest) -> Iterator[Serving]:
-    with Serving(APP, mode=request.param, worker_num=1, body_limit=1 << 20) as running:
+def server(request: pytest.FixtureRequest, folder: Path) -> Iterator[Serving]:
+    settings = {"worker_num": 1, "body_limit": 1 << 20, "document_root": str(folder / "public")}
+    with Serving(APP, mode=request.param, **settings) as running:
         yield running
         assert running.stop() == 0
         assert "(adds up)" in running.lines[-2], "\n".join(running.lines[-10:])
@@ -132,3 +166,134 @@ def test_an_error_that_is_no_answer_is_a_fault(server: Serving) -> None:
     answer = raw(server, b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
     assert answer.endswith(b"\r\n\r\n4\r\npart\r\n"), "it must be seen to be cut"
     server.wait_log("'request' handler failed", since=since)
+
+
+# ------------------------------------------------------------------ files
+
+
+def test_files(server: Serving) -> None:
+    status, fields, body = ask(server, "GET", "/")
+    assert (status, body, fields["content-type"]) == (200, b"<h1>index</h1>", "text/html; charset=utf-8")
+    assert ask(server, "GET", "/", headers={"If-None-Match": fields["etag"]})[::2] == (304, b"")
+    assert ask(server, "HEAD", "/")[1]["content-length"] == "14"
+    status, fields, _ = ask(server, "GET", "/sub?x")
+    assert (status, fields["location"]) == (301, "/sub/?x")
+    assert ask(server, "GET", "/sub/")[2] == b"<h1>sub</h1>"
+    assert ask(server, "GET", "/handled")[2] == b"by the handler", "a link is no file"
+    assert ask(server, "POST", "/sub/a.txt")[0] == 500, "only GET and HEAD are for files: the handler has to answer"
+
+
+def test_a_large_file(server: Serving) -> None:
+    assert ask(server, "GET", "/big.bin")[2] == BIG
+    status, fields, body = ask(server, "GET", "/big.bin", headers={"Range": "bytes=1000000-3000000"})
+    assert (status, fields["content-range"]) == (206, f"bytes 1000000-3000000/{len(BIG)}")
+    assert body == BIG[1_000_000:3_000_001]
+    assert ask(server, "GET", "/big.bin", headers={"Range": f"bytes={len(BIG)}-"})[0] == 416
+    assert ask(server, "GET", "/big.bin", headers={"Range": "bytes=" + "0-," * 1000 + "0-"})[2] == BIG
+
+
+def test_a_large_file_for_a_slow_reader(server: Serving) -> None:
+    """Read in small pieces, with another request behind it."""
+    with socket.create_connection(("127.0.0.1", server.port), LIMIT) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.sendall(b"GET /big.bin HTTP/1.1\r\nHost: a\r\n\r\nGET /sub/a.txt HTTP/1.1\r\nHost: a\r\n")
+        client.sendall(b"Connection: close\r\n\r\n")
+        received = bytearray()
+        while got := client.recv(30_000):
+            received += got
+    head, _, rest = bytes(received).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert rest[: len(BIG)] == BIG
+    assert rest[len(BIG) :].startswith(b"HTTP/1.1 200 ")
+    assert rest.endswith(b"\r\n\r\na")
+
+
+def test_a_file_that_is_too_large(server: Serving) -> None:
+    since = server.mark()
+    assert ask(server, "GET", "/huge.bin")[0] == 500
+    server.wait_log("static_file_limit is 8388608", since=since)
+    assert ask(server, "HEAD", "/huge.bin")[1]["content-length"] == str((8 << 20) + 1)
+    assert ask(server, "GET", "/huge.bin", headers={"Range": "bytes=-5"})[2] == bytes(5)
+
+
+ATTACKS = [
+    "/../secret.txt",
+    "/sub/../../secret.txt",
+    "/%2e%2e/secret.txt",
+    "/..%2fsecret.txt",
+    "/%2e%2e%2fsecret.txt",
+    "/..%5csecret.txt",
+    "/..\\secret.txt",
+    "/%252e%252e/secret.txt",
+    "/..%252fsecret.txt",
+    "/%c0%ae%c0%ae/secret.txt",
+    "/../public-secret/secret.txt",
+    "//secret.txt",
+    "//etc/passwd",
+    "/%2fetc/passwd",
+    "/out/secret.txt",
+    "/out/",
+    "/secret.txt",
+    "/secret.txt%00.html",
+    "/.env",
+    "/%2eenv",
+    "/fifo",
+    "/" + "../" * 1000 + "etc/passwd",
+    "/" + "a/" * 3000,
+    "/" + "a" * 8000,
+]
+
+
+@pytest.mark.parametrize("target", ATTACKS)
+def test_nothing_from_outside_is_sent(server: Serving, target: str) -> None:
+    answer = raw(server, f"GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+    assert answer.startswith((b"HTTP/1.1 500 ", b"HTTP/1.1 400 ")), "no file; the handler leaves it unanswered"
+    assert b"SECRET" not in answer
+    assert b"root:" not in answer
+
+
+def test_send_file(server: Serving, folder: Path) -> None:
+    status, fields, body = ask(server, "GET", f"/download?root={folder}&path=public/sub/a.txt")
+    assert (status, body) == (200, b"a")
+    assert fields["content-disposition"].startswith("attachment")
+    for path in (
+        "../secret.txt",
+        "%2e%2e/secret.txt",
+        "/etc/passwd",
+        "secret.txt",
+        "out/secret.txt",
+        "a%00",
+        "fifo",
+        "",
+    ):
+        status, fields, body = ask(server, "GET", f"/download?root={folder}/public&path={path}")
+        assert (status, b"SECRET" in body) == (404, False)
+        assert "content-disposition" not in fields
+
+
+def test_a_server_of_files_only(folder: Path) -> None:
+    app = '@server.on("message")\ndef message(server, frame): ...'
+    with Serving(app, mode="base", worker_num=1, document_root=str(folder / "public")) as server:
+        assert ask(server, "GET", "/")[0] == 200
+        assert ask(server, "GET", "/missing")[0] == 404
+        status, fields, _ = ask(server, "DELETE", "/")
+        assert (status, fields["allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize("mode", ["base", "process"])
+def test_a_document_root_that_is_missing(mode: str) -> None:
+    app = (
+        "from mooring import Server\n"
+        f"s = Server('127.0.0.1', 0, document_root='/nonexistent', mode={mode!r})\n"
+        "s.on('message', lambda server, frame: None)\n"
+        "s.start()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", app],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        stderr=subprocess.PIPE,
+        timeout=LIMIT,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "ConfigError: document_root='/nonexistent': No such file or directory" in done.stderr

@@ -8,16 +8,20 @@ a client could read as a second answer reaches the wire. How the body is delimit
 business: one `end` gives Content-Length, a `write` before it gives chunks (RFC 9112 section 6).
 """
 
+import os
 import time
 from collections.abc import Callable
 from datetime import datetime
 from email.utils import formatdate
+from os import PathLike
 from typing import Any, Literal
+from urllib.parse import quote
 
 import msgspec
 
 from mooring._core.http import LAST_CHUNK, REASONS, chunk, response_head
 from mooring.app.request import Request
+from mooring.app.static import Opened, conditional, content_type_of, open_for_sending, whole
 from mooring.errors import HttpError, StateError
 
 Send = Callable[[bytes, bool, bool], bool]
@@ -28,6 +32,8 @@ Send = Callable[[bytes, bool, bool], bool]
 _BODILESS = frozenset({204, 205, 304})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _COOKIE_OCTETS = frozenset(map(chr, range(0x21, 0x7F))) - frozenset('",;\\')  # RFC 6265 section 4.1.1
+
+_NOT_IN_A_NAME = dict.fromkeys((*range(32), 34, 37, 47, 92, 127), "_")  # RFC 6266 appendix D
 
 _date = (0, "")
 
@@ -50,8 +56,10 @@ class Response:
 
     __slots__ = (
         "_chunked",
+        "_file_limit",
         "_headers",
         "_keep_alive",
+        "_length",
         "_reason",
         "_request",
         "_send",
@@ -62,9 +70,16 @@ class Response:
     )
 
     def __init__(
-        self, request: Request, send: Send, *, server_header: bool = True, keepalive_requests: int = 1000
+        self,
+        request: Request,
+        send: Send,
+        *,
+        server_header: bool = True,
+        keepalive_requests: int = 1000,
+        file_limit: int = 8 << 20,
     ) -> None:
-        """`keepalive_requests`: after that many requests the connection is closed (see `Request.number`)."""
+        """`keepalive_requests`: after that many requests the connection is closed (see `Request.number`).
+        `file_limit`: the largest body that `send_file` sends."""
         self._request = request
         self._send = send
         self._server_header = server_header
@@ -72,6 +87,8 @@ class Response:
         self._reason: str | None = None
         self._headers: list[tuple[str, str]] = []
         self._chunked = False
+        self._file_limit = file_limit
+        self._length: int | None = None  # of the body of an answer to HEAD that is not even read
         self._keep_alive = _wants_keep_alive(request) and request.number < keepalive_requests
         self.started = False
         """The head has been sent; status and headers are fixed."""
@@ -162,6 +179,8 @@ class Response:
             rest = self._frame(body) + (LAST_CHUNK if self._chunked else b"")
         else:
             length = None if self._status in (204, 304) else 0 if self._status == 205 else len(body)
+            if length is not None and self._length is not None:
+                length = self._length
             rest = self._head(data, length) + (body if self._may_have_body else b"")
             self.started = True
         self.ended = True
@@ -187,6 +206,58 @@ class Response:
         self.header("Location", url)
         self.status(status)
         return self.end()
+
+    def send_file(
+        self,
+        path: str | PathLike[str],
+        *,
+        root: str | PathLike[str] | None = None,
+        content_type: str | None = None,
+        download_as: str | None = None,
+    ) -> bool:
+        """End with the content of a regular file. False when the connection is gone.
+
+        With `root`, `path` may come from a client: it is a path below that directory, and nothing outside it is sent,
+        whatever `path` is; hidden files and symbolic links are not either. Without `root` the path must be yours;
+        one with ".." in it raises ValueError, and a symbolic link is not followed if it is the last name.
+
+        Conditional requests (ETag, Last-Modified) and requests for one range are answered as they should be (304, 412,
+        206, 416), unless another status than 200 was set. The type goes by the name, `download_as` makes the client
+        save it under that name. Raises HttpError, which the worker answers if the handler does not catch it: 404
+        when there is no such file, 500 for more than `static_file_limit` bytes at once.
+
+        It reads the file at once, without a pause for other handlers.
+        """
+        self._must_not_have_started("send_file")
+        if content_type is not None:
+            self.header("Content-Type", content_type)
+        if download_as is not None:
+            plain = download_as.encode("ascii", "replace").decode().translate(_NOT_IN_A_NAME)
+            encoded = quote(download_as, safe="")  # RFC 8187
+            self.header("Content-Disposition", f"attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}")
+        return self.send_opened(open_for_sending(path, root))
+
+    def send_opened(self, opened: Opened) -> bool:
+        """For the worker: like `send_file`, for a file that is open. It is closed."""
+        request = self._request
+        try:
+            if self._status == 200 and request.method in ("GET", "HEAD"):
+                found = conditional(opened.fd, request.method, request.headers, self._file_limit)
+            else:
+                found = whole(opened.fd, self._file_limit, head_only=request.method == "HEAD")
+        finally:
+            os.close(opened.fd)
+        fields = [*found.headers, ("X-Content-Type-Options", "nosniff")]
+        if found.status in (200, 206):
+            fields.append(("Content-Type", content_type_of(opened.name)))
+        for name, value in fields:
+            if not self._has(name.lower()):
+                self.header(name, value)
+        if found.status != 200:
+            self._status, self._reason = found.status, None
+        if request.method == "HEAD":
+            self._length = found.length
+        return self.end(found.body)
 
     # For the worker, when the handler is done.
 

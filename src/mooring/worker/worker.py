@@ -21,6 +21,7 @@ from mooring.app.forms import FormLimits
 from mooring.app.handlers import Handlers
 from mooring.app.request import Request, decode_request
 from mooring.app.response import Response
+from mooring.app.static import Documents
 from mooring.config import Settings
 from mooring.errors import HttpError
 from mooring.types import CloseCode, Opcode
@@ -60,6 +61,7 @@ class Worker:
         self._handlers = handlers
         self._http = settings.http
         self._forms = FormLimits(settings.http.form_field_limit, settings.http.multipart_part_limit)
+        self._documents = Documents(settings.http.document_root) if settings.http.document_root else None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._idle: asyncio.Event | None = None
 
@@ -167,8 +169,19 @@ class Worker:
             self._sender(request.fd, number),
             server_header=self._http.server_header,
             keepalive_requests=self._http.keepalive_requests,
+            file_limit=self._http.static_file_limit,
         )
         handler = self._handlers.get("request")
+        try:
+            if self._documents is not None and self._sent_document(self._documents, request, response):
+                return None
+            if handler is None and self._documents is not None:
+                if request.method not in ("GET", "HEAD"):
+                    raise HttpError(405, "files can be read here, nothing else", [("Allow", "GET, HEAD")])
+                raise HttpError(404, "there is no such file")
+        except Exception as error:
+            self._request_failed(request, response, error)
+            return None
         if handler is None:
             response.status(426)
             response.header("Upgrade", "websocket")
@@ -183,6 +196,17 @@ class Worker:
             return self._request_later(request, response, running)
         self._finish(request, response)
         return None
+
+    def _sent_document(self, documents: Documents, request: Request, response: Response) -> bool:
+        """Whether a file under `document_root` was the answer."""
+        if request.method not in ("GET", "HEAD"):
+            return False
+        found = documents.find(request.target)
+        if isinstance(found, str):
+            response.redirect(found, 301)
+        elif found is not None:
+            response.send_opened(found)
+        return found is not None
 
     async def _request_later(self, request: Request, response: Response, running: Coroutine[Any, Any, None]) -> None:
         try:
