@@ -193,6 +193,12 @@ class Http(Section):
         low=0,
         high=GIB,
     )
+    compress: bool = option(
+        False,
+        "Compress bodies of text-like types, up to 1 MiB and not those sent by parts, in a coding that the client "
+        "accepts: gzip, with `mooring[compress]` also zstd and br. Answers that set a cookie are left as they are.",
+    )
+    compress_min_size: int = option(1024, "The smallest body that `compress` is for.", "bytes", low=1, high=1 << 20)
     keepalive_requests: int = option(
         1000, "Requests answered on one connection before it is closed.", "requests", low=1, high=1 << 31
     )

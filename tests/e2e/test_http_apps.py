@@ -1,4 +1,4 @@
-"""What HTTP applications need, on real servers in both modes: forms, errors, files."""
+"""What HTTP applications need, on real servers in both modes: forms, errors, files, compression."""
 
 import http.client
 import json
@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -36,6 +37,8 @@ async def page(request, response):
         raise HttpError(404, "too late")
     elif request.path == "/download":
         response.send_file(request.query["path"], root=request.query["root"], download_as="x")
+    elif request.path == "/text":
+        response.end("compressible " * 1000)
     elif request.path == "/handled":
         response.end("by the handler")
     elif request.path == "/bad-headers":
@@ -70,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["base", "process"])
 def server(request: pytest.FixtureRequest, folder: Path) -> Iterator[Serving]:
-    settings = {"worker_num": 1, "body_limit": 1 << 20, "document_root": str(folder / "public")}
+    settings = {"worker_num": 1, "body_limit": 1 << 20, "document_root": str(folder / "public"), "compress": True}
     with Serving(APP, mode=request.param, **settings) as running:
         yield running
         assert running.stop() == 0
@@ -297,3 +300,16 @@ def test_a_document_root_that_is_missing(mode: str) -> None:
     )
     assert done.returncode == 1
     assert "ConfigError: document_root='/nonexistent': No such file or directory" in done.stderr
+
+
+# ------------------------------------------------------------------ compression
+
+
+def test_compression(server: Serving) -> None:
+    for accepted in ("gzip", "br;q=0, zstd;q=0, *"):
+        status, fields, body = ask(server, "GET", "/text", headers={"Accept-Encoding": accepted})
+        assert (status, fields["content-encoding"], fields["vary"]) == (200, "gzip", "Accept-Encoding")
+        assert zlib.decompress(body, wbits=31) == b"compressible " * 1000
+        assert fields["content-length"] == str(len(body))
+    _, fields, body = ask(server, "GET", "/text", headers={"Accept-Encoding": "identity"})
+    assert (body, "content-encoding" in fields) == (b"compressible " * 1000, False)

@@ -20,6 +20,7 @@ from urllib.parse import quote
 import msgspec
 
 from mooring._core.http import LAST_CHUNK, REASONS, chunk, response_head
+from mooring.app.compress import Compressor, is_text
 from mooring.app.request import Request
 from mooring.app.static import Opened, conditional, content_type_of, open_for_sending, whole
 from mooring.errors import HttpError, StateError
@@ -30,6 +31,7 @@ Send = Callable[[bytes, bool, bool], bool]
 
 # RFC 9110 sections 15.3.5, 15.3.6, 15.4.5: answers without a body, whatever the method.
 _BODILESS = frozenset({204, 205, 304})
+_NOT_COMPRESSED = _BODILESS | {206}  # a part is one of the bytes as they are
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _COOKIE_OCTETS = frozenset(map(chr, range(0x21, 0x7F))) - frozenset('",;\\')  # RFC 6265 section 4.1.1
 
@@ -56,6 +58,7 @@ class Response:
 
     __slots__ = (
         "_chunked",
+        "_compressor",
         "_file_limit",
         "_headers",
         "_keep_alive",
@@ -77,9 +80,10 @@ class Response:
         server_header: bool = True,
         keepalive_requests: int = 1000,
         file_limit: int = 8 << 20,
+        compressor: Compressor | None = None,
     ) -> None:
         """`keepalive_requests`: after that many requests the connection is closed (see `Request.number`).
-        `file_limit`: the largest body that `send_file` sends."""
+        `file_limit`: the largest body that `send_file` sends. `compressor`: None leaves every body as it is."""
         self._request = request
         self._send = send
         self._server_header = server_header
@@ -87,8 +91,9 @@ class Response:
         self._reason: str | None = None
         self._headers: list[tuple[str, str]] = []
         self._chunked = False
+        self._compressor = compressor
         self._file_limit = file_limit
-        self._length: int | None = None  # of the body of an answer to HEAD that is not even read
+        self._length: int | None = None  # of a body that is left out unread; -1: nobody knows
         self._keep_alive = _wants_keep_alive(request) and request.number < keepalive_requests
         self.started = False
         """The head has been sent; status and headers are fixed."""
@@ -178,9 +183,11 @@ class Response:
         if self.started:
             rest = self._frame(body) + (LAST_CHUNK if self._chunked else b"")
         else:
+            if self._compressor is not None and self._status not in _NOT_COMPRESSED:
+                body = self._compressed(data, body, self._compressor)
             length = None if self._status in (204, 304) else 0 if self._status == 205 else len(body)
             if length is not None and self._length is not None:
-                length = self._length
+                length = self._length if self._length >= 0 else None
             rest = self._head(data, length) + (body if self._may_have_body else b"")
             self.started = True
         self.ended = True
@@ -253,6 +260,8 @@ class Response:
         for name, value in fields:
             if not self._has(name.lower()):
                 self.header(name, value)
+        if found.status == 304 and self._compressor is not None and is_text(content_type_of(opened.name)):
+            self._vary()  # RFC 9110 section 15.4.5: as in the 200 that is not sent
         if found.status != 200:
             self._status, self._reason = found.status, None
         if request.method == "HEAD":
@@ -303,6 +312,36 @@ class Response:
     @property
     def _may_have_body(self) -> bool:
         return self._request.method != "HEAD" and self._status not in _BODILESS
+
+    def _compressed(self, data: str | bytes, body: bytes, compressor: Compressor) -> bytes:
+        """The body as it is sent, and the fields that tell so.
+
+        Not with a cookie: what is secret in the body could be guessed from its length (the BREACH attack)."""
+        fields = {name.lower(): value for name, value in self._headers}
+        kind = fields.get("content-type", "text/plain" if isinstance(data, str) else "")
+        if (
+            not compressor.takes(kind, len(body) if self._length is None else self._length)
+            or not fields.keys().isdisjoint(("content-encoding", "content-range", "set-cookie"))
+            or "no-transform" in fields.get("cache-control", "").lower()
+        ):
+            return body
+        self._vary()
+        if self._length is not None:
+            self._length = -1
+            return body
+        found = compressor.compress(body, self._request.headers.get("accept-encoding", ""))
+        if found is None:
+            return body
+        self._headers.append(("Content-Encoding", found[0]))
+        tag = fields.get("etag", "")
+        if tag.startswith('"'):  # RFC 9110 section 8.8.1: other bytes can't have the same strong one
+            self.header("ETag", "W/" + tag)
+        return found[1]
+
+    def _vary(self) -> None:
+        names = [part.strip() for name, value in self._headers if name.lower() == "vary" for part in value.split(",")]
+        if "*" not in names and "accept-encoding" not in map(str.lower, names):
+            self.add_header("Vary", "Accept-Encoding")
 
     def _start(self, data: str | bytes) -> bytes:
         """The head of an answer whose length is not known yet."""

@@ -17,6 +17,7 @@ from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outbox, Outlet
 from mooring._core.wire import Event
 from mooring._core.ws import Frame
+from mooring.app.compress import Compressor
 from mooring.app.forms import FormLimits
 from mooring.app.handlers import Handlers
 from mooring.app.request import Request, decode_request
@@ -61,6 +62,7 @@ class Worker:
         self._handlers = handlers
         self._http = settings.http
         self._forms = FormLimits(settings.http.form_field_limit, settings.http.multipart_part_limit)
+        self._compressor = Compressor(settings.http.compress_min_size) if settings.http.compress else None
         self._documents = Documents(settings.http.document_root) if settings.http.document_root else None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._idle: asyncio.Event | None = None
@@ -170,6 +172,7 @@ class Worker:
             server_header=self._http.server_header,
             keepalive_requests=self._http.keepalive_requests,
             file_limit=self._http.static_file_limit,
+            compressor=self._compressor,
         )
         handler = self._handlers.get("request")
         try:
