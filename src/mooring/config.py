@@ -199,6 +199,11 @@ class Http(Section):
         "accepts: gzip, with `mooring[compress]` also zstd and br. Answers that set a cookie are left as they are.",
     )
     compress_min_size: int = option(1024, "The smallest body that `compress` is for.", "bytes", low=1, high=1 << 20)
+    access_log: bool = option(
+        False,
+        "Log a line for each request that a worker has answered, whatever `log_level` is; the logger is "
+        "`mooring.access`. What the gateway refuses by itself is in its own log.",
+    )
     keepalive_requests: int = option(
         1000, "Requests answered on one connection before it is closed.", "requests", low=1, high=1 << 31
     )

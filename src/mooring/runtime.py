@@ -184,6 +184,7 @@ def log_to_stderr(settings: Settings, name: str) -> None:
     handler.setFormatter(logging.Formatter(form))
     logger.addHandler(handler)
     logger.setLevel(settings.process.log_level.upper())
+    logging.getLogger("mooring.access").setLevel(logging.INFO)  # it has a setting of its own
     logger.propagate = False
 
 

@@ -1,8 +1,9 @@
-"""What HTTP applications need, on real servers in both modes: forms, errors, files, compression."""
+"""What HTTP applications need, on real servers in both modes: forms, errors, files, compression, the access log."""
 
 import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -313,3 +314,41 @@ def test_compression(server: Serving) -> None:
         assert fields["content-length"] == str(len(body))
     _, fields, body = ask(server, "GET", "/text", headers={"Accept-Encoding": "identity"})
     assert (body, "content-encoding" in fields) == (b"compressible " * 1000, False)
+
+
+# ------------------------------------------------------------------ the access log
+
+
+@pytest.mark.parametrize("mode", ["base", "process"])
+def test_access_log(mode: str, folder: Path) -> None:
+    settings = {"worker_num": 1, "document_root": str(folder / "public"), "access_log": True}
+    with Serving(APP, mode=mode, **settings) as server:
+        since = server.mark()
+        ask(server, "GET", "/text", headers={"User-Agent": "a\x9b[31m b"})
+        ask(server, "GET", "/sub/a.txt?x")
+        ask(server, "GET", "/raise?status=404&reason=x")
+        ask(server, "GET", "/nothing")
+        raw(server, b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
+        raw(server, b"BAD\r\n\r\n")
+        server.wait_log(r'127.0.0.1 "GET /late HTTP/1.1" 200 4 \d\.\d{4} "-" "-" cut$', since=since)
+        assert server.stop() == 0
+    lines = [line.split("] ", 1)[1] for line in server.lines[since:] if " HTTP/1." in line]
+    for line, pattern in zip(
+        lines,
+        [
+            r'127\.0\.0\.1 "GET /text HTTP/1\.1" 200 13000 0\.\d{4} "-" "a\\x9b\[31m b"',
+            r'127\.0\.0\.1 "GET /sub/a\.txt\?x HTTP/1\.1" 200 1 0\.\d{4} "-" "-"',
+            r'127\.0\.0\.1 "GET /raise\?status=404&reason=x HTTP/1\.1" 404 17 0\.\d{4} "-" "-"',
+            r'127\.0\.0\.1 "GET /nothing HTTP/1\.1" 500 \d+ 0\.\d{4} "-" "-"',
+            r'127\.0\.0\.1 "GET /late HTTP/1\.1" 200 4 0\.\d{4} "-" "-" cut',
+        ],
+        strict=True,
+    ):
+        assert re.fullmatch(pattern, line), line
+
+
+def test_no_access_log_unless_asked_for(server: Serving) -> None:
+    since = server.mark()
+    ask(server, "GET", "/raise?status=404&reason=seen")
+    server.wait_log("seen", since=since)
+    assert not any("GET" in line for line in server.lines[since:])

@@ -68,6 +68,8 @@ class Response:
         "_send",
         "_server_header",
         "_status",
+        "body_size",
+        "broken",
         "ended",
         "started",
     )
@@ -99,6 +101,15 @@ class Response:
         """The head has been sent; status and headers are fixed."""
         self.ended = False
         """The answer is complete, or was broken off."""
+        self.broken = False
+        """It was broken off."""
+        self.body_size = 0
+        """Bytes of the body sent so far."""
+
+    @property
+    def status_code(self) -> int:
+        """The status, as it is set at the moment."""
+        return self._status
 
     def status(self, code: int, reason: str | None = None) -> None:
         """Set the status, 200 to 599, and the reason phrase if the standard one will not do."""
@@ -174,6 +185,7 @@ class Response:
         self._must_not_have_ended("write")
         body = _bytes(data)  # first: data that can't be sent must not leave a head behind that was not sent
         head = b"" if self.started else self._start(data)
+        self.body_size += len(body) if self._may_have_body else 0
         return self._send(head + self._frame(body), False, False)
 
     def end(self, data: str | bytes = b"") -> bool:
@@ -191,6 +203,7 @@ class Response:
             rest = self._head(data, length) + (body if self._may_have_body else b"")
             self.started = True
         self.ended = True
+        self.body_size += len(body) if self._may_have_body else 0
         return self._send(rest, True, not self._keep_alive)
 
     def json(self, value: Any, status: int | None = None) -> bool:
@@ -287,7 +300,7 @@ class Response:
         if self.ended:
             return
         if self.started:
-            self.ended = True
+            self.ended = self.broken = True
             self._send(b"", True, True)
         else:
             self._replace_by_500(f"the handler failed, error {error_id}")

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any, Protocol
@@ -21,11 +22,12 @@ from mooring.app.compress import Compressor
 from mooring.app.forms import FormLimits
 from mooring.app.handlers import Handlers
 from mooring.app.request import Request, decode_request
-from mooring.app.response import Response
+from mooring.app.response import Response, Send
 from mooring.app.static import Documents
 from mooring.config import Settings
 from mooring.errors import HttpError
 from mooring.types import CloseCode, Opcode
+from mooring.worker import access
 from mooring.worker.session import Session, Sessions
 
 log = logging.getLogger("mooring.worker")
@@ -166,9 +168,12 @@ class Worker:
             self.sessions.forget(fd)
 
     def _request(self, request: Request, number: int) -> Coroutine[Any, Any, None] | None:
+        send = self._sender(request.fd, number)
+        if self._http.access_log:
+            send = _logged(send, request, lambda: response, time.monotonic())
         response = Response(
             request,
-            self._sender(request.fd, number),
+            send,
             server_header=self._http.server_header,
             keepalive_requests=self._http.keepalive_requests,
             file_limit=self._http.static_file_limit,
@@ -235,7 +240,7 @@ class Worker:
         if response.finish_unanswered():
             log.error("the 'request' handler gave no answer to %s %s", request.method, request.target)
 
-    def _sender(self, fd: int, number: int) -> Callable[[bytes, bool, bool], bool]:
+    def _sender(self, fd: int, number: int) -> Send:
         outbox = self.outbox
 
         def send(data: bytes, last: bool, close: bool) -> bool:
@@ -253,6 +258,18 @@ class Worker:
             return _coroutine(handler(self._server, frame, reason))
         log.warning("uncertain: %s of connection %d: %s", Event(kind).name.lower(), fd, reason)
         return None
+
+
+def _logged(send: Send, request: Request, response: Callable[[], Response], start: float) -> Send:
+    """`send`, and a line in the access log behind the last call."""
+
+    def send_and_log(data: bytes, last: bool, close: bool) -> bool:
+        taken = send(data, last, close)
+        if last:
+            access.write(request, response(), time.monotonic() - start, taken=taken)
+        return taken
+
+    return send_and_log
 
 
 def _coroutine(result: object) -> Coroutine[Any, Any, None] | None:
