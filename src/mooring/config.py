@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
+from ipaddress import ip_network
 from typing import Any, NamedTuple, TypeVar, cast
 
 from .errors import ConfigError
@@ -67,6 +68,15 @@ def check_origins(values: tuple[str, ...]) -> str | None:
                 f"{value!r} is not an origin: write scheme, host and port only, in lower case, such as "
                 '"https://example.org"'
             )
+    return None
+
+
+def check_networks(values: tuple[str, ...]) -> str | None:
+    for value in values:
+        try:
+            ip_network(value)
+        except ValueError as error:
+            return f"{error}; write networks or addresses, such as 10.0.0.0/8 or ::1"
     return None
 
 
@@ -203,6 +213,14 @@ class Http(Section):
         False,
         "Log a line for each request that a worker has answered, whatever `log_level` is; the logger is "
         "`mooring.access`. What the gateway refuses by itself is in its own log.",
+    )
+    trusted_proxies: tuple[str, ...] = option(
+        (),
+        "Proxies in front of the server, such as `10.0.0.0/8`. If a request comes from one, its X-Forwarded-For and "
+        "X-Forwarded-Proto say the client's address and scheme (`request.remote_ip`, `scheme`, the check of "
+        "origins). From anybody else they mean nothing.",
+        "networks",
+        check=check_networks,
     )
     keepalive_requests: int = option(
         1000, "Requests answered on one connection before it is closed.", "requests", low=1, high=1 << 31

@@ -1,4 +1,4 @@
-"""What HTTP applications need, on real servers in both modes: forms, errors, files, compression, the access log."""
+"""What HTTP applications need, on real servers in both modes: forms, errors, files, compression, log, proxies."""
 
 import http.client
 import json
@@ -38,6 +38,8 @@ async def page(request, response):
         raise HttpError(404, "too late")
     elif request.path == "/download":
         response.send_file(request.query["path"], root=request.query["root"], download_as="x")
+    elif request.path == "/who":
+        response.end(f"{request.scheme} {request.remote_ip} {request.remote_port > 0}")
     elif request.path == "/text":
         response.end("compressible " * 1000)
     elif request.path == "/handled":
@@ -352,3 +354,38 @@ def test_no_access_log_unless_asked_for(server: Serving) -> None:
     ask(server, "GET", "/raise?status=404&reason=seen")
     server.wait_log("seen", since=since)
     assert not any("GET" in line for line in server.lines[since:])
+
+
+# ------------------------------------------------------------------ proxies
+
+
+HANDSHAKE = (
+    "GET /chat HTTP/1.1\r\nHost: example.org\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nOrigin: https://example.org\r\n"
+)
+
+
+def handshake(server: Serving, more: str) -> int:
+    with socket.create_connection(("127.0.0.1", server.port), LIMIT) as client:
+        client.sendall((HANDSHAKE + more + "\r\n").encode())
+        return int(client.recv(65536).split()[1])
+
+
+@pytest.mark.parametrize("mode", ["base", "process"])
+def test_a_trusted_proxy(mode: str) -> None:
+    with Serving(APP, mode=mode, worker_num=1, trusted_proxies=["127.0.0.0/8"], access_log=True) as server:
+        since = server.mark()
+        fields = {"X-Forwarded-For": "6.6.6.6, 192.0.2.1, 127.0.0.9", "X-Forwarded-Proto": "https"}
+        assert ask(server, "GET", "/who", headers=fields)[2] == b"https 192.0.2.1 False"
+        server.wait_log(r'192\.0\.2\.1 "GET /who', since=since)
+        assert ask(server, "GET", "/who")[2] == b"http 127.0.0.1 True"
+        assert ask(server, "GET", "/who", headers={"X-Forwarded-For": "garbage"})[2] == b"http 127.0.0.1 True"
+        assert handshake(server, "X-Forwarded-Proto: https\r\n") == 101
+        assert handshake(server, "X-Forwarded-Proto: http\r\n") == 403
+        assert handshake(server, "") == 403
+
+
+def test_a_proxy_that_is_not_trusted(server: Serving) -> None:
+    fields = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https"}
+    assert ask(server, "GET", "/who", headers=fields)[2] == b"http 127.0.0.1 True"
+    assert handshake(server, "X-Forwarded-Proto: https\r\n") == 403

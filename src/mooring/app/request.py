@@ -206,10 +206,12 @@ class Request:
 
     @property
     def remote_ip(self) -> str:
+        """The client's address; behind one of the `trusted_proxies` the one that the proxy tells."""
         return self._record.remote_ip
 
     @property
     def remote_port(self) -> int:
+        """The client's port; 0 when a proxy told the address."""
         return self._record.remote_port
 
     @property
@@ -219,7 +221,7 @@ class Request:
 
     @property
     def scheme(self) -> str:
-        """ "http" or "https": whether the connection to this server is encrypted."""
+        """ "http" or "https": whether the client's connection is encrypted, to this server or to a trusted proxy."""
         return self._record.scheme
 
     @property
