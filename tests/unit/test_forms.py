@@ -4,11 +4,14 @@ import asyncio
 import time
 from contextlib import suppress
 from typing import Any
+from urllib.parse import parse_qsl
 
 import aiohttp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mooring.app.forms import PART_HEADER_SIZE, PART_HEADERS, FormLimits
+from mooring.app.forms import PART_HEADER_SIZE, PART_HEADERS, STRAYS, FormLimits
 from mooring.app.request import Request, RequestRecord
 from mooring.errors import BadRequest, HttpError
 
@@ -86,6 +89,21 @@ def test_no_form(types: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("body", [b"a=\xff", b"a=%ff", b"%C3=a", b"\xc3"])
 def test_urlencoded_but_not_utf_8(body: bytes) -> None:
     assert refused(urlencoded(body)) == (400, "the form is not UTF-8")
+
+
+@given(st.lists(st.sampled_from([b"%", b"%4", b"%41", b"%C3%A9", b"\\", b"x41", b"n", b"&", b"=", b"+", b"a", b"\n"])))
+def test_urlencoded_is_read_as_urllib_reads_it(pieces: list[bytes]) -> None:
+    body = b"".join(pieces)
+    expected: dict[str, list[str]] = {}
+    for name, value in parse_qsl(body.decode(), keep_blank_values=True):
+        expected.setdefault(name, []).append(value)
+    assert urlencoded(body).form_list == expected
+
+
+def test_stray_percent_signs() -> None:
+    assert urlencoded(b"a=100%&b=%zz&c=%").form == {"a": "100%", "b": "%zz", "c": "%"}
+    assert urlencoded(b"%" * STRAYS).form == {"%" * STRAYS: ""}
+    assert refused(urlencoded(b"%" * (STRAYS + 1)))[0] == 400
 
 
 def test_number_of_fields() -> None:
@@ -277,6 +295,8 @@ def test_headers_of_a_part() -> None:
         pytest.param(lambda n: urlencoded(b"&" * n), id="ampersands"),
         pytest.param(lambda n: urlencoded(b"a=" + b"%41" * n), id="percents"),
         pytest.param(lambda n: urlencoded(b"=" * n), id="equals"),
+        pytest.param(lambda n: urlencoded(b"%" * n), id="stray percents"),
+        pytest.param(lambda n: urlencoded(b"\\" * n), id="backslashes in a value"),
         pytest.param(lambda n: request(b"", "multipart/form-data" + ";" * n), id="semicolons"),
         pytest.param(lambda n: request(b"", "multipart/form-data;" + " " * n), id="spaces"),
         pytest.param(lambda n: request(b"", 'multipart/form-data; a="' + "\\" * n), id="backslashes"),

@@ -9,10 +9,10 @@ size of the body.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import parse_qsl
 
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
@@ -22,6 +22,9 @@ from mooring.types import Headers
 PART_HEADERS = 16  # RFC 7578 section 4.8 leaves three
 PART_HEADER_SIZE = 8192  # bytes; file names are in it
 
+STRAYS = 1000  # per cent signs that escape nothing; they stay as they are
+
+_STRAY = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(rf'[ \t]*;[ \t]*(?:({_TOKEN})=({_TOKEN}|"(?:[^"\\]|\\.)*"))?')  # RFC 9110 section 5.6.6
 # RFC 2046 section 5.1.1
@@ -89,13 +92,22 @@ def _urlencoded(body: bytes, limit: int) -> dict[str, list[str]]:
     """UTF-8 whatever the charset parameter says, as the URL standard has it."""
     if body.count(b"&") >= limit:
         raise BadRequest(413, f"the form has more than {limit} fields")
+    if next(islice(_STRAY.finditer(body), STRAYS, None), None) is not None:
+        raise BadRequest(400, "the form is not percent-encoded")
+    # As escapes of Python, which C code decodes: urllib takes half a second for the worst megabyte.
+    text = _STRAY.sub(b"%25", body.replace(b"\\", rb"\\")).replace(b"%", rb"\x").replace(b"+", b" ")
     fields: dict[str, list[str]] = {}
     try:
-        for name, value in parse_qsl(body.decode(), keep_blank_values=True, errors="strict"):
-            fields.setdefault(name, []).append(value)
+        for piece in filter(None, text.split(b"&")):
+            name, _, value = piece.partition(b"=")
+            fields.setdefault(_unescaped(name), []).append(_unescaped(value))
     except UnicodeDecodeError:
         raise BadRequest(400, "the form is not UTF-8") from None
     return fields
+
+
+def _unescaped(text: bytes) -> str:
+    return text.decode("unicode_escape").encode("latin-1").decode()
 
 
 def _boundary(content_type: str) -> str:
