@@ -244,7 +244,10 @@ class WebSocket(Section):
     )
     close_timeout: float = option(5.0, "How long the peer may take to answer a close frame.", "s", low=0, high=HOUR)
     subprotocols: tuple[str, ...] = option(
-        (), "Subprotocols the application speaks, the preferred one first.", "names", check=check_protocols
+        (),
+        "Subprotocols the application speaks; of those that a client offers, its first is taken.",
+        "names",
+        check=check_protocols,
     )
     allowed_origins: tuple[str, ...] = option(
         (),

@@ -62,8 +62,8 @@ class Server(Protocol):
     def settings(self) -> Settings: ...
     @property
     def handlers(self) -> Handlers: ...
-    def enter(self, worker: Worker) -> None:
-        """The server runs in this process from now on, with this worker."""
+    def enter(self, worker: Worker, settings: Settings) -> None:
+        """The server runs in this process from now on, with this worker and these settings."""
 
 
 class LinkEnd(msgspec.Struct):
@@ -227,7 +227,7 @@ class Member:
         if told.worker is not None:
             assert server is not None
             self._worker = Worker(server, server.handlers, self._settings, told.worker, told.generation, master=self)
-            server.enter(self._worker)
+            server.enter(self._worker, self._settings)
 
     def run(self) -> int:
         """Serves until it is told to stop; the exit code."""
@@ -467,7 +467,7 @@ class _Alone:
         self._listener = bind_listener(settings.listen.host, settings.listen.port, settings.listen.backlog)
         self._drained: asyncio.Future[dict[str, int]] | None = None
         self._stopping = False
-        server.enter(self.worker)
+        server.enter(self.worker, settings)
 
     def run(self) -> int:
         with asyncio.Runner(loop_factory=partial(new_event_loop, self._reactor)) as runner:

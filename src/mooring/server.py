@@ -43,7 +43,7 @@ class Server:
 
     @property
     def settings(self) -> Settings:
-        """The settings, checked."""
+        """The settings, checked; in a handler those that the server runs with."""
         return self._settings
 
     def set(self, **options: object) -> None:
@@ -61,8 +61,11 @@ class Server:
     def on(self, event: str, handler: Any = None) -> Any:
         """Registers the handler of an event, a function or a coroutine function; also as a decorator.
 
-        Raises ConfigError for an unknown event and for a function that can't take the event's parameters.
+        Raises ConfigError for an unknown event and for a function that can't take the event's parameters, StateError
+        once it runs.
         """
+        if self._worker is not None:
+            raise StateError("on() has no effect on a server that runs: call it before start()")
         if handler is None:
 
             def register(function: F) -> F:
@@ -76,13 +79,16 @@ class Server:
     def start(self, *, target: str | None = None) -> NoReturn:
         """Runs the server; the process ends with it. `target` is MODULE:ATTR, for who found this server by it.
 
-        Raises ConfigError when there is no 'message' handler.
+        Raises ConfigError when there is no 'message' handler, StateError when it runs already.
         """
+        if self._worker is not None:
+            raise StateError("start() was called twice")
         launch(self, target)
 
-    def enter(self, worker: Worker) -> None:
-        """For the runtime: the server runs in this process from now on."""
+    def enter(self, worker: Worker, settings: Settings) -> None:
+        """For the runtime: the server runs in this process from now on, with these settings."""
         self._worker = worker
+        self._settings = settings  # the command line may have changed them
         # the one call that is made for every message goes straight to the compiled core
         self.push = worker.outbox.push  # type: ignore[method-assign]
 

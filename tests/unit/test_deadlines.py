@@ -110,6 +110,19 @@ def test_a_later_deadline_does_not_hold_up_a_nearer_one(stack: ExitStack) -> Non
     assert (far.connections.count, farther.connections.count) == (1, 1)
 
 
+def test_a_nearer_deadline_shortens_the_sleep(stack: ExitStack) -> None:
+    """The loop knows already how long it may sleep for the far one."""
+    reactor = Reactor()
+    far, near = Gate(stack, reactor, 20.0), Gate(stack, reactor, 0.1)
+    far.client()
+    while far.connections.count == 0:
+        reactor.poll(LIMIT)
+    reactor.poll(0.05)
+    near.client()
+    run_until_closed(reactor, [near], 1)
+    assert near.closed[0] < 0.1 + TICK + SLACK
+
+
 def test_a_deadline_of_a_connection_that_is_gone_is_gone(stack: ExitStack) -> None:
     reactor = Reactor()
     gate = Gate(stack, reactor, 0.1)

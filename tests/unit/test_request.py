@@ -65,6 +65,12 @@ def test_every_cut_payload_is_refused() -> None:
             decode_request(1, whole[:end])
 
 
+def test_a_head_that_is_shorter_than_announced_is_refused() -> None:
+    head = encode_request(record(), b"")[4:]
+    with pytest.raises(ValueError, match="ends at byte"):
+        decode_request(1, struct.pack("<I", len(head) + 1) + head)
+
+
 @pytest.mark.parametrize(
     "payload",
     [

@@ -315,12 +315,12 @@ def test_another_process_reads(file: int, writer: Writer) -> None:
 
 
 FLICKER = """
-import mmap, os, struct, sys, time
+import mmap, sys, time
 memory = mmap.mmap(int(sys.argv[1]), 0)
 words = memoryview(memory)[64:].cast("Q")
 serial = 0
 print("begun", flush=True)
-end = time.monotonic() + 0.4
+end = time.monotonic() + 60
 while time.monotonic() < end:
     for _ in range(1000):
         serial += 1
@@ -337,11 +337,12 @@ def test_an_entry_is_never_a_mix_of_two_connections(file: int, writer: Writer) -
     epoch = HEADER.unpack(os.pread(file, 64, 0))[3]
     child = subprocess.Popen([sys.executable, "-c", FLICKER, str(file)], pass_fds=[file], stdout=subprocess.PIPE)
     with child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"begun\n"
-        seen = missed = 0
-        while child.poll() is None:
-            for _ in range(200):
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"begun\n"
+            seen = missed = 0
+            end = time.monotonic() + LIMIT
+            while (seen < 20_000 or missed < 100) and time.monotonic() < end:
                 for fd in table.connections():
                     info = table.info(fd)
                     if info is None:
@@ -352,9 +353,12 @@ def test_an_entry_is_never_a_mix_of_two_connections(file: int, writer: Writer) -
                         assert info.fd == fd
                         assert info.bytes_received == info.bytes_sent == serial
                         assert info.connect_time == info.last_receive_time == epoch + serial / 1000.0
-    assert child.returncode == 0
+            assert child.poll() is None
+        finally:
+            child.kill()
     assert seen > 1000
-    assert missed > 0  # else the two were never in each other's way
+    if not missed:
+        pytest.skip("the two processes had one processor in turns, and were never in each other's way")
 
 
 # ------------------------------------------------------------------ the gateway as the writer

@@ -77,8 +77,8 @@ class Sessions:
                     "keep large values in a database and their key here"
                 )
         entry = [key] if value is None else [key, msgspec.Raw(value)]
-        if not self._outbox.session(fd, _encode(entry)):
-            return
+        self._outbox.session(fd, _encode(entry))
+        # also when the connection is gone by now: its `close` handler, which is yet to come, relies on it
         copy = self._copies.get(fd)
         if copy is not None:
             if value is None:
@@ -90,8 +90,8 @@ class Sessions:
 class Session(MutableMapping[str, Any]):
     """The session of one connection. Keys are str, values what msgpack can carry: None aside, plain Python values.
 
-    It can be read and written in any worker, and is still readable in the `close` handler. Writing to the session of
-    a connection that is gone has no effect.
+    It can be read and written in any worker, and is still readable in the `close` handler: with what `open` wrote, even
+    if the connection was gone by then. Behind `close`, writing has no effect.
     """
 
     __slots__ = ("_fd", "_sessions")

@@ -25,7 +25,7 @@ from mooring.app.request import Request, decode_request
 from mooring.app.response import Response, Send
 from mooring.app.static import Documents
 from mooring.config import Settings
-from mooring.errors import HttpError
+from mooring.errors import HttpError, StateError
 from mooring.types import CloseCode, Opcode
 from mooring.worker import access
 from mooring.worker.session import Session, Sessions
@@ -94,6 +94,7 @@ class Worker:
     def spawn(self, running: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task for a handler that is a coroutine."""
         loop = asyncio.get_running_loop()
+        running = _contained(running)
         if sys.version_info >= (3, 12):
             task = asyncio.Task(running, loop=loop, eager_start=True)
         else:
@@ -197,7 +198,7 @@ class Worker:
             return None
         try:
             running = _coroutine(handler(request, response))
-        except Exception as error:
+        except BaseException as error:  # SystemExit and CancelledError too: a client waits for its answer
             self._request_failed(request, response, error)
             return None
         if running is not None:
@@ -219,12 +220,12 @@ class Worker:
     async def _request_later(self, request: Request, response: Response, running: Coroutine[Any, Any, None]) -> None:
         try:
             await running
-        except Exception as error:
+        except BaseException as error:
             self._request_failed(request, response, error)
         else:
             self._finish(request, response)
 
-    def _request_failed(self, request: Request, response: Response, error: Exception) -> None:
+    def _request_failed(self, request: Request, response: Response, error: BaseException) -> None:
         """An HttpError is the answer, as long as there is none; anything else is a fault."""
         if isinstance(error, HttpError) and not response.started:
             try:
@@ -270,6 +271,17 @@ def _logged(send: Send, request: Request, response: Callable[[], Response], star
         return taken
 
     return send_and_log
+
+
+async def _contained(running: Coroutine[Any, Any, Any]) -> Any:
+    """A SystemExit that leaves a task would end its loop, and so the worker with everybody's handlers; and of a task
+    that was cancelled nobody can tell where."""
+    try:
+        return await running
+    except SystemExit as error:
+        raise StateError("a handler called sys.exit(); to stop the server, call shutdown()") from error
+    except asyncio.CancelledError as error:
+        raise StateError("the handler was cancelled") from error
 
 
 def _coroutine(result: object) -> Coroutine[Any, Any, None] | None:
