@@ -274,8 +274,8 @@ def _logged(send: Send, request: Request, response: Callable[[], Response], star
 
 
 async def _contained(running: Coroutine[Any, Any, Any]) -> Any:
-    """A SystemExit that leaves a task would end its loop, and so the worker with everybody's handlers; and of a task
-    that was cancelled nobody can tell where."""
+    """A SystemExit that leaves a task ends the loop, and so everybody's handlers; a task that was cancelled does not
+    tell where."""
     try:
         return await running
     except SystemExit as error:

@@ -1,0 +1,100 @@
+"""Every test here runs for every mode, on servers that are started once per mode."""
+
+import asyncio
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.clients import Asker, all_askers
+from contract.modes import MODES
+from support.serving import Serving
+
+APPLICATION = Path(__file__).with_name("application.py")
+LIMITS = {
+    "header_timeout": 3600,
+    "graceful_timeout": 10,
+    "max_message_size": 10_000,
+    "max_fragments": 8,
+    "request_line_limit": 1024,
+    "header_field_limit": 1024,
+    "header_limit": 4096,
+    "header_count_limit": 32,
+    "body_limit": 10_000,
+    "session_limit": 512,
+    "max_topics": 4,
+    "keepalive_requests": 100_000,
+    "subprotocols": ["chat.v2", "chat.v1"],
+    "allowed_origins": ["https://app.example.org", "http://localhost:3000"],
+}
+SECONDS = 30  # the limit of one asynchronous test
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Coroutine functions are tests too, each with a limit."""
+    test = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(test):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(test).parameters}
+
+    async def limited() -> None:
+        async with asyncio.timeout(SECONDS):
+            await test(**arguments)
+
+    asyncio.run(limited())
+    return True
+
+
+@pytest.fixture(scope="session", params=MODES)
+def mode(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return MODES[request.param]
+
+
+@pytest.fixture(scope="session")
+def server(mode: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """The server of most tests. When the last of them is over, it must end well and its counts add up."""
+    with Serving(APPLICATION, cwd=tmp_path_factory.mktemp("server"), **mode, **LIMITS) as running:
+        yield running
+        assert running.stop() == 0
+        assert "(adds up)" in running.lines[-2], "\n".join(running.lines[-10:])
+
+
+@pytest.fixture(scope="session")
+def workers(server: Serving, mode: dict[str, Any]) -> Iterator[list[Asker]]:
+    """One Asker for each worker of `server`."""
+    with all_askers(server, mode) as askers:
+        yield askers
+
+
+@pytest.fixture(scope="session")
+def folder(server: Serving) -> Path:
+    """Where the server's processes run: a file there can be waited for in a handler."""
+    return Path(f"/proc/{server.pid}/cwd").resolve()
+
+
+@pytest.fixture(scope="session")
+def impatient(mode: dict[str, Any]) -> Iterator[Serving]:
+    """A server whose time limits are short and whose other limits are the defaults. It has no `request` handler."""
+    app = """
+    @server.on("message")
+    def said(server, frame):
+        if frame.data == "leave":
+            server.disconnect(frame.fd, 4000, "you asked for it")
+        server.push(frame.fd, frame.data, frame.opcode)
+
+    @server.on("close")
+    def left(server, fd, code, reason):
+        report("close", fd, code, reason)
+
+    @server.on("open")
+    def opened(server, request):
+        server.push(request.fd, json.dumps({"fd": request.fd}))
+    """
+    limits = {"header_timeout": 0.25, "keepalive_timeout": 1, "close_timeout": 0.3, "keepalive_requests": 3}
+    with Serving(app, **mode, **limits) as running:
+        yield running
+        assert running.stop() == 0
+        assert "(adds up)" in running.lines[-2], "\n".join(running.lines[-10:])

@@ -1,0 +1,63 @@
+"""What the README says is true: its example runs, its commands exist, its figures are those that were measured."""
+
+import importlib.util
+import json
+import re
+import sys
+
+import pytest
+from websockets.sync.client import connect
+
+from support.serving import ROOT, Serving
+
+README = (ROOT / "README.md").read_text()
+LIMIT = 10.0
+
+
+@pytest.fixture
+def example(tmp_path):
+    """The README's example in a file `chat.py`, on a port that is free."""
+    text = re.search(r"<!-- example: .*? -->\n```python\n(.*?)```", README, re.DOTALL)[1]
+    assert '127.0.0.1", 9501' in text
+    (tmp_path / "chat.py").write_text(text.replace('"127.0.0.1", 9501', '"127.0.0.1", 0'))
+    return tmp_path
+
+
+@pytest.mark.parametrize("way", ["python chat.py", "mooring run chat:server"])
+def test_the_example_does_what_it_says(example, way):
+    assert f"`{way}`" in README
+    argv = (
+        (sys.executable, "chat.py") if way.startswith("python") else (sys.executable, "-m", "mooring", *way.split()[1:])
+    )
+    with Serving(example / "chat.py", argv=argv, cwd=example) as server:
+        with (
+            connect(f"{server.url}/?name=Ada", open_timeout=LIMIT) as ada,
+            connect(server.url, open_timeout=LIMIT) as other,
+        ):
+            ada.send("hello")
+            assert ada.recv(LIMIT) == other.recv(LIMIT) == "Ada: hello"
+            other.send("hi")
+            assert ada.recv(LIMIT) == other.recv(LIMIT) == "anonymous: hi"
+        assert server.stop() == 0
+
+
+def test_its_commands_are_targets_of_the_makefile():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z]+)\b", README)) - {"make"}
+    assert named
+    assert named <= targets | {"everything"}
+
+
+def test_the_files_it_names_are_there():
+    for name in re.findall(r"`((?:docs|examples|bench|tests|\.ci)/[\w./-]*|[A-Z]+\.md)`", README):
+        assert (ROOT / name).exists(), name
+
+
+def test_its_figures_are_those_that_were_measured():
+    spec = importlib.util.spec_from_file_location("publish", ROOT / "bench" / "publish.py")
+    publish = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(publish)
+    published = json.loads(publish.PUBLISHED.read_text())
+    assert publish.with_table(README, published) == README, "run: python bench/publish.py"
+    for scenario in ("echo-100x1-32", "echo-1000x1-256", "echo-100x16-32"):
+        assert {"mooring-base", "mooring-process", "picows"} <= set(published["rows"][scenario])

@@ -1,0 +1,281 @@
+"""Reload: new code takes over from old without a client noticing. Guarantee 4 of the design."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from e2e.peers import STATS, Talkers, adds_up, app, client, drained, in_loop, logged, stats, until
+from support.serving import Serving
+
+DONE = r"reload: done, the generation before (\d+) is gone"
+
+# Each message is answered with the version of the code; "reload" and "slow" do what they say.
+VERSIONED = """
+import asyncio
+VERSION = "v1"
+
+@server.on("message")
+async def said(server, frame):
+    if frame.data == "reload":
+        server.reload()
+    if frame.data == "slow":
+        report("begin", VERSION)
+        while not os.path.exists("go on"):
+            await asyncio.sleep(0.01)
+        report("end", VERSION)
+    server.push(frame.fd, f"{frame.data} {VERSION}")
+
+@server.on("close")
+def left(server, fd, code, reason):
+    report("close", VERSION, code)
+"""
+
+# The same for load: a plain function, whose messages take a moment each.
+BUSY = """
+VERSION = "v1"
+
+@server.on("message")
+def said(server, frame):
+    time.sleep(0.0005)
+    server.push(frame.fd, f"{frame.data} {VERSION}")
+"""
+
+
+def edit(script: Path, old: str, new: str) -> None:
+    """As an editor does it: the whole new file takes the place of the old one at once."""
+    text = script.read_text()
+    assert old in text
+    fresh = script.with_name(script.name + "~")  # a name that the watcher ignores
+    fresh.write_text(text.replace(old, new))
+    fresh.replace(script)
+
+
+async def ask(ws, text="who"):
+    await ws.send(text)
+    return await ws.recv()
+
+
+@in_loop(60)
+@pytest.mark.parametrize("gateways", [1, 2])
+async def test_five_reloads_under_load(gateways):
+    """0 lost, 0 duplicated, 0 reordered, 0 disconnected, and each time the new code answers everybody."""
+    with Serving(app(BUSY, STATS), worker_num=2, gateway_num=gateways) as server:
+        workers = {pid for pid, title in server.titles().items() if "worker" in title}
+        gateway = {pid for pid, title in server.titles().items() if "gateway" in title}
+        async with Talkers(server, 8, window=8) as talkers:
+            for version in range(2, 7):
+                mark = server.mark()
+                edit(server.script, f'"v{version - 1}"', f'"v{version}"')
+                server.signal(signal.SIGUSR1)
+                await asyncio.gather(*[one.answered_by(f"v{version}") for one in talkers])
+                assert (await logged(server, DONE, since=mark))[1] == str(version)
+                await asyncio.gather(*[one.goes_on(5) for one in talkers])
+        for one in talkers:
+            assert one.in_order()
+            versions = [by for _, by in one.answers]
+            assert versions == sorted(versions), "an old worker answered behind a new one"
+            assert set(versions) == {f"v{n}" for n in range(1, 7)}
+        now = server.titles()
+        assert {pid for pid, title in now.items() if "gateway" in title} == gateway
+        assert not workers & set(now)
+        assert len(now) == 1 + gateways + 2
+        counts = stats(server)
+        assert adds_up(counts)
+        assert (counts["uncertain"], counts["redelivered"], counts["dropped"]) == (0, 0, 0)
+        assert counts["connections_accepted"] == len(talkers) + 1
+        assert server.stop() == 0
+        assert drained(server)["accepted"] == sum(one.sent for one in talkers) + 1
+
+
+@in_loop()
+async def test_a_handler_that_runs_finishes_in_the_old_worker():
+    """Old and new side by side: the old one is in the middle of a handler while the new one answers others."""
+    with Serving(VERSIONED, worker_num=1) as server:
+        old = server.pid_of("worker 0")
+        async with client(server) as slow, client(server) as quick:
+            assert await ask(quick) == "who v1"
+            await slow.send("slow")
+            await logged(server, "^report begin v1$")
+            await slow.send("behind")
+            edit(server.script, "v1", "v2")
+            server.signal(signal.SIGUSR1)
+            await logged(server, "generation 2 serves")
+            while await ask(quick) != "who v2":
+                pass
+            assert sorted(server.titles().values()) == [
+                "mooring: gateway 0",
+                "mooring: supervisor",
+                "mooring: worker 0",
+                "mooring: worker 0",
+            ]
+            server.script.with_name("go on").touch()
+            assert await slow.recv() == "slow v1"
+            assert await slow.recv() == "behind v1"  # it was the old worker's already
+            await logged(server, DONE)
+            assert await ask(slow) == "who v2"
+            assert old not in server.titles()
+
+
+@in_loop()
+async def test_a_close_does_not_overtake_the_handler_that_runs():
+    """The connection ends in the middle of a reload: `close` stays behind, in the worker that has the message."""
+    with Serving(VERSIONED, worker_num=1) as server:
+        async with client(server) as slow, client(server) as quick:
+            await slow.send("slow")
+            await logged(server, "^report begin v1$")
+            edit(server.script, "v1", "v2")
+            server.signal(signal.SIGUSR1)
+            while await ask(quick) != "who v2":
+                pass
+            slow.transport.abort()
+            await asyncio.wait_for(await quick.ping(), 5)
+            server.script.with_name("go on").touch()
+            await logged(server, "^report close v1 1006$")
+            assert server.reports() == ["begin v1", "end v1", "close v1 1006"]
+            await logged(server, DONE)
+
+
+@in_loop()
+async def test_the_application_asks_for_it():
+    with Serving(VERSIONED, worker_num=2) as server:
+        async with client(server) as ws:
+            edit(server.script, "v1", "v2")
+            assert await ask(ws, "reload") == "reload v1"
+            await logged(server, r"reload: asked for by worker \d")
+            await logged(server, DONE)
+            assert await ask(ws) == "who v2"
+
+
+@in_loop()
+async def test_a_handler_that_never_ends_does_not_hold_up_the_reload():
+    code = """
+    import asyncio
+    @server.on("message")
+    async def said(server, frame):
+        if frame.data == "forever":
+            await asyncio.Event().wait()
+        server.push(frame.fd, f"{frame.data} {os.getpid()}")
+
+    @server.on("uncertain")
+    def uncertain(server, frame, reason):
+        server.push(frame.fd, f"uncertain {frame.data}")
+    """
+    with Serving(code, worker_num=1, graceful_timeout=0.5) as server:
+        async with client(server) as ws:
+            await ws.send("forever")
+            await ws.send("behind")
+            server.signal(signal.SIGUSR1)
+            await logged(server, "did not finish within 0.5 s: killing it")
+            assert await ws.recv() == "uncertain forever"
+            assert await ws.recv() == f"behind {server.pid_of('worker 0')}"
+            await logged(server, DONE)
+
+
+@in_loop()
+@pytest.mark.parametrize("how", ["setting", "command line"])
+async def test_watch(how, tmp_path):
+    """Saving the file is enough; two saves and a broken one in between included."""
+    text = "import json, os, sys, time\nfrom mooring import *\nserver = Server('127.0.0.1', 0, worker_num=1)\n"
+    (tmp_path / "versioned.py").write_text(text + "report = print\n" + VERSIONED)
+    if how == "setting":
+        server = Serving(VERSIONED, worker_num=1, watch=["."])
+        script = server.script
+    else:
+        script = tmp_path / "versioned.py"
+        command = (sys.executable, "-m", "mooring", "run", "versioned:server", "--watch", ".", "--port", "0")
+        server = Serving("", start=False, argv=command, cwd=tmp_path)
+    with server:
+        async with client(server) as ws:
+            assert await ask(ws) == "who v1"
+            edit(script, "v1", "version 2")
+            await logged(server, rf"reload: {script.name}.* changed; starting generation 2")
+            await logged(server, DONE)
+            assert await ask(ws) == "who version 2"
+            edit(script, "VERSION =", "VERSION +")
+            await logged(server, "reload failed: ")
+            assert await ask(ws) == "who version 2"
+            edit(script, 'VERSION + "version 2"', 'VERSION = "3rd"')
+            await logged(server, DONE, count=2)
+            assert await ask(ws) == "who 3rd"
+        assert server.stop() == 0
+
+
+@in_loop()
+async def test_code_that_is_broken():
+    """The old generation serves on under load, the log has the traceback, and a good one works afterwards."""
+    with Serving(BUSY, worker_num=2) as server:
+        workers = {pid for pid, title in server.titles().items() if "worker" in title}
+        async with Talkers(server, 4) as talkers:
+            good = server.script.read_text()
+            for old, broken, log in (
+                ("said(server", "said((server", "SyntaxError: "),
+                ("VERSION =", "VERSION = 1 / 0 #", "ZeroDivisionError: "),
+                ('"message"', '"massage"', "no event is called 'massage'; did you mean 'message'"),
+            ):
+                mark = server.mark()
+                edit(server.script, old, broken)
+                server.signal(signal.SIGUSR1)
+                await logged(server, log, since=mark)
+                await logged(server, r"reload failed: worker \d .*the old one serves on", since=mark)
+                if "Error" in log:
+                    assert await logged(server, rf'File "{server.script}", line \d+', since=mark)
+                await asyncio.gather(*[one.goes_on(20) for one in talkers])
+                server.script.write_text(good)
+            # the failed ones are gone before the next one begins
+            await until(lambda: {p for p, title in server.titles().items() if "worker" in title} == workers)
+            edit(server.script, "v1", "v2")
+            server.signal(signal.SIGUSR1)
+            await asyncio.gather(*[one.answered_by("v2") for one in talkers])
+        assert all(one.in_order() for one in talkers)
+        assert server.stop() == 0
+
+
+def test_a_worker_that_cannot_start():
+    """At the start somebody looks: the traceback, exit code 1, no restart and nothing left behind."""
+    code = """
+    if "STARTED" in os.environ:  # not in the process that was started by hand
+        raise RuntimeError("the database is not there")
+    os.environ["STARTED"] = "yes"
+
+    @server.on("message")
+    def said(server, frame):
+        pass
+    """
+    with Serving(code, worker_num=2, ready=False) as server:
+        assert server.ended() == 1
+        log = "\n".join(server.lines)
+        assert "Traceback (most recent call last)" in log
+        assert "RuntimeError: the database is not there" in log
+        assert re.search(r"the start failed: worker \d .*exit code 1 before it was ready", log)
+        assert "restarting" not in log
+
+
+@in_loop()
+async def test_base_mode_replaces_one_process_after_the_other():
+    """Its clients cannot be handed over: they are told 1012 and find another process at once."""
+    with Serving(VERSIONED, mode="base", worker_num=2) as server:
+        first = {pid for pid, title in server.titles().items() if "server" in title}
+        edit(server.script, "v1", "v2")
+        async with client(server) as ws:
+            assert await ask(ws) == "who v1"
+            server.signal(signal.SIGUSR1)
+            with pytest.raises(ConnectionClosed) as closed:
+                await ws.recv()
+            assert closed.value.rcvd.code == 1012
+            assert closed.value.rcvd.reason == "the server restarts"
+            async with client(server) as again:
+                assert (await ask(again)).startswith("who ")
+            await logged(server, DONE)
+        async with client(server) as ws:
+            assert await ask(ws) == "who v2"
+        second = {pid for pid, title in server.titles().items() if "server" in title}
+        assert len(second) == 2
+        assert not first & second
+        assert not [pid for pid in first if Path(f"/proc/{pid}").exists()]
+        os.kill(server.pid, 0)

@@ -1,0 +1,229 @@
+"""The end: SIGTERM, Ctrl-C, and a supervisor that is gone from one moment to the next."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+import time
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from e2e.peers import BOTH_MODES, HELD_BACK, Rude, alive, app, client, drained, in_loop, logged, until
+from support.serving import Serving
+
+MODES = pytest.mark.parametrize("mode", BOTH_MODES, ids=lambda settings: settings["mode"])
+
+# "async" and "plain" take a moment; "stuck", "sleeping" and "waiting" never end, each in its own way.
+APP = """
+import asyncio
+
+@server.on("message")
+async def said(server, frame):
+    report("begin", frame.data)
+    if frame.data == "async":
+        await asyncio.sleep(0.4)
+    if frame.data == "plain":
+        time.sleep(0.4)
+    if frame.data == "stuck":
+        while True:
+            pass
+    if frame.data == "sleeping":
+        time.sleep(60)
+    if frame.data == "waiting":
+        await asyncio.Event().wait()
+    report("end", frame.data, server.push(frame.fd, frame.data))
+
+@server.on("close")
+def left(server, fd, code, reason):
+    report("close", code, reason)
+
+@server.on("worker_stop")
+def stops(server, worker_id):
+    report("worker_stop", worker_id)
+
+@server.on("shutdown")
+def ends(server):
+    report("shutdown")
+"""
+
+
+async def told_to_go(ws):
+    """The close frame that the server sends when it stops."""
+    try:
+        while True:
+            await ws.recv()
+    except ConnectionClosed as closed:
+        return closed.rcvd
+
+
+@MODES
+@in_loop()
+async def test_sigterm_drains(mode):
+    """Clients are told 1001, handlers finish, and what was accepted is accounted for."""
+    with Serving(APP, **mode) as server:
+        pids = server.titles()
+        async with client(server) as a, client(server) as b, client(server) as idle:
+            for ws in (a, b, idle):
+                await ws.send("hello")
+                assert await ws.recv() == "hello"
+            await a.send("async")
+            await logged(server, "^report begin async")
+            await b.send("plain")
+            await logged(server, "^report begin plain")
+            start = time.monotonic()
+            server.signal(signal.SIGTERM)
+            for ws in (a, b, idle):
+                close = await told_to_go(ws)
+                assert (close.code, close.reason) == (1001, "the server is shutting down")
+            code = await asyncio.to_thread(server.ended)
+        assert code == 0
+        assert time.monotonic() - start < 5
+        # Both came to their end; whether they could still push depends on who was quicker.
+        assert {line.split()[0] for line in server.reports("end")} == {"hello", "async", "plain"}
+        assert len(server.reports("close 1001")) == 3
+        assert len(server.reports("shutdown")) == 1
+        assert len(server.reports("worker_stop")) == mode["worker_num"]
+        assert drained(server) == {"accepted": 5, "finished": 5, "uncertain": 0, "dropped": 0}
+        assert not [pid for pid in pids if alive(pid)]
+
+
+@MODES
+@pytest.mark.parametrize("how", ["waiting", "stuck"])
+@in_loop()
+async def test_a_handler_that_never_ends(mode, how):
+    """It is not waited for longer than graceful_timeout and a second, and it is counted."""
+    with Serving(APP, graceful_timeout=0.5, **mode) as server:
+        pids = server.titles()
+        async with client(server) as busy, client(server) as idle:
+            await busy.send(how)
+            await logged(server, f"^report begin {how}")
+            start = time.monotonic()
+            server.signal(signal.SIGTERM)
+            if how == "waiting" or mode["mode"] == "process":  # else there is nobody who could tell it
+                assert (await told_to_go(idle)).code == 1001
+            code = await asyncio.to_thread(server.ended)
+            took = time.monotonic() - start
+        assert code == 0
+        assert took < 0.5 + 1.0 + 2.0, "the last two seconds are this machine's"
+        assert drained(server) == {"accepted": 1, "finished": 0, "uncertain": 0, "dropped": 0, "in_flight": 1}
+        assert not [pid for pid in pids if alive(pid)]
+
+
+@MODES
+@in_loop()
+async def test_clients_that_never_answer(mode):
+    """Neither their close frame nor their attention is waited for longer than close_timeout."""
+    with Serving(APP, close_timeout=0.5, **mode) as server:
+        with contextlib.ExitStack() as stack:
+            rude = [stack.enter_context(Rude(server)) for _ in range(20)]
+            start = time.monotonic()
+            assert await asyncio.to_thread(server.stop) == 0
+            took = time.monotonic() - start
+            assert 0.4 < took < 3.0
+            for one in rude:
+                _, close = await asyncio.to_thread(one.read_to_end)
+                assert close is not None
+                assert close.code == 1001
+        drained(server)
+
+
+@in_loop()
+async def test_sigterm_while_there_is_no_worker():
+    """Nobody will come for what waits: it is told in the last line."""
+    with Serving(app(HELD_BACK, APP), worker_num=1, graceful_timeout=1.0) as server:
+        async with client(server) as ws, client(server) as other:
+            await ws.send("sleeping")
+            await logged(server, "^report begin sleeping")
+            server.script.with_name("held back").touch()
+            await other.send("hello")
+            os.kill(server.pid_of("worker 0"), signal.SIGKILL)
+            await logged(server, "is gone")
+            server.signal(signal.SIGTERM)
+            assert (await told_to_go(other)).code == 1001
+            assert await asyncio.to_thread(server.ended) == 0
+        counts = drained(server)
+        assert counts["uncertain"] == 1
+        assert counts["accepted"] in (1, 2)  # whether "hello" had come before the end of the worker
+
+
+@pytest.mark.parametrize("mode", [*BOTH_MODES, {"mode": "base", "worker_num": 2}], ids=["process", "alone", "base"])
+@in_loop()
+async def test_ctrl_c(mode, tmp_path):
+    """A terminal sends SIGINT to the whole group; only the supervisor acts on it, and in order."""
+    argv = ("-c", "import os, sys; os.setsid(); os.execv(sys.executable, [sys.executable, 'app.py'])")
+    with Serving(APP, argv=(sys.executable, *argv), **mode) as server:
+        assert os.getpgid(server.pid) == server.pid
+        async with client(server) as ws:
+            await ws.send("async")
+            await logged(server, "^report begin async")
+            os.killpg(server.pid, signal.SIGINT)
+            assert (await told_to_go(ws)).code == 1001
+            assert await asyncio.to_thread(server.ended) == 0
+        assert server.reports("end async")
+        assert "stopping: SIGINT" in "\n".join(server.lines)
+        assert "Traceback" not in "\n".join(server.lines)
+        assert drained(server)["finished"] == 1
+
+
+@MODES
+@in_loop()
+async def test_the_application_stops_the_server(mode):
+    code = """
+    @server.on("message")
+    def said(server, frame):
+        server.shutdown()
+    """
+    with Serving(code, **mode) as server:
+        async with client(server) as ws:
+            await ws.send("stop")
+            assert (await told_to_go(ws)).code == 1001
+            assert await asyncio.to_thread(server.ended) == 0
+        assert re.search(r"stopping: asked for by (worker \d|the application)", "\n".join(server.lines))
+        assert drained(server)["finished"] == 1
+
+
+@pytest.mark.parametrize("mode", [{"mode": "process", "worker_num": 3}, {"mode": "base", "worker_num": 3}], ids=str)
+@in_loop(40)
+async def test_nothing_outlives_the_supervisor(mode):
+    """SIGKILL of the supervisor: everybody leaves, clients are told, and who is stuck is ended by the kernel."""
+    with Serving(APP, **mode) as server:
+        pids = set(server.titles()) - {server.pid}
+        assert len(pids) >= 3
+        async with contextlib.AsyncExitStack() as stack:
+            idle = await stack.enter_async_context(client(server))
+            if mode["mode"] == "process":  # one worker each; in base mode the kernel chooses
+                for how in ("stuck", "sleeping"):
+                    ws = await stack.enter_async_context(client(server, close_timeout=0.1))
+                    await ws.send(how)
+                    await logged(server, f"^report begin {how}")
+            else:
+                ws = await stack.enter_async_context(client(server, close_timeout=0.1))
+                await ws.send("stuck")
+                await logged(server, "^report begin stuck")
+            start = time.monotonic()
+            server.process.kill()
+            if mode["mode"] == "process":
+                assert (await told_to_go(idle)).code == 1001
+            await until(lambda: not [pid for pid in pids if alive(pid)], f"all of {pids} are gone", limit=8)
+            assert time.monotonic() - start < 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "roles"),
+    [
+        (
+            {"gateway_num": 2, "worker_num": 2},
+            ["gateway 0", "gateway 1", "supervisor", "worker 0", "worker 1"],
+        ),
+        ({"mode": "base", "worker_num": 2}, ["server 0", "server 1", "supervisor"]),
+        ({"mode": "base", "worker_num": 1}, ["server 0"]),
+    ],
+    ids=["process", "base", "alone"],
+)
+def test_roles_are_shown_in_ps(settings, roles):
+    with Serving(APP, **settings) as server:
+        assert sorted(server.titles().values()) == [f"mooring: {role}" for role in roles]
+        assert server.stop() == 0
