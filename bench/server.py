@@ -29,7 +29,7 @@ server = Server(
     gateway_num=options.gateways,
     max_message_size=16 << 20,
     max_fragments=70_000,
-    compression=options.compression,
+    websocket_compression=options.compression,
     server_context_takeover=options.takeover,
     client_context_takeover=options.takeover,
 )

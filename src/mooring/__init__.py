@@ -1,14 +1,16 @@
 """A WebSocket and HTTP server whose connections outlive your code."""
 
 from mooring._core.ws import CloseFrame, Frame
+from mooring.app.forms import UploadedFile
 from mooring.app.request import Request
 from mooring.app.response import Response
-from mooring.errors import BootError, ConfigError, MooringError, StateError
+from mooring.errors import BadRequest, BootError, ConfigError, HttpError, MooringError, StateError
 from mooring.server import Server
 from mooring.types import ClientInfo, CloseCode, ConnectionState, Headers, Opcode
 from mooring.worker.session import Session
 
 __all__ = [
+    "BadRequest",
     "BootError",
     "ClientInfo",
     "CloseCode",
@@ -17,6 +19,7 @@ __all__ = [
     "ConnectionState",
     "Frame",
     "Headers",
+    "HttpError",
     "MooringError",
     "Opcode",
     "Request",
@@ -24,4 +27,5 @@ __all__ = [
     "Server",
     "Session",
     "StateError",
+    "UploadedFile",
 ]

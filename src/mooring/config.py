@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
+from ipaddress import ip_network
 from typing import Any, NamedTuple, TypeVar, cast
 
 from .errors import ConfigError
@@ -67,6 +68,15 @@ def check_origins(values: tuple[str, ...]) -> str | None:
                 f"{value!r} is not an origin: write scheme, host and port only, in lower case, such as "
                 '"https://example.org"'
             )
+    return None
+
+
+def check_networks(values: tuple[str, ...]) -> str | None:
+    for value in values:
+        try:
+            ip_network(value)
+        except ValueError as error:
+            return f"{error}; write networks or addresses, such as 10.0.0.0/8 or ::1"
     return None
 
 
@@ -175,6 +185,43 @@ class Http(Section):
     header_limit: int = option(16384, "Longest request head; then 431.", "bytes", low=256, high=1 << 20)
     header_count_limit: int = option(100, "Most header fields of a request; then 431.", "fields", low=1, high=10_000)
     body_limit: int = option(1 << 20, "Largest request body; then 413.", "bytes", low=0, high=GIB)
+    form_field_limit: int = option(1000, "Most fields of a urlencoded form; then 413.", "fields", low=1, high=100_000)
+    multipart_part_limit: int = option(
+        100, "Most parts, fields and files, of a multipart form; then 413.", "parts", low=1, high=10_000
+    )
+    document_root: str = option(
+        "",
+        "Directory whose files are served under their names, before the `request` handler is asked; empty: none. "
+        "Regular files only, a directory by its `index.html`, without listings; symbolic links are not followed, "
+        "and names that begin with a dot are not served, except `.well-known`.",
+    )
+    static_file_limit: int = option(
+        8 << 20,
+        "Largest part of a file, or whole file, that is sent at once; more is answered 500. It waits in memory until "
+        "the client has read it.",
+        "bytes",
+        low=0,
+        high=GIB,
+    )
+    compress: bool = option(
+        False,
+        "Compress bodies of text-like types, up to 1 MiB and not those sent by parts, in a coding that the client "
+        "accepts: gzip, with `mooring[compress]` also zstd and br. Answers that set a cookie are left as they are.",
+    )
+    compress_min_size: int = option(1024, "The smallest body that `compress` is for.", "bytes", low=1, high=1 << 20)
+    access_log: bool = option(
+        False,
+        "Log a line for each request that a worker has answered, whatever `log_level` is; the logger is "
+        "`mooring.access`. What the gateway refuses by itself is in its own log.",
+    )
+    trusted_proxies: tuple[str, ...] = option(
+        (),
+        "Proxies in front of the server, such as `10.0.0.0/8`. If a request comes from one, its X-Forwarded-For and "
+        "X-Forwarded-Proto say the client's address and scheme (`request.remote_ip`, `scheme`, the check of "
+        "origins). From anybody else they mean nothing.",
+        "networks",
+        check=check_networks,
+    )
     keepalive_requests: int = option(
         1000, "Requests answered on one connection before it is closed.", "requests", low=1, high=1 << 31
     )
@@ -231,7 +278,7 @@ class WebSocket(Section):
     open_websocket_close_frame: bool = option(
         False, "Hand close frames to `message`, as a `CloseFrame` with `code` and `reason`, before `close`."
     )
-    compression: bool = option(
+    websocket_compression: bool = option(
         False,
         "Compress messages with clients that offer permessage-deflate (RFC 7692). Never mix secrets and what a "
         "stranger can choose in one compressed message.",

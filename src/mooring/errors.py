@@ -3,10 +3,14 @@
     MooringError
     ├── ConfigError   (also ValueError)    an option, handler or origin that can't be meant
     ├── StateError    (also RuntimeError)  a call at the wrong time
-    └── BootError                          an application that can't be loaded
+    ├── BootError                          an application that can't be loaded
+    └── HttpError                          an answer to a request that is an error, 4xx or 5xx
+        └── BadRequest (also ValueError)   the client's fault, found in what it sent
 
 Each message names the thing, what was given and what to do about it.
 """
+
+from collections.abc import Iterable
 
 
 class MooringError(Exception):
@@ -23,3 +27,26 @@ class StateError(MooringError, RuntimeError):
 
 class BootError(MooringError):
     """The application can't be loaded: no such module, no such attribute, or the attribute is no server."""
+
+
+class HttpError(MooringError):
+    """Raised in a `request` handler, it is the answer: that status and that reason as text, without a traceback in the
+    log. What the handler has set in the response so far is left out.
+
+    `headers` go with it, such as `[("Allow", "GET")]` with 405. Raises ValueError for a status outside 400 to 599.
+    """
+
+    def __init__(self, status: int, reason: str, headers: Iterable[tuple[str, str]] = ()) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"status {status}: an error has a status from 400 to 599")
+        super().__init__(status, reason)
+        self.status = int(status)
+        self.reason = reason
+        self.headers = tuple(headers)
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.reason}"
+
+
+class BadRequest(HttpError, ValueError):
+    """What the client sent can't be used; raised where it is looked at (`request.form`), answered with its status."""

@@ -31,6 +31,7 @@ from mooring._core.relay import Port
 from mooring._core.table import Table
 from mooring.app.handlers import Handlers
 from mooring.app.loader import Application, identify
+from mooring.app.static import Documents
 from mooring.config import Settings
 from mooring.errors import BootError, ConfigError, StateError
 from mooring.gateway.gateway import Gateway
@@ -108,6 +109,8 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
         if _boot.worker is None or _member is not None:
             raise StateError("start() was called twice")
         sys.exit(Member(_boot, server).run())
+    if settings.http.document_root:
+        Documents(settings.http.document_root).close()  # the error belongs here, not into the log of each worker
     if settings.process.mode == "base" and settings.process.worker_num == 1 and not settings.process.watch:
         log_to_stderr(settings, "server")
         sys.exit(_alone(server))
@@ -181,6 +184,7 @@ def log_to_stderr(settings: Settings, name: str) -> None:
     handler.setFormatter(logging.Formatter(form))
     logger.addHandler(handler)
     logger.setLevel(settings.process.log_level.upper())
+    logging.getLogger("mooring.access").setLevel(logging.INFO)  # it has a setting of its own
     logger.propagate = False
 
 

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
+from mooring.app.forms import Form, FormLimits, UploadedFile, parse_form
 from mooring.types import Headers
 
 QUERY_FIELD_LIMIT = 1000
@@ -23,6 +24,7 @@ QUERY_FIELD_LIMIT = 1000
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "windows-1252"})
 _CHARSET = re.compile(r';[ \t]*charset[ \t]*=[ \t]*"?([A-Za-z0-9_.:-]+)', re.IGNORECASE)
 _LENGTH = struct.Struct("<I")
+_NO_LIMITS_GIVEN = FormLimits()
 
 
 class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -52,7 +54,7 @@ def encode_request(record: RequestRecord, body: bytes) -> bytes:
     return b"".join((_LENGTH.pack(len(head)), head, body))
 
 
-def decode_request(fd: int, payload: bytes) -> "Request":
+def decode_request(fd: int, payload: bytes, limits: FormLimits = _NO_LIMITS_GIVEN) -> "Request":
     """Undo `encode_request`. Raises ValueError for anything that it can't have made."""
     if len(payload) < _LENGTH.size:
         raise ValueError(f"a request of {len(payload)} bytes is too short for the length of its head")
@@ -63,15 +65,17 @@ def decode_request(fd: int, payload: bytes) -> "Request":
         record = _decoder.decode(memoryview(payload)[_LENGTH.size : end])
     except msgspec.DecodeError as error:
         raise ValueError(f"the head of a request can't be decoded: {error}") from None
-    return Request(fd, record, payload[end:])
+    return Request(fd, record, payload[end:], limits)
 
 
 class Request:
     """One HTTP request; in `open`, the one that became a WebSocket. It is not changed after it was made."""
 
-    __slots__ = ("_cookies", "_headers", "_path", "_query", "_record", "body", "fd")
+    __slots__ = ("_cookies", "_form", "_headers", "_limits", "_path", "_query", "_record", "body", "fd")
 
-    def __init__(self, fd: int, record: RequestRecord, body: bytes = b"") -> None:
+    def __init__(
+        self, fd: int, record: RequestRecord, body: bytes = b"", limits: FormLimits = _NO_LIMITS_GIVEN
+    ) -> None:
         self.fd = fd
         """The connection, as `push` and the others take it."""
         self.body = body
@@ -81,6 +85,8 @@ class Request:
         self._path: str | None = None
         self._query: dict[str, list[str]] | None = None
         self._cookies: dict[str, str] | None = None
+        self._limits = limits
+        self._form: Form | None = None
 
     @property
     def method(self) -> str:
@@ -169,11 +175,43 @@ class Request:
             raise ValueError(f"the body is not JSON: {error}") from None
 
     @property
+    def form_list(self) -> dict[str, list[str]]:
+        """Every value of each field of a form, in order; empty when the body is no form.
+
+        A form is a body of the type application/x-www-form-urlencoded or multipart/form-data; `files` has the
+        files of the latter. Raises BadRequest, a ValueError, when it is malformed (400) or beyond a limit (413);
+        a handler that lets it pass answers with it.
+        """
+        return self._parsed_form().fields
+
+    @property
+    def form(self) -> dict[str, str]:
+        """The fields of a form; of several with one name the last. Raises like `form_list`."""
+        return {name: values[-1] for name, values in self.form_list.items()}
+
+    @property
+    def file_list(self) -> dict[str, list[UploadedFile]]:
+        """The files of a form under the names of their fields, in order. Raises like `form_list`."""
+        return self._parsed_form().files
+
+    @property
+    def files(self) -> dict[str, UploadedFile]:
+        """The files of a form; of several with one name the last. Raises like `form_list`."""
+        return {name: files[-1] for name, files in self.file_list.items()}
+
+    def _parsed_form(self) -> Form:
+        if self._form is None:
+            self._form = parse_form(self.headers, self.body, self._limits)
+        return self._form
+
+    @property
     def remote_ip(self) -> str:
+        """The client's address; behind one of the `trusted_proxies` the one that the proxy tells."""
         return self._record.remote_ip
 
     @property
     def remote_port(self) -> int:
+        """The client's port; 0 when a proxy told the address."""
         return self._record.remote_port
 
     @property
@@ -183,7 +221,7 @@ class Request:
 
     @property
     def scheme(self) -> str:
-        """ "http" or "https": whether the connection to this server is encrypted."""
+        """ "http" or "https": whether the client's connection is encrypted, to this server or to a trusted proxy."""
         return self._record.scheme
 
     @property

@@ -8,17 +8,22 @@ a client could read as a second answer reaches the wire. How the body is delimit
 business: one `end` gives Content-Length, a `write` before it gives chunks (RFC 9112 section 6).
 """
 
+import os
 import time
 from collections.abc import Callable
 from datetime import datetime
 from email.utils import formatdate
+from os import PathLike
 from typing import Any, Literal
+from urllib.parse import quote
 
 import msgspec
 
-from mooring._core.http import LAST_CHUNK, chunk, response_head
+from mooring._core.http import LAST_CHUNK, REASONS, chunk, response_head
+from mooring.app.compress import Compressor, is_text
 from mooring.app.request import Request
-from mooring.errors import StateError
+from mooring.app.static import Opened, conditional, content_type_of, open_for_sending, whole
+from mooring.errors import HttpError, StateError
 
 Send = Callable[[bytes, bool, bool], bool]
 """send(data, last, close): hand raw bytes towards the connection. `last`: the answer is complete.
@@ -26,8 +31,11 @@ Send = Callable[[bytes, bool, bool], bool]
 
 # RFC 9110 sections 15.3.5, 15.3.6, 15.4.5: answers without a body, whatever the method.
 _BODILESS = frozenset({204, 205, 304})
+_NOT_COMPRESSED = _BODILESS | {206}  # a part is one of the bytes as they are
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _COOKIE_OCTETS = frozenset(map(chr, range(0x21, 0x7F))) - frozenset('",;\\')  # RFC 6265 section 4.1.1
+
+_NOT_IN_A_NAME = dict.fromkeys((*range(32), 34, 37, 47, 92, 127), "_")  # RFC 6266 appendix D
 
 _date = (0, "")
 
@@ -50,21 +58,34 @@ class Response:
 
     __slots__ = (
         "_chunked",
+        "_compressor",
+        "_file_limit",
         "_headers",
         "_keep_alive",
+        "_length",
         "_reason",
         "_request",
         "_send",
         "_server_header",
         "_status",
+        "body_size",
+        "broken",
         "ended",
         "started",
     )
 
     def __init__(
-        self, request: Request, send: Send, *, server_header: bool = True, keepalive_requests: int = 1000
+        self,
+        request: Request,
+        send: Send,
+        *,
+        server_header: bool = True,
+        keepalive_requests: int = 1000,
+        file_limit: int = 8 << 20,
+        compressor: Compressor | None = None,
     ) -> None:
-        """`keepalive_requests`: after that many requests the connection is closed (see `Request.number`)."""
+        """`keepalive_requests`: after that many requests the connection is closed (see `Request.number`).
+        `file_limit`: the largest body that `send_file` sends. `compressor`: None leaves every body as it is."""
         self._request = request
         self._send = send
         self._server_header = server_header
@@ -72,11 +93,23 @@ class Response:
         self._reason: str | None = None
         self._headers: list[tuple[str, str]] = []
         self._chunked = False
+        self._compressor = compressor
+        self._file_limit = file_limit
+        self._length: int | None = None  # of a body that is left out unread; -1: nobody knows
         self._keep_alive = _wants_keep_alive(request) and request.number < keepalive_requests
         self.started = False
         """The head has been sent; status and headers are fixed."""
         self.ended = False
         """The answer is complete, or was broken off."""
+        self.broken = False
+        """It was broken off."""
+        self.body_size = 0
+        """Bytes of the body sent so far."""
+
+    @property
+    def status_code(self) -> int:
+        """The status, as it is set at the moment."""
+        return self._status
 
     def status(self, code: int, reason: str | None = None) -> None:
         """Set the status, 200 to 599, and the reason phrase if the standard one will not do."""
@@ -152,6 +185,7 @@ class Response:
         self._must_not_have_ended("write")
         body = _bytes(data)  # first: data that can't be sent must not leave a head behind that was not sent
         head = b"" if self.started else self._start(data)
+        self.body_size += len(body) if self._may_have_body else 0
         return self._send(head + self._frame(body), False, False)
 
     def end(self, data: str | bytes = b"") -> bool:
@@ -161,10 +195,15 @@ class Response:
         if self.started:
             rest = self._frame(body) + (LAST_CHUNK if self._chunked else b"")
         else:
+            if self._compressor is not None and self._status not in _NOT_COMPRESSED:
+                body = self._compressed(data, body, self._compressor)
             length = None if self._status in (204, 304) else 0 if self._status == 205 else len(body)
+            if length is not None and self._length is not None:
+                length = self._length if self._length >= 0 else None
             rest = self._head(data, length) + (body if self._may_have_body else b"")
             self.started = True
         self.ended = True
+        self.body_size += len(body) if self._may_have_body else 0
         return self._send(rest, True, not self._keep_alive)
 
     def json(self, value: Any, status: int | None = None) -> bool:
@@ -188,6 +227,60 @@ class Response:
         self.status(status)
         return self.end()
 
+    def send_file(
+        self,
+        path: str | PathLike[str],
+        *,
+        root: str | PathLike[str] | None = None,
+        content_type: str | None = None,
+        download_as: str | None = None,
+    ) -> bool:
+        """End with the content of a regular file. False when the connection is gone.
+
+        With `root`, `path` may come from a client: it is a path below that directory, and nothing outside it is sent,
+        whatever `path` is; hidden files and symbolic links are not either. Without `root` the path must be yours;
+        one with ".." in it raises ValueError, and a symbolic link is not followed if it is the last name.
+
+        Conditional requests (ETag, Last-Modified) and requests for one range are answered as they should be (304, 412,
+        206, 416), unless another status than 200 was set. The type goes by the name, `download_as` makes the client
+        save it under that name. Raises HttpError, which the worker answers if the handler does not catch it: 404
+        when there is no such file, 500 for more than `static_file_limit` bytes at once.
+
+        It reads the file at once, without a pause for other handlers.
+        """
+        self._must_not_have_started("send_file")
+        if content_type is not None:
+            self.header("Content-Type", content_type)
+        if download_as is not None:
+            plain = download_as.encode("ascii", "replace").decode().translate(_NOT_IN_A_NAME)
+            encoded = quote(download_as, safe="")  # RFC 8187
+            self.header("Content-Disposition", f"attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}")
+        return self.send_opened(open_for_sending(path, root))
+
+    def send_opened(self, opened: Opened) -> bool:
+        """For the worker: like `send_file`, for a file that is open. It is closed."""
+        request = self._request
+        try:
+            if self._status == 200 and request.method in ("GET", "HEAD"):
+                found = conditional(opened.fd, request.method, request.headers, self._file_limit)
+            else:
+                found = whole(opened.fd, self._file_limit, head_only=request.method == "HEAD")
+        finally:
+            os.close(opened.fd)
+        fields = [*found.headers, ("X-Content-Type-Options", "nosniff")]
+        if found.status in (200, 206):
+            fields.append(("Content-Type", content_type_of(opened.name)))
+        for name, value in fields:
+            if not self._has(name.lower()):
+                self.header(name, value)
+        if found.status == 304 and self._compressor is not None and is_text(content_type_of(opened.name)):
+            self._vary()  # RFC 9110 section 15.4.5: as in the 200 that is not sent
+        if found.status != 200:
+            self._status, self._reason = found.status, None
+        if request.method == "HEAD":
+            self._length = found.length
+        return self.end(found.body)
+
     # For the worker, when the handler is done.
 
     def finish_unanswered(self) -> bool:
@@ -207,10 +300,20 @@ class Response:
         if self.ended:
             return
         if self.started:
-            self.ended = True
+            self.ended = self.broken = True
             self._send(b"", True, True)
         else:
             self._replace_by_500(f"the handler failed, error {error_id}")
+
+    def refuse(self, error: HttpError) -> None:
+        """The handler raised the answer. Only for a response that has not started.
+
+        Raises ValueError or TypeError for headers of the error that can't be sent."""
+        self._headers.clear()
+        for name, value in error.headers:
+            self.add_header(name, value)
+        self._status, self._reason = error.status, None
+        self.end(f"{error.status} {REASONS.get(error.status, '')}: {error.reason}\n")
 
     # Inside.
 
@@ -222,6 +325,36 @@ class Response:
     @property
     def _may_have_body(self) -> bool:
         return self._request.method != "HEAD" and self._status not in _BODILESS
+
+    def _compressed(self, data: str | bytes, body: bytes, compressor: Compressor) -> bytes:
+        """The body as it is sent, and the fields that tell so.
+
+        Not with a cookie: what is secret in the body could be guessed from its length (the BREACH attack)."""
+        fields = {name.lower(): value for name, value in self._headers}
+        kind = fields.get("content-type", "text/plain" if isinstance(data, str) else "")
+        if (
+            not compressor.takes(kind, len(body) if self._length is None else self._length)
+            or not fields.keys().isdisjoint(("content-encoding", "content-range", "set-cookie"))
+            or "no-transform" in fields.get("cache-control", "").lower()
+        ):
+            return body
+        self._vary()
+        if self._length is not None:
+            self._length = -1
+            return body
+        found = compressor.compress(body, self._request.headers.get("accept-encoding", ""))
+        if found is None:
+            return body
+        self._headers.append(("Content-Encoding", found[0]))
+        tag = fields.get("etag", "")
+        if tag.startswith('"'):  # RFC 9110 section 8.8.1: other bytes can't have the same strong one
+            self.header("ETag", "W/" + tag)
+        return found[1]
+
+    def _vary(self) -> None:
+        names = [part.strip() for name, value in self._headers if name.lower() == "vary" for part in value.split(",")]
+        if "*" not in names and "accept-encoding" not in map(str.lower, names):
+            self.add_header("Vary", "Accept-Encoding")
 
     def _start(self, data: str | bytes) -> bytes:
         """The head of an answer whose length is not known yet."""

@@ -23,6 +23,7 @@ from mooring._core.wire import Call, Command, Event
 from mooring.app.request import RequestRecord, encode_request
 from mooring.config import Settings
 from mooring.gateway.extensions import Agreed, Compression
+from mooring.gateway.forwarded import TrustedProxies
 from mooring.gateway.handshake import Accepted, Policy, answer, judge
 from mooring.link.policy import least_loaded
 
@@ -107,7 +108,7 @@ class Gateway:
                 websocket.server_context_takeover,
                 websocket.client_context_takeover,
             )
-            if websocket.compression
+            if websocket.websocket_compression
             else None,
         )
         self._deflate = {
@@ -117,6 +118,7 @@ class Gateway:
             "level": websocket.compression_level,
             "memory": websocket.compression_memory,
         }
+        self._proxies = TrustedProxies(http.trusted_proxies)
         self.handshakes_refused = 0
         self.sessions_refused = 0
         self._acceptors: list[Acceptor] = []
@@ -138,23 +140,24 @@ class Gateway:
                 fd, 503, "the server is shutting down", (("Retry-After", "1"),), head_only=request.method == "HEAD"
             )
             return
-        ip, port, server_port = self.connections.peer(fd)
+        peer, port, server_port = self.connections.peer(fd)
+        ip, scheme = self._proxies.client(peer, self.policy.scheme, request.headers)
         record = RequestRecord(
             request.method,
             request.target,
             request.minor,
             request.headers,
             ip,
-            port,
+            port if ip == peer else 0,
             server_port,
-            self.policy.scheme,
+            scheme,
             time.time(),
             number,
         )
         if not request.upgrade:
             self.relay.event(fd, Event.REQUEST, 0, number, encode_request(record, request.body))
             return
-        verdict = judge(request, self.policy)
+        verdict = judge(request, self.policy, scheme)
         if not isinstance(verdict, Accepted):
             self.handshakes_refused += 1
             log.info("handshake of %s refused with %d: %s", ip or "a client", verdict.status, verdict.reason)

@@ -76,8 +76,10 @@ class Refused:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def judge(request: ParsedRequest, policy: Policy) -> Accepted | Refused:
-    """Check a handshake as RFC 6455 section 4.2.1 lists it, and answer it as 4.2.2 says."""
+def judge(request: ParsedRequest, policy: Policy, scheme: str | None = None) -> Accepted | Refused:
+    """Check a handshake as RFC 6455 section 4.2.1 lists it, and answer it as 4.2.2 says.
+
+    `scheme`: how this client reaches us, if not as the policy says."""
     if request.method != "GET":
         return Refused(405, "a WebSocket handshake is a GET request", (("Allow", "GET"),))
     if request.minor != 1:
@@ -123,7 +125,7 @@ def judge(request: ParsedRequest, policy: Policy) -> Accepted | Refused:
         )
     if len(key) != 1 or not _KEY.fullmatch(key[0]):
         return Refused(400, "exactly one Sec-WebSocket-Key is needed: 16 bytes in base64")
-    if origin and not _may_come_from(origin, host[0], policy):
+    if origin and not _may_come_from(origin, host[0], policy, scheme or policy.scheme):
         return Refused(403, "this Origin is not allowed; see the setting allowed_origins")
     subprotocol = None
     if offered:
@@ -192,7 +194,7 @@ def _parse_origin(text: str) -> Origin | None:
     return (scheme, host, number) if number < 65536 else None
 
 
-def _may_come_from(values: list[str], host: str, policy: Policy) -> bool:
+def _may_come_from(values: list[str], host: str, policy: Policy, scheme: str) -> bool:
     if len(values) != 1:
         return False  # no browser sends two, so somebody added one
     if policy._any_origin:
@@ -205,5 +207,5 @@ def _may_come_from(values: list[str], host: str, policy: Policy) -> bool:
     match = _HOST.fullmatch(host.lower())
     if match is None:
         return False
-    port = int(match[2]) if match[2] else _DEFAULT_PORTS[policy.scheme]
-    return origin == (policy.scheme, match[1], port)
+    port = int(match[2]) if match[2] else _DEFAULT_PORTS[scheme]
+    return origin == (scheme, match[1], port)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any, Protocol
@@ -17,12 +18,16 @@ from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outbox, Outlet
 from mooring._core.wire import Event
 from mooring._core.ws import Frame
+from mooring.app.compress import Compressor
+from mooring.app.forms import FormLimits
 from mooring.app.handlers import Handlers
 from mooring.app.request import Request, decode_request
-from mooring.app.response import Response
+from mooring.app.response import Response, Send
+from mooring.app.static import Documents
 from mooring.config import Settings
-from mooring.errors import StateError
+from mooring.errors import HttpError, StateError
 from mooring.types import CloseCode, Opcode
+from mooring.worker import access
 from mooring.worker.session import Session, Sessions
 
 log = logging.getLogger("mooring.worker")
@@ -58,6 +63,9 @@ class Worker:
         self._server = server
         self._handlers = handlers
         self._http = settings.http
+        self._forms = FormLimits(settings.http.form_field_limit, settings.http.multipart_part_limit)
+        self._compressor = Compressor(settings.http.compress_min_size) if settings.http.compress else None
+        self._documents = Documents(settings.http.document_root) if settings.http.document_root else None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._idle: asyncio.Event | None = None
 
@@ -109,7 +117,7 @@ class Worker:
         if kind == Event.CLOSE:
             return self._close(fd, arg, payload.decode(errors="replace"))
         if kind == Event.REQUEST:
-            return self._request(decode_request(fd, payload), arg)
+            return self._request(decode_request(fd, payload, self._forms), arg)
         if kind == Event.UNCERTAIN:
             return self._uncertain(fd, arg, opcode, payload)
         log.error("a gateway sent an event of unknown kind %d", kind)
@@ -161,13 +169,28 @@ class Worker:
             self.sessions.forget(fd)
 
     def _request(self, request: Request, number: int) -> Coroutine[Any, Any, None] | None:
+        send = self._sender(request.fd, number)
+        if self._http.access_log:
+            send = _logged(send, request, lambda: response, time.monotonic())
         response = Response(
             request,
-            self._sender(request.fd, number),
+            send,
             server_header=self._http.server_header,
             keepalive_requests=self._http.keepalive_requests,
+            file_limit=self._http.static_file_limit,
+            compressor=self._compressor,
         )
         handler = self._handlers.get("request")
+        try:
+            if self._documents is not None and self._sent_document(self._documents, request, response):
+                return None
+            if handler is None and self._documents is not None:
+                if request.method not in ("GET", "HEAD"):
+                    raise HttpError(405, "files can be read here, nothing else", [("Allow", "GET, HEAD")])
+                raise HttpError(404, "there is no such file")
+        except Exception as error:
+            self._request_failed(request, response, error)
+            return None
         if handler is None:
             response.status(426)
             response.header("Upgrade", "websocket")
@@ -176,29 +199,51 @@ class Worker:
         try:
             running = _coroutine(handler(request, response))
         except BaseException as error:  # SystemExit and CancelledError too: a client waits for its answer
-            response.fail(self.failed(Event.REQUEST, request.fd, error))
-            self.sessions.forget(request.fd)
+            self._request_failed(request, response, error)
             return None
         if running is not None:
             return self._request_later(request, response, running)
         self._finish(request, response)
         return None
 
+    def _sent_document(self, documents: Documents, request: Request, response: Response) -> bool:
+        """Whether a file under `document_root` was the answer."""
+        if request.method not in ("GET", "HEAD"):
+            return False
+        found = documents.find(request.target)
+        if isinstance(found, str):
+            response.redirect(found, 301)
+        elif found is not None:
+            response.send_opened(found)
+        return found is not None
+
     async def _request_later(self, request: Request, response: Response, running: Coroutine[Any, Any, None]) -> None:
         try:
             await running
         except BaseException as error:
-            response.fail(self.failed(Event.REQUEST, request.fd, error))
-            self.sessions.forget(request.fd)
+            self._request_failed(request, response, error)
         else:
             self._finish(request, response)
+
+    def _request_failed(self, request: Request, response: Response, error: BaseException) -> None:
+        """An HttpError is the answer, as long as there is none; anything else is a fault."""
+        self.sessions.forget(request.fd)
+        if isinstance(error, HttpError) and not response.started:
+            try:
+                response.refuse(error)
+            except (TypeError, ValueError) as fault:
+                error = fault
+            else:
+                log.info("request on connection %d refused with %d: %.200r", request.fd, error.status, error.reason)
+                return
+        response.fail(self.failed(Event.REQUEST, request.fd, error))
 
     def _finish(self, request: Request, response: Response) -> None:
         self.sessions.forget(request.fd)  # no `close` will say that this connection is gone
         if response.finish_unanswered():
             log.error("the 'request' handler gave no answer to %s %s", request.method, request.target)
 
-    def _sender(self, fd: int, number: int) -> Callable[[bytes, bool, bool], bool]:
+    def _sender(self, fd: int, number: int) -> Send:
         outbox = self.outbox
 
         def send(data: bytes, last: bool, close: bool) -> bool:
@@ -216,6 +261,18 @@ class Worker:
             return _coroutine(handler(self._server, frame, reason))
         log.warning("uncertain: %s of connection %d: %s", Event(kind).name.lower(), fd, reason)
         return None
+
+
+def _logged(send: Send, request: Request, response: Callable[[], Response], start: float) -> Send:
+    """`send`, and a line in the access log behind the last call."""
+
+    def send_and_log(data: bytes, last: bool, close: bool) -> bool:
+        taken = send(data, last, close)
+        if last:
+            access.write(request, response(), time.monotonic() - start, taken=taken)
+        return taken
+
+    return send_and_log
 
 
 async def _contained(running: Coroutine[Any, Any, Any]) -> Any:

@@ -1,0 +1,288 @@
+"""Files as answers: which file a path names, and what RFC 9110 makes of it (conditions, one range, HEAD).
+
+A path that a client had a hand in is walked one name at a time, from a directory that is open already, and no symbolic
+link is followed: whatever the names are, and whatever is renamed meanwhile, the walk cannot leave that directory. Only
+regular files are opened, never a FIFO that would block or a device.
+"""
+
+import errno
+import logging
+import os
+import re
+import stat
+from collections.abc import Sequence
+from datetime import UTC
+from email.utils import formatdate, parsedate_to_datetime
+from mimetypes import MimeTypes
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+from mooring.errors import ConfigError, HttpError
+from mooring.types import Headers
+
+log = logging.getLogger("mooring.files")
+
+INDEX = "index.html"
+DEEPEST = 64  # names in a path; each costs a system call
+CHUNK = 1 << 18  # bytes read at once
+
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
+
+# Without the tables of the machine, which differ from one to the next.
+_types = MimeTypes()
+for _suffix, _kind in {
+    ".avif": "image/avif",
+    ".js": "text/javascript",  # RFC 9239
+    ".md": "text/markdown",
+    ".mjs": "text/javascript",
+    ".webp": "image/webp",
+    ".woff": "font/woff",
+    ".woff2": "font/woff2",
+}.items():
+    _types.add_type(_kind, _suffix)
+_ENCODED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
+_TEXT = frozenset({"application/json", "application/xml", "image/svg+xml"})
+
+_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
+_TAG = re.compile(r'(?:W/)?"[^"]*"')
+_MANY = 19  # digits; no file is as large as a number with more
+
+
+class Opened(NamedTuple):
+    """A regular file, open for reading; whoever has it closes it."""
+
+    fd: int
+    name: str
+
+
+class FileAnswer(NamedTuple):
+    """What to answer. `length` is that of the body, also where it is left out (HEAD)."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+    length: int
+
+
+# ------------------------------------------------------------------ which file
+
+
+class Documents:
+    """A directory whose files are served under their names."""
+
+    def __init__(self, folder: str) -> None:
+        """Raises ConfigError when it is no directory that can be opened."""
+        try:
+            self._fd = os.open(folder, _DIRECTORY)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"document_root={folder!r}: {getattr(error, 'strerror', None) or error}") from None
+
+    def find(self, target: str) -> Opened | str | None:
+        """The file that a request target names; or where to go instead, from a directory without its slash to the
+        one with it, as links in its index.html are relative to that; or None."""
+        names = names_in(target.partition("?")[0])
+        if names is None:
+            return None
+        slash = names[-1] == ""
+        if slash:
+            names[-1] = INDEX
+        found = open_beneath(self._fd, names)
+        if found is not None or slash:
+            return found
+        index = open_beneath(self._fd, [*names, INDEX])
+        if index is None:
+            return None
+        os.close(index.fd)
+        # The names are checked: it can't begin with "//", which would be another host.
+        query = quote(target.partition("?")[2], safe="!$&'()*+,;=:@/?%~-._")
+        return "/" + "/".join(map(quote, names)) + "/" + ("?" + query if query else "")
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def names_in(path: str) -> list[str] | None:
+    """The names of the path of a URL, the last one empty if it ends in a slash; None if no file may have that path.
+
+    It is split before it is decoded, so an encoded slash is part of a name; and no name with one is served."""
+    if path[:1] != "/" or not path.isascii():
+        return None
+    parts = path[1:].split("/", DEEPEST - 1)
+    try:
+        names = [unquote(part, errors="strict") for part in parts]
+    except UnicodeDecodeError:
+        return None
+    return names if all(map(_may_be_served, names[:-1])) and (not names[-1] or _may_be_served(names[-1])) else None
+
+
+def _may_be_served(name: str) -> bool:
+    """Neither a way out nor two names nor hidden: .git, .env and the like are where they are by mistake."""
+    if not name or any(character in name for character in "/\\\0"):
+        return False
+    return name[0] != "." or name == ".well-known"  # RFC 8615
+
+
+def open_beneath(directory: int, names: Sequence[str]) -> Opened | None:
+    """The regular file at the end of the names, each of which `_may_be_served`; None when there is none."""
+    above = directory
+    try:
+        for name in names[:-1]:
+            below = os.open(os.fsencode(name), _DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+            if above != directory:
+                os.close(above)
+            above = below
+        return _open_regular(os.fsencode(names[-1]), above)
+    except (OSError, UnicodeEncodeError) as error:
+        if isinstance(error, OSError) and error.errno not in _NOT_THERE:
+            raise
+        return None
+    finally:
+        if above != directory:
+            os.close(above)
+
+
+def _open_regular(path: bytes, directory: int | None = None) -> Opened | None:
+    # Looked at first, because opening a device may already do something; and again, because it may be another by now.
+    if not stat.S_ISREG(os.stat(path, dir_fd=directory, follow_symlinks=False).st_mode):
+        return None
+    fd = os.open(path, _FILE, dir_fd=directory)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return None
+    return Opened(fd, os.path.basename(os.fsdecode(path)))
+
+
+def open_for_sending(path: "str | os.PathLike[str]", root: "str | os.PathLike[str] | None") -> Opened:
+    """What `Response.send_file` sends. Raises HttpError 404, ValueError."""
+    text = os.fspath(path)
+    try:
+        if root is None:
+            if ".." in text.split("/"):
+                raise ValueError(f'send_file({text!r}): ".." in a path; give the directory it must stay in as root')
+            found = _open_regular(os.fsencode(text))
+        else:
+            names = text.removeprefix("/").split("/", DEEPEST - 1)
+            directory = os.open(root, _DIRECTORY)
+            try:
+                found = open_beneath(directory, names) if all(map(_may_be_served, names)) else None
+            finally:
+                os.close(directory)
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
+            raise
+        found = None
+    if found is None:
+        raise HttpError(404, "there is no such file")
+    return found
+
+
+def content_type_of(name: str) -> str:
+    """By the name's suffix; a compressed file is sent as what it is, not as what is in it."""
+    kind, encoding = _types.guess_type(name)
+    if encoding is not None:
+        return _ENCODED.get(encoding, "application/octet-stream")
+    if kind is None:
+        return "application/octet-stream"
+    return f"{kind}; charset=utf-8" if kind.startswith("text/") or kind in _TEXT else kind
+
+
+# ------------------------------------------------------------------ what to answer
+
+
+def whole(fd: int, limit: int, *, head_only: bool) -> FileAnswer:
+    """The file without conditions or ranges."""
+    size = os.fstat(fd).st_size
+    return FileAnswer(200, [], b"" if head_only else _read(fd, 0, size, limit), size)
+
+
+def conditional(fd: int, method: str, headers: Headers, limit: int) -> FileAnswer:
+    """The file, or the part of it, or the news about it, that the fields of a GET or HEAD ask for."""
+    facts = os.fstat(fd)
+    size = facts.st_size
+    tag = f'"{facts.st_mtime_ns:x}-{size:x}"'
+    fields = [("ETag", tag), ("Last-Modified", formatdate(int(facts.st_mtime), usegmt=True))]
+    status = _precondition(headers, tag, int(facts.st_mtime))
+    if status:
+        return FileAnswer(status, fields, b"", 0)
+    fields.append(("Accept-Ranges", "bytes"))
+    if method == "HEAD":
+        return FileAnswer(200, fields, b"", size)
+    # A date in If-Range never fits: a file may change twice in a second (RFC 9110 section 13.1.5).
+    wanted = _range(headers.get("range", ""), size) if headers.get("if-range", tag) == tag else None
+    if wanted is None:
+        return FileAnswer(200, fields, _read(fd, 0, size, limit), size)
+    first, end = wanted
+    if first >= end:
+        return FileAnswer(416, [("Content-Range", f"bytes */{size}")], b"", 0)
+    fields.append(("Content-Range", f"bytes {first}-{end - 1}/{size}"))
+    return FileAnswer(206, fields, _read(fd, first, end - first, limit), end - first)
+
+
+def _precondition(headers: Headers, tag: str, modified: int) -> int:
+    """304, 412, or 0 to go on; in the order of RFC 9110 section 13.2.2."""
+    if "if-match" in headers:
+        if not _lists(headers["if-match"], tag, weak=False):
+            return 412
+    else:
+        date = _date(headers.get("if-unmodified-since"))
+        if date is not None and modified > date:
+            return 412
+    if "if-none-match" in headers:
+        return 304 if _lists(headers["if-none-match"], tag, weak=True) else 0
+    date = _date(headers.get("if-modified-since"))
+    return 304 if date is not None and modified <= date else 0
+
+
+def _lists(field: str, tag: str, *, weak: bool) -> bool:
+    """RFC 9110 section 8.8.3.2: the weak comparison overlooks W/, to the strong one it is no match."""
+    if field.strip(" \t") == "*":
+        return True
+    return any((found.removeprefix("W/") if weak else found) == tag for found in _TAG.findall(field))
+
+
+def _date(field: str | None) -> float | None:
+    if field is None or len(field) > 40:
+        return None
+    try:
+        date = parsedate_to_datetime(field)
+        return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None  # RFC 9110 section 13.1.3: a date that is none is ignored
+
+
+def _range(field: str, size: int) -> tuple[int, int] | None:
+    """First byte and end of the one range asked for; first >= end: there is no such part. None: everything, which
+    RFC 9110 section 14.2 allows for whatever is not one range."""
+    match = _RANGE.fullmatch(field)
+    if match is None:
+        return None
+    first, last = (_number(digits) for digits in match.groups())
+    if first is None:
+        if last is None or (size == 0 and last):
+            return None
+        return max(size - last, 0), size
+    if last is None:
+        return first, size
+    return (first, min(last + 1, size)) if first <= last else None
+
+
+def _number(digits: str) -> int | None:
+    """Digits are the client's, as many as a field may have: int() takes quadratic time."""
+    digits = digits.lstrip("0") or digits[:1]
+    return None if not digits else int(digits) if len(digits) <= _MANY else int("9" * _MANY)
+
+
+def _read(fd: int, first: int, count: int, limit: int) -> bytes:
+    if count > limit:
+        log.error("a file of which %d bytes were asked for is not sent: static_file_limit is %d", count, limit)
+        raise HttpError(500, "the file is larger than what this server sends at once")
+    chunks = []
+    while count:
+        chunk = os.pread(fd, min(count, CHUNK), first)
+        if not chunk:
+            raise HttpError(503, "the file has changed while it was read", [("Retry-After", "1")])
+        chunks.append(chunk)
+        first, count = first + len(chunk), count - len(chunk)
+    return b"".join(chunks)

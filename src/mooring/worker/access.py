@@ -1,0 +1,42 @@
+"""The access log: one line for each answered request, in the order in which the answers are complete.
+
+    127.0.0.1 "GET /a?b HTTP/1.1" 200 1234 0.0021 "https://example.org/" "curl/8.5.0"
+    address   request             status bytes seconds  referrer          user agent
+
+Bytes are those of the body, seconds run from when the worker had the request until the answer was handed on. What a
+client wrote is cut and escaped, so that it can neither end a line nor steer a terminal.
+"""
+
+import logging
+
+from mooring.app.request import Request
+from mooring.app.response import Response
+
+log = logging.getLogger("mooring.access")
+
+LONGEST = 256  # characters of a field, before they are escaped
+
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {0x22: '\\"', 0x5C: "\\\\"}
+
+
+def write(request: Request, response: Response, seconds: float, *, taken: bool) -> None:
+    """A line for an answer that is complete. `taken`: the client was still there."""
+    first = f"{request.method} {request.target[: LONGEST + 1]}"
+    end = "" if taken and not response.broken else " cut"
+    log.info(
+        "%s %s %d %d %.4f %s %s%s",
+        request.remote_ip or "-",
+        quoted(first, f" HTTP/{request.http_version}"),
+        response.status_code,
+        response.body_size,
+        seconds,
+        quoted(request.headers.get("referer", "-")),
+        quoted(request.headers.get("user-agent", "-")),
+        end,
+    )
+
+
+def quoted(text: str, more: str = "") -> str:
+    """In quotes, as printable ASCII, at most LONGEST characters of the text; `more` is behind it in any case."""
+    cut = text[:LONGEST].translate(_ESCAPES).encode("ascii", "backslashreplace").decode()
+    return f'"{cut}{"..." if len(text) > LONGEST else ""}{more}"'
