@@ -282,18 +282,26 @@ class Asker:
 
 
 @contextlib.contextmanager
-def only_gateway(server: Serving, mode: dict[str, Any], number: int) -> Iterator[None]:
-    """The others are stopped (SIGSTOP) meanwhile, so that new clients are taken by this one."""
-    role, count = ("gateway", mode["gateway_num"]) if mode["mode"] == "process" else ("server", mode["worker_num"])
-    stopped = [server.pid_of(f"{role} {other}") for other in range(count) if other != number]
+def halted(*pids: int) -> Iterator[None]:
+    """These processes do nothing meanwhile (SIGSTOP)."""
     try:
-        for pid in stopped:
+        for pid in pids:
             os.kill(pid, signal.SIGSTOP)
-            eventually(lambda pid=pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+            stat = Path(f"/proc/{pid}/stat")  # the state is the first word behind the name
+            eventually(lambda stat=stat: stat.read_text().rpartition(")")[2].split()[0] == "T")
         yield
     finally:
-        for pid in stopped:
+        for pid in pids:
             os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def only_gateway(server: Serving, mode: dict[str, Any], number: int) -> Iterator[None]:
+    """The others are halted, so that new clients are taken by this one."""
+    role = "gateway" if mode["mode"] == "process" else "server"
+    others = [server.pid_of(f"{role} {other}") for other in range(gateways_of(mode)) if other != number]
+    with halted(*others):
+        yield
 
 
 def gateways_of(mode: dict[str, Any]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from contract.clients import Peer, Raw, crowd, dial, get
-from contract.modes import only
+from contract.modes import MODES, only
 from support.serving import Serving, eventually
 
 APPLICATION = """
@@ -131,7 +131,12 @@ async def test_reload_is_refused_by_a_single_process(mode: dict[str, Any], tmp_p
         assert server.stop() == 0
 
 
-@pytest.mark.parametrize("how", ["message", "request"])
+@pytest.mark.parametrize(
+    ("mode", "how"),
+    [*[(name, "message") for name in MODES], ("base", "request"), ("process", "request")],
+    indirect=["mode"],
+    scope="session",
+)
 async def test_shutdown(mode: dict[str, Any], tmp_path: Path, how: str):
     """Clients are told 1001, handlers finish, `close`, `worker_stop` and `shutdown` are told, and all processes end."""
     with serve(mode, tmp_path) as server:
@@ -167,16 +172,16 @@ def test_a_stop_finishes_the_answers_that_are_on_their_way(mode: dict[str, Any])
 
     @server.on("request")
     def asked(request, response):
-        response.end(b"x" * 8_000_000)
+        response.end(b"x" * 5_000_000)
     """
-    with Serving(app, write_limit=16 << 20, **mode) as server, Raw(server, receive_buffer=4096) as raw:
+    with Serving(app, write_limit=16 << 20, **mode) as server, Raw(server, receive_buffer=1 << 16) as raw:
         raw.send(get("/"))
         raw.until(b"\r\n\r\n")
         server.signal(signal.SIGTERM)
         server.wait_log("stopping: SIGTERM")
         # it refuses newcomers once its gateways have begun to stop
         eventually(lambda: refused(server))
-        assert len(raw.rest()) == 8_000_000
+        assert len(raw.rest()) == 5_000_000
         assert server.ended() == 0
 
 

@@ -138,6 +138,7 @@ def test_a_handler_can_be_any_callable(mode: dict[str, Any]):
         assert not any("replaced" in line for line in server.lines)
 
 
+@only("base", "base-2", "process")
 def test_a_failing_worker_start_ends_the_start(mode: dict[str, Any]):
     app = """
     @server.on("message")
@@ -159,6 +160,7 @@ def test_a_failing_worker_start_ends_the_start(mode: dict[str, Any]):
         assert "report start" not in text
 
 
+@only("base", "process")
 def test_a_failing_start_handler_ends_nothing(mode: dict[str, Any]):
     app = """
     @server.on("message")

@@ -140,7 +140,6 @@ async def test_every_worker_reads_and_writes(
                 agree(workers, peer.fd, expected)
 
 
-@only("process")
 async def test_sessions_from_threads_at_once(server: Serving, mode: dict[str, Any], workers: list[Asker]):
     """Several threads of a worker ask for different sessions at the same time: each gets what it asked for."""
     async with crowd(server, mode, "/eval") as peers:

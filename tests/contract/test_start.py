@@ -81,7 +81,7 @@ def test_a_package(mode: dict[str, Any], tmp_path: Path):
         answers(server, f"hello package.sibling {words}")
 
 
-@only("base", "base-2", "process")
+@only("base", "process")
 @pytest.mark.parametrize("command", [["mooring"], [sys.executable, "-m", "mooring"]], ids=["mooring", "python -m"])
 def test_the_command(mode: dict[str, Any], tmp_path: Path, command: list[str]):
     """`mooring run module:server` and its options, which are stronger than what the application has set."""
@@ -100,7 +100,7 @@ def test_the_command(mode: dict[str, Any], tmp_path: Path, command: list[str]):
         answers(server, f"hello brother {['run', 'chat:server', *options]}")
 
 
-@only("base", "base-2", "process")
+@only("base", "process")
 def test_the_settings_in_force(mode: dict[str, Any], tmp_path: Path):
     """What `server.settings` says in a handler is what the server runs with, wherever it was said."""
     app = """

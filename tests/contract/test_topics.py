@@ -1,17 +1,13 @@
 """subscribe, unsubscribe, publish: to subscribers of every worker and every gateway, from every worker."""
 
 import asyncio
-import contextlib
 import itertools
-import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from contract.clients import BINARY, TEXT, Asker, Peer, Raised, crowd, dial, gateways_of, get, websocket
+from contract.clients import BINARY, TEXT, Asker, Peer, Raised, crowd, dial, gateways_of, get, halted, websocket
 from contract.modes import only
 from frames import frame
 from support.serving import Serving
@@ -226,15 +222,6 @@ async def test_each_publisher_is_heard_in_order(
         for gateway in range(gateways_of(mode)):
             there = [messages for peer, messages in zip(peers, heard, strict=True) if peer.gateway == gateway]
             assert all(messages == there[0] for messages in there)
-
-
-@contextlib.contextmanager
-def halted(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 ONE_ORDER = pytest.mark.xfail(strict=True, reason="each gateway takes the publishers as it comes to their channels")

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from e2e.peers import BOTH_MODES, STATS, Rude, Talkers, app, client, drained, in_loop, logged, memory, stats, until
-from support.serving import LIMIT, Serving, eventually
+from support.serving import LIMIT, Serving
 
 MIB = 1 << 20
 MODES = pytest.mark.parametrize("mode", BOTH_MODES, ids=lambda settings: settings["mode"])
@@ -74,10 +74,10 @@ async def test_a_client_that_stays_above_the_high_water(mode):
     with Serving(app(FILLING, STATS), **settings, **mode) as server:
         with Rude(server) as rude:
             rude.send("fill 1000")
-            await asyncio.to_thread(eventually, lambda: stats(server)["slow_consumers"], 5)
+            await found_slow(server)
             _, close = await asyncio.to_thread(rude.read_to_end)
             assert (close.code, close.reason) == (1008, "slow consumer: above high water for too long")
-            await logged(server, "^report close .* 1008 slow consumer: above high water for too long$")
+        await logged(server, "^report close .* 1008 slow consumer: above high water for too long$")
 
 
 @MODES
