@@ -11,4 +11,5 @@ async def said(server, frame):
             server.push(fd, f"worker {server.worker_pid} heard {frame.data!r}")
 
 
-server.start()
+if __name__ == "__main__":
+    server.start()

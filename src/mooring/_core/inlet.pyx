@@ -22,7 +22,7 @@ from types import CoroutineType
 from mooring._core.buffer cimport buffer_size
 from mooring._core.channel cimport Channel
 from mooring._core.outlet cimport Outlet
-from mooring._core.reactor cimport Reactor
+from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.table cimport Table
 from mooring._core.wire cimport (
     CM_ACK, CM_CALL, CM_HELLO, EV_LEAVE, EV_MESSAGE, EV_SESSION, VERSION, Record, make_record,
@@ -35,6 +35,7 @@ cdef enum:
     PAGE_BYTES = 4096
 
 cdef uint32_t NO_TICKET = 0xFFFFFFFF
+cdef uint64_t LONG_TURN_MS = 5
 cdef size_t OUTPUT_LIMIT = 16 << 20      # bytes that may wait on the way to a gateway
 CALL_TIMEOUT = 5.0       # seconds a gateway has to answer
 
@@ -133,6 +134,9 @@ cdef class WorkerChannel(Channel):
     """The worker's end of a channel to a gateway."""
 
     cdef int on_record(self, const Record* record, const uint8_t* payload) except -1:
+        if monotonic_ms() - self.reactor.now > LONG_TURN_MS:
+            # handlers are slow: what those before have sent shall not wait for those behind
+            self.flush()
         return self.inlet.deliver(self.outlet, record, payload)
 
     cdef int on_lost(self, str why) except -1:
