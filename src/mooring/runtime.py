@@ -25,7 +25,7 @@ from typing import Any, NoReturn, Protocol
 import msgspec
 import setproctitle
 
-from mooring._core.process import die_with_parent
+from mooring._core.process import die_with_parent, keep_freed_memory
 from mooring._core.reactor import Reactor
 from mooring._core.relay import Port
 from mooring._core.table import Table
@@ -214,6 +214,7 @@ class Member:
         _member = self
         self._told = told
         self._settings = Settings.from_options(told.settings)
+        keep_freed_memory()
         self._reactor = Reactor()
         self._control = ControlSocket(told.control)
         self._listeners = [socket.socket(fileno=fd) for fd in told.listeners]
@@ -460,6 +461,7 @@ class _Alone:
     def __init__(self, server: Server) -> None:
         settings = server.settings
         self._timeout = settings.process.graceful_timeout
+        keep_freed_memory()
         self._reactor = Reactor()
         file = os.memfd_create("mooring-table-0", os.MFD_CLOEXEC)
         self.gateway = _new_gateway(self._reactor, settings, 0, file, lambda _port: None)
