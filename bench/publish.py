@@ -52,7 +52,7 @@ def table(published: dict[str, Any]) -> str:
     peers, baseline = published["peers"], published["baseline"]
     lines = [
         "CPU time of all server processes per message, in microseconds, and in brackets as a multiple of",
-        f"{baseline}'s , which runs on uvloop; one worker each, less is better.",
+        f"{baseline}'s; one worker each, less is better.",
         "",
         "| | " + " | ".join(peers) + " |",
         "|---" * (len(peers) + 1) + "|",
