@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections import Counter
 
 import pytest
@@ -305,6 +306,21 @@ async def test_pings_and_closes_are_answered_while_there_is_no_worker():
             assert a.close_code == 4001
             server.script.with_name("held back").unlink()
             await logged(server, "^report close /a 4001 enough")
+
+
+@in_loop()
+async def test_a_stop_does_not_wait_for_workers_that_are_gone():
+    with Serving(app(HELD_BACK, WATCHED), worker_num=1, graceful_timeout=60) as server:
+        async with client(server, "/a") as a:
+            await a.send("1")
+            await a.recv()
+            server.script.with_name("held back").touch()
+            os.kill(server.pid_of("worker 0"), signal.SIGKILL)
+            await logged(server, GONE)
+            began = time.monotonic()
+            assert await asyncio.to_thread(server.stop) == 0
+            assert time.monotonic() - began < 10
+        assert drained(server)["accepted"] == 1
 
 
 @pytest.mark.xfail(strict=True, reason="acknowledgements and pushes are flushed at the end of the turn only")

@@ -291,7 +291,9 @@ class Gateway:
             late = time.monotonic() >= deadline
             for fd in self.connections.table.connections() if late else self.connections.idle_http():
                 self.connections.cut(fd, b"the server is shutting down")
-            if late or (self.connections.count == 0 and self.relay.idle()):
+            # what waits for a worker when there is none, and none will be started any more, waits in vain
+            handed_over = self.relay.idle() or not any(self.relay.ports)
+            if late or (self.connections.count == 0 and handed_over):
                 finished = True
                 done(self.counts())
             else:
