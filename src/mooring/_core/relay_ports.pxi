@@ -1,0 +1,112 @@
+"""The workers, as a gateway sees them. Included by `relay.pyx`, whose text explains tickets and the page."""
+
+cdef class Port:
+    """One worker, as the gateway sees it. Subclasses carry records to it."""
+
+    def __cinit__(self, relay: Relay, worker: int, generation: int = 0, serves: bool = True, *args: object) -> None:
+        cdef uint32_t i
+        self.relay = relay
+        self.index = -1
+        self.worker = worker
+        self.generation = generation
+        self.serves = serves
+        self.backlog = deque()
+        self.waiting = []
+        self.ticket_count = relay.port_messages
+        self.tickets = <Ticket*> calloc(self.ticket_count, sizeof(Ticket))
+        self.free_tickets = <uint32_t*> malloc(self.ticket_count * sizeof(uint32_t))
+        if self.tickets == NULL or self.free_tickets == NULL:
+            raise MemoryError("no memory for the ledger of a worker")
+        for i in range(self.ticket_count):
+            self.free_tickets[i] = i
+        self.free_count = self.ticket_count
+
+    def __dealloc__(self) -> None:
+        cdef uint32_t i
+        if self.tickets != NULL:
+            for i in range(self.ticket_count):
+                buffer_free(&self.tickets[i].payload)
+        free(self.tickets)
+        free(self.free_tickets)
+
+    cdef int transmit(self, Record* record, const uint8_t* payload) except -1:
+        """Carries one record to the worker."""
+        return 0
+
+    cdef bint started(self, uint32_t ticket) noexcept:
+        return False
+
+    cdef int clear_started(self, uint32_t ticket) noexcept:
+        return 0
+
+    cdef bint full(self) noexcept:
+        """No message can be given to it now."""
+        return (self.free_count == 0 or self.in_flight_bytes >= self.relay.port_bytes
+                or len(self.backlog) != 0)
+
+    def close(self) -> None:
+        """Gives up the connection to the worker."""
+
+    def reply(self, call: int, payload: bytes) -> None:
+        """Answers a call of the worker."""
+
+    def leave(self) -> None:
+        """Tells the worker that nothing more will come."""
+        cdef Record record = make_record(EV_LEAVE, 0, 0, 0, 0)
+        record.ticket = NO_TICKET
+        self.left = True
+        self.transmit(&record, NULL)
+
+
+cdef class PortChannel(Channel):
+    """The gateway's end of a channel to a worker."""
+
+    cdef int on_record(self, const Record* record, const uint8_t* payload) except -1:
+        return self.port.relay.on_command(self.port, record, payload)
+
+    cdef int on_lost(self, str why) except -1:
+        return self.port.relay.lost(self.port, why)
+
+
+cdef class ChannelPort(Port):
+    """A worker in another process. Takes over the descriptors of the channel, the reply socket and the page."""
+
+    def __init__(self, relay: Relay, worker: int, generation: int, serves: bool, reactor: Reactor, channel: int,
+                 reply_socket: object, page: int) -> None:
+        cdef Py_buffer view
+        import os
+        self.keeps = True
+        self.page_memory = mmap.mmap(page, PAGE_BYTES)
+        os.close(page)
+        PyObject_GetBuffer(self.page_memory, &view, PyBUF_WRITABLE)
+        self.marks = <uint8_t*> view.buf
+        PyBuffer_Release(&view)
+        self.reply_socket = reply_socket
+        reply_socket.setblocking(False)
+        self.channel = PortChannel(reactor, channel)
+        self.channel.port = self
+
+    cdef int transmit(self, Record* record, const uint8_t* payload) except -1:
+        return self.channel.put(record, payload)
+
+    cdef bint started(self, uint32_t ticket) noexcept:
+        return self.marks[ticket] != 0
+
+    cdef int clear_started(self, uint32_t ticket) noexcept:
+        self.marks[ticket] = 0
+        return 0
+
+    def close(self) -> None:
+        self.channel.close()
+        self.reply_socket.close()
+
+    def reply(self, call: int, payload: bytes) -> None:
+        head = call.to_bytes(4, "little") + len(payload).to_bytes(4, "little")
+        try:
+            sent = self.reply_socket.send(head + payload)
+        except OSError:
+            sent = 0
+        if sent != len(payload) + 8:
+            # a partial answer would be taken for the next one's beginning: the worker's call times out instead
+            log.error("worker %d does not read its answers", self.worker)
+            self.reply_socket.close()
