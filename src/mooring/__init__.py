@@ -2,6 +2,7 @@
 
 from mooring._core.ws import CloseFrame, Frame
 from mooring.app.forms import UploadedFile
+from mooring.app.handshake import Accept, Reject
 from mooring.app.request import Request
 from mooring.app.response import Response
 from mooring.errors import BadRequest, BootError, ConfigError, HttpError, MooringError, StateError
@@ -10,6 +11,7 @@ from mooring.types import ClientInfo, CloseCode, ConnectionState, Headers, Opcod
 from mooring.worker.session import Session
 
 __all__ = [
+    "Accept",
     "BadRequest",
     "BootError",
     "ClientInfo",
@@ -22,6 +24,7 @@ __all__ = [
     "HttpError",
     "MooringError",
     "Opcode",
+    "Reject",
     "Request",
     "Response",
     "Server",

@@ -243,6 +243,13 @@ class WebSocket(Section):
         1024, "Most fragments of one message; more close with 1009.", "frames", low=1, high=1 << 24
     )
     close_timeout: float = option(5.0, "How long the peer may take to answer a close frame.", "s", low=0, high=HOUR)
+    handshake_timeout: float = option(
+        10.0,
+        "How long the handlers of `handshake`, `origin` and `subprotocol` may take together; then the client gets 504.",
+        "s",
+        low=0.1,
+        high=HOUR,
+    )
     ping_interval: float = option(
         25.0,
         "A client of which nothing was heard for so long is sent a ping; 0 means never.",

@@ -30,8 +30,8 @@ class BootError(MooringError):
 
 
 class HttpError(MooringError):
-    """Raised in a `request` handler, it is the answer: that status and that reason as text, without a traceback in the
-    log. What the handler has set in the response so far is left out.
+    """Raised in a `request` or `handshake` handler, it is the answer: that status and that reason as text, without a
+    traceback in the log. What the handler has set in the response so far is left out.
 
     `headers` go with it, such as `[("Allow", "GET")]` with 405. Raises ValueError for a status outside 400 to 599.
     """

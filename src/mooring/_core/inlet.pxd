@@ -14,6 +14,7 @@ cdef class Inlet:
     # fd -> events that wait, for connections whose handler is suspended
     cdef dict lanes
     cdef readonly uint64_t handled
+    cdef public int wants            # what the application has handlers for: Wants, see mooring._core.wire
 
     cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1
     cdef int _start(self, Outlet outlet, int kind, int opcode, int arg, uint32_t extra, uint64_t fd,

@@ -170,7 +170,7 @@ cdef class ChannelOutlet(Outlet):
 
     def hello(self) -> None:
         """The first record: this worker is ready for events."""
-        cdef Record record = make_record(CM_HELLO, 0, 0, VERSION, 0)
+        cdef Record record = make_record(CM_HELLO, 0, self.channel.inlet.wants, VERSION, 0)
         record.extra = os.getpid()
         self.channel.put(&record, NULL)
 

@@ -36,7 +36,7 @@ cdef class LocalOutlet(Outlet):
 
     def hello(self) -> None:
         """The worker is ready for events."""
-        self.port.relay.greet(self.port, os.getpid())
+        self.port.relay.greet(self.port, os.getpid(), self.port.inlet.wants)
 
     def flush(self) -> None:
         """Nothing waits here."""

@@ -12,7 +12,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from mooring._core.table cimport GATEWAY_SHIFT, Table
 from mooring._core.wire cimport (
-    CM_DISCONNECT, CM_DROP, CM_PUBLISH, CM_RESPOND, CM_SEND, CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, Record,
+    CM_DISCONNECT, CM_DROP, CM_HANDSHAKE, CM_PUBLISH, CM_RESPOND, CM_SEND, CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, Record,
     make_record,
 )
 from mooring._core.ws cimport (
@@ -168,6 +168,16 @@ cdef class Outbox:
             return False
         record.extra = number
         outlet.command(&record, data)
+        return True
+
+    def handshake(self, fd: int, status: int, payload: bytes) -> bool:
+        """Says what shall become of a handshake: 101 with msgpack [sub-protocol, header fields], or any other status with
+        the bytes of the answer."""
+        cdef Outlet outlet = self.outlet_of(fd)
+        cdef Record record = make_record(CM_HANDSHAKE, fd, 0, status, <uint32_t> len(payload))
+        if outlet is None or outlet.table.find(fd) == NULL:
+            return False
+        outlet.command(&record, payload)
         return True
 
     def subscribe(self, fd: int, topic: str, *, leave: bool = False) -> bool:

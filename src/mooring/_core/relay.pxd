@@ -24,6 +24,7 @@ cdef class Port:
     cdef readonly int worker
     cdef readonly int generation
     cdef readonly int pid
+    cdef readonly int wants          # flags of its HELLO: what its application has handlers for
     cdef readonly bint serves        # may be given connections (a sibling's worker in base mode may not)
     cdef readonly bint usable        # its worker has said HELLO and is not lost
     cdef readonly bint retiring      # gets no new connection; those it has move when it has finished them
@@ -71,6 +72,7 @@ cdef class Relay(Sink):
     cdef readonly dict sessions      # fd -> {key: msgpack bytes}, for connections that have any
     # without a worker: events in order, fds of connections that hold
     cdef object limbo
+    cdef int wanted                  # `wants` of the worker that greeted last
     cdef list unbound
     cdef readonly uint64_t accepted
     cdef readonly uint64_t finished

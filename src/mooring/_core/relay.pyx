@@ -44,7 +44,7 @@ from mooring._core.reactor cimport Reactor
 from mooring._core.table cimport SLOT_BITS
 from mooring._core.wire cimport (
     CM_ACK, CM_DISCONNECT, CM_DROP, CM_HELLO, CM_PUBLISH, CM_RESPOND, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, EV_CLOSE,
-    EV_LEAVE, EV_MESSAGE, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, VERSION, Record, make_record,
+    EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, VERSION, Record, make_record,
 )
 
 log = logging.getLogger("mooring.gateway")
@@ -98,11 +98,13 @@ cdef class Relay(Sink):
         self.ports[index] = port
         port.index = index
 
-    def greet(self, port: Port, pid: int) -> None:
+    def greet(self, port: Port, pid: int, wants: int) -> None:
         """HELLO: the worker is ready. Everything that waited for one goes on."""
         port.pid = pid
+        port.wants = wants
         port.usable = True
         if port.serves:
+            self.wanted = wants
             self._end_limbo()
 
     def retire(self, worker: int, generation: int) -> None:
@@ -153,6 +155,13 @@ cdef class Relay(Sink):
                 port.bound -= 1
             c.entry.worker = c.entry.owner = 0
         return 0
+
+    def wants(self, fd: int) -> int:
+        """What the worker that the next event of a connection goes to has handlers for; if there is none now, what the
+        last one had. The worker that takes over may come of other code: it copes with events it has no handler for."""
+        cdef Connection* c = self.connections.find(fd)
+        cdef Port port = None if c == NULL or self.limbo else self.port_of(c)
+        return self.wanted if port is None else port.wants
 
     def _settle(self, port: Port) -> None:
         """A retiring worker that has finished everything may go."""
@@ -205,6 +214,8 @@ cdef class Relay(Sink):
                 self.uncertain += 1
             if kind == EV_REQUEST:
                 self.gateway.on_request_lost(fd, arg)
+            elif kind == EV_HANDSHAKE:
+                self.gateway.on_handshake_lost(fd)
             if kind == EV_UNCERTAIN:
                 # no report about the report; the message itself is counted as uncertain already
                 log.error("worker %d ended while it was told of an uncertain message of connection %d", port.worker, fd)
@@ -333,7 +344,7 @@ cdef class Relay(Sink):
         return 0
 
     def event(self, fd: int, kind: int, opcode: int, arg: int, payload: bytes) -> None:
-        """An event that the gateway itself makes: OPEN, REQUEST."""
+        """An event that the gateway itself makes: HANDSHAKE, OPEN, REQUEST."""
         cdef Connection* c = self.connections.find(fd)
         cdef Port port
         if c == NULL:
@@ -456,7 +467,7 @@ cdef class Relay(Sink):
             if record.arg != VERSION:
                 self.lost(port, f"it speaks version {record.arg} of the channel, not {VERSION}: restart the server")
             elif not port.usable:
-                self.greet(port, record.extra)
+                self.greet(port, record.extra, record.opcode)
             return 0
         if kind == CM_SEND:
             c = self.connections.find(record.fd)

@@ -27,6 +27,7 @@ cdef enum Kind:
     EV_UNCERTAIN = 5
     EV_SESSION = 6
     EV_LEAVE = 7
+    EV_HANDSHAKE = 8
     # commands: worker -> gateway
     CM_HELLO = 32
     CM_ACK = 33
@@ -39,12 +40,20 @@ cdef enum Kind:
     CM_PUBLISH = 40
     CM_SESSION = 41
     CM_CALL = 42
+    CM_HANDSHAKE = 43
 
 
 cdef enum:
     # CM_RESPOND: flags in `opcode`
     RESPOND_LAST = 1
     RESPOND_CLOSE = 2
+
+
+cdef enum:
+    # CM_HELLO: flags in `opcode`, what the worker's application has handlers for
+    WANTS_HANDSHAKE = 1
+    WANTS_ORIGIN = 2
+    WANTS_SUBPROTOCOL = 4
 
 
 cdef inline Record make_record(uint8_t kind, uint64_t fd, uint8_t opcode, uint16_t arg, uint32_t size) noexcept nogil:

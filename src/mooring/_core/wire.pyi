@@ -1,4 +1,4 @@
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 NO_TICKET: int
 
@@ -10,6 +10,7 @@ class Event(IntEnum):
     UNCERTAIN = 5
     SESSION = 6
     LEAVE = 7
+    HANDSHAKE = 8
 
 class Command(IntEnum):
     HELLO = 32
@@ -23,6 +24,12 @@ class Command(IntEnum):
     PUBLISH = 40
     SESSION = 41
     CALL = 42
+    HANDSHAKE = 43
+
+class Wants(IntFlag):
+    HANDSHAKE = 1
+    ORIGIN = 2
+    SUBPROTOCOL = 4
 
 class Call(IntEnum):
     SESSION = 1

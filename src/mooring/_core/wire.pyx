@@ -8,7 +8,9 @@ ends are processes of one machine and one version, which HELLO checks), then `si
 
 Events go up, gateway to worker; a ticket other than NO_TICKET says that the gateway's ledger waits for an ACK of it:
 
-    OPEN       payload: request record             a WebSocket was opened
+    HANDSHAKE  opcode: 1 for an Origin that the settings do not allow; payload: request record
+               may it become a WebSocket? The answer is a command of the same name
+    OPEN       payload: request record             a WebSocket was opened; opcode 1: its session was told before
     MESSAGE    opcode; payload: the message
     CLOSE      arg: close code; payload: reason (UTF-8)
     REQUEST    arg: number of the request on its connection; payload: request record
@@ -19,11 +21,13 @@ Events go up, gateway to worker; a ticket other than NO_TICKET says that the gat
 
 Commands go down, worker to gateway:
 
-    HELLO      arg: version; extra: pid             first record of every channel
+    HELLO      arg: version; extra: pid; opcode: what it has handlers for (Wants)    first record of every channel
     ACK        ticket, extra: count                 these handlers are finished; it follows what they sent
     SEND       opcode; payload
     DISCONNECT arg: close code; payload: reason
     DROP       ends the connection, whatever it speaks
+    HANDSHAKE  arg: 101; payload: msgpack [sub-protocol or nil, header fields];
+               arg: another status; payload: bytes of the HTTP response that refuses
     RESPOND    extra: number of the request; opcode: flags; payload: bytes of an HTTP response
     SUBSCRIBE, UNSUBSCRIBE  payload: topic
     PUBLISH    opcode; arg: length of the topic; payload: topic, message
@@ -33,7 +37,7 @@ Commands go down, worker to gateway:
 Nothing in a record is ever unpickled or evaluated.
 """
 
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 NO_TICKET = 0xFFFFFFFF
 
@@ -48,6 +52,7 @@ class Event(IntEnum):
     UNCERTAIN = EV_UNCERTAIN
     SESSION = EV_SESSION
     LEAVE = EV_LEAVE
+    HANDSHAKE = EV_HANDSHAKE
 
 
 class Command(IntEnum):
@@ -64,6 +69,15 @@ class Command(IntEnum):
     PUBLISH = CM_PUBLISH
     SESSION = CM_SESSION
     CALL = CM_CALL
+    HANDSHAKE = CM_HANDSHAKE
+
+
+class Wants(IntFlag):
+    """What an application has handlers for, as far as a gateway must know."""
+
+    HANDSHAKE = WANTS_HANDSHAKE
+    ORIGIN = WANTS_ORIGIN
+    SUBPROTOCOL = WANTS_SUBPROTOCOL
 
 
 class Call(IntEnum):

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from datetime import datetime
 from email.utils import formatdate
 from os import PathLike
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from mooring._core.http import LAST_CHUNK, REASONS, chunk, response_head
 from mooring.app.compress import Compressor, is_text
+from mooring.app.cookies import SameSite, set_cookie
 from mooring.app.request import Request
 from mooring.app.static import Opened, conditional, content_type_of, open_for_sending, whole
 from mooring.errors import HttpError, StateError
@@ -33,7 +34,6 @@ Send = Callable[[bytes, bool, bool], bool]
 _BODILESS = frozenset({204, 205, 304})
 _NOT_COMPRESSED = _BODILESS | {206}  # a part is one of the bytes as they are
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_COOKIE_OCTETS = frozenset(map(chr, range(0x21, 0x7F))) - frozenset('",;\\')  # RFC 6265 section 4.1.1
 
 _NOT_IN_A_NAME = dict.fromkeys((*range(32), 34, 37, 47, 92, 127), "_")  # RFC 6266 appendix D
 
@@ -144,7 +144,7 @@ class Response:
         domain: str | None = None,
         secure: bool = False,
         http_only: bool = True,
-        same_site: Literal["Lax", "Strict", "None"] | None = "Lax",
+        same_site: SameSite | None = "Lax",
     ) -> None:
         """Add a Set-Cookie field (RFC 6265 section 4.1).
 
@@ -152,30 +152,18 @@ class Response:
         other characters than RFC 6265 allows (space, quote, comma, semicolon, backslash, non-ASCII) raises
         ValueError: encode it, with urllib.parse.quote for example.
         """
-        response_head(200, [(name, "")])  # a cookie's name is a token, as a header's is
-        if not _COOKIE_OCTETS.issuperset(value):
-            raise ValueError(f"cookie {name}: {value!r} has characters a cookie can't carry; percent-encode them")
-        parts = [f"{name}={value}"]
-        if max_age is not None:
-            parts.append(f"Max-Age={int(max_age)}")
-        if expires is not None:
-            parts.append(f"Expires={formatdate(_unix_seconds(name, expires), usegmt=True)}")
-        for attribute, text in (("Path", path), ("Domain", domain)):
-            if text is not None:
-                if ";" in text or not text.isascii():
-                    raise ValueError(f"cookie {name}: {attribute} {text!r} has a semicolon or is not ASCII")
-                parts.append(f"{attribute}={text}")
-        if same_site not in (None, "Lax", "Strict", "None"):
-            raise ValueError(f"cookie {name}: same_site is 'Lax', 'Strict', 'None' or None, not {same_site!r}")
-        if same_site == "None" and not secure:
-            raise ValueError(f"cookie {name}: browsers refuse same_site='None' without secure=True")
-        if same_site is not None:
-            parts.append(f"SameSite={same_site}")
-        if secure:
-            parts.append("Secure")
-        if http_only:
-            parts.append("HttpOnly")
-        self.add_header("Set-Cookie", "; ".join(parts))
+        field = set_cookie(
+            name,
+            value,
+            max_age=max_age,
+            expires=expires,
+            path=path,
+            domain=domain,
+            secure=secure,
+            http_only=http_only,
+            same_site=same_site,
+        )
+        self.add_header("Set-Cookie", field)
 
     def write(self, data: str | bytes) -> bool:
         """Send a part of the body; the first call sends the head too. str is sent as UTF-8.
@@ -422,14 +410,6 @@ def _bytes(data: str | bytes) -> bytes:
     if isinstance(data, str):
         return data.encode()
     return data if isinstance(data, bytes) else bytes(memoryview(data))  # of an int bytes() would make zeros
-
-
-def _unix_seconds(name: str, when: datetime | float) -> float:
-    if not isinstance(when, datetime):
-        return when
-    if when.tzinfo is None:
-        raise ValueError(f"cookie {name}: expires {when!r} has no time zone")
-    return when.timestamp()
 
 
 def _wants_keep_alive(request: Request) -> bool:

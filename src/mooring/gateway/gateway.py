@@ -19,12 +19,13 @@ from mooring._core.hub import Hub
 from mooring._core.reactor import Reactor
 from mooring._core.relay import Port, Relay
 from mooring._core.table import Table
-from mooring._core.wire import Call, Command, Event
+from mooring._core.wire import Call, Command, Event, Wants
 from mooring.app.request import RequestRecord, encode_request
 from mooring.config import Settings
 from mooring.gateway.extensions import Agreed, Compression
 from mooring.gateway.forwarded import TrustedProxies
 from mooring.gateway.handshake import Accepted, Policy, answer, judge
+from mooring.gateway.pending import PendingHandshakes
 from mooring.link.policy import least_loaded
 
 log = logging.getLogger("mooring.gateway")
@@ -40,6 +41,7 @@ class SessionEntry(msgspec.Struct, array_like=True):
 
 
 _entry = msgspec.msgpack.Decoder(SessionEntry)
+_acceptance = msgspec.msgpack.Decoder(tuple[str | None, list[tuple[str, str]]])
 
 
 class Gateway:
@@ -120,6 +122,8 @@ class Gateway:
         }
         self._proxies = TrustedProxies(http.trusted_proxies)
         self.handshakes_refused = 0
+        self.handshakes_timed_out = 0
+        self._pending = PendingHandshakes(reactor, websocket.handshake_timeout, self._on_handshake_late)
         self.sessions_refused = 0
         self._acceptors: list[Acceptor] = []
         self._draining: Callable[[], None] | None = None
@@ -157,15 +161,60 @@ class Gateway:
         if not request.upgrade:
             self.relay.event(fd, Event.REQUEST, 0, number, encode_request(record, request.body))
             return
-        verdict = judge(request, self.policy, scheme)
+        wants = self.relay.wants(fd)
+        verdict = judge(request, self.policy, scheme, ask_origin=bool(wants & Wants.ORIGIN))
         if not isinstance(verdict, Accepted):
             self.handshakes_refused += 1
             log.info("handshake of %s refused with %d: %s", ip or "a client", verdict.status, verdict.reason)
             head_only = request.method == "HEAD"
             self._refuse(fd, verdict.status, verdict.reason, verdict.headers, head_only=head_only)
-        elif self.connections.upgrade(fd, verdict.response, self._terms(verdict.compression)):
-            self.relay.sessions.pop(fd, None)  # of requests before: a WebSocket begins with an empty session
-            self.relay.event(fd, Event.OPEN, 0, 0, encode_request(record, b""))
+            return
+        self.relay.sessions.pop(fd, None)  # of requests before: a WebSocket begins with an empty session
+        payload = encode_request(record, b"")
+        if wants & Wants.HANDSHAKE or verdict.foreign or (verdict.offers and wants & Wants.SUBPROTOCOL):
+            self._pending.add(fd, verdict, payload)
+            self.relay.event(fd, Event.HANDSHAKE, verdict.foreign, 0, payload)
+        else:
+            self._open(fd, verdict.response, verdict, payload)
+
+    def _open(self, fd: int, response: bytes, verdict: Accepted, request: bytes) -> None:
+        """The client becomes a WebSocket, and its worker hears of it."""
+        if not self.connections.upgrade(fd, response, self._terms(verdict.compression)):
+            return
+        session = self.relay.sessions.get(fd)
+        if session:
+            self.relay.tell(fd, Event.SESSION, 1, self.encode_session(session))
+        self.relay.event(fd, Event.OPEN, bool(session), 0, request)
+
+    def _judged(self, fd: int, status: int, payload: bytes) -> None:
+        """A worker says what the application makes of a handshake."""
+        waiting = self._pending.take(fd)
+        if waiting is None:
+            return  # it was late, or the client has left
+        if status != 101:
+            self.handshakes_refused += 1
+            self.connections.answer(fd, payload)
+        elif self._draining is not None:
+            self._refuse(fd, 503, "the server is shutting down", (("Retry-After", "1"),))
+        else:
+            subprotocol, headers = _acceptance.decode(payload)
+            verdict = waiting.verdict
+            chosen = verdict.subprotocol if subprotocol is None else subprotocol
+            self._open(fd, verdict.switching(chosen, headers), verdict, waiting.request)
+
+    def _on_handshake_late(self, fd: int) -> None:
+        self.handshakes_timed_out += 1
+        if any(port is not None and port.usable for port in self.relay.ports):
+            status, reason = 504, "the application did not decide about this handshake in time"
+        else:
+            status, reason = 503, "there is no worker to decide about this handshake"
+        log.warning("handshake on connection %d refused with %d: %s", fd, status, reason)
+        self._refuse(fd, status, reason)
+
+    def on_handshake_lost(self, fd: int) -> None:
+        """Its worker ended while its handler ran."""
+        if self._pending.take(fd) is not None:
+            self._refuse(fd, 502, "the worker that was judging this handshake has ended")
 
     def _terms(self, agreed: Agreed | None) -> tuple[object, ...] | None:
         if agreed is None:
@@ -192,6 +241,7 @@ class Gateway:
 
     def on_gone(self, fd: int, code: int, reason: bytes) -> None:
         """A connection has ended."""
+        self._pending.take(fd)
         if self._draining is not None and not self._looking:
             self._looking = True  # one look for all that end in this turn
             self.reactor.post(self._draining)
@@ -219,9 +269,11 @@ class Gateway:
     # ------------------------------------------------------------------ sessions and calls
 
     def apply(self, port: Port, kind: int, arg: int, fd: int, ticket: int, payload: bytes) -> None:
-        """Commands that are not compiled: SESSION and CALL."""
+        """Commands that are not compiled: SESSION, HANDSHAKE and CALL."""
         if kind == Command.SESSION:
             self._change_session(port, fd, payload)
+        elif kind == Command.HANDSHAKE:
+            self._judged(fd, arg, payload)
         elif kind == Command.CALL:
             port.reply(ticket, self.call(arg, fd, payload))
         else:
@@ -265,6 +317,7 @@ class Gateway:
             **self.connections.stats(),
             **self.relay.stats(),
             "handshakes_refused": self.handshakes_refused,
+            "handshakes_timed_out": self.handshakes_timed_out,
             "sessions_refused": self.sessions_refused,
             "topics": len(self.relay.hub),
         }

@@ -62,9 +62,27 @@ class Policy:
 class Accepted:
     """The handshake is complete once `response`, the 101, is sent."""
 
-    response: bytes
+    key: str
+    """The value of Sec-WebSocket-Accept."""
     subprotocol: str | None
     compression: Agreed | None = None
+    foreign: bool = False
+    """The policy does not allow the Origin; the application is to be asked."""
+    offers: bool = False
+    """The client offers sub-protocols."""
+
+    @property
+    def response(self) -> bytes:
+        return self.switching(self.subprotocol)
+
+    def switching(self, subprotocol: str | None, headers: Sequence[tuple[str, str]] = ()) -> bytes:
+        """The 101 with this sub-protocol and further fields. Raises ValueError like `response_head`."""
+        fields = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", self.key)]
+        if subprotocol:
+            fields.append(("Sec-WebSocket-Protocol", subprotocol))
+        if self.compression is not None:
+            fields.append(("Sec-WebSocket-Extensions", self.compression.answer))
+        return response_head(101, [*fields, *headers])
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +94,13 @@ class Refused:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def judge(request: ParsedRequest, policy: Policy, scheme: str | None = None) -> Accepted | Refused:
+def judge(
+    request: ParsedRequest, policy: Policy, scheme: str | None = None, *, ask_origin: bool = False
+) -> Accepted | Refused:
     """Check a handshake as RFC 6455 section 4.2.1 lists it, and answer it as 4.2.2 says.
 
-    `scheme`: how this client reaches us, if not as the policy says."""
+    `scheme`: how this client reaches us, if not as the policy says. `ask_origin`: an Origin that the policy does not
+    allow is not refused, but said in the answer."""
     if request.method != "GET":
         return Refused(405, "a WebSocket handshake is a GET request", (("Allow", "GET"),))
     if request.minor != 1:
@@ -125,7 +146,9 @@ def judge(request: ParsedRequest, policy: Policy, scheme: str | None = None) -> 
         )
     if len(key) != 1 or not _KEY.fullmatch(key[0]):
         return Refused(400, "exactly one Sec-WebSocket-Key is needed: 16 bytes in base64")
-    if origin and not _may_come_from(origin, host[0], policy, scheme or policy.scheme):
+    foreign = bool(origin) and not _may_come_from(origin[0], host[0], policy, scheme or policy.scheme)
+    # no browser sends two, so somebody added one
+    if len(origin) > 1 or (foreign and not ask_origin):
         return Refused(403, "this Origin is not allowed; see the setting allowed_origins")
     subprotocol = None
     if offered:
@@ -139,16 +162,8 @@ def judge(request: ParsedRequest, policy: Policy, scheme: str | None = None) -> 
         return Refused(400, "Sec-WebSocket-Extensions breaks the grammar of RFC 6455 section 9.1")
     agreed = negotiate(named, policy.compression) if policy.compression is not None else None
 
-    accept = b64encode(sha1(key[0].encode() + GUID, usedforsecurity=False).digest())
-    chosen = f"Sec-WebSocket-Protocol: {subprotocol}\r\n".encode() if subprotocol is not None else b""
-    if agreed is not None:
-        chosen += f"Sec-WebSocket-Extensions: {agreed.answer}\r\n".encode()
-    return Accepted(
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: %b\r\n%b\r\n" % (accept, chosen),
-        subprotocol,
-        agreed,
-    )
+    accept = b64encode(sha1(key[0].encode() + GUID, usedforsecurity=False).digest()).decode()
+    return Accepted(accept, subprotocol, agreed, foreign, bool(offered))
 
 
 def answer(
@@ -194,12 +209,10 @@ def _parse_origin(text: str) -> Origin | None:
     return (scheme, host, number) if number < 65536 else None
 
 
-def _may_come_from(values: list[str], host: str, policy: Policy, scheme: str) -> bool:
-    if len(values) != 1:
-        return False  # no browser sends two, so somebody added one
+def _may_come_from(value: str, host: str, policy: Policy, scheme: str) -> bool:
     if policy._any_origin:
         return True
-    origin = _parse_origin(values[0])  # None for `null`, which any sandboxed page can send
+    origin = _parse_origin(value)  # None for `null`, which any sandboxed page can send
     if origin is None:
         return False
     if origin in policy._allowed:

@@ -28,6 +28,7 @@ from mooring.config import Settings
 from mooring.errors import HttpError, StateError
 from mooring.types import CloseCode, Opcode
 from mooring.worker import access
+from mooring.worker.handshake import FOREIGN, Handshakes
 from mooring.worker.session import Session, Sessions
 
 log = logging.getLogger("mooring.worker")
@@ -60,6 +61,10 @@ class Worker:
         self.outbox = Outbox()
         self.sessions = Sessions(self.outbox, settings.websocket.session_limit)
         self.inlet = Inlet(server, handlers.get("message"), self)
+        self._handshakes = Handshakes(
+            server, handlers, self.outbox, self.sessions, self.failed, server_header=settings.http.server_header
+        )
+        self.inlet.wants = self._handshakes.wants
         self._server = server
         self._handlers = handlers
         self._http = settings.http
@@ -113,11 +118,13 @@ class Worker:
     def cold(self, kind: int, opcode: int, arg: int, fd: int, payload: bytes) -> Coroutine[Any, Any, None] | None:
         """Any event but a message; a coroutine when its handler is one."""
         if kind == Event.OPEN:
-            return self._open(fd, payload)
+            return self._open(fd, payload, new=not opcode)
         if kind == Event.CLOSE:
             return self._close(fd, arg, payload.decode(errors="replace"))
         if kind == Event.REQUEST:
             return self._request(decode_request(fd, payload, self._forms), arg)
+        if kind == Event.HANDSHAKE:
+            return self._handshakes.judge(decode_request(fd, payload), foreign=opcode == FOREIGN)
         if kind == Event.UNCERTAIN:
             return self._uncertain(fd, arg, opcode, payload)
         log.error("a gateway sent an event of unknown kind %d", kind)
@@ -146,8 +153,9 @@ class Worker:
 
     # ------------------------------------------------------------------ events
 
-    def _open(self, fd: int, payload: bytes) -> Coroutine[Any, Any, None] | None:
-        self.sessions.begin(fd)
+    def _open(self, fd: int, payload: bytes, *, new: bool) -> Coroutine[Any, Any, None] | None:
+        if new:  # else the handshake has put something into the session, and the gateway told it
+            self.sessions.begin(fd)
         handler = self._handlers.get("open")
         return _coroutine(handler(self._server, decode_request(fd, payload))) if handler is not None else None
 

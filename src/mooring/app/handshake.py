@@ -1,0 +1,108 @@
+"""What an application can say of a handshake: `Accept` or `Reject`.
+
+Both are checked when they are made, where the traceback still names the line at fault. Fields that make the answer a
+handshake, or delimit it, are the server's.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from mooring._core.http import REASONS, response_head
+from mooring.app.cookies import SameSite, set_cookie
+
+HeaderFields = Mapping[str, str] | Iterable[tuple[str, str]]
+
+_OWNED = frozenset({"upgrade", "connection", "content-length", "transfer-encoding"})
+
+
+class Accept:
+    """Returned by a `handshake` handler: the client becomes a WebSocket.
+
+    subprotocol: one of those that the client offers (`request.subprotocols`), "" for none; None leaves the choice to
+        the handler of `subprotocol` or to the setting `subprotocols`.
+    headers: fields of the 101, a mapping or pairs.
+    cookies: names and values, sent with the defaults of `cookie`; or call that, which takes more.
+    session: first entries of the session, there when `open` is called.
+
+    Raises ValueError for fields and cookies that can't be sent, and for fields that are the server's (Upgrade,
+    Connection, Sec-WebSocket-..., Content-Length, Transfer-Encoding).
+    """
+
+    __slots__ = ("headers", "session", "subprotocol")
+
+    def __init__(
+        self,
+        subprotocol: str | None = None,
+        headers: HeaderFields = (),
+        cookies: Mapping[str, str] | None = None,
+        session: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.subprotocol = subprotocol
+        self.headers = checked_fields(headers, 101)
+        self.session = dict(session or {})
+        for name, value in (cookies or {}).items():
+            self.cookie(name, value)
+
+    def cookie(
+        self,
+        name: str,
+        value: str,
+        *,
+        max_age: int | None = None,
+        expires: datetime | float | None = None,
+        path: str | None = "/",
+        domain: str | None = None,
+        secure: bool = False,
+        http_only: bool = True,
+        same_site: SameSite | None = "Lax",
+    ) -> "Accept":
+        """Adds a cookie, and returns this object; the parameters are those of `Response.cookie`."""
+        field = set_cookie(
+            name,
+            value,
+            max_age=max_age,
+            expires=expires,
+            path=path,
+            domain=domain,
+            secure=secure,
+            http_only=http_only,
+            same_site=same_site,
+        )
+        self.headers.append(("Set-Cookie", field))
+        return self
+
+    def __repr__(self) -> str:
+        return f"<Accept subprotocol={self.subprotocol!r} headers={[name for name, _ in self.headers]}>"
+
+
+class Reject:
+    """Returned by a `handshake` handler: the client gets this answer, and the connection ends.
+
+    body: text, or bytes with a Content-Type among the headers; None makes a line of the status.
+    headers: a mapping or pairs, such as {"WWW-Authenticate": "Bearer"} with 401.
+
+    Raises ValueError for a status outside of 400 to 599, and like `Accept` for fields.
+    """
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int = 403, body: str | bytes | None = None, headers: HeaderFields = ()) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"status {status}: a handshake is refused with 400 to 599; to accept it, return Accept()")
+        self.status = int(status)
+        self.headers = checked_fields(headers, self.status)
+        self.body = f"{self.status} {REASONS.get(self.status, '')}: not accepted\n" if body is None else body
+
+    def __repr__(self) -> str:
+        return f"<Reject {self.status}>"
+
+
+def checked_fields(headers: HeaderFields, status: int) -> list[tuple[str, str]]:
+    """The fields as pairs. Raises ValueError or TypeError for what can't be sent or is the server's."""
+    pairs = [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
+    response_head(status, pairs)
+    for name, _ in pairs:
+        if name.lower() in _OWNED or name.lower().startswith("sec-websocket-"):
+            raise ValueError(f"header {name}: in the answer to a handshake the server sets it; leave it out")
+    return pairs

@@ -1,0 +1,132 @@
+"""Asks the application whether a client may become a WebSocket, and tells the gateway, which has judged what RFC 6455
+says of it before.
+
+    origin       only when the Origin is none that the settings allow; False ends it with 403
+    handshake    accepts or refuses
+    subprotocol  when the client offers any and `handshake` has not chosen
+
+Each handler is optional. The session is open to them already; all else that is sent to the connection before the
+gateway has written the 101 reaches nobody, because it is no open WebSocket until then.
+"""
+
+import logging
+from collections.abc import Callable
+from types import CoroutineType
+from typing import Any
+
+import msgspec
+
+from mooring._core.outlet import Outbox
+from mooring._core.wire import Event, Wants
+from mooring.app.handlers import Handlers
+from mooring.app.handshake import Accept, Reject
+from mooring.app.request import Request
+from mooring.app.response import Response
+from mooring.errors import HttpError
+from mooring.worker.session import Session, Sessions
+
+log = logging.getLogger("mooring.worker")
+
+FOREIGN = 1  # opcode of a HANDSHAKE event: the settings do not allow its Origin
+_EVENTS = {"handshake": Wants.HANDSHAKE, "origin": Wants.ORIGIN, "subprotocol": Wants.SUBPROTOCOL}
+
+Failed = Callable[[int, int, BaseException], str]
+
+
+class Handshakes:
+    """The handshakes of a worker; `failed(kind, fd, error)` logs what a handler raised and gives the error's id."""
+
+    def __init__(
+        self,
+        server: object,
+        handlers: Handlers,
+        outbox: Outbox,
+        sessions: Sessions,
+        failed: Failed,
+        *,
+        server_header: bool,
+    ) -> None:
+        self._server = server
+        self._handlers = handlers
+        self._outbox = outbox
+        self._sessions = sessions
+        self._failed = failed
+        self._server_header = server_header
+
+    @property
+    def wants(self) -> Wants:
+        """What a gateway must know of the handlers."""
+        return Wants(sum(flag for event, flag in _EVENTS.items() if self._handlers.get(event) is not None))
+
+    async def judge(self, request: Request, *, foreign: bool) -> None:
+        """Calls the handlers and tells the gateway what came of it."""
+        fd = request.fd
+        self._sessions.begin(fd)
+        try:
+            answer = await self._judged(request, foreign=foreign)
+        except BaseException as error:  # SystemExit and CancelledError too: a client waits for its answer
+            error_id = self._failed(Event.HANDSHAKE, fd, error)
+            answer = self._refused(request, Reject(500, f"the handler failed, error {error_id}\n"))
+        # If the client is accepted, the gateway tells of the session before `open`; else nobody reads it any more.
+        self._sessions.forget(fd)
+        self._outbox.handshake(fd, *answer)
+
+    async def _judged(self, request: Request, *, foreign: bool) -> tuple[int, bytes]:
+        try:
+            verdict = await self._verdict(request, foreign=foreign)
+        except HttpError as error:
+            reason = f"{error.status}: {error.reason}\n"
+            return self._refused(request, Reject(error.status, reason, error.headers))
+        return self._accepted(request, verdict) if isinstance(verdict, Accept) else self._refused(request, verdict)
+
+    async def _verdict(self, request: Request, *, foreign: bool) -> Accept | Reject:
+        if foreign and not await self._call("origin", request):
+            return Reject(403, "403 Forbidden: this Origin is not allowed\n")
+        verdict = await self._call("handshake", request)
+        if verdict is None or verdict is True:
+            verdict = Accept()
+        elif verdict is False:
+            verdict = Reject(403)
+        if not isinstance(verdict, Accept | Reject):
+            raise TypeError(
+                f"the 'handshake' handler returned {verdict!r:.200}; "
+                "return Accept(...), Reject(...), True, False or None"
+            )
+        if isinstance(verdict, Accept):
+            if verdict.subprotocol is None and self._handlers.get("subprotocol") is not None and request.subprotocols:
+                verdict.subprotocol = await self._call("subprotocol", request) or ""
+            if verdict.subprotocol and verdict.subprotocol not in request.subprotocols:
+                raise ValueError(
+                    f"sub-protocol {verdict.subprotocol!r} was chosen and the client offers {request.subprotocols}: "
+                    "choose one of request.subprotocols (RFC 6455 section 4.2.2)"
+                )
+        return verdict
+
+    async def _call(self, event: str, request: Request) -> Any:
+        handler = self._handlers.get(event)
+        if handler is None:
+            return None
+        result = handler(self._server, request)
+        return await result if isinstance(result, CoroutineType) else result
+
+    def _accepted(self, request: Request, verdict: Accept) -> tuple[int, bytes]:
+        session = Session(self._sessions, request.fd)
+        for key, value in verdict.session.items():
+            session[key] = value
+        return 101, msgspec.msgpack.encode([verdict.subprotocol, verdict.headers])
+
+    def _refused(self, request: Request, verdict: Reject) -> tuple[int, bytes]:
+        parts: list[bytes] = []
+
+        def collect(data: bytes, _last: bool, _close: bool) -> bool:
+            parts.append(data)
+            return True
+
+        response = Response(request, collect, server_header=self._server_header)
+        response.status(verdict.status)
+        for name, value in verdict.headers:
+            response.add_header(name, value)
+        response.header("Connection", "close")
+        response.end(verdict.body)
+        log.info("handshake on connection %d refused with %d", request.fd, verdict.status)
+        return verdict.status, b"".join(parts)
