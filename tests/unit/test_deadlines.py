@@ -39,15 +39,17 @@ class Gate:
             Table(file, 64),
             0,
             0,
-            max_message=1,
-            max_fragments=1,
-            write_limit=1,
-            high_water=1,
-            request_timeout=timeout,
-            idle_timeout=60.0,
-            write_timeout=60.0,
-            close_timeout=60.0,
-            http={},
+            {
+                "max_message": 1,
+                "max_fragments": 1,
+                "write_limit": 1,
+                "high_water": 1,
+                "request_timeout": timeout,
+                "idle_timeout": 60.0,
+                "write_timeout": 60.0,
+                "close_timeout": 60.0,
+                "http": {},
+            },
         )
         self.connections.sink = Sink()
         self.listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))

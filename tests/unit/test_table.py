@@ -371,7 +371,7 @@ def test_an_entry_is_never_a_mix_of_two_connections(file: int, writer: Writer) -
 )
 def test_what_a_gateway_writes(file: int, family: int, host: str, tmp_path: Any) -> None:
     reactor = Reactor()
-    connections = Connections(reactor, Table(file, 4), 5, 1000, **OPTIONS)
+    connections = Connections(reactor, Table(file, 4), 5, 1000, OPTIONS)
     connections.sink = Sink()
     table = Table(file)
     with socket.socket(family) as listener, socket.socket(family) as client:
@@ -412,7 +412,7 @@ def test_what_a_gateway_writes(file: int, family: int, host: str, tmp_path: Any)
 def test_an_fd_never_comes_back(file: int) -> None:
     """Two slots, many connections one after another: each has an fd of its own."""
     reactor = Reactor()
-    connections = Connections(reactor, Table(file, 2), 0, 0, **OPTIONS)
+    connections = Connections(reactor, Table(file, 2), 0, 0, OPTIONS)
     connections.sink = Sink()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)

@@ -2,10 +2,10 @@ from typing import Self
 
 from typing_extensions import disjoint_base
 
-from mooring._core.connection import Connections
 from mooring._core.reactor import Reactor, Source
+from mooring._core.transport import Transport
 
 @disjoint_base
 class Acceptor(Source):
-    def __new__(cls, reactor: Reactor, connections: Connections, fd: int, port: int) -> Self: ...
+    def __new__(cls, reactor: Reactor, connections: Transport, fd: int, port: int, listener: int = 0) -> Self: ...
     def stop(self) -> None: ...

@@ -13,9 +13,9 @@ from libc.string cimport memcpy, memset
 import logging
 import os
 
-from mooring._core.connection cimport Connections
 from mooring._core.table cimport address_text
 from mooring._core.reactor cimport EPOLLEXCLUSIVE, EPOLLIN, Reactor, Source
+from mooring._core.transport cimport Transport
 
 log = logging.getLogger("mooring.gateway")
 
@@ -66,18 +66,23 @@ cdef bytes FULL = (
 
 
 cdef class Acceptor(Source):
-    """Takes clients of the listening socket `fd` (not owned) into `connections`, until stop()."""
+    """Takes clients of the listening socket `fd` (not owned) into `connections`, with the profile of that index, until
+    stop(). Raises ValueError when there is no such profile."""
 
-    cdef Connections connections
+    cdef Transport connections
     cdef int fd
     cdef int port
+    cdef int listener
     cdef bint listening
     cdef uint64_t logged
 
-    def __cinit__(self, reactor: Reactor, connections: Connections, fd: int, port: int) -> None:
+    def __cinit__(self, reactor: Reactor, connections: Transport, fd: int, port: int, listener: int = 0) -> None:
+        if not 0 <= listener < connections.listeners:
+            raise ValueError(f"there is no profile {listener}: the connections have {connections.listeners}")
         self.connections = connections
         self.fd = fd
         self.port = port
+        self.listener = listener
         reactor.add(self)
         self._listen()
 
@@ -135,7 +140,7 @@ cdef class Acceptor(Source):
                 self._log("%s has as many connections as one address may: new ones get 429",
                           address_text(family, address))
                 continue
-            self.connections.adopt(client, family, address, remote_port, self.port)
+            self.connections.adopt(client, family, address, remote_port, self.port, self.listener)
         return 0
 
     def _pause(self, error: int) -> None:

@@ -10,8 +10,9 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, realloc
 
-from mooring._core.connection cimport OPEN, Connection, Connections, Membership
+from mooring._core.connection cimport Connections
 from mooring._core.deflate cimport Deflate
+from mooring._core.transport cimport OPEN, Connection, Membership
 from mooring._core.ws cimport RSV1, SERVER_HEADER_LIMIT, encode_header
 
 

@@ -36,12 +36,11 @@ from operator import itemgetter
 
 from mooring._core.buffer cimport Buffer, buffer_append, buffer_free, buffer_size
 from mooring._core.channel cimport Channel
-from mooring._core.connection cimport (
-    BUSY, HELD, NO_PORT, OPEN, UPGRADED, Connection, Connections, Sink,
-)
+from mooring._core.connection cimport Connections, Sink
 from mooring._core.hub cimport Hub
 from mooring._core.reactor cimport Reactor
 from mooring._core.table cimport SLOT_BITS
+from mooring._core.transport cimport BUSY, HELD, NO_PORT, OPEN, UPGRADED, Connection
 from mooring._core.wire cimport (
     CM_ACK, CM_DISCONNECT, CM_DROP, CM_HELLO, CM_PUBLISH, CM_RESPOND, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, EV_CLOSE,
     EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, VERSION, Record, make_record,

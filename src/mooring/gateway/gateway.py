@@ -44,6 +44,34 @@ _entry = msgspec.msgpack.Decoder(SessionEntry)
 _acceptance = msgspec.msgpack.Decoder(tuple[str | None, list[tuple[str, str]]])
 
 
+def _profile(settings: Settings) -> dict[str, Any]:
+    """What these settings mean for the connections of a listener."""
+    http, flow, websocket = settings.http, settings.flow, settings.websocket
+    return {
+        "max_message": websocket.max_message_size,
+        "max_fragments": websocket.max_fragments,
+        "write_limit": flow.write_limit,
+        "high_water": flow.write_high_water,
+        "request_timeout": http.header_timeout,
+        "idle_timeout": http.keepalive_timeout,
+        "write_timeout": flow.write_timeout,
+        "close_timeout": websocket.close_timeout,
+        "ping_interval": websocket.ping_interval,
+        "pong_timeout": websocket.pong_timeout,
+        "control_limit": websocket.control_frame_limit,
+        "open_ping": websocket.open_websocket_ping_frame,
+        "open_pong": websocket.open_websocket_pong_frame,
+        "open_close": websocket.open_websocket_close_frame,
+        "http": {
+            "line_limit": http.request_line_limit,
+            "field_limit": http.header_field_limit,
+            "head_limit": http.header_limit,
+            "field_count_limit": http.header_count_limit,
+            "body_limit": http.body_limit,
+        },
+    }
+
+
 class Gateway:
     """One gateway; `on_retired(port)` is told when a worker that leaves has nothing in flight here."""
 
@@ -67,28 +95,8 @@ class Gateway:
             table,
             number,
             first_serial,
-            max_message=websocket.max_message_size,
-            max_fragments=websocket.max_fragments,
-            write_limit=flow.write_limit,
-            high_water=flow.write_high_water,
-            request_timeout=http.header_timeout,
-            idle_timeout=http.keepalive_timeout,
-            write_timeout=flow.write_timeout,
-            close_timeout=websocket.close_timeout,
-            ping_interval=websocket.ping_interval,
-            pong_timeout=websocket.pong_timeout,
+            _profile(settings),
             address_limit=flow.max_connections_per_address,
-            control_limit=websocket.control_frame_limit,
-            open_ping=websocket.open_websocket_ping_frame,
-            open_pong=websocket.open_websocket_pong_frame,
-            open_close=websocket.open_websocket_close_frame,
-            http={
-                "line_limit": http.request_line_limit,
-                "field_limit": http.header_field_limit,
-                "head_limit": http.header_limit,
-                "field_count_limit": http.header_count_limit,
-                "body_limit": http.body_limit,
-            },
         )
         self.relay = Relay(
             self.connections,

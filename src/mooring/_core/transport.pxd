@@ -1,0 +1,175 @@
+"""Client sockets of a gateway: their slots, deadlines and out-queues. Theory in transport.pyx."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from mooring._core.buffer cimport Buffer
+from mooring._core.reactor cimport Source
+from mooring._core.table cimport Entry, Table
+from mooring._core.timer cimport Timer
+from mooring._core.ws cimport FrameDecoder, FrameLimits
+
+cdef enum:
+    NO_PORT = 0xFFFF
+
+
+cdef enum Phase:
+    HTTP = 1         # speaks HTTP; upgrade() leads to OPEN
+    OPEN = 2         # an open WebSocket
+    CLOSING = 3      # a close frame or the last answer is on its way; nothing from the peer is handled any more
+    LINGER = 4       # all is written and our half is shut: input is thrown away until the peer ends or time is up
+    DEAD = 5         # freed at the end of the turn
+
+
+cdef enum Flag:
+    DIRTY = 1        # in the list of connections to flush
+    HELD = 2         # `held` waits for the window to open
+    WOKEN = 4        # in the list of connections to look at again
+    BUSY = 8         # HTTP: a request is being answered
+    FULL = 16        # the kernel took less than was offered: EPOLLOUT is armed
+    HIGH = 32        # the out-queue is above high water, its deadline is armed
+    SHUT = 64        # ends when the out-queue is empty
+    SLOWLY = 128     # ... and lingers then, because the peer may still be sending (RFC 9112 section 9.6)
+    HALF = 256       # the peer has ended its half
+    FEEDING = 512    # the decoder is at work on `held`
+    UPGRADED = 1024  # was an open WebSocket once
+    BEGUN = 2048     # HTTP: a part of the answer is written
+
+
+cdef enum Deadline:
+    D_NONE = 0
+    D_REQUEST = 1    # a whole request head must be here
+    D_IDLE = 2       # keep-alive
+    D_WRITE = 3      # above high water for too long
+    D_CLOSE = 4      # the closing handshake
+    D_LINGER = 5
+    D_PING = 6       # quiet for so long that the peer is asked whether it is there
+    D_PONG = 7       # it must have answered by now
+
+
+cdef struct Membership:
+    # one subscription: `index` is this connection's place in the topic's list of members
+    void* topic
+    uint32_t index
+
+
+cdef struct Profile:
+    # what is allowed to connections of one listener
+    uint16_t index
+    FrameLimits frames
+    size_t write_limit
+    size_t high_water
+    uint64_t request_ms, idle_ms, write_ms, close_ms, ping_ms, pong_ms
+    uint32_t control_limit           # pings and pongs of one connection in CONTROL_SECONDS
+    bint open_ping, open_pong, open_close            # control frames are messages for the application, too
+
+
+cdef struct Connection:
+    # identity; entry is the public part, in shared memory
+    uint64_t fd
+    int socket
+    Phase phase
+    uint16_t flags
+    uint32_t interest                # epoll events armed
+    Entry* entry
+    const Profile* profile           # of its listener
+    # out: bytes not yet taken by the kernel; `boundary` bytes of them end the frame that is partly sent
+    Buffer out
+    size_t boundary
+    # in: raw bytes that wait for the window, and the frame decoder
+    Buffer held
+    FrameDecoder decoder
+    # the one timer and what it is armed for
+    Timer timer
+    Deadline deadline
+    # how it ends: the code of the close event, and whether it is decided
+    uint16_t close_code
+    # relay: which worker serves it, what was handed over and is not finished
+    uint16_t port
+    uint16_t in_flight
+    uint32_t in_flight_bytes
+    uint32_t requests                # HTTP requests so far; the number of the current one
+    uint16_t controls                # pings and pongs since `controls_since`, in seconds
+    uint32_t controls_since
+    void* deflate                    # a Deflate, kept alive by Connections.deflates; NULL: messages go as they are
+    # hub: what it is subscribed to
+    Membership* topics
+    uint16_t topic_count
+    uint16_t topic_capacity
+
+
+cdef struct Counters:
+    uint64_t accepted
+    uint64_t refused
+    uint64_t refused_by_address
+    uint64_t closed
+    uint64_t upgraded
+    uint64_t requests
+    uint64_t messages_received
+    uint64_t messages_sent
+    uint64_t bytes_received
+    uint64_t bytes_sent
+    uint64_t failed                  # closed by us for a fault of the peer
+    uint64_t slow                    # ... for not reading
+    uint64_t timed_out
+    uint64_t pings_sent
+
+
+cdef class Transport(Source):
+    cdef readonly Table table
+    cdef readonly int gateway
+    cdef Profile* profiles           # of the listeners, by index
+    cdef readonly int listeners
+    cdef int address_limit           # connections of one address; 0: any number
+    cdef dict addresses              # address (of IPv6 the first half) -> how many connections
+    # slots[slot] is NULL or that connection; free slots are used again in the order they were freed
+    cdef Connection** slots
+    cdef uint32_t slot_count
+    cdef uint32_t* free_slots
+    cdef uint32_t free_head, free_count
+    cdef uint64_t serial
+    cdef dict reasons                # fd -> bytes: the reason of the coming close event
+    # to do before the reactor sleeps
+    cdef Connection** dirty_list
+    cdef size_t dirty_count, dirty_capacity
+    cdef list woken
+    cdef Connection** graves
+    cdef size_t grave_count, grave_capacity
+    cdef readonly int count
+    cdef Counters counters
+
+    cdef int on_adopted(self, Connection* c) except -1
+    cdef int on_bytes(self, Connection* c, uint8_t* buffer, size_t got) except -1
+    cdef int on_end(self, Connection* c) except -1
+    cdef int on_wake(self, Connection* c) except -1
+    cdef int on_deadline(self, Connection* c, Deadline deadline) except -1
+    cdef int on_slow(self, Connection* c, bytes why) except -1
+    cdef int on_partial(self, Connection* c, size_t sent) except -1
+    cdef int on_relieved(self, Connection* c) except -1
+    cdef int on_gone(self, Connection* c, int code, bytes reason) except -1
+
+    cdef int _fill(self, Profile* profile, int index, dict options) except -1
+    cdef int _bury(self) noexcept
+    cdef Connection* find(self, uint64_t fd) noexcept
+    # `listener`: index of its profile
+    cdef int adopt(self, int socket, int family, const uint8_t* address, int remote_port, int server_port,
+                   int listener) except -1
+    # Whether one more connection of this address may be taken.
+    cdef bint welcome(self, int family, const uint8_t* address) except -1
+    cdef int wake(self, Connection* c) except -1
+    # Queues bytes; 1 when they were taken, 0 when the connection takes none any more.
+    cdef int write(self, Connection* c, const uint8_t* head, size_t head_size,
+                   const uint8_t* data, size_t size) except -1
+
+    cdef int _enter(self, Connection* c, Phase phase) except -1
+    cdef int _gone(self, Connection* c, int code, bytes reason) except -1
+    cdef int _interest(self, Connection* c) except -1
+    cdef int _arm(self, Connection* c, Deadline deadline, uint64_t ms) except -1
+    cdef int _receive(self, Connection* c) except -1
+    cdef int _mark(self, Connection* c) except -1
+    cdef int _doom(self, Connection* c, int code, bytes reason) except -1
+    cdef int _offer(self, Connection* c) except -1
+    cdef int _send_some(self, Connection* c) except -1
+    cdef int _above(self, Connection* c) except -1
+    cdef int _below(self, Connection* c) except -1
+    cdef int _written(self, Connection* c) except -1

@@ -1,0 +1,30 @@
+from typing import Any, Self
+
+from typing_extensions import disjoint_base
+
+from mooring._core.reactor import Reactor, Source
+from mooring._core.table import Table
+
+@disjoint_base
+class Transport(Source):
+    def __new__(
+        cls,
+        reactor: Reactor,
+        table: Table,
+        gateway: int,
+        first_serial: int,
+        *profiles: dict[str, Any],
+        address_limit: int = 0,
+    ) -> Self: ...
+    @property
+    def table(self) -> Table: ...
+    @property
+    def gateway(self) -> int: ...
+    @property
+    def listeners(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def free(self) -> int: ...
+    def cut(self, fd: int, reason: bytes) -> None: ...
+    def peer(self, fd: int) -> tuple[str, int, int]: ...
