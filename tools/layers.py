@@ -31,7 +31,7 @@ LAYERS: list[set[str]] = [
 CORE: list[set[str]] = [
     {"__init__"},
     {"buffer", "process", "timer"},
-    {"deflate", "http", "table", "wire", "ws"},
+    {"deflate", "http", "page", "table", "wire", "ws"},
     {"reactor"},
     {"channel", "outlet", "transport"},
     {"connection"},

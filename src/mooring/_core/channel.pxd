@@ -13,14 +13,18 @@ cdef class Channel(Source):
     cdef Buffer output               # records not yet taken by the kernel
     cdef bint writing                # EPOLLOUT is armed: the kernel's buffer is full
     cdef bint reset                  # the kernel has told that the other end left something of ours unread
+    cdef uint64_t received            # bytes, since the beginning of either stream
+    cdef uint64_t sent
     cdef readonly uint64_t records_in
     cdef readonly uint64_t records_out
 
     cdef int on_record(self, const Record* record, const uint8_t* payload) except -1
+    cdef int on_end(self) except -1
     cdef int on_lost(self, str why) except -1
     cdef int put(self, Record* record, const uint8_t* payload) except -1
     cdef int send_some(self) except -1
     cdef int wait_writable(self, bint wanted) except -1
     cdef int lose(self, str why) except -1
     cdef Py_ssize_t _parse(self, const uint8_t* data, size_t size) except -1
+    cdef int take(self, const uint8_t* data, size_t size) except -1
     cdef int _read(self) except -1

@@ -46,6 +46,10 @@ cdef class Channel(Source):
         """One whole record; `payload` is valid during the call."""
         return 0
 
+    cdef int on_end(self) except -1:
+        """The other end is gone and all that came from it was handed out; on_lost follows. More can be given to `take`."""
+        return 0
+
     cdef int on_lost(self, str why) except -1:
         """The other end is gone, or spoke nonsense. Everything it had sent was handed out before."""
         return 0
@@ -83,7 +87,7 @@ cdef class Channel(Source):
     cdef int _read(self) except -1:
         cdef uint8_t* buffer = self.reactor.receive_buffer
         cdef ssize_t got
-        cdef Py_ssize_t used
+        cdef int error
         got = recv(self.fd, buffer, RECEIVE_BYTES, MSG_DONTWAIT)
         if got < 0:
             if errno == EAGAIN or errno == EINTR:
@@ -92,18 +96,27 @@ cdef class Channel(Source):
                 # it ended with something of ours unread; the kernel says so once, and before what it had sent
                 self.reset = True
                 return 0
-            return self.lose(os.strerror(errno))
+            error = errno
+            self.on_end()
+            return self.lose(os.strerror(error))
         if got == 0:
+            self.on_end()
             return self.lose("the other end closed the channel")
+        self.received += got
+        return self.take(buffer, got)
+
+    cdef int take(self, const uint8_t* data, size_t size) except -1:
+        """The next bytes of the stream that comes in."""
+        cdef Py_ssize_t used
         if buffer_size(&self.input):
-            if buffer_append(&self.input, buffer, got) < 0:
+            if buffer_append(&self.input, data, size) < 0:
                 raise MemoryError("no memory for a record")
             used = self._parse(self.input.data + self.input.start, buffer_size(&self.input))
             if self.fd >= 0:
                 buffer_consume(&self.input, used)
         else:
-            used = self._parse(buffer, got)
-            if self.fd >= 0 and used < got and buffer_append(&self.input, buffer + used, got - used) < 0:
+            used = self._parse(data, size)
+            if self.fd >= 0 and <size_t> used < size and buffer_append(&self.input, data + used, size - used) < 0:
                 raise MemoryError("no memory for a record")
         return 0
 
@@ -162,6 +175,7 @@ cdef class Channel(Source):
                 # the other end is gone: what it sent before is read first, then EOF says so
                 buffer_free(&self.output)
                 break
+            self.sent += sent
             buffer_consume(&self.output, sent)
         return self.wait_writable(False)
 

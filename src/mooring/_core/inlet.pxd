@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from mooring._core.channel cimport Channel
 from mooring._core.outlet cimport Outlet
+from mooring._core.page cimport Page
 from mooring._core.wire cimport Record
 
 
@@ -13,6 +14,7 @@ cdef class Inlet:
     cdef object worker               # cold(), failed(), spawn(), note(): see mooring.worker
     # fd -> events that wait, for connections whose handler is suspended
     cdef dict lanes
+    cdef list channels               # the outlets that are channels
     cdef readonly uint64_t handled
     cdef public int wants            # what the application has handlers for: Wants, see mooring._core.wire
 
@@ -23,8 +25,7 @@ cdef class Inlet:
 
 cdef class ChannelOutlet(Outlet):
     cdef WorkerChannel channel
-    cdef uint8_t* marks
-    cdef object page_memory
+    cdef Page page
     cdef object reply_socket
     cdef object one_call             # a lock: threads of the worker may ask at the same time
     cdef uint32_t calls
@@ -32,6 +33,8 @@ cdef class ChannelOutlet(Outlet):
     cdef uint32_t first_ack
     cdef uint32_t acked
 
+    cdef bint keep(self) except -1
+    cdef bint all_keep(self) except -1
     cpdef send_acks(self)
 
 

@@ -6,14 +6,14 @@ connection wait in it, those of other connections go on. A lane exists only whil
 that nothing is happening on costs a worker nothing.
 
 The ticket of an event is marked as started right before its handler is called and acknowledged when it is done, behind
-what it sent: the gateway sees an acknowledgement only after the pushes that belong to it.
+what it sent: the gateway sees an acknowledgement only after the pushes that belong to it. Acknowledgements and pushes
+leave when the turn ends. Until then the page keeps them (see page.pyx): a handler that has ended is finished for the
+gateway, too, whatever happens to this process.
 """
 
-from cpython.buffer cimport PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-import mmap
 import os
 import threading
 from collections import deque
@@ -22,6 +22,7 @@ from types import CoroutineType
 from mooring._core.buffer cimport buffer_size
 from mooring._core.channel cimport Channel
 from mooring._core.outlet cimport Outlet
+from mooring._core.page cimport DONE, STARTED, Page
 from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.table cimport Table
 from mooring._core.wire cimport (
@@ -30,9 +31,6 @@ from mooring._core.wire cimport (
 from mooring._core.ws cimport Frame, new_frame
 
 from mooring.errors import StateError
-
-cdef enum:
-    PAGE_BYTES = 4096
 
 cdef uint32_t NO_TICKET = 0xFFFFFFFF
 cdef uint64_t LONG_TURN_MS = 5
@@ -48,6 +46,7 @@ cdef class Inlet:
         self.on_message = on_message
         self.worker = worker
         self.lanes = {}
+        self.channels = []
 
     @property
     def suspended(self) -> int:
@@ -140,6 +139,7 @@ cdef class WorkerChannel(Channel):
         return self.inlet.deliver(self.outlet, record, payload)
 
     cdef int on_lost(self, str why) except -1:
+        self.inlet.channels.remove(self.outlet)
         self.inlet.worker.gateway_lost(self.outlet, why)
         return 0
 
@@ -153,20 +153,16 @@ cdef class ChannelOutlet(Outlet):
 
     def __init__(self, gateway: int, table: Table, inlet: Inlet, reactor: Reactor, channel: int, reply_socket: object,
                  page: int) -> None:
-        cdef Py_buffer view
         self.gateway = gateway
         self.table = table
-        self.page_memory = mmap.mmap(page, PAGE_BYTES)
-        os.close(page)
-        PyObject_GetBuffer(self.page_memory, &view, PyBUF_WRITABLE)
-        self.marks = <uint8_t*> view.buf
-        PyBuffer_Release(&view)
+        self.page = Page(page)
         self.reply_socket = reply_socket
         self.one_call = threading.Lock()
         reply_socket.settimeout(CALL_TIMEOUT)
         self.channel = WorkerChannel(reactor, channel)
         self.channel.outlet = self
         self.channel.inlet = inlet
+        inlet.channels.append(self)
 
     def hello(self) -> None:
         """The first record: this worker is ready for events."""
@@ -175,6 +171,8 @@ cdef class ChannelOutlet(Outlet):
         self.channel.put(&record, NULL)
 
     def close(self) -> None:
+        if self in self.channel.inlet.channels:
+            self.channel.inlet.channels.remove(self)
         self.channel.close()
         self.reply_socket.close()
 
@@ -193,11 +191,27 @@ cdef class ChannelOutlet(Outlet):
         return self.channel.put(record, payload)
 
     cdef int begin(self, uint32_t ticket) noexcept:
-        if ticket < PAGE_BYTES:
-            self.marks[ticket] = 1
-        return 0
+        return self.page.mark(ticket, STARTED)
+
+    cdef bint keep(self) except -1:
+        """Whether what was sent so far would survive this process."""
+        cdef Channel channel = self.channel
+        if buffer_size(&channel.output) == 0 or self.page.keep(channel.sent, &channel.output):
+            return True
+        self.channel.flush()         # more than the page holds: the kernel shall have it, if it can
+        return buffer_size(&channel.output) == 0 or self.page.keep(channel.sent, &channel.output)
+
+    cdef bint all_keep(self) except -1:
+        """The same for all gateways: a handler may have sent through any of them."""
+        cdef ChannelOutlet outlet
+        cdef bint kept = True
+        for outlet in self.channel.inlet.channels:
+            kept &= outlet.keep()
+        return kept
 
     cdef int finish(self, uint32_t ticket) except -1:
+        if self.keep() if len(self.channel.inlet.channels) == 1 else self.all_keep():
+            self.page.mark(ticket, DONE)
         if self.acked and ticket == self.first_ack + self.acked:
             self.acked += 1
             return 0

@@ -7,6 +7,7 @@ from mooring._core.buffer cimport Buffer
 from mooring._core.channel cimport Channel
 from mooring._core.connection cimport Connections, Sink
 from mooring._core.hub cimport Hub
+from mooring._core.page cimport Mark, Page
 from mooring._core.transport cimport Connection
 from mooring._core.wire cimport Record
 
@@ -42,12 +43,10 @@ cdef class Port:
     # who waits: events without a ticket, fds of connections that hold
     cdef object backlog
     cdef list waiting
-    # the page where the worker marks what it has started
-    cdef object page_memory
 
     cdef int transmit(self, Record* record, const uint8_t* payload) except -1
-    cdef bint started(self, uint32_t ticket) noexcept
-    cdef int clear_started(self, uint32_t ticket) noexcept
+    cdef Mark mark_of(self, uint32_t ticket) noexcept
+    cdef int clear_mark(self, uint32_t ticket) noexcept
     cdef bint full(self) noexcept
 
 
@@ -57,7 +56,7 @@ cdef class PortChannel(Channel):
 
 cdef class ChannelPort(Port):
     cdef PortChannel channel
-    cdef uint8_t* marks
+    cdef Page page                   # where the worker marks what it has started
     cdef object reply_socket
 
 

@@ -6,12 +6,14 @@ Every event that asks a worker for something takes a *ticket* of that worker's l
 acknowledges it, which it does behind everything that the handler sent. The number of tickets is the worker's credit:
 when none is left (or too many bytes are out), connections bound to that worker are not read any more.
 
-Before a worker calls a handler it marks the ticket in a page of shared memory, which survives SIGKILL. When its channel
-ends, the gateway has read everything the worker had sent; then it looks at the page, then walks the ledger:
+Before a worker calls a handler it marks the ticket in a page of shared memory, which survives SIGKILL, and again when the
+handler is done; the page also keeps what the worker had not sent yet (page.pyx). When its channel ends, the gateway has
+read everything the worker had sent; then it applies what was kept, then walks the ledger:
 
     acknowledged       finished: the ticket is free again, nothing to do
     not marked         the handler had not started: the event goes to another worker, in order
-    marked             the handler had started: it is *uncertain*, and reported to the application as such
+    marked as started  the handler had started: it is *uncertain*, and reported to the application as such
+    marked as done     finished: the acknowledgement had not left
 
 So the ledger is the truth and never the pipe: what lies unread in the dead worker's socket does not matter.
 At all times: accepted = finished + uncertain + dropped + in flight, counted over messages and requests.
@@ -23,14 +25,11 @@ there is no worker at all; as long as they do, no message passes them.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from cpython.buffer cimport PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memset
 
 import logging
-import mmap
 from collections import deque
 from operator import itemgetter
 
@@ -38,6 +37,7 @@ from mooring._core.buffer cimport Buffer, buffer_append, buffer_free, buffer_siz
 from mooring._core.channel cimport Channel
 from mooring._core.connection cimport Connections, Sink
 from mooring._core.hub cimport Hub
+from mooring._core.page cimport DONE, MARKS, NOT_STARTED, STARTED, Mark, Page
 from mooring._core.reactor cimport Reactor
 from mooring._core.table cimport SLOT_BITS
 from mooring._core.transport cimport BUSY, HELD, NO_PORT, OPEN, UPGRADED, Connection
@@ -47,9 +47,6 @@ from mooring._core.wire cimport (
 )
 
 log = logging.getLogger("mooring.gateway")
-
-cdef enum:
-    PAGE_BYTES = 4096
 
 cdef uint32_t NO_TICKET = 0xFFFFFFFF
 
@@ -69,8 +66,8 @@ cdef class Relay(Sink):
 
     def __cinit__(self, connections: Connections, hub: Hub, max_messages: int, max_bytes: int, port_messages: int,
                   port_bytes: int) -> None:
-        if not 0 < port_messages <= PAGE_BYTES:
-            raise ValueError(f"a worker can have 1 to {PAGE_BYTES} messages in flight, not {port_messages}")
+        if not 0 < port_messages <= MARKS:
+            raise ValueError(f"a worker can have 1 to {MARKS} messages in flight, not {port_messages}")
         self.connections = connections
         self.hub = hub
         self.max_messages = max_messages
@@ -176,15 +173,19 @@ cdef class Relay(Sink):
         cdef const uint8_t* data
         port.usable = False
         taken_back = []
+        done = []
         doubtful = []
         for i in range(port.ticket_count):
             ticket = &port.tickets[i]
             if not ticket.used:
                 continue
+            if port.mark_of(i) == DONE:
+                done.append(i)
+                continue
             data = ticket.payload.data + ticket.payload.start
             payload = PyBytes_FromStringAndSize(<const char*> data, buffer_size(&ticket.payload))
             taken_back.append((ticket.order, ticket.record.fd, ticket.record.kind, ticket.record.opcode,
-                               ticket.record.arg, ticket.record.extra, payload, bool(port.started(i))))
+                               ticket.record.arg, ticket.record.extra, payload, port.mark_of(i) == STARTED))
             buffer_free(&ticket.payload)
             ticket.used = False
         taken_back.sort(key=itemgetter(0))
@@ -229,6 +230,8 @@ cdef class Relay(Sink):
                 c.in_flight_bytes += <uint32_t> (len(report) - len(payload))
             self.limbo.append((fd, EV_UNCERTAIN, opcode, kind, 0, report))
         self.limbo.extend(later)
+        for i in done:
+            self.finish(port, i)
         self.redelivered += redelivered
         left = port.left
         port.close()
@@ -381,7 +384,7 @@ cdef class Relay(Sink):
         ticket.record = record
         ticket.order = self.order
         ticket.used = True
-        port.clear_started(number)
+        port.clear_mark(number)
         port.in_flight += 1
         port.in_flight_bytes += size
         return port.transmit(&record, data)
@@ -414,7 +417,7 @@ cdef class Relay(Sink):
             c.entry.in_flight = c.in_flight
             if c.flags & HELD:
                 self.connections.wake(c)
-        if port.backlog or port.waiting or port.retiring:
+        if port.usable and (port.backlog or port.waiting or port.retiring):
             self._went_on(port)
         return 0
 

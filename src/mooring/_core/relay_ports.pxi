@@ -33,10 +33,11 @@ cdef class Port:
         """Carries one record to the worker."""
         return 0
 
-    cdef bint started(self, uint32_t ticket) noexcept:
-        return False
+    cdef Mark mark_of(self, uint32_t ticket) noexcept:
+        """How far the worker came with it."""
+        return NOT_STARTED
 
-    cdef int clear_started(self, uint32_t ticket) noexcept:
+    cdef int clear_mark(self, uint32_t ticket) noexcept:
         return 0
 
     cdef bint full(self) noexcept:
@@ -64,6 +65,12 @@ cdef class PortChannel(Channel):
     cdef int on_record(self, const Record* record, const uint8_t* payload) except -1:
         return self.port.relay.on_command(self.port, record, payload)
 
+    cdef int on_end(self) except -1:
+        """Behind what the worker had sent comes what it had kept in the page for its death."""
+        cdef size_t size
+        cdef const uint8_t* data = (<ChannelPort> self.port).page.rest(self.received, &size)
+        return self.take(data, size) if size else 0
+
     cdef int on_lost(self, str why) except -1:
         return self.port.relay.lost(self.port, why)
 
@@ -73,14 +80,8 @@ cdef class ChannelPort(Port):
 
     def __init__(self, relay: Relay, worker: int, generation: int, serves: bool, reactor: Reactor, channel: int,
                  reply_socket: object, page: int) -> None:
-        cdef Py_buffer view
-        import os
         self.keeps = True
-        self.page_memory = mmap.mmap(page, PAGE_BYTES)
-        os.close(page)
-        PyObject_GetBuffer(self.page_memory, &view, PyBUF_WRITABLE)
-        self.marks = <uint8_t*> view.buf
-        PyBuffer_Release(&view)
+        self.page = Page(page)
         self.reply_socket = reply_socket
         reply_socket.setblocking(False)
         self.channel = PortChannel(reactor, channel)
@@ -89,12 +90,11 @@ cdef class ChannelPort(Port):
     cdef int transmit(self, Record* record, const uint8_t* payload) except -1:
         return self.channel.put(record, payload)
 
-    cdef bint started(self, uint32_t ticket) noexcept:
-        return self.marks[ticket] != 0
+    cdef Mark mark_of(self, uint32_t ticket) noexcept:
+        return self.page.mark_of(ticket)
 
-    cdef int clear_started(self, uint32_t ticket) noexcept:
-        self.marks[ticket] = 0
-        return 0
+    cdef int clear_mark(self, uint32_t ticket) noexcept:
+        return self.page.mark(ticket, NOT_STARTED)
 
     def close(self) -> None:
         self.channel.close()

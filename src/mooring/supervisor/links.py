@@ -1,7 +1,7 @@
 """Links: what a worker and a gateway in two different processes share.
 
 Three descriptors on each side: `channel` carries wire records both ways, `reply` the answers to calls, and
-`page` is memory in which the worker notes the message it is handling, readable after its death. The
+`page` is memory in which the worker keeps what shall survive its death. The
 supervisor makes them and keeps an end only until the process it is for exists and its peer may know it;
 an end it still held would keep the peer from seeing the end of file when a process dies.
 """
@@ -13,12 +13,12 @@ import os
 import socket
 from typing import Any, NamedTuple
 
+from mooring._core.page import PAGE_BYTES
 from mooring.supervisor.process import Child
 
 __all__ = ["End", "Link", "new_table"]
 
 CHANNEL_BUFFER = 4 << 20  # bytes; the default holds only 278 messages of 100 bytes
-PAGE_SIZE = 4096
 _SO_SNDBUFFORCE = 32  # not in the socket module
 
 
@@ -51,7 +51,7 @@ class Link:
                 os.set_blocking(made[-1], False)
             _enlarge(made[0])
             _enlarge(made[1])
-            made.append(_memory("mooring-page", PAGE_SIZE))
+            made.append(_memory("mooring-page", PAGE_BYTES))
             made.append(os.dup(made[-1]))
         except OSError:
             for fd in made:

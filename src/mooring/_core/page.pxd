@@ -1,0 +1,34 @@
+"""The memory that a worker and a gateway share: what of a worker survives its death. Theory in page.pyx."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from mooring._core.buffer cimport Buffer
+
+cdef enum:
+    MARKS = 4096                     # tickets of a ledger at most
+    JOURNAL_BYTES = 131072
+
+
+cdef enum Mark:
+    NOT_STARTED = 0
+    STARTED = 1
+    DONE = 2
+
+
+cdef struct Shared:
+    uint8_t marks[MARKS]
+    # the journal: `size` bytes of the worker's stream of commands, from position `start` of that stream on
+    uint64_t start
+    uint64_t size
+    uint8_t journal[JOURNAL_BYTES]
+
+
+cdef class Page:
+    cdef object memory
+    cdef Shared* shared
+
+    cdef int mark(self, uint32_t ticket, Mark mark) noexcept
+    cdef Mark mark_of(self, uint32_t ticket) noexcept
+    cdef bint keep(self, uint64_t sent, const Buffer* output) noexcept
+    cdef const uint8_t* rest(self, uint64_t received, size_t* size) noexcept

@@ -1,0 +1,98 @@
+"""The memory that a worker and a gateway share: what of a worker survives its death.
+
+Stores into shared memory survive SIGKILL, because the memory belongs to the kernel and not to the process. So the worker
+leaves there, without a system call, what the gateway could not know otherwise:
+
+*Marks*, one byte per ticket: the handler was not started, was started, or is done and all it sent is safe.
+
+*The journal*. What a handler sends stands in the worker's memory until its turn ends, and many handlers run in one turn;
+without more, all of that would be lost with the worker, and all those handlers were in doubt though they had ended. So
+when a handler ends, what the kernel does not have yet is copied into the journal. Positions are counted in bytes from
+the beginning of the stream: the gateway knows how many it has received, the journal says where it begins, and so it needs
+no other agreement about what had been sent. `start` and `size` only change such that any byte that a mark DONE relies on is
+either in the journal or with the kernel:
+
+    nothing in it is needed any more (the kernel has it all)     begin anew
+    there is room behind it                                      append
+    otherwise                                                    refused: the handler stays STARTED, which is true, too
+
+What a handler has sent that did not end is not copied: of a killed worker, either all of a `def` handler is seen, or nothing.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+from cpython.buffer cimport PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
+
+import mmap
+import os
+
+from mooring._core.buffer cimport Buffer, buffer_size
+
+cdef extern from *:
+    """
+    /* In this order for whoever looks later; a killed process has done all its stores up to some instruction. */
+    #define publish_size(place, value) __atomic_store_n((place), (value), __ATOMIC_RELEASE)
+    #define publish_mark(place, value) __atomic_store_n((place), (uint8_t) (value), __ATOMIC_RELEASE)
+    """
+    void publish_size(uint64_t* place, uint64_t value) noexcept nogil
+    void publish_mark(uint8_t* place, int value) noexcept nogil
+
+PAGE_BYTES = sizeof(Shared)
+
+
+cdef class Page:
+    """One page, mapped; takes over its descriptor. It has PAGE_BYTES bytes, all 0 at first."""
+
+    def __init__(self, fd: int) -> None:
+        cdef Py_buffer view
+        try:
+            self.memory = mmap.mmap(fd, sizeof(Shared))
+        finally:
+            os.close(fd)
+        PyObject_GetBuffer(self.memory, &view, PyBUF_WRITABLE)
+        self.shared = <Shared*> view.buf
+        PyBuffer_Release(&view)      # the mapping lives as long as `memory`
+
+    cdef int mark(self, uint32_t ticket, Mark mark) noexcept:
+        if ticket < MARKS:
+            publish_mark(&self.shared.marks[ticket], mark)
+        return 0
+
+    cdef Mark mark_of(self, uint32_t ticket) noexcept:
+        """What a worker has left; anything strange counts as started."""
+        cdef uint8_t mark = self.shared.marks[ticket] if ticket < MARKS else STARTED
+        return NOT_STARTED if mark == NOT_STARTED else DONE if mark == DONE else STARTED
+
+    # ------------------------------------------------------------------ the worker's side
+
+    cdef bint keep(self, uint64_t sent, const Buffer* output) noexcept:
+        """Copies what is not in the journal yet; `output` begins at position `sent` of the stream. False: no room."""
+        cdef Shared* shared = self.shared
+        cdef uint64_t end = sent + buffer_size(output)
+        cdef uint64_t kept = shared.start + shared.size
+        cdef uint64_t more
+        if kept <= sent:
+            publish_size(&shared.size, 0)
+            publish_size(&shared.start, sent)
+            kept = sent
+        if kept >= end:
+            return True
+        more = end - kept
+        if more > JOURNAL_BYTES - shared.size:
+            return False
+        memcpy(shared.journal + shared.size, output.data + output.start + (kept - sent), more)
+        publish_size(&shared.size, shared.size + more)
+        return True
+
+    # ------------------------------------------------------------------ the gateway's side
+
+    cdef const uint8_t* rest(self, uint64_t received, size_t* size) noexcept:
+        """What a dead worker had kept beyond the bytes that were received from it."""
+        cdef uint64_t start = self.shared.start
+        cdef uint64_t kept = self.shared.size
+        size[0] = 0
+        if kept > JOURNAL_BYTES or received < start or received - start >= kept:
+            return NULL
+        size[0] = kept - (received - start)
+        return self.shared.journal + (received - start)
