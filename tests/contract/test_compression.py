@@ -80,6 +80,9 @@ def test_a_published_message_reaches_those_who_compress_and_those_who_do_not(com
         connect(compressing.url, extensions=[Offer(server_max_window_bits=9)], compression=None) as other,
         connect(compressing.url, compression=None) as plain,
     ):
+        for client in (one, other, plain):  # its `open`, which subscribes it, comes before its first message
+            client.send("here")
+            assert client.recv(20) == "here"
         one.send("publish")
         assert one.recv(5) == other.recv(5) == plain.recv(5) == "z" * 5000
 

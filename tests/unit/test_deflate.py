@@ -7,11 +7,18 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from zlib_ng import zlib_ng
 
 from mooring._core.deflate import Broken, Deflate, TooLong, compress, inflate
 
 LIMIT = 1 << 20
 MESSAGES = [b"", b"a", b"x" * 100, b"hello " * 10_000, bytes(range(256)) * 30, random.Random(1).randbytes(70_000)]
+
+
+@pytest.fixture(params=[zlib, zlib_ng], ids=["zlib", "zlib-ng"])
+def engine(request):
+    """Broken and endless streams are refused whoever inflates."""
+    return request.param
 
 
 def raw(data, *, bits=15, flush=zlib.Z_SYNC_FLUSH):
@@ -20,9 +27,11 @@ def raw(data, *, bits=15, flush=zlib.Z_SYNC_FLUSH):
     return (compressor.compress(data) + compressor.flush(flush))[:-4]
 
 
+@pytest.mark.parametrize("engines", [(zlib, zlib_ng), (zlib_ng, zlib)], ids=["zlib to zlib-ng", "zlib-ng to zlib"])
 @pytest.mark.parametrize(("bits", "keeps"), [(8, False), *itertools.product(range(9, 16), [False, True])])
-def test_what_is_compressed_comes_back(bits, keeps):
-    ours, theirs = Deflate(bits, 15, keeps, False, limit=LIMIT), Deflate(15, bits, False, keeps, limit=LIMIT)
+def test_what_is_compressed_comes_back(bits, keeps, engines):
+    ours = Deflate(bits, 15, keeps, False, limit=LIMIT, engine=engines[0])
+    theirs = Deflate(15, bits, False, keeps, limit=LIMIT, engine=engines[1])
     for message in MESSAGES * 2:
         if not ours.longest or len(message) <= ours.longest:
             assert inflate(theirs, compress(ours, message)) == message
@@ -45,47 +54,47 @@ def test_with_takeover_it_does():
 
 
 @pytest.mark.parametrize("size", [LIMIT - 1, LIMIT])
-def test_a_message_may_inflate_to_the_limit(size):
+def test_a_message_may_inflate_to_the_limit(size, engine):
     message = random.Random(3).randbytes(1000) * (size // 1000 + 1)
-    assert inflate(Deflate(limit=LIMIT, ratio=1100), raw(message[:size])) == message[:size]
+    assert inflate(Deflate(engine=engine, limit=LIMIT, ratio=1100), raw(message[:size])) == message[:size]
 
 
-def test_and_not_beyond():
+def test_and_not_beyond(engine):
     with pytest.raises(TooLong, match=str(LIMIT)):
-        inflate(Deflate(limit=LIMIT, ratio=1100), raw(b"x" * (LIMIT + 1)))
+        inflate(Deflate(engine=engine, limit=LIMIT, ratio=1100), raw(b"x" * (LIMIT + 1)))
 
 
-def test_a_bomb_is_refused_by_its_ratio():
+def test_a_bomb_is_refused_by_its_ratio(engine):
     bomb = raw(b"\0" * 900_000)
     assert len(bomb) < 2000
     with pytest.raises(TooLong):
-        inflate(Deflate(limit=LIMIT), bomb)
-    assert inflate(Deflate(limit=LIMIT), raw(b"\0" * 65_536)) == b"\0" * 65_536
+        inflate(Deflate(engine=engine, limit=LIMIT), bomb)
+    assert inflate(Deflate(engine=engine, limit=LIMIT), raw(b"\0" * 65_536)) == b"\0" * 65_536
 
 
 @pytest.mark.parametrize("peer_keeps", [False, True])
-def test_a_stream_that_is_cut_is_broken(peer_keeps):
+def test_a_stream_that_is_cut_is_broken(peer_keeps, engine):
     message = b"some words, and some words again, and more of them " * 20
     whole = raw(message)
     for end in range(1, len(whole)):
         with pytest.raises(Broken):
-            inflate(Deflate(peer_keeps=peer_keeps, limit=LIMIT), whole[:end])
+            inflate(Deflate(peer_keeps=peer_keeps, engine=engine, limit=LIMIT), whole[:end])
 
 
-def test_a_reserved_block_type_is_broken():
+def test_a_reserved_block_type_is_broken(engine):
     with pytest.raises(Broken):
-        inflate(Deflate(limit=LIMIT), b"\x07")
+        inflate(Deflate(engine=engine, limit=LIMIT), b"\x07")
 
 
-def test_final_blocks_are_taken_but_not_without_end():
+def test_final_blocks_are_taken_but_not_without_end(engine):
     # RFC 7692 section 7.2.3.5: a block with BFINAL set, and the byte that must follow it
     compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
     final = compressor.compress(b"Hello") + compressor.flush(zlib.Z_FINISH) + b"\0"
     for peer_keeps in (False, True):
-        deflate = Deflate(peer_keeps=peer_keeps, limit=LIMIT)
+        deflate = Deflate(peer_keeps=peer_keeps, engine=engine, limit=LIMIT)
         assert inflate(deflate, final) == inflate(deflate, final) == b"Hello"
     with pytest.raises(Broken, match="final"):
-        inflate(Deflate(limit=LIMIT), b"\x03\x00" * 100_000)
+        inflate(Deflate(engine=engine, limit=LIMIT), b"\x03\x00" * 100_000)
 
 
 def test_terms_that_cannot_be_kept_are_refused():

@@ -12,6 +12,7 @@ cdef class Deflate:
     cdef int bits, peer_bits, level, memory
     cdef size_t limit
     cdef double ratio
+    cdef object engine
     cdef object compressor
     cdef object inflater
 

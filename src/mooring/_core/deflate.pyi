@@ -1,6 +1,9 @@
+from types import ModuleType
 from typing import Self
 
 from typing_extensions import disjoint_base
+
+FASTEST: ModuleType
 
 class TooLong(Exception): ...
 class Broken(Exception): ...
@@ -19,6 +22,7 @@ class Deflate:
         threshold: int = 64,
         level: int = 6,
         memory: int = 8,
+        engine: ModuleType = ...,
     ) -> Self: ...
     @property
     def keeps(self) -> bool: ...

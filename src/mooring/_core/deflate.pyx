@@ -16,6 +16,12 @@ from libc.stdint cimport uint8_t
 
 import zlib
 
+try:
+    # a drop-in for zlib, faster for messages of some KiB (bench/deflate.py): taken when it is installed
+    from zlib_ng import zlib_ng as FASTEST
+except ImportError:
+    FASTEST = zlib
+
 cdef bytes TAIL = b"\x00\x00\xff\xff"        # ends every flush; not sent (RFC 7692 section 7.2.1)
 cdef bytes END = b"\x03\x00"                 # an empty final block: a stream at a block's end takes it and is over
 cdef size_t FREE = 65536                     # bytes to which any message may inflate, whatever the ratio
@@ -36,11 +42,12 @@ cdef class Deflate:
 
     bits, peer_bits: 8 to 15, the window of what we send and of what the peer sends. keeps, peer_keeps: context takeover.
     limit: bytes a message may inflate to; ratio: how many times its own size; threshold: smaller messages are not
-    compressed; level (1 to 9), memory (1 to 9): what zlib may spend.
+    compressed; level (1 to 9), memory (1 to 9): what zlib may spend. engine: zlib, or a module that offers the same.
     """
 
     def __cinit__(self, bits: int = 15, peer_bits: int = 15, keeps: bool = False, peer_keeps: bool = False, *,
-                  limit: int, ratio: float = 100.0, threshold: int = 64, level: int = 6, memory: int = 8) -> None:
+                  limit: int, ratio: float = 100.0, threshold: int = 64, level: int = 6, memory: int = 8,
+                  engine: object = FASTEST) -> None:
         if not (8 <= bits <= 15 and 8 <= peer_bits <= 15):
             raise ValueError(f"a window has 8 to 15 bits, not {bits} and {peer_bits} (RFC 7692 section 7.1.2)")
         if bits == 8 and keeps:
@@ -55,18 +62,19 @@ cdef class Deflate:
         self.longest = SMALLEST_WINDOW if bits == 8 else 0
         self.level = level
         self.memory = memory
+        self.engine = engine
 
     cdef Deflate own(self):
         """The same for one connection; itself when nothing is to be kept from message to message."""
         if not self.keeps and not self.peer_keeps:
             return self
         return Deflate(self.bits, self.peer_bits, self.keeps, self.peer_keeps, limit=self.limit, ratio=self.ratio,
-                       threshold=self.threshold, level=self.level, memory=self.memory)
+                       threshold=self.threshold, level=self.level, memory=self.memory, engine=self.engine)
 
     cdef bytes compress(self, const uint8_t* data, size_t size):
         """The payload of a frame with RSV1."""
         if self.compressor is None:
-            self.compressor = zlib.compressobj(self.level, zlib.DEFLATED, -max(self.bits, 9), self.memory)
+            self.compressor = self.engine.compressobj(self.level, zlib.DEFLATED, -max(self.bits, 9), self.memory)
         flush = zlib.Z_SYNC_FLUSH if self.keeps else zlib.Z_FULL_FLUSH
         payload = (self.compressor.compress(PyBytes_FromStringAndSize(<const char*> data, size))
                    + self.compressor.flush(flush))
@@ -83,7 +91,7 @@ cdef class Deflate:
             bound = by_ratio
         inflater = self.inflater
         if inflater is None:
-            inflater = zlib.decompressobj(-self.peer_bits)
+            inflater = self.engine.decompressobj(-self.peer_bits)
         rest = PyBytes_FromStringAndSize(<const char*> data, size) + TAIL
         message = b""
         try:
@@ -95,7 +103,7 @@ cdef class Deflate:
                     break
                 # a final block: what follows is another stream, which may refer to what is there already
                 rest = inflater.unused_data
-                inflater = zlib.decompressobj(-self.peer_bits, zdict=message[-32768:])
+                inflater = self.engine.decompressobj(-self.peer_bits, zdict=message[-32768:])
                 final_blocks += 1
                 if final_blocks > FINAL_BLOCKS:
                     raise Broken(f"more than {FINAL_BLOCKS} final blocks in one message")
@@ -104,7 +112,7 @@ cdef class Deflate:
             probe = inflater.copy() if self.peer_keeps else inflater
             if probe.decompress(END, 1) or not probe.eof or probe.unused_data:
                 raise Broken("the message ends inside of a deflate block")
-        except zlib.error as error:
+        except self.engine.error as error:
             raise Broken(str(error)) from None
         self.inflater = inflater if self.peer_keeps else None
         return message
