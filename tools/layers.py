@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"config", "app"},
     {"net", "pubsub"},
     {"link"},
-    {"gateway", "worker", "supervisor", "admin"},
+    {"gateway", "worker", "dispatcher", "supervisor", "admin"},
     {"runtime"},
     {"server", "asgi"},
     {"cli", "__init__", "testing"},
@@ -35,7 +35,7 @@ CORE: list[set[str]] = [
     {"reactor"},
     {"channel", "outlet", "transport"},
     {"connection"},
-    {"acceptor", "hub", "inlet"},
+    {"acceptor", "hub", "inlet", "records"},
     {"relay"},
     {"local"},
 ]

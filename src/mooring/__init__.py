@@ -5,10 +5,23 @@ from mooring.app.forms import UploadedFile
 from mooring.app.handshake import Accept, Reject
 from mooring.app.request import Request
 from mooring.app.response import Response
-from mooring.errors import BadRequest, BootError, ConfigError, HttpError, MooringError, StateError
+from mooring.errors import (
+    BadRequest,
+    BootError,
+    ConfigError,
+    HttpError,
+    MooringError,
+    StateError,
+    TaskError,
+    TaskFailed,
+    TaskLost,
+    TaskQueueFull,
+    TaskTimeout,
+)
 from mooring.server import Server
 from mooring.types import ClientInfo, CloseCode, ConnectionState, Headers, Opcode
 from mooring.worker.session import Session
+from mooring.worker.tasks import Outcome, Task
 
 __all__ = [
     "Accept",
@@ -24,11 +37,18 @@ __all__ = [
     "HttpError",
     "MooringError",
     "Opcode",
+    "Outcome",
     "Reject",
     "Request",
     "Response",
     "Server",
     "Session",
     "StateError",
+    "Task",
+    "TaskError",
+    "TaskFailed",
+    "TaskLost",
+    "TaskQueueFull",
+    "TaskTimeout",
     "UploadedFile",
 ]

@@ -369,6 +369,32 @@ class Flow(Section):
             )
 
 
+@dataclass(frozen=True)
+class Tasks(Section):
+    """Task workers: processes for blocking work."""
+
+    task_worker_num: int = option(
+        0,
+        "Processes that run the `task` handler, one task at a time each; 0: there are no tasks.",
+        "processes",
+        low=0,
+        high=256,
+    )
+    task_timeout: float = option(
+        60.0,
+        "How long `task`, `task_wait` and `task_map` wait for a result unless told otherwise; then TaskTimeout.",
+        "s",
+        low=0.001,
+        high=24 * HOUR,
+    )
+    task_queue_limit: int = option(
+        1024, "Tasks of one worker that are not finished; more raise TaskQueueFull.", "tasks", low=1, high=1 << 20
+    )
+    task_queue_bytes: int = option(
+        64 << 20, "The same in bytes of packed data; one task is always let through.", "bytes", low=4096, high=GIB
+    )
+
+
 class Option(NamedTuple):
     """One row of the settings page."""
 
@@ -390,6 +416,7 @@ class Settings:
     http: Http = field(default_factory=Http)
     websocket: WebSocket = field(default_factory=WebSocket)
     flow: Flow = field(default_factory=Flow)
+    tasks: Tasks = field(default_factory=Tasks)
 
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> "Settings":
@@ -420,6 +447,7 @@ SECTIONS: dict[str, type[Section]] = {
     "http": Http,
     "websocket": WebSocket,
     "flow": Flow,
+    "tasks": Tasks,
 }
 HOME = {spec.name: section for section, kind in SECTIONS.items() for spec in fields(kind)}
 TYPE_NAMES = {bool: "True or False", int: "an integer", float: "a number", str: "a text"}

@@ -4,6 +4,11 @@
     ├── ConfigError   (also ValueError)    an option, handler or origin that can't be meant
     ├── StateError    (also RuntimeError)  a call at the wrong time
     ├── BootError                          an application that can't be loaded
+    ├── TaskError                          a task that has no result
+    │   ├── TaskFailed                     its handler has raised
+    │   ├── TaskLost                       the process that was at it, or that kept it, has ended
+    │   ├── TaskTimeout (also TimeoutError)
+    │   └── TaskQueueFull                  it was not taken: too many, or too large
     └── HttpError                          an answer to a request that is an error, 4xx or 5xx
         └── BadRequest (also ValueError)   the client's fault, found in what it sent
 
@@ -27,6 +32,37 @@ class StateError(MooringError, RuntimeError):
 
 class BootError(MooringError):
     """The application can't be loaded: no such module, no such attribute, or the attribute is no server."""
+
+
+class TaskError(MooringError):
+    """A task has no result; its kinds say why."""
+
+
+class TaskFailed(TaskError):
+    """The `task` handler has raised. `kind` is the name of the exception, `text` what it said; the traceback is in the
+    task worker's log."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(kind, text)
+        self.kind = kind
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}"
+
+
+class TaskLost(TaskError):
+    """The task worker ended while it was at the task, or the process that keeps the queue did. Whether the task had an
+    effect, nobody knows; it is not run again."""
+
+
+class TaskTimeout(TaskError, TimeoutError):
+    """There was no result in time. A task that had not begun is taken back; one that had goes on, and nobody hears of
+    its result."""
+
+
+class TaskQueueFull(TaskError):
+    """The task was not taken: this worker has too many unfinished ones (`task_queue_limit`, `task_queue_bytes`)."""
 
 
 class HttpError(MooringError):

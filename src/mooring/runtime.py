@@ -3,6 +3,8 @@
     process mode   supervisor ─┬─ gateway 0 ..            base mode   supervisor ─┬─ server 0 ..
                                └─ worker 0 ..             (one worker: everything in the process that was started)
 
+With task workers there are in both modes a dispatcher and `task worker 0 ..`, and always a supervisor.
+
 How a server starts. The application runs up to `start()`, which calls `launch`. What must be known of it (settings, how
 to find it again) goes into a memory file, and this process becomes the supervisor by exec: the same process id, without
 a line of the application in it. The supervisor starts gateways and workers as fresh interpreters; all of them enter by
@@ -33,6 +35,7 @@ from mooring.app.handlers import Handlers
 from mooring.app.loader import Application, identify
 from mooring.app.static import Documents
 from mooring.config import Settings
+from mooring.dispatcher.dispatcher import Dispatcher, Peer
 from mooring.errors import BootError, ConfigError, StateError
 from mooring.gateway.gateway import Gateway
 from mooring.link.channel import open_outlet, open_port
@@ -42,6 +45,7 @@ from mooring.net.listener import ListenError, address_text, bind_listener
 from mooring.net.loop import new_event_loop
 from mooring.supervisor import ProcessSpec, Supervisor
 from mooring.supervisor.shutdown import drained_line
+from mooring.worker.tasks import DispatcherLink
 from mooring.worker.worker import Worker
 
 log = logging.getLogger("mooring.runtime")
@@ -70,7 +74,7 @@ class LinkEnd(msgspec.Struct):
     """Descriptors of a link to a process that serves already; see mooring.supervisor.links."""
 
     worker: int
-    gateway: int
+    gateway: int | None  # None: the dispatcher
     peer_generation: int
     channel: int
     reply: int
@@ -104,14 +108,15 @@ _boot: Boot | None = None  # of this process, when a supervisor started it
 def launch(server: Server, target: str | None = None) -> NoReturn:
     """What `Server.start` does; it ends with the process. Raises ConfigError for what cannot be started."""
     settings = server.settings
-    server.handlers.check()
+    server.handlers.check(tasks=settings.tasks.task_worker_num > 0)
     if _boot is not None:
         if _boot.worker is None or _member is not None:
             raise StateError("start() was called twice")
         sys.exit(Member(_boot, server).run())
     if settings.http.document_root:
         Documents(settings.http.document_root).close()  # the error belongs here, not into the log of each worker
-    if settings.process.mode == "base" and settings.process.worker_num == 1 and not settings.process.watch:
+    lone = settings.process.mode == "base" and settings.process.worker_num == 1
+    if lone and not settings.process.watch and not settings.tasks.task_worker_num:
         log_to_stderr(settings, "server")
         sys.exit(_alone(server))
     boot = Boot("supervisor", identify(target), settings.to_dict())
@@ -165,6 +170,10 @@ def _supervise(told: Boot, settings: Settings) -> int:
     else:
         specs = [ProcessSpec("gateway", n, gateway=n) for n in range(process.gateway_num)]
         specs += [ProcessSpec("worker", n, worker=n) for n in range(process.worker_num)]
+    if settings.tasks.task_worker_num:
+        specs.append(ProcessSpec("dispatcher", 0))
+        first = process.worker_num
+        specs += [ProcessSpec("task worker", n, worker=first + n) for n in range(settings.tasks.task_worker_num)]
     extra = {"application": told.application, "settings": told.settings, "parent": os.getpid()}
     try:
         listeners = [bind_listener(settings.listen.host, settings.listen.port, settings.listen.backlog)]
@@ -220,6 +229,8 @@ class Member:
         self._listeners = [socket.socket(fileno=fd) for fd in told.listeners]
         self._gateway: Gateway | None = None
         self._worker: Worker | None = None
+        self._dispatcher = Dispatcher(self._reactor, self._on_retired) if told.role == "dispatcher" else None
+        self._dispatcher_link: DispatcherLink | None = None
         self._stopping: asyncio.Future[bool] | None = None
         self._orphaned = False
         if told.gateway is not None:
@@ -233,7 +244,7 @@ class Member:
     def run(self) -> int:
         """Serves until it is told to stop; the exit code."""
         for end in self._told.links:
-            self._connect(end, self._told.tables.get(end.gateway, -1))
+            self._connect(end, -1 if end.gateway is None else self._told.tables.get(end.gateway, -1))
         if self._worker is not None:
             with asyncio.Runner(loop_factory=partial(new_event_loop, self._reactor)) as runner:
                 runner.run(self._work(self._worker))
@@ -266,6 +277,9 @@ class Member:
         for outlet in worker.outbox.all():
             outlet.hello()
             outlet.flush()  # before "ready": a client that comes after it finds every worker usable
+        worker.tasks.open()
+        if self._dispatcher_link is not None:
+            self._dispatcher_link.hello()
         loop.add_signal_handler(signal.SIGTERM, self._leave)
         loop.add_reader(self._control.fileno(), self._hear)
         self._tell("ready")
@@ -282,6 +296,16 @@ class Member:
 
     def _connect(self, end: LinkEnd, table: int) -> None:
         """Opens this process's end of a link."""
+        if self._dispatcher is not None:
+            self._dispatcher.attach(end.channel, worker=end.worker, generation=end.peer_generation)
+            return
+        if end.gateway is None:
+            assert self._worker is not None
+            link = DispatcherLink(self._reactor, end.channel, self._worker.tasks, self._worker.bench)
+            self._dispatcher_link = link
+            if self._stopping is not None:
+                link.hello()
+            return
         if end.gateway == self._told.gateway:
             assert self._gateway is not None
             open_port(
@@ -289,7 +313,7 @@ class Member:
                 self._reactor,
                 worker=end.worker,
                 generation=end.peer_generation,
-                serves=self._worker is None,
+                serves=self._worker is None and end.worker < self._settings.process.worker_num,
                 channel=end.channel,
                 reply=end.reply,
                 page=end.page,
@@ -305,11 +329,12 @@ class Member:
             reply=end.reply,
             page=end.page,
         )
+        outlet.eager = self._worker.bench is not None
         self._worker.outbox.connect(outlet)
         if self._stopping is not None:  # it was attached later than at the start
             outlet.hello()
 
-    def _on_retired(self, port: Port) -> None:
+    def _on_retired(self, port: Port | Peer) -> None:
         self._tell("retired", worker=port.worker, generation=port.generation, pid=port.pid)
 
     # ------------------------------------------------------------------ the control socket
@@ -358,12 +383,12 @@ class Member:
     def _on_attach(
         self,
         channel: int,
-        reply: int,
-        page: int,
+        reply: int = -1,
+        page: int = -1,
         table: int = -1,
         *,
         worker: int,
-        gateway: int,
+        gateway: int | None,
         generation: int,
         pid: int,
     ) -> None:
@@ -378,10 +403,14 @@ class Member:
     def _on_detach(self, *, worker: int, generation: int) -> None:
         if self._gateway is not None:
             self._gateway.relay.retire(worker, generation)
+        elif self._dispatcher is not None:
+            self._dispatcher.retire(worker, generation)
 
     def _on_drain(self, *, timeout: float, code: int) -> None:
         if self._gateway is not None:
             self._drain(self._gateway, timeout, code)
+        elif self._dispatcher is not None:
+            self._dispatcher.drain(timeout, self._drained)
 
     def _drain(self, gateway: Gateway, timeout: float, code: int) -> None:
         gateway.drain(timeout, code, self._drained)

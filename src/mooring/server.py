@@ -1,7 +1,7 @@
 """The front door for applications: one object with settings, handlers, and everything that can be asked of a server."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, TypeVar, overload
 
 import msgspec
@@ -108,6 +108,11 @@ class Server:
         return self._running().number
 
     @property
+    def task_worker(self) -> bool:
+        """Whether this is a task worker; their numbers follow those of the workers."""
+        return self._running().bench is not None
+
+    @property
     def worker_pid(self) -> int:
         """Process id of this worker."""
         return os.getpid()
@@ -183,6 +188,47 @@ class Server:
         """Sends one message to every connection in a topic. Raises ValueError like push()."""
         self._running().outbox.publish(topic, data, opcode)
 
+    # ------------------------------------------------------------------ tasks
+
+    async def task(
+        self, data: object, *, timeout: float | None = None, on_progress: Callable[[Any], Any] | None = None
+    ) -> Any:
+        """Has a task worker run the `task` handler on `data`, and gives what it gave.
+
+        `timeout` in seconds, None: the setting task_timeout; `on_progress` is called with what the handler tells by
+        `task.progress()`. Data and result are what msgpack can carry.
+
+        Raises TaskFailed when the handler raised, TaskTimeout, TaskLost when its process ended, TaskQueueFull when
+        this worker has too many unfinished ones, TypeError for data that can't be sent, and StateError when there are
+        no task workers, or `worker_start` has not ended yet. Not awaited, it does nothing: see task_async().
+        """
+        return await self._running().tasks.task(data, timeout, on_progress)
+
+    def task_wait(
+        self, data: object, timeout: float | None = None, *, on_progress: Callable[[Any], Any] | None = None
+    ) -> Any:
+        """The same for handlers that are no coroutines, and for threads. In a handler the whole worker stands still
+        until the result comes: use task() where you can. Raises what task() raises."""
+        return self._running().tasks.wait(data, timeout, on_progress)
+
+    def task_async(self, data: object) -> int:
+        """Hands a task over and returns at once, with its number. Its Outcome comes to the `finish` handler of this
+        worker, if there is one; without one, a failure is logged. Raises what task() raises before it waits."""
+        return self._running().tasks.send(data)
+
+    async def task_map(
+        self, items: Iterable[object], *, timeout: float | None = None, at_once: int | None = None
+    ) -> list[Any]:
+        """A task for each item; their results, in that order. `at_once` of them are handed over at the same time, by
+        default twice as many as there are task workers; `timeout` is for each. The first error ends it, and takes
+        back what has not begun. Raises what task() raises."""
+        worker = self._running()
+        if at_once is not None and at_once < 1:
+            raise ValueError(f"at_once={at_once}: at least one task has to be under way")
+        limits = self._settings.tasks
+        at_once = at_once or max(1, min(2 * limits.task_worker_num, limits.task_queue_limit))
+        return await worker.tasks.map(items, timeout, at_once)
+
     # ------------------------------------------------------------------ the server
 
     def reload(self) -> None:
@@ -206,6 +252,7 @@ class Server:
                 if isinstance(value, int) and name != "gateway":
                     totals[name] = totals.get(name, 0) + value
         worker = self._running()
+        totals.update(worker.tasks.stats())
         return {**totals, "worker_id": worker.number, "generation": worker.generation, "gateways": gateways}
 
     # ------------------------------------------------------------------ frames by hand

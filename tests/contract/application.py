@@ -8,6 +8,8 @@ a handler. So one running server serves many tests, and a test shows both sides 
     /order     "N SECONDS": the handler tells that it begins, is suspended for that time, tells that it ends
     /fails...  the handler raises
 
+A task that is a text is an expression, too, evaluated in the task worker.
+
 `?open=EXPRESSION` and `?close=EXPRESSION` are evaluated in those handlers. With `?name=NAME` every event of the
 connection is reported in the log.
 """
@@ -26,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import mooring
-from mooring import Frame, Request, Response, Server
+from mooring import Frame, Outcome, Request, Response, Server, Task
 
 server = Server("127.0.0.1", 0, **json.loads(os.environ["MOORING_TEST_SETTINGS"]))
 opened: dict[int, Request] = {}  # of the WebSockets that this worker serves
@@ -189,6 +191,17 @@ async def on_request(request: Request, response: Response) -> None:
         response.write("not ended by the handler")
     elif request.path != "/silent":
         response.end("hello")
+
+
+@server.on("task")
+def on_task(server: Server, task: Task) -> Any:
+    """A text is evaluated in the task worker, anything else is the result."""
+    return eval(task.data, scope(task=task)) if isinstance(task.data, str) else task.data
+
+
+@server.on("finish")
+def on_finish(server: Server, outcome: Outcome) -> None:
+    report("finish", server.worker_id, outcome.id, as_json(str(outcome.error) if outcome.error else outcome.result))
 
 
 def described(request: Request) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """One end of a channel: records in, records out, over a non-blocking stream socket."""
 
+from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from mooring._core.buffer cimport Buffer
@@ -28,3 +29,4 @@ cdef class Channel(Source):
     cdef Py_ssize_t _parse(self, const uint8_t* data, size_t size) except -1
     cdef int take(self, const uint8_t* data, size_t size) except -1
     cdef int _read(self) except -1
+    cdef int read_with(self, uint8_t* buffer, size_t size) except -1

@@ -85,10 +85,13 @@ cdef class Channel(Source):
         return 0
 
     cdef int _read(self) except -1:
-        cdef uint8_t* buffer = self.reactor.receive_buffer
+        return self.read_with(self.reactor.receive_buffer, RECEIVE_BYTES)
+
+    cdef int read_with(self, uint8_t* buffer, size_t size) except -1:
+        """Receives once, into a buffer that is the caller's, and hands out what is whole."""
         cdef ssize_t got
         cdef int error
-        got = recv(self.fd, buffer, RECEIVE_BYTES, MSG_DONTWAIT)
+        got = recv(self.fd, buffer, size, MSG_DONTWAIT)
         if got < 0:
             if errno == EAGAIN or errno == EINTR:
                 return 0

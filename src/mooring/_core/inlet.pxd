@@ -29,6 +29,7 @@ cdef class ChannelOutlet(Outlet):
     cdef object reply_socket
     cdef object one_call             # a lock: threads of the worker may ask at the same time
     cdef uint32_t calls
+    cdef public bint eager           # every command leaves at once: the loop of this process may not turn for long
     # acknowledgements not yet sent: `acked` tickets from `first_ack` on
     cdef uint32_t first_ack
     cdef uint32_t acked

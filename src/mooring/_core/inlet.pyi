@@ -21,6 +21,7 @@ class Inlet:
 
 @disjoint_base
 class ChannelOutlet(Outlet):
+    eager: bool
     def __init__(
         self,
         gateway: int,

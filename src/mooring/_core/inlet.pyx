@@ -188,7 +188,8 @@ cdef class ChannelOutlet(Outlet):
     cdef int command(self, Record* record, const uint8_t* payload) except -1:
         if buffer_size(&self.channel.output) > OUTPUT_LIMIT:
             self.flush()     # the gateway is behind: this worker waits for it, instead of filling its memory
-        return self.channel.put(record, payload)
+        self.channel.put(record, payload)
+        return self.channel.flush() if self.eager else 0
 
     cdef int begin(self, uint32_t ticket) noexcept:
         return self.page.mark(ticket, STARTED)

@@ -41,6 +41,13 @@ cdef enum Kind:
     CM_SESSION = 41
     CM_CALL = 42
     CM_HANDSHAKE = 43
+    # to and from the dispatcher
+    DM_HELLO = 64
+    DM_TASK = 65
+    DM_CANCEL = 66
+    DM_PROGRESS = 67
+    DM_RESULT = 68
+    DM_STATS = 69
 
 
 cdef enum:

@@ -34,3 +34,16 @@ class Wants(IntFlag):
 class Call(IntEnum):
     SESSION = 1
     STATS = 2
+
+class Mail(IntEnum):
+    HELLO = 64
+    TASK = 65
+    CANCEL = 66
+    PROGRESS = 67
+    RESULT = 68
+    STATS = 69
+
+class Fate(IntEnum):
+    DONE = 0
+    FAILED = 1
+    LOST = 2

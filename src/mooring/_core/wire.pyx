@@ -34,6 +34,17 @@ Commands go down, worker to gateway:
     SESSION    payload: msgpack [key, value] or [key] to delete
     CALL       arg: what is asked; ticket: id of the call; payload; the answer comes on the reply socket
 
+Between the dispatcher and a worker or task worker other records travel, on a channel of their own; the number of the
+task stands in `fd`. A worker counts its tasks; towards task workers the dispatcher counts all of them.
+
+    HELLO      arg: version; fd: pid; opcode 1: it carries tasks out
+    TASK       payload: msgpack value               from the worker (opcode 1: nobody waits for the result) to the
+                                                    dispatcher, and on to a task worker (arg: number of the worker)
+    CANCEL     nobody waits for the result any more
+    PROGRESS   payload: msgpack value               from the task worker, and on to the worker
+    RESULT     opcode: what became of it (Fate); payload: msgpack value, of a failure a list
+    STATS      empty to the dispatcher; back with a msgpack map
+
 Nothing in a record is ever unpickled or evaluated.
 """
 
@@ -85,3 +96,22 @@ class Call(IntEnum):
 
     SESSION = 1
     STATS = 2
+
+
+class Mail(IntEnum):
+    """Kinds of the records between the dispatcher and a worker or task worker."""
+
+    HELLO = DM_HELLO
+    TASK = DM_TASK
+    CANCEL = DM_CANCEL
+    PROGRESS = DM_PROGRESS
+    RESULT = DM_RESULT
+    STATS = DM_STATS
+
+
+class Fate(IntEnum):
+    """What became of a task."""
+
+    DONE = 0      # payload: what the handler gave
+    FAILED = 1    # payload: [name of the exception, its text]
+    LOST = 2      # payload: [why]

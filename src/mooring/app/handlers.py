@@ -27,6 +27,8 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "close": ("server", "fd", "code", "reason"),
     "request": ("request", "response"),
     "uncertain": ("server", "frame", "reason"),
+    "task": ("server", "task"),
+    "finish": ("server", "outcome"),
 }
 """Each event with the parameters its handler is called with, by position."""
 
@@ -77,8 +79,15 @@ class Handlers:
         """Whether the event's handler is an `async def`, or an object whose `__call__` is one."""
         return name in self._async
 
-    def check(self) -> None:
-        """Raise ConfigError when a handler is missing that the server can't do without."""
+    def check(self, *, tasks: bool = False) -> None:
+        """Raise ConfigError when a handler is missing that the server can't do without; with `tasks`, there are task
+        workers."""
+        if tasks and "task" not in self._handlers:
+            raise ConfigError(
+                "there are task workers (task_worker_num) and no handler for 'task'; register one before start():\n"
+                '    @server.on("task")\n'
+                "    def task(server, task): ..."
+            )
         if "message" not in self._handlers:
             raise ConfigError(
                 "no handler for 'message'; register one before start():\n"

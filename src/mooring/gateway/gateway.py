@@ -353,7 +353,8 @@ class Gateway:
             for fd in self.connections.table.connections() if late else self.connections.idle_http():
                 self.connections.cut(fd, b"the server is shutting down")
             # what waits for a worker when there is none, and none will be started any more, waits in vain
-            handed_over = self.relay.idle() or not any(self.relay.ports)
+            serving = any(port is not None and port.serves for port in self.relay.ports)
+            handed_over = self.relay.idle() or not serving
             if late or (self.connections.count == 0 and handed_over):
                 finished = True
                 done(self.counts())

@@ -4,6 +4,8 @@ Three descriptors on each side: `channel` carries wire records both ways, `reply
 `page` is memory in which the worker keeps what shall survive its death. The
 supervisor makes them and keeps an end only until the process it is for exists and its peer may know it;
 an end it still held would keep the peer from seeing the end of file when a process dies.
+
+A worker and the dispatcher share a channel only: there `reply` and `page` are -1, and not sent.
 """
 
 from __future__ import annotations
@@ -26,16 +28,20 @@ class End(NamedTuple):
     """One side's descriptors, in the order in which `attach` sends them."""
 
     channel: int
-    reply: int
-    page: int
+    reply: int = -1
+    page: int = -1
+
+    def descriptors(self) -> list[int]:
+        return [fd for fd in self if fd >= 0]
 
     def close(self) -> None:
-        for fd in self:
+        for fd in self.descriptors():
             os.close(fd)
 
 
 class Link:
-    """The link of one worker incarnation with one gateway incarnation."""
+    """The link of one worker incarnation with one gateway incarnation, or with one of the dispatcher, which stands in
+    the place of the gateway then."""
 
     def __init__(self, worker: Child, gateway: Child) -> None:
         """Make the descriptors. Raises OSError when there are none left."""
@@ -43,7 +49,7 @@ class Link:
         self.gateway = gateway
         made: list[int] = []
         try:
-            for blocking in (False, True):
+            for blocking in (False, True) if gateway.spec.gateway is not None else (False,):
                 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
                 made += [ours.detach(), theirs.detach()]
                 # A worker waits for the answer to a call; a gateway never waits.
@@ -51,15 +57,16 @@ class Link:
                 os.set_blocking(made[-1], False)
             _enlarge(made[0])
             _enlarge(made[1])
-            made.append(_memory("mooring-page", PAGE_BYTES))
-            made.append(os.dup(made[-1]))
+            if gateway.spec.gateway is not None:
+                made.append(_memory("mooring-page", PAGE_BYTES))
+                made.append(os.dup(made[-1]))
         except OSError:
             for fd in made:
                 os.close(fd)
             raise
         self._ends = {
-            worker: End(made[0], made[2], made[4]),
-            gateway: End(made[1], made[3], made[5]),
+            worker: End(*made[0::2]),
+            gateway: End(*made[1::2]),
         }
         worker.links.append(self)
         gateway.links.append(self)

@@ -37,18 +37,29 @@ class ProcessSpec:
     """A process that is wanted: its role, its number in that role, and what it carries.
 
     `gateway` and `worker` are the numbers of the gateway and of the worker inside it; None: it has none.
-    A "server" has both.
+    A "server" has both, the dispatcher neither. Task workers are counted on from the last worker.
     """
 
-    role: Literal["gateway", "worker", "server"]
+    role: Literal["gateway", "worker", "server", "dispatcher", "task worker"]
     number: int
     gateway: int | None = None
     worker: int | None = None
 
     def __post_init__(self) -> None:
-        carries = {"gateway": (True, False), "worker": (False, True), "server": (True, True)}
+        carries = {
+            "gateway": (True, False),
+            "worker": (False, True),
+            "server": (True, True),
+            "dispatcher": (False, False),
+            "task worker": (False, True),
+        }
         if carries.get(self.role) != (self.gateway is not None, self.worker is not None):
             raise ValueError(f"a {self.role} can't have gateway={self.gateway} and worker={self.worker}")
+
+    @property
+    def takes_links(self) -> bool:
+        """Whether every worker has a link to it."""
+        return self.gateway is not None or self.role == "dispatcher"
 
     def __str__(self) -> str:
         return f"{self.role} {self.number}"

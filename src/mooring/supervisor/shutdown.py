@@ -1,6 +1,7 @@
 """The stop, in bounded time.
 
-    DRAIN    processes with a gateway close their clients            until the graceful timeout
+    DRAIN    processes with a gateway close their clients, and
+             the dispatcher has the tasks done that there are        until the graceful timeout
     OTHERS   everything but worker 0 stops                           until 0.5 s later
     LAST     worker 0 runs the `shutdown` event, if there was a start until 1 s later
     KILL     whatever is left is killed
@@ -137,7 +138,7 @@ class Shutdown:
         for child in children:
             if child.state is ChildState.STARTING:
                 self._tree.terminate(child)  # it has no clients and no messages
-            elif child.spec.gateway is not None and child.state is not ChildState.STOPPING:
+            elif child.spec.takes_links and child.state is not ChildState.STOPPING:
                 self._asked.append(child)
                 if child.state in (ChildState.READY, ChildState.SERVING):
                     self._tree.drain(child, self._timeout, GOING_AWAY)

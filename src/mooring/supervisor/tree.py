@@ -151,7 +151,7 @@ class Tree:
                 "tables": tables,
                 "links": entries,
             }
-            fds = [theirs.fileno(), *listeners, *tables.values(), *(fd for end in ends for fd in end)]
+            fds = [theirs.fileno(), *listeners, *tables.values(), *(fd for end in ends for fd in end.descriptors())]
             child.launch(self._argv, payload, fds)
         finally:
             for end in ends:
@@ -170,7 +170,7 @@ class Tree:
         # Two incarnations of one slot are not peers: one replaces the other.
         if not links and peer.spec != child.spec and peer.state in PEERS:
             for worker, gateway in ((child, peer), (peer, child)):
-                if worker.spec.worker is not None and gateway.spec.gateway is not None:
+                if worker.spec.worker is not None and gateway.spec.takes_links:
                     links.append(Link(worker, gateway))
         return links
 
@@ -204,7 +204,9 @@ class Tree:
     def _attach(self, link: Link, side: Child) -> None:
         peer = link.peer_of(side)
         end = link.take(side)
-        fds = [*end, peer.table] if peer is link.gateway else [*end]
+        fds = end.descriptors()
+        if peer is link.gateway and peer.table >= 0:
+            fds.append(peer.table)
         numbers = {"worker": link.worker.spec.worker, "gateway": link.gateway.spec.gateway}
         self.tell(side, "attach", fds, **numbers, generation=peer.generation, pid=peer.pid)
         end.close()

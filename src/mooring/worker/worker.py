@@ -11,6 +11,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from types import CoroutineType
 from typing import Any, Protocol
 
@@ -30,6 +31,7 @@ from mooring.types import CloseCode, Opcode
 from mooring.worker import access
 from mooring.worker.handshake import FOREIGN, Handshakes
 from mooring.worker.session import Session, Sessions
+from mooring.worker.tasks import Outcome, Task, TaskBench, TaskDesk
 
 log = logging.getLogger("mooring.worker")
 
@@ -65,6 +67,9 @@ class Worker:
             server, handlers, self.outbox, self.sessions, self.failed, server_header=settings.http.server_header
         )
         self.inlet.wants = self._handshakes.wants
+        self.tasks = TaskDesk(settings.tasks, self._task_over, self.call)
+        is_task_worker = number >= settings.process.worker_num
+        self.bench = TaskBench(self._task, self.spawn) if is_task_worker else None
         self._server = server
         self._handlers = handlers
         self._http = settings.http
@@ -93,6 +98,42 @@ class Worker:
         while self.inlet.suspended:
             self._idle = asyncio.Event()
             await self._idle.wait()
+        if self.bench is not None:
+            await self.bench.finish()
+        await self.tasks.all_over()
+
+    def call(self, function: Callable[..., object], *arguments: object) -> None:
+        """Calls a function of the application that belongs to no connection; what it raises is reported."""
+        try:
+            running = function(*arguments)
+            if isinstance(running, CoroutineType):
+                self.spawn(running).add_done_callback(partial(self._called, function))
+        except BaseException as error:
+            self._call_failed(function, error)
+
+    def _called(self, function: Callable[..., object], task: asyncio.Task[Any]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._call_failed(function, error)
+
+    def _call_failed(self, function: Callable[..., object], error: BaseException) -> None:
+        name = getattr(function, "__qualname__", None) or repr(function)
+        log.error("error %s: %s failed", secrets.token_hex(4), name, exc_info=error)
+
+    # ------------------------------------------------------------------ tasks
+
+    def _task(self, task: Task) -> object:
+        handler = self._handlers.get("task")
+        if handler is None:
+            raise StateError("there is no 'task' handler")
+        return handler(self._server, task)
+
+    def _task_over(self, outcome: Outcome) -> None:
+        handler = self._handlers.get("finish")
+        if handler is not None:
+            self.call(handler, self._server, outcome)
+        elif outcome.error is not None:
+            log.error("task %d, which nobody waits for: %r", outcome.id, outcome.error)
 
     # ------------------------------------------------------------------ called by the inlet
 

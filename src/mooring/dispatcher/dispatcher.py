@@ -1,0 +1,262 @@
+"""The dispatcher: workers hand tasks to it, and it hands each to a task worker that has nothing to do.
+
+Theory
+    A star: every worker and every task worker has one channel, to this process. So W workers and T task workers have
+    W + T channels and not W * T; there is one queue, first come, first served, and no task waits behind a long one
+    while a task worker is idle. It is a process of its own because all others may stand still in a handler.
+
+    A task worker has at most one task. So what a dead one was at is known without a page of marks: the task that it had
+    is lost, since nobody knows how far it came, and whoever waits is told so. It is not run again.
+
+    Every task ends in exactly one way, which is counted: finished (done or failed), lost, or cancelled. The worker that
+    handed it over keeps the limits (task_queue_limit, task_queue_bytes), because only there can a refusal be immediate;
+    so what waits here is bounded by them. A task whose worker is gone is cancelled when somebody waited for its result,
+    and run when nobody did.
+
+    At a reload both generations are here. A task worker that leaves gets nothing new; a worker that leaves has left
+    when what it had handed over by then is done.
+
+    It runs nothing of the application and ends only with the server. When it dies, its tasks are lost, their callers
+    hear of it by the end of the channel, and the supervisor starts another one.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from mooring._core.reactor import Reactor
+from mooring._core.records import RecordChannel
+from mooring._core.wire import Fate, Mail
+
+log = logging.getLogger("mooring.dispatcher")
+
+UNREAD_LIMIT = 256 << 20  # bytes of results that a worker may leave unread, as one that stands still does
+LOOK = 0.02  # seconds between looks whether a drain is over
+
+
+class Peer:
+    """A worker or task worker, from its link on."""
+
+    def __init__(self, dispatcher: "Dispatcher", worker: int, generation: int) -> None:
+        self.worker = worker
+        self.generation = generation
+        self.pid = 0
+        self.takes = False  # it carries tasks out
+        self.retiring = False
+        self.retired = False
+        self.task: Task | None = None  # what it is at
+        self.given: dict[int, Task] = {}  # what it has handed over, by its own numbers
+        self.waits_for: set[Task] = set()  # when it retires
+        self._dispatcher = dispatcher
+
+    def on_record(self, channel: RecordChannel, kind: int, opcode: int, arg: int, number: int, payload: bytes) -> None:
+        self._dispatcher.on_record(self, channel, kind, opcode, number, payload)
+
+    def on_lost(self, channel: RecordChannel, why: str) -> None:
+        self._dispatcher.on_lost(self, why)
+
+
+class Task:
+    """A task that is not over."""
+
+    __slots__ = ("detached", "key", "number", "payload", "source", "worker")
+
+    def __init__(self, source: Peer, number: int, payload: bytes, *, detached: bool) -> None:
+        self.source: Peer | None = source  # None: nobody waits for it any more
+        self.worker = source.worker
+        self.number = number  # its worker's
+        self.key = 0  # ours, once it runs
+        self.payload = payload
+        self.detached = detached
+
+
+class Dispatcher:
+    """See the module's text. `on_retired` is called when nothing of a worker that leaves is left here."""
+
+    def __init__(self, reactor: Reactor, on_retired: Callable[[Peer], None]) -> None:
+        self._reactor = reactor
+        self._on_retired = on_retired
+        self._channels: dict[Peer, RecordChannel] = {}
+        self._idle: deque[Peer] = deque()
+        self._queue: deque[Task] = deque()
+        self._running: dict[int, Task] = {}  # by our numbers
+        self._count = 0
+        self._counters = dict.fromkeys(
+            ("tasks_accepted", "tasks_done", "tasks_failed", "tasks_lost", "tasks_cancelled", "task_results_unread"), 0
+        )
+
+    def attach(self, channel: int, *, worker: int, generation: int) -> None:
+        """A link to a worker or task worker; takes the descriptor over."""
+        peer = Peer(self, worker, generation)
+        self._channels[peer] = RecordChannel(self._reactor, channel, peer)
+
+    def stats(self) -> dict[str, int]:
+        """Counters; accepted = done + failed + lost + cancelled + queued + running."""
+        return {**self._counters, "tasks_queued": len(self._queue), "tasks_running": len(self._running)}
+
+    # ------------------------------------------------------------------ what they say
+
+    def on_record(
+        self, peer: Peer, channel: RecordChannel, kind: int, opcode: int, number: int, payload: bytes
+    ) -> None:
+        if kind == Mail.TASK:
+            self._accept(peer, number, payload, detached=opcode == 1)
+        elif kind == Mail.RESULT:
+            self._finish(peer, number, opcode, payload)
+        elif kind == Mail.PROGRESS:
+            task = self._running.get(number)
+            if task is not None and task is peer.task and task.source is not None:
+                self._send(task.source, Mail.PROGRESS, 0, task.number, payload)
+        elif kind == Mail.CANCEL:
+            self._cancel(peer, number)
+        elif kind == Mail.STATS:
+            channel.send(Mail.STATS, 0, 0, number, msgspec.msgpack.encode(self.stats()))
+        elif kind == Mail.HELLO:
+            peer.pid = number
+            peer.takes = opcode == 1
+            self._free(peer)
+        else:
+            log.error("worker %d sent a record of unknown kind %d", peer.worker, kind)
+
+    def on_lost(self, peer: Peer, why: str) -> None:
+        """The process is gone."""
+        del self._channels[peer]
+        if peer in self._idle:
+            self._idle.remove(peer)
+        task = peer.task
+        if task is not None:
+            del self._running[task.key]
+            peer.task = None
+            log.warning(
+                "task worker %d (pid %d) is gone, and the task that it was at is lost: %s", peer.worker, peer.pid, why
+            )
+            text = f"task worker {peer.worker} (pid {peer.pid}) ended while it was at this task: {why}"
+            self._over(task, Fate.LOST, msgspec.msgpack.encode([text]))
+        for task in list(peer.given.values()):
+            self._cancel(peer, task.number, detached_too=False)
+        for task in peer.given.values():
+            task.source = None  # it was not to be waited for, and runs
+        peer.given.clear()
+        if peer.retiring:
+            self._look(peer)
+
+    # ------------------------------------------------------------------ tasks
+
+    def _accept(self, peer: Peer, number: int, payload: bytes, *, detached: bool) -> None:
+        task = peer.given[number] = Task(peer, number, payload, detached=detached)
+        self._counters["tasks_accepted"] += 1
+        self._queue.append(task)
+        self._dispatch()
+
+    def _free(self, peer: Peer) -> None:
+        if peer.takes and not peer.retiring and peer in self._channels:
+            self._idle.append(peer)
+            self._dispatch()
+
+    def _dispatch(self) -> None:
+        while self._queue and self._idle:
+            task, peer = self._queue.popleft(), self._idle.popleft()
+            self._count += 1
+            task.key = self._count
+            self._running[task.key] = task
+            peer.task = task
+            self._channels[peer].send(Mail.TASK, 0, task.worker, task.key, task.payload)
+            task.payload = b""
+
+    def _finish(self, peer: Peer, number: int, fate: int, payload: bytes) -> None:
+        task = self._running.get(number)
+        if task is None or task is not peer.task:
+            log.error("task worker %d sent the result of a task that it has not got", peer.worker)
+            return
+        del self._running[number]
+        peer.task = None
+        self._over(task, fate, payload)
+        self._free(peer)
+        if peer.retiring:
+            self._look(peer)
+
+    def _cancel(self, peer: Peer, number: int, *, detached_too: bool = True) -> None:
+        """Nobody waits any more: one that has not begun never will; one that has goes on, for nobody."""
+        task = peer.given.get(number)
+        if task is None or (task.detached and not detached_too):
+            return
+        try:
+            self._queue.remove(task)
+        except ValueError:
+            del peer.given[number]
+            task.source = None
+            self._settle(peer, task)
+        else:
+            self._counters["tasks_cancelled"] += 1
+            del peer.given[number]
+            self._settle(peer, task)
+
+    def _over(self, task: Task, fate: int, payload: bytes) -> None:
+        """The one place where a task that had begun ends."""
+        name = {Fate.DONE: "tasks_done", Fate.FAILED: "tasks_failed"}.get(Fate(fate), "tasks_lost")
+        self._counters[name] += 1
+        source = task.source
+        if source is None:
+            self._counters["task_results_unread"] += 1
+            return
+        del source.given[task.number]
+        if self._channels[source].waiting + len(payload) > UNREAD_LIMIT and len(payload) > 4096:
+            self._counters["task_results_unread"] += 1
+            text = f"the result of {len(payload)} bytes was dropped: the worker leaves too many results unread"
+            fate, payload = Fate.LOST, msgspec.msgpack.encode([text])
+        self._send(source, Mail.RESULT, fate, task.number, payload)
+        self._settle(source, task)
+
+    def _send(self, peer: Peer, kind: int, opcode: int, number: int, payload: bytes) -> None:
+        self._channels[peer].send(kind, opcode, 0, number, payload)
+
+    # ------------------------------------------------------------------ leaving
+
+    def retire(self, worker: int, generation: int) -> None:
+        """That worker leaves: nothing new for it, and `on_retired` when what there is is done."""
+        for peer in list(self._channels):
+            if (peer.worker, peer.generation) == (worker, generation) and not peer.retiring:
+                peer.retiring = True
+                peer.waits_for = set(peer.given.values())
+                if peer in self._idle:
+                    self._idle.remove(peer)
+                self._look(peer)
+
+    def _settle(self, peer: Peer, task: Task) -> None:
+        if peer.retiring:
+            peer.waits_for.discard(task)
+            self._look(peer)
+
+    def _look(self, peer: Peer) -> None:
+        gone = peer not in self._channels
+        if not peer.retired and (gone or (peer.task is None and not peer.waits_for)):
+            peer.retired = True
+            self._on_retired(peer)
+
+    def drain(self, timeout: float, done: Callable[[dict[str, int]], None]) -> None:
+        """`done(counts)` when there are no tasks, or after `timeout` seconds in any case."""
+        looks = max(1, int(timeout / LOOK))
+
+        def look() -> None:
+            nonlocal looks
+            looks -= 1
+            if looks <= 0 or not (self._queue or self._running):
+                done(self.counts())
+            else:
+                self._reactor.call_later(LOOK, look)
+
+        look()
+
+    def counts(self) -> dict[str, int]:
+        """For the last line of the log."""
+        stats = self.stats()
+        left = stats["tasks_queued"] + stats["tasks_running"]
+        counts: dict[str, Any] = {
+            "tasks": stats["tasks_accepted"],
+            "tasks_lost": stats["tasks_lost"],
+            "tasks_left": left,
+        }
+        return {name: value for name, value in counts.items() if value}

@@ -1,0 +1,425 @@
+"""Tasks: what a worker hands over, and what a task worker does with it.
+
+Values cross as msgpack. The limits are kept here, in the worker that hands a task over, so that a refusal is immediate
+and has the traceback of the caller.
+
+What comes from the dispatcher may come while a handler waits in `wait`, see mooring._core.records: so it is noted
+here, and futures and `call_soon` bring it to coroutines and handlers.
+"""
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import TimeoutError as NoAnswer
+from typing import Any
+
+import msgspec
+
+from mooring._core.reactor import Reactor
+from mooring._core.records import RecordChannel
+from mooring._core.wire import Fate, Mail
+from mooring.config import Tasks as Limits
+from mooring.errors import MooringError, StateError, TaskError, TaskFailed, TaskLost, TaskQueueFull, TaskTimeout
+
+log = logging.getLogger("mooring.worker")
+
+STATS_TIMEOUT = 5.0  # seconds the dispatcher has to answer
+THREAD_MARGIN = 5.0  # seconds that a thread waits longer than the loop, which has the true limit
+
+Progress = Callable[[Any], Any]
+_decode = msgspec.msgpack.decode
+
+
+def pack(value: object, what: str) -> bytes:
+    """A value as msgpack. Raises TypeError for what msgpack can't carry."""
+    try:
+        return msgspec.msgpack.encode(value)
+    except (TypeError, OverflowError, ValueError, RecursionError) as error:
+        raise TypeError(
+            f"{what} can't be sent to another process: {error}; it may hold None, bool, int of 64 bits, float, str, "
+            "bytes, list, dict, and what msgspec makes of these"
+        ) from None
+
+
+class Outcome:
+    """What became of a task that nobody waited for; the parameter of the `finish` handler.
+
+    `id` is what `task_async` gave, `error` None or a TaskError.
+    """
+
+    __slots__ = ("_value", "error", "id")
+
+    def __init__(self, number: int, value: Any, error: TaskError | None) -> None:
+        self.id = number
+        self.error = error
+        self._value = value
+
+    @property
+    def result(self) -> Any:
+        """What the `task` handler gave. Raises the TaskError when it gave nothing."""
+        if self.error is not None:
+            raise self.error
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Outcome(id={self.id}, {f'error={self.error!r}' if self.error else f'result={self._value!r}'})"
+
+
+class _Given:
+    """A task that was handed over and is not over."""
+
+    __slots__ = ("future", "news", "on_progress", "outcome", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.future: asyncio.Future[Any] | None = None
+        self.on_progress: Progress | None = None
+        self.news: list[Any] | None = None  # progress, for one who waits while the loop stands still
+        self.outcome: Outcome | None = None
+
+
+class TaskDesk:
+    """Hands tasks over and brings their results; `on_finish` is given the outcome of those that nobody waits for."""
+
+    def __init__(self, limits: Limits, on_finish: Callable[[Outcome], None], call: Callable[..., None]) -> None:
+        """`call(function, *arguments)` calls a function of the application and reports what it raises."""
+        self._limits = limits
+        self._on_finish = on_finish
+        self._call = call
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+        self._channel: RecordChannel | None = None
+        self._given: dict[int, _Given] = {}
+        self._bytes = 0
+        self._count = 0
+        self._stats: bytes | None = None
+        self._all_over: asyncio.Event | None = None
+
+    def connect(self, channel: RecordChannel) -> None:
+        """The dispatcher can be reached through this one from now on."""
+        self._channel = channel
+
+    def open(self) -> None:
+        """`worker_start` is over: tasks can be handed over, from this loop and its thread."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    # ------------------------------------------------------------------ what the application asks for
+
+    async def task(self, data: object, timeout: float | None, on_progress: Progress | None) -> Any:
+        if asyncio.get_running_loop() is not self._ready():
+            raise StateError("task() was awaited in another event loop than the worker's: use task_wait() there")
+        number, given = self._hand_over(data, detached=False)
+        given.on_progress = on_progress
+        future = given.future = asyncio.get_running_loop().create_future()
+        limit = self._limits.task_timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(limit):
+                return await future
+        except TimeoutError:
+            raise TaskTimeout(f"no result within {limit:g} s") from None
+        finally:
+            self._take_back(number)
+
+    def wait(self, data: object, timeout: float | None, on_progress: Progress | None) -> Any:
+        loop = self._ready()
+        limit = self._limits.task_timeout if timeout is None else timeout
+        if threading.get_ident() != self._thread:
+            running = asyncio.run_coroutine_threadsafe(self.task(data, limit, on_progress), loop)
+            try:
+                return running.result(limit + THREAD_MARGIN)
+            except NoAnswer:
+                if running.done():
+                    raise
+                running.cancel()
+                raise TaskTimeout(f"no result within {limit:g} s: the worker's loop stands still") from None
+        number, given = self._hand_over(data, detached=False)
+        given.news = []
+        end = time.monotonic() + limit
+        try:
+            while given.outcome is None:
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise TaskTimeout(f"no result within {limit:g} s")
+                self._pump(left)
+                for value in given.news:
+                    if on_progress is not None:
+                        self._call(on_progress, value)
+                given.news.clear()
+            return given.outcome.result
+        finally:
+            self._take_back(number)
+
+    def send(self, data: object) -> int:
+        """Hands a task over that nobody waits for; its number."""
+        loop = self._ready()
+        if threading.get_ident() != self._thread:
+            running = asyncio.run_coroutine_threadsafe(self._send(data), loop)
+            return running.result(THREAD_MARGIN)
+        return self._hand_over(data, detached=True)[0]
+
+    async def _send(self, data: object) -> int:
+        return self._hand_over(data, detached=True)[0]
+
+    async def map(self, items: Iterable[object], timeout: float | None, at_once: int) -> list[Any]:
+        results: list[Any] = []
+        todo = enumerate(items)
+
+        async def work() -> None:
+            for index, item in todo:
+                results.extend([None] * (index + 1 - len(results)))
+                results[index] = await self.task(item, timeout, None)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(at_once):
+                    group.create_task(work())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return results
+
+    def stats(self) -> dict[str, int]:
+        """The dispatcher's counters. Raises StateError when it does not answer within 5 seconds."""
+        if self._loop is not None and threading.get_ident() != self._thread:
+            return asyncio.run_coroutine_threadsafe(self._ask_stats(), self._loop).result(STATS_TIMEOUT)
+        channel, self._stats = self._channel, None
+        if channel is None or not channel.open:
+            return {}
+        channel.send(Mail.STATS, 0, 0, 0, b"")
+        end = time.monotonic() + STATS_TIMEOUT
+        while self._stats is None:
+            if time.monotonic() > end or not channel.open:
+                raise StateError(f"the dispatcher does not answer within {STATS_TIMEOUT:g} s")
+            self._pump(end - time.monotonic())
+        found: dict[str, int] = _decode(self._stats)
+        return found
+
+    async def _ask_stats(self) -> dict[str, int]:
+        return self.stats()
+
+    async def all_over(self) -> None:
+        """Nothing that was handed over is still to come back."""
+        while self._given:
+            self._all_over = asyncio.Event()
+            await self._all_over.wait()
+
+    # ------------------------------------------------------------------ handing over
+
+    def _ready(self) -> asyncio.AbstractEventLoop:
+        if not self._limits.task_worker_num:
+            raise StateError("there are no task workers: set task_worker_num")
+        if self._loop is None:
+            raise StateError("tasks can be handed over once `worker_start` has ended: use `start`, or a timer")
+        return self._loop
+
+    def _hand_over(self, data: object, *, detached: bool) -> tuple[int, _Given]:
+        payload = pack(data, "the data of a task")
+        limits = self._limits
+        if len(self._given) >= limits.task_queue_limit:
+            raise TaskQueueFull(
+                f"{len(self._given)} tasks of this worker are not finished: wait for some, add task workers "
+                "(task_worker_num), or raise task_queue_limit"
+            )
+        if self._given and self._bytes + len(payload) > limits.task_queue_bytes:
+            raise TaskQueueFull(
+                f"the tasks of this worker that are not finished hold {self._bytes} bytes, and {len(payload)} more are "
+                "too many: wait for some, or raise task_queue_bytes"
+            )
+        if self._channel is None or not self._channel.open:
+            raise TaskLost("not handed over: the dispatcher, which keeps the queue, is being started again")
+        self._count += 1
+        self._channel.send(Mail.TASK, detached, 0, self._count, payload)
+        given = self._given[self._count] = _Given(len(payload))
+        self._bytes += given.size
+        return self._count, given
+
+    def _take_back(self, number: int) -> None:
+        """Nobody waits for that one any more."""
+        if number in self._given:
+            self._forget(number)
+            if self._channel is not None:
+                self._channel.send(Mail.CANCEL, 0, 0, number, b"")
+
+    def _forget(self, number: int) -> _Given | None:
+        given = self._given.pop(number, None)
+        if given is not None:
+            self._bytes -= given.size
+        if not self._given and self._all_over is not None:
+            self._all_over.set()
+        return given
+
+    def _pump(self, timeout: float) -> None:
+        assert self._channel is not None
+        self._channel.pump(timeout)
+
+    # ------------------------------------------------------------------ what comes
+
+    def on_record(self, kind: int, opcode: int, number: int, payload: bytes) -> None:
+        """See the module's text: no handler may be called here."""
+        if kind == Mail.STATS:
+            self._stats = payload
+        elif kind == Mail.PROGRESS:
+            given = self._given.get(number)
+            if given is not None and given.news is not None:
+                given.news.append(_decode(payload))
+            elif given is not None and given.on_progress is not None:
+                self._soon(self._call, given.on_progress, _decode(payload))
+        elif kind == Mail.RESULT:
+            value = _decode(payload)
+            if opcode == Fate.DONE:
+                self._over(Outcome(number, value, None))
+            else:
+                kinds: dict[int, type[TaskError]] = {Fate.FAILED: TaskFailed}
+                self._over(Outcome(number, None, kinds.get(opcode, TaskLost)(*value)))
+
+    def on_lost(self, channel: RecordChannel, why: str) -> None:
+        """The dispatcher is gone, and what it kept."""
+        if channel is not self._channel:
+            return
+        self._channel = None
+        for number in list(self._given):
+            self._over(Outcome(number, None, TaskLost(f"the dispatcher, which kept the queue, has ended: {why}")))
+
+    def _over(self, outcome: Outcome) -> None:
+        given = self._forget(outcome.id)
+        if given is None:
+            return  # it was taken back meanwhile
+        given.outcome = outcome
+        if given.future is not None:
+            if not given.future.done():
+                if outcome.error is not None:
+                    given.future.set_exception(outcome.error)
+                else:
+                    given.future.set_result(outcome.result)
+        elif given.news is None:
+            self._soon(self._on_finish, outcome)
+
+    def _soon(self, function: Callable[..., object], *arguments: object) -> None:
+        assert self._loop is not None
+        self._loop.call_soon(function, *arguments)
+
+
+# ---------------------------------------------------------------------------------------------- in the task worker
+
+
+class Task:
+    """What a `task` handler is given."""
+
+    def __init__(self, channel: RecordChannel, number: int, worker_id: int, data: Any) -> None:
+        self.id = number
+        """A number that no other task of this server has had since the dispatcher was started."""
+        self.worker_id = worker_id
+        """The worker that handed it over."""
+        self.data = data
+        """What was given to `task()`."""
+        self._channel = channel
+
+    def progress(self, value: object) -> None:
+        """Tells whoever waits how far it is; it arrives at once, at `on_progress`. Raises TypeError for a value that
+        can't be sent."""
+        self.tell(Mail.PROGRESS, 0, pack(value, "progress"))
+
+    def tell(self, kind: int, opcode: int, payload: bytes) -> None:
+        """A record to the dispatcher that the task came from, at once: the loop may not turn for long. If that one is
+        gone, so is whoever waited."""
+        self._channel.send(kind, opcode, 0, self.id, payload)
+        self._channel.flush_now()
+
+    def __repr__(self) -> str:
+        return f"Task(id={self.id}, worker_id={self.worker_id})"
+
+
+class TaskBench:
+    """Carries tasks out, one at a time. `handler(task)` runs in the loop, and may block it: it is there for that."""
+
+    def __init__(
+        self, handler: Callable[[Task], object], spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
+    ) -> None:
+        self._handler = handler
+        self._spawn = spawn
+        self._todo: deque[Task] = deque()  # the first one is being done; another comes only from a new dispatcher
+        self._idle: asyncio.Event | None = None
+        self.done = 0
+
+    def on_task(self, channel: RecordChannel, number: int, worker: int, payload: bytes) -> None:
+        """A task; it begins when the loop turns."""
+        self._todo.append(Task(channel, number, worker, _decode(payload)))
+        if len(self._todo) == 1:
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    async def finish(self) -> None:
+        """Waits until nothing is being done."""
+        while self._todo:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
+
+    def _begin(self) -> None:
+        task = self._todo[0]
+        try:
+            result = self._handler(task)
+            if asyncio.iscoroutine(result):
+                running = self._spawn(result)
+                running.add_done_callback(lambda ended: self._ended(task, ended))
+                return
+        except BaseException as error:  # SystemExit too: it is the failure of this task
+            self._failed(task, error)
+        else:
+            self._succeeded(task, result)
+
+    def _ended(self, task: Task, running: asyncio.Task[Any]) -> None:
+        error = StateError("the handler was cancelled") if running.cancelled() else running.exception()
+        if error is not None:
+            self._failed(task, error)
+        else:
+            self._succeeded(task, running.result())
+
+    def _succeeded(self, task: Task, result: object) -> None:
+        try:
+            payload = pack(result, "the result of a task")
+            self._over(task, Fate.DONE, payload)
+        except (TypeError, ValueError, MooringError) as error:
+            self._failed(task, error)
+
+    def _failed(self, task: Task, error: BaseException) -> None:
+        log.error("the 'task' handler failed on task %d of worker %d", task.id, task.worker_id, exc_info=error)
+        text = str(error).encode(errors="replace").decode()
+        self._over(task, Fate.FAILED, pack([type(error).__name__, text], "a failure"))
+
+    def _over(self, task: Task, fate: int, payload: bytes) -> None:
+        task.tell(Mail.RESULT, fate, payload)
+        self.done += 1
+        self._todo.popleft()
+        if self._todo:
+            asyncio.get_running_loop().call_soon(self._begin)
+        elif self._idle is not None:
+            self._idle.set()
+
+
+class DispatcherLink:
+    """This process's end of the link to the dispatcher."""
+
+    def __init__(self, reactor: Reactor, channel: int, desk: TaskDesk, bench: TaskBench | None) -> None:
+        """Takes the descriptor over."""
+        self._desk = desk
+        self._bench = bench
+        self._channel = RecordChannel(reactor, channel, self)
+        desk.connect(self._channel)
+
+    def hello(self) -> None:
+        """This process is ready, a task worker for tasks."""
+        self._channel.send(Mail.HELLO, self._bench is not None, 0, os.getpid(), b"")
+        self._channel.flush_now()
+
+    def on_record(self, channel: RecordChannel, kind: int, opcode: int, arg: int, number: int, payload: bytes) -> None:
+        if kind == Mail.TASK and self._bench is not None:
+            self._bench.on_task(channel, number, arg, payload)
+        else:
+            self._desk.on_record(kind, opcode, number, payload)
+
+    def on_lost(self, channel: RecordChannel, why: str) -> None:
+        log.info("the channel to the dispatcher has ended: %s", why)
+        self._desk.on_lost(channel, why)
