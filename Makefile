@@ -38,6 +38,7 @@ bench: build/built-release $(VENV)/group-bench build/wsload  ## compare with oth
 	@mkdir -p bench/results
 	$(BIN)/python bench/compare.py --peers bench/peers.json --baseline picows --wsload build/wsload \
 	    --json bench/results/latest.json $(ARGS)
+	$(BIN)/python bench/edge.py --json bench/results/edge.json
 
 conformance: build/built-debug  ## Autobahn on both modes; QUICK=1 leaves out the long group 9
 	conformance/run.sh

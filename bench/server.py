@@ -32,6 +32,9 @@ server = Server(
     websocket_compression=options.compression,
     server_context_takeover=options.takeover,
     client_context_takeover=options.takeover,
+    # kept windows cost memory on each connection: compared on the terms that websockets has by default
+    compression_window_bits=12 if options.takeover else 15,
+    compression_memory=5 if options.takeover else 8,
 )
 fanout: set[int] = set()  # connections of /fanout that this process serves
 

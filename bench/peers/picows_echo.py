@@ -2,8 +2,9 @@
 memory without a copy, the exception guard off, no ping timers.
 """
 
+import argparse
 import asyncio
-import sys
+import ssl
 
 import uvloop
 from picows import (
@@ -19,6 +20,10 @@ from picows import (
 )
 
 LARGEST = 16 << 20
+parser = argparse.ArgumentParser()
+parser.add_argument("port", type=int)
+parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"))
+options = parser.parse_args()
 
 
 class Echo(WSListener):
@@ -57,10 +62,15 @@ def route(request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListen
 
 
 async def main() -> None:
+    context = None
+    if options.tls:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*options.tls)
     server = await ws_create_server(
         route,
         "127.0.0.1",
-        int(sys.argv[1]),
+        options.port,
+        ssl=context,
         disconnect_on_exception=False,
         max_frame_size=LARGEST,
         backlog=2048,

@@ -1,10 +1,16 @@
-"""uvicorn on uvloop and httptools, with a bare ASGI application: no framework, compression or access log."""
+"""uvicorn on uvloop and httptools, with a bare ASGI application: no framework, compression only when asked for."""
 
-import sys
+import argparse
 
 import uvicorn
 
 LARGEST = 16 << 20
+parser = argparse.ArgumentParser()
+parser.add_argument("port", type=int)
+parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"))
+parser.add_argument("--compression", action="store_true", help="permessage-deflate with whoever offers it")
+parser.add_argument("--takeover", action="store_true", help="for bench/server.py: here the client's offer decides")
+options = parser.parse_args()
 everybody = set()
 
 
@@ -53,13 +59,15 @@ async def fanout(receive, send):
 uvicorn.run(
     application,
     host="127.0.0.1",
-    port=int(sys.argv[1]),
+    port=options.port,
+    ssl_certfile=options.tls[0] if options.tls else None,
+    ssl_keyfile=options.tls[1] if options.tls else None,
     loop="uvloop",
     http="httptools",
     ws="auto",
     ws_max_size=LARGEST,
     ws_ping_interval=None,
-    ws_per_message_deflate=False,
+    ws_per_message_deflate=options.compression,
     lifespan="off",
     access_log=False,
     log_level="warning",

@@ -1,14 +1,21 @@
-"""websockets (its asyncio server) on uvloop, without compression; /fanout with its own `broadcast`."""
+"""websockets (its asyncio server) on uvloop, without compression unless asked for; /fanout with its own `broadcast`."""
 
+import argparse
 import asyncio
 import http
-import sys
+import ssl
 
 import uvloop
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 from websockets.http11 import Request, Response
 
 LARGEST = 16 << 20
+parser = argparse.ArgumentParser()
+parser.add_argument("port", type=int)
+parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"))
+parser.add_argument("--compression", action="store_true", help="permessage-deflate with whoever offers it")
+parser.add_argument("--takeover", action="store_true", help="for bench/server.py: here the client's offer decides")
+options = parser.parse_args()
 everybody: set[ServerConnection] = set()
 
 
@@ -33,12 +40,17 @@ def answer(connection: ServerConnection, request: Request) -> Response | None:
 
 
 async def main() -> None:
+    context = None
+    if options.tls:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*options.tls)
     async with serve(
         handle,
         "127.0.0.1",
-        int(sys.argv[1]),
+        options.port,
+        ssl=context,
         process_request=answer,
-        compression=None,
+        compression="deflate" if options.compression else None,
         max_size=LARGEST,
         ping_interval=None,
         backlog=2048,

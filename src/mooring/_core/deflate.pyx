@@ -17,7 +17,8 @@ from libc.stdint cimport uint8_t
 import zlib
 
 try:
-    # a drop-in for zlib, faster for messages of some KiB (bench/deflate.py): taken when it is installed
+    # a drop-in for zlib, faster for messages of some KiB (bench/deflate.py): taken when it is installed, for what
+    # connections share
     from zlib_ng import zlib_ng as FASTEST
 except ImportError:
     FASTEST = zlib
@@ -68,8 +69,9 @@ cdef class Deflate:
         """The same for one connection; itself when nothing is to be kept from message to message."""
         if not self.keeps and not self.peer_keeps:
             return self
+        # zlib-ng's tables do not shrink with the window and the memory level: what each connection has is zlib's
         return Deflate(self.bits, self.peer_bits, self.keeps, self.peer_keeps, limit=self.limit, ratio=self.ratio,
-                       threshold=self.threshold, level=self.level, memory=self.memory, engine=self.engine)
+                       threshold=self.threshold, level=self.level, memory=self.memory, engine=zlib)
 
     cdef bytes compress(self, const uint8_t* data, size_t size):
         """The payload of a frame with RSV1."""
