@@ -23,6 +23,8 @@ Check = Callable[[Any], str | None]
 TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 # RFC 6454 section 6.2, as browsers send it: in lower case, and other alphabets in Punycode.
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
+# systemd.socket(5): a name has no control characters and no colon
+INHERITED = re.compile(r"fd://(?:[3-9]|[1-9][0-9]{1,4})|systemd(?::[^\x00-\x1f\x7f:]{1,255})?")
 GIB = 1 << 30
 HOUR = 3600.0
 
@@ -78,6 +80,20 @@ def check_networks(values: tuple[str, ...]) -> str | None:
         except ValueError as error:
             return f"{error}; write networks or addresses, such as 10.0.0.0/8 or ::1"
     return None
+
+
+def check_path(value: str) -> str | None:
+    return "a path has no NUL in it" if "\0" in value else None
+
+
+def check_mode(value: int) -> str | None:
+    return None if 0 <= value <= 0o777 else "must be from 0 to 0o777, such as 0o660"
+
+
+def check_inherited(value: str) -> str | None:
+    if not value or INHERITED.fullmatch(value):
+        return None
+    return "write fd://N with N from 3 to 65535, systemd or systemd:NAME"
 
 
 def check_filled(value: str | tuple[str, ...]) -> str | None:
@@ -164,6 +180,40 @@ class Listen(Section):
     backlog: int = option(
         2048, "Connections the kernel keeps until they are accepted.", "connections", low=1, high=65535
     )
+    ipv6_only: bool = option(
+        False, "With the host `::`: IPv6 clients only. Otherwise `::` is every address, IPv4 included."
+    )
+    reuse_port: bool = option(
+        False,
+        "Share the port with other servers of this user that ask for it too (SO_REUSEPORT), so that a new one can "
+        "start before an old one stops. Clients that the kernel has given to a server that stops may be lost.",
+    )
+    unix_socket: str = option(
+        "",
+        "Path of a Unix socket to listen on instead of a port. One that a dead server has left is replaced; anything "
+        "else there is left alone, and the start fails.",
+        check=check_path,
+    )
+    unix_socket_mode: int = option(
+        0o600, "Its permissions; who may write may connect.", shown="0o600", check=check_mode
+    )
+    unix_socket_owner: str = option(
+        "", 'Its owner: `"user:group"`, `"user"` or `":group"`, names or numbers; empty: the user of the server.'
+    )
+    inherited: str = option(
+        "",
+        "A socket that somebody else has bound and this process inherits: `fd://3`, or from systemd's socket "
+        "activation `systemd` (the only one) or `systemd:NAME` (FileDescriptorName= of its unit).",
+        check=check_inherited,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unix_socket and self.inherited:
+            raise ConfigError(
+                f"unix_socket={self.unix_socket!r} and inherited={self.inherited!r}: a listener is one of them; "
+                "remove one, or give it to listen()"
+            )
 
 
 @dataclass(frozen=True)

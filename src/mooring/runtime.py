@@ -40,8 +40,9 @@ from mooring.errors import BootError, ConfigError, StateError
 from mooring.gateway.gateway import Gateway
 from mooring.link.channel import open_outlet, open_port
 from mooring.link.local import open_local
+from mooring.net.bind import bind_all
 from mooring.net.control import ControlError, ControlSocket
-from mooring.net.listener import ListenError, address_text, bind_listener
+from mooring.net.listener import ListenError, address_text
 from mooring.net.loop import new_event_loop
 from mooring.supervisor import ProcessSpec, Supervisor
 from mooring.supervisor.shutdown import drained_line
@@ -176,7 +177,7 @@ def _supervise(told: Boot, settings: Settings) -> int:
         specs += [ProcessSpec("task worker", n, worker=first + n) for n in range(settings.tasks.task_worker_num)]
     extra = {"application": told.application, "settings": told.settings, "parent": os.getpid()}
     try:
-        listeners = [bind_listener(settings.listen.host, settings.listen.port, settings.listen.backlog)]
+        listeners = bind_all([settings.listen])
         return Supervisor(specs, listeners, lambda _spec, _gen: extra, process, _command(), process.watch).run()
     except (ListenError, ConfigError) as error:
         log.error("%s", error)
@@ -495,14 +496,17 @@ class _Alone:
         file = os.memfd_create("mooring-table-0", os.MFD_CLOEXEC)
         self.gateway = _new_gateway(self._reactor, settings, 0, file, lambda _port: None)
         self.worker = Worker(server, server.handlers, settings, 0, 1, master=self)
-        self._listener = bind_listener(settings.listen.host, settings.listen.port, settings.listen.backlog)
+        self._listeners = bind_all([settings.listen])
         self._drained: asyncio.Future[dict[str, int]] | None = None
         self._stopping = False
         server.enter(self.worker, settings)
 
     def run(self) -> int:
-        with asyncio.Runner(loop_factory=partial(new_event_loop, self._reactor)) as runner:
-            runner.run(self._work())
+        try:
+            with asyncio.Runner(loop_factory=partial(new_event_loop, self._reactor)) as runner:
+                runner.run(self._work())
+        finally:
+            self._close_listeners()
         return 0
 
     async def _work(self) -> None:
@@ -518,8 +522,9 @@ class _Alone:
             loop.add_signal_handler(number, self.ask_reload)
         await self.worker.fire("worker_start", 0)
         local.hello()
-        self.gateway.listen([self._listener])
-        log.info("ready, listening on %s", address_text(self._listener.getsockname()))
+        self.gateway.listen(self._listeners)
+        where = ", ".join(address_text(listener.getsockname()) for listener in self._listeners)
+        log.info("ready, listening on %s", where)
         await _fire_start(self.worker)
         counts = await self._drained
         await self.worker.finish()
@@ -550,7 +555,11 @@ class _Alone:
 
     def _drain(self, timeout: float) -> None:
         self.gateway.drain(timeout, GOING_AWAY, self._on_drained)
-        self._listener.close()
+        self._close_listeners()
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
 
     def _on_drained(self, counts: dict[str, int]) -> None:
         if self._drained is not None and not self._drained.done():

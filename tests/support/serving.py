@@ -60,6 +60,7 @@ class Serving:
         cwd: Path | None = None,
         env: dict[str, str] | None = None,
         port: int | None = None,
+        pass_fds: tuple[int, ...] = (),
         **settings: object,
     ) -> None:
         self._folder = TemporaryDirectory(prefix="mooring-test-")
@@ -87,6 +88,7 @@ class Serving:
             text=True,
             errors="replace",
             env=environment,
+            pass_fds=pass_fds,
             cwd=cwd or self._folder.name,
         )
         self.pid = self.process.pid

@@ -75,6 +75,31 @@ def test_options_override_the_application(app, started):
     assert (settings.process.watch, settings.process.log_level) == (("a", "b"), "debug")
 
 
+LISTENING = """
+from mooring import Server
+server = Server("127.0.0.1", 1, unix_socket="/application")
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", (1, "/application", "")),
+        ("--workers 2", (1, "/application", "")),
+        ("--port 7", (7, "", "")),
+        ("--host ::1", (1, "", "")),
+        ("--unix /x", (1, "/x", "")),
+        ("--inherited systemd:web", (1, "", "systemd:web")),
+    ],
+)
+def test_where_to_listen_is_said_in_one_place(app, started, options, expected):
+    """A port on the command line is not overruled by a Unix socket of the application."""
+    result = run(f"{app(LISTENING)}:server", *options.split())
+    assert result.exit_code == 0, result.output
+    listen = started[0][0].settings.listen
+    assert (listen.port, listen.unix_socket, listen.inherited) == expected
+
+
 def test_an_attribute_of_an_attribute(app, started):
     assert run(f"{app()}:Box.inner").exit_code == 0
     assert started

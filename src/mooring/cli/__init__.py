@@ -19,6 +19,8 @@ def main() -> None:
 @click.argument("target", metavar="MODULE:ATTR")
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="TCP port; 0 lets the kernel choose one.")
+@click.option("--unix", metavar="PATH", help="Unix socket to listen on, instead of a port.")
+@click.option("--inherited", metavar="WHAT", help="Inherited socket to listen on: fd://N, systemd or systemd:NAME.")
 @click.option("--workers", type=int, help="Processes that run the application.")
 @click.option("--gateways", type=int, help="Processes that keep the connections.")
 @click.option("--mode", help="process (the default) or base.")
@@ -28,6 +30,8 @@ def run(
     target: str,
     host: str | None,
     port: int | None,
+    unix: str | None,
+    inherited: str | None,
     workers: int | None,
     gateways: int | None,
     mode: str | None,
@@ -41,12 +45,17 @@ def run(
     given: dict[str, object] = {
         "host": host,
         "port": port,
+        "unix_socket": unix,
+        "inherited": inherited,
         "worker_num": workers,
         "gateway_num": gateways,
         "mode": mode,
         "watch": list(watch) or None,
         "log_level": log_level,
     }
+    if any(value is not None for value in (host, port, unix, inherited)):
+        # where to listen is said here; of what the application says of it, only what goes with this is left
+        given.update({name: given[name] or "" for name in ("unix_socket", "inherited")})
     try:
         server = load(target)
         server.set(**{name: value for name, value in given.items() if value is not None})

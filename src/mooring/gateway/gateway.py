@@ -140,7 +140,8 @@ class Gateway:
     def listen(self, listeners: list[socket.socket]) -> None:
         """Accepts clients of these sockets from now on; they stay the caller's."""
         for listener in listeners:
-            port = listener.getsockname()[1]
+            address = listener.getsockname()
+            port = address[1] if isinstance(address, tuple) else 0  # a Unix socket has none
             self._acceptors.append(Acceptor(self.reactor, self.connections, listener.fileno(), port))
 
     # ------------------------------------------------------------------ requests and handshakes

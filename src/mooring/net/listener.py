@@ -1,8 +1,11 @@
 """TCP listeners: bound once by the supervisor, inherited by every process that owns connections.
 
 One listening socket is shared by all gateways and all generations (the kernel gives each accepted client
-to one of them). SO_REUSEPORT is not used: with it each process has its own accept queue, and the clients
-that wait in the queue of a process that leaves are lost; a shared socket loses none.
+to one of them). SO_REUSEPORT is not used for that: with it each process would have its own accept queue, and
+the clients that wait in the queue of a process that leaves are lost; a shared socket loses none. It is there
+for another server on the same port, who asks for it.
+
+"::" is every address of both families, unless `ipv6_only`; any other IPv6 address is IPv6 only.
 """
 
 from __future__ import annotations
@@ -28,17 +31,24 @@ class ListenError(MooringError):
 
 
 def address_text(address: Any) -> str:
-    """`host:port` of a socket address as `getsockname()` gives it; IPv6 hosts stand in brackets."""
+    """`host:port` of a socket address as `getsockname()` gives it; IPv6 hosts stand in brackets; `unix:PATH`."""
+    if isinstance(address, bytes):  # in no file system
+        return f"unix:@{address[1:].decode(errors='replace')}"
+    if isinstance(address, str):
+        return f"unix:{address}"
     host, port = address[0], address[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def bind_listener(host: str, port: int, backlog: int = 2048) -> socket.socket:
+def bind_listener(
+    host: str, port: int, backlog: int = 2048, *, ipv6_only: bool = False, reuse_port: bool = False
+) -> socket.socket:
     """Bind and listen; the socket is non-blocking and inheritable.
 
     `host` is an IPv4 or IPv6 address or a name (its first address is taken); "0.0.0.0" means every IPv4
-    address, "::" every IPv6 *and* IPv4 address. `port` 0 lets the kernel choose. `backlog` is the number of
-    clients that may wait to be accepted (the kernel limits it to net.core.somaxconn).
+    address, "::" every IPv6 *and* IPv4 address, or with `ipv6_only` every IPv6 address. `port` 0 lets the kernel
+    choose. `backlog` is the number of clients that may wait to be accepted (the kernel limits it to
+    net.core.somaxconn). With `reuse_port` other servers of this user can bind the same port, if they ask for it too.
 
     Raises ListenError.
     """
@@ -60,9 +70,11 @@ def bind_listener(host: str, port: int, backlog: int = 2048) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         # A restarted server must be able to bind while old connections are still in TIME_WAIT.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             # Said explicitly, because the default is a setting of the machine (net.ipv6.bindv6only).
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != "::")
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, ipv6_only or address[0] != "::")
         listener.bind(address)
         listener.listen(backlog)
         listener.setblocking(False)

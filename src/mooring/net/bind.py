@@ -1,0 +1,51 @@
+"""All listeners of a server: every one, or none."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Sequence
+
+from mooring.config import Listen
+from mooring.net.inherited import adopt, find, systemd_sockets
+from mooring.net.listener import ListenError, bind_listener
+from mooring.net.unix import bind_unix
+
+__all__ = ["bind_all"]
+
+log = logging.getLogger("mooring.net")
+
+
+def bind_all(wanted: Sequence[Listen]) -> list[socket.socket]:
+    """A listening socket for each of these, in that order. Raises ListenError, and then leaves none behind."""
+    passed = systemd_sockets()
+    made: list[socket.socket] = []
+    used: dict[int, str] = {}
+    try:
+        for listen in wanted:
+            if listen.inherited:
+                fd = find(listen.inherited, passed)
+                if fd in used:
+                    raise ListenError(
+                        f"cannot listen on {listen.inherited}: descriptor {fd} is that of {used[fd]} already"
+                    )
+                used[fd] = listen.inherited
+                made.append(adopt(fd, listen.inherited))
+            else:
+                made.append(_bind(listen))
+    except BaseException:
+        for listener in made:
+            listener.close()
+        raise
+    for fd, name in passed:
+        if fd not in used:
+            log.warning("systemd has passed the socket %r, and no listener uses it: inherited='systemd:%s'", name, name)
+    return made
+
+
+def _bind(listen: Listen) -> socket.socket:
+    if listen.unix_socket:
+        return bind_unix(listen.unix_socket, listen.unix_socket_mode, listen.unix_socket_owner, listen.backlog)
+    return bind_listener(
+        listen.host, listen.port, listen.backlog, ipv6_only=listen.ipv6_only, reuse_port=listen.reuse_port
+    )
