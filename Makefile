@@ -43,8 +43,9 @@ bench: build/built-release $(VENV)/group-bench build/wsload  ## compare with oth
 conformance: build/built-debug  ## Autobahn on both modes; QUICK=1 leaves out the long group 9
 	conformance/run.sh
 
-docs: build/built-debug  ## write the generated pages
+docs: build/built-debug $(VENV)/group-docs  ## write the generated pages and build the manual into build/site
 	$(BIN)/mooring settings > docs/settings.md
+	$(BIN)/mkdocs build --quiet --strict
 
 clean:  ## remove everything that was made
 	rm -rf $(VENV) build src/*.egg-info src/mooring/_core/*.so tests/node/node_modules

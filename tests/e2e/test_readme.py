@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import sys
+import urllib.request
 
 import pytest
 from websockets.sync.client import connect
@@ -38,6 +39,18 @@ def test_the_example_does_what_it_says(example, way):
             assert ada.recv(LIMIT) == other.recv(LIMIT) == "Ada: hello"
             other.send("hi")
             assert ada.recv(LIMIT) == other.recv(LIMIT) == "anonymous: hi"
+        assert server.stop() == 0
+
+
+def test_the_first_example_of_the_manual_runs(tmp_path):
+    text = re.search(r"<!-- run by .*? -->\n```python\n(.*?)```", (ROOT / "docs/index.md").read_text(), re.DOTALL)[1]
+    (tmp_path / "chat.py").write_text(text.replace('"127.0.0.1", 9501', '"127.0.0.1", 0'))
+    with Serving(tmp_path / "chat.py", argv=(sys.executable, "chat.py"), cwd=tmp_path) as server:
+        with connect(server.url, open_timeout=LIMIT) as client:
+            client.send("hello")
+            assert client.recv(LIMIT) == "hello"
+        with urllib.request.urlopen(f"http{server.url[2:]}", timeout=LIMIT) as answer:
+            assert answer.read() == b"hello\n"
         assert server.stop() == 0
 
 

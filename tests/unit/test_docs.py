@@ -1,0 +1,35 @@
+"""The manual holds together: its code is Python, its settings exist, its decisions are listed once each."""
+
+import re
+
+import pytest
+
+from mooring.config import HOME
+from support.serving import ROOT
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+DECISIONS = sorted((ROOT / "docs" / "adr").glob("0*.md"))
+PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+TABLE_ROW = re.compile(r"^\| `([a-z_0-9]+)` \|", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_its_code_is_python(page):
+    for number, code in enumerate(PYTHON.findall(page.read_text()), 1):
+        compile(code, f"{page.name}, example {number}", "exec", flags=0x2000)  # await at the top is allowed in a sketch
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_table_of_settings_names_those_there_are(page):
+    for table in re.findall(r"^\| setting \|.*?(?=\n\n)", page.read_text() + "\n\n", re.MULTILINE | re.DOTALL):
+        unknown = set(TABLE_ROW.findall(table)) - set(HOME)
+        assert not unknown, f"{page.name} names settings that are not there"
+
+
+def test_every_decision_is_listed_once():
+    numbers = [page.name[:4] for page in DECISIONS]
+    assert numbers == [f"{number:04}" for number in range(1, len(numbers) + 1)]
+    listed = re.findall(r"\((0\d+-[\w-]+\.md)\)", (ROOT / "docs" / "adr" / "index.md").read_text())
+    assert listed == [page.name for page in DECISIONS]
+    for page in DECISIONS:
+        assert page.read_text().startswith(f"# {int(page.name[:4])}. "), page.name
