@@ -12,10 +12,10 @@ CORE := $(wildcard src/mooring/_core/*.pyx src/mooring/_core/*.pxd src/mooring/_
 STUBBED := $(patsubst src/mooring/_core/%.pyi,mooring._core.%,$(wildcard src/mooring/_core/*.pyi))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types bench conformance docs clean
+.PHONY: help demo test lint types bench chaos conformance docs clean
 .DEFAULT_GOAL := help
 
-demo bench: BUILD := release
+demo bench chaos: BUILD := release
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -39,6 +39,11 @@ bench: build/built-release $(VENV)/group-bench build/wsload  ## compare with oth
 	$(BIN)/python bench/compare.py --peers bench/peers.json --baseline picows --wsload build/wsload \
 	    --json bench/results/latest.json $(ARGS)
 	$(BIN)/python bench/edge.py --json bench/results/edge.json
+
+chaos: build/built-release  ## look whether anything is lost under kills, reloads, stops; ARGS="--seed 7"
+	@for nemesis in kill reload stop gateway descriptors bytes mixed; do \
+	    $(BIN)/python tools/nothing_lost.py --nemesis $$nemesis --json build/chaos.jsonl $(ARGS) || failed=1; \
+	done; exit $${failed:-0}
 
 conformance: build/built-debug  ## Autobahn on both modes; QUICK=1 leaves out the long group 9
 	conformance/run.sh

@@ -227,6 +227,7 @@ class Member:
         keep_freed_memory()
         self._reactor = Reactor()
         self._control = ControlSocket(told.control)
+        self._control.reserve()  # a link to a new worker must arrive, however many clients there are
         self._listeners = [socket.socket(fileno=fd) for fd in told.listeners]
         self._gateway: Gateway | None = None
         self._worker: Worker | None = None

@@ -1,7 +1,9 @@
 """The control socket: whole messages in order, descriptors that belong to them, and what breaks the rules."""
 
 import array
+import contextlib
 import os
+import resource
 import select
 import socket
 
@@ -326,3 +328,30 @@ def test_an_empty_message_is_an_end_and_leaves_no_descriptor(raw, files):
     one, theirs = raw
     send_raw(theirs, b"", files("a"))
     assert one.receive() is None
+
+
+def test_descriptors_arrive_where_none_are_left(pair, files):
+    """A gateway that strangers have filled up must still hear of a new worker."""
+    ours, theirs = pair
+    theirs.reserve()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fds = files("a", "b", "c")
+    stuffed = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 8, limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                stuffed.append(os.eventfd(0))
+        for _ in range(control.RESERVE // 3):
+            ours.send("attach", fds)
+            message, received = theirs.receive()
+            assert message == {"op": "attach"}
+            assert len(received) == 3
+            stuffed += received
+        ours.send("attach", fds)
+        with pytest.raises(ControlError, match="none left"):
+            theirs.receive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in stuffed:
+            os.close(fd)

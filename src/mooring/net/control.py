@@ -11,6 +11,9 @@ Theory
 
     Truncation is an error, not a short message: a cut map can't be trusted, and a cut list of descriptors
     would silently leave one end of a channel open.
+
+    The kernel also cuts the list when the receiver has no descriptors left, and a gateway may run out of them because
+    of strangers that connect. So whoever must receive some keeps a reserve: it is given up for the moment of receiving.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ MAX_PENDING = 4096  # messages waiting in the outbox; a reload of 256 workers qu
 Message = dict[str, Any]
 
 # The kernel is out of room for the moment, not the peer gone: the message waits in the outbox.
+RESERVE = 24  # descriptors: those of a few links, or of one longest message
+
 _BUSY = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
 
 
@@ -46,7 +51,7 @@ class ControlError(MooringError):
 class ControlSocket:
     """One end of a control socket; both ends are used alike. Not for several threads."""
 
-    __slots__ = ("_outbox", "_socket")
+    __slots__ = ("_outbox", "_reserve", "_reserved", "_socket")
 
     def __init__(self, fd: int) -> None:
         """Take over the descriptor `fd`: made non-blocking and not inheritable, closed by `close()`."""
@@ -54,6 +59,8 @@ class ControlSocket:
         self._socket.setblocking(False)
         self._socket.set_inheritable(False)
         self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self._reserve = 0
+        self._reserved: list[int] = []
 
     @classmethod
     def pair(cls) -> tuple[ControlSocket, ControlSocket]:
@@ -107,12 +114,32 @@ class ControlSocket:
             raise
         return True
 
+    def reserve(self, count: int = RESERVE) -> None:
+        """Hold so many descriptors back for `receive`, as far as there are any."""
+        self._reserve = count
+        self._refill()
+
+    def _refill(self) -> None:
+        try:
+            while len(self._reserved) < self._reserve:
+                self._reserved.append(os.eventfd(0, os.EFD_CLOEXEC))
+        except OSError:
+            pass  # none left: the next call tries again
+
     def receive(self) -> tuple[Message, list[int]] | None:
         """The next message and its descriptors, which are the caller's to close; None at the end of file.
 
         Raises BlockingIOError when there is none yet, ControlError for a message that breaks the rules
         (its descriptors are closed; the next message can still be received).
         """
+        _close(self._reserved)
+        self._reserved.clear()
+        try:
+            return self._receive()
+        finally:
+            self._refill()
+
+    def _receive(self) -> tuple[Message, list[int]] | None:
         size = array.array("i").itemsize * MAX_DESCRIPTORS
         # SCM_RIGHTS is outside PEP 446: without this flag received descriptors would be inherited.
         flags = socket.MSG_CMSG_CLOEXEC
@@ -128,7 +155,9 @@ class ControlSocket:
                 fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
         try:
             if state & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-                raise ControlError("a control message was cut: it is too long or has too many descriptors")
+                raise ControlError(
+                    "a control message was cut: it is too long, has too many descriptors, or there are none left"
+                )
             if not data:
                 _close(fds)
                 return None
@@ -145,6 +174,9 @@ class ControlSocket:
     def close(self) -> None:
         """Close the socket and forget what waits. May be called twice."""
         self.drop()
+        self._reserve = 0
+        _close(self._reserved)
+        self._reserved.clear()
         self._socket.close()
 
 

@@ -1,0 +1,77 @@
+"""A short form of `make chaos`: each nemesis for some seconds, and applications that do one thing wrong on purpose."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from support.serving import ROOT
+
+TOOL = ROOT / "tools" / "nothing_lost.py"
+
+
+def run(*arguments: str) -> dict:
+    """The verdict of one run, with a log for the reader if it is none."""
+    done = subprocess.run(
+        [sys.executable, str(TOOL), "--json", "-", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    result = json.loads(done.stdout)
+    assert (result["verdict"] == "PASS") == (done.returncode == 0)
+    return {**result, "log": done.stderr}
+
+
+@pytest.mark.parametrize("nemesis", ["kill", "reload", "stop", "descriptors", "bytes", "mixed"])
+def test_nothing_is_lost(nemesis):
+    result = run("--nemesis", nemesis, "--duration", "2", "--clients", "12", "--gateways", "2")
+    assert not any(result["faults"].values()), (result["seed"], result["faults"], result["log"])
+    assert result["sent"] == result["answered"] + result["uncertain"] > 100
+    assert result["begun"] == result["sent"]
+    assert result["acts"] or nemesis == "bytes"
+
+
+def test_handlers_that_are_interrupted_are_reported():
+    """Slow handlers, so that a kill finds one running: at most one each."""
+    result = run("--nemesis", "kill", "--duration", "3", "--clients", "12", "--work", "30", "--window", "2")
+    assert not any(result["faults"].values()), (result["seed"], result["faults"], result["log"])
+    assert 0 < result["uncertain"] <= result["acts"]["kill"]
+
+
+def test_suspended_handlers_are_reported():
+    result = run("--nemesis", "kill", "--duration", "3", "--clients", "12", "--handlers", "async", "--work", "20")
+    assert not any(result["faults"].values()), (result["seed"], result["faults"], result["log"])
+    assert 0 < result["uncertain"] <= 12 * result["acts"]["kill"]
+
+
+@pytest.mark.parametrize(("mode", "nemesis"), [("process", "gateway"), ("base", "kill")])
+def test_only_what_was_in_flight_is_in_doubt_when_a_gateway_dies(mode, nemesis):
+    result = run("--nemesis", nemesis, "--mode", mode, "--duration", "3", "--clients", "12", "--window", "4")
+    assert not any(result["faults"].values()), (result["seed"], result["faults"], result["log"])
+    assert result["indeterminate"] <= 4 * result["reconnects"]
+    assert result["reconnects"] > 0
+
+
+@pytest.mark.parametrize(
+    ("plant", "fault"),
+    [
+        ("lose", "silently_lost"),
+        ("double", "duplicated"),
+        ("swap", "reordered"),
+        ("corrupt", "corrupted"),
+        ("misdirect", "cross_talk"),
+        ("invent", "phantom"),
+        ("cut", "disconnected"),
+        ("repeat", "handled_twice"),
+    ],
+)
+def test_a_fault_that_was_planted_is_found(plant, fault):
+    arguments = ("--messages", "900", "--clients", "4", "--grace", "1", "--workers", "1")
+    result = run("--nemesis", "none", "--plant", plant, "--duration", "2", *arguments)
+    assert result["verdict"] == "FAIL"
+    assert result["faults"][fault] > 0, result["faults"]

@@ -1,0 +1,781 @@
+"""Does a server lose, double, swap or mix up messages while its processes are killed, stopped and reloaded?
+
+    python tools/nothing_lost.py --nemesis kill --duration 60 --clients 100 --seed 7
+
+Theory
+------
+Clients send numbered messages with a checksum and note what comes back. The application beside this file answers each
+with the same text, and passes on what the server reports as uncertain. Between them a *nemesis* acts on the server's
+processes, by a schedule that `--seed` repeats. In the end every message must have had exactly one fate:
+
+    answered, once, in order, unchanged, at the client that sent it
+    reported as uncertain (its handler was running when its worker was killed)
+    indeterminate: in flight when its gateway was killed, which ends connections (only where that is the nemesis)
+
+Anything else is a fault: silently lost, duplicated, reordered, corrupted, cross-talk (somebody else's), phantom
+(nobody's), disconnected. A second witness are notes that the handlers write apart from the server: no handler ran
+twice, and each that began and did not end was reported. A third are the server's own counts, which must add up at every
+look, and agree with those of the clients in the end. Nothing of this uses the server's code, or a library.
+
+"None of N" is not "never": the chance of one in a message is below 3/N (95 %); that bound is printed.
+
+The exit code is 0 when there was no fault, 1 when there was one, 2 when the run itself failed.
+"""
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from array import array
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+APP = Path(__file__).with_name("nothing_lost_app.py")
+SENT, ANSWERED, UNCERTAIN, INDETERMINATE = 1, 2, 4, 8
+NOTE = struct.Struct("<IIII")  # as nothing_lost_app.py writes it
+BEGUN, ENDED = 1, 2
+FAULTS = (
+    "silently_lost",
+    "duplicated",
+    "reordered",
+    "corrupted",
+    "cross_talk",
+    "phantom",
+    "disconnected",
+    "handled_twice",
+    "begun_and_not_reported",
+    "counts_wrong",
+    "uncertain_too_many",
+    "unreachable",
+    "server_errors",
+)
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+GRACE = 30.0  # seconds without any answer until what is missing counts as lost
+PATIENCE = 30.0  # seconds for the server to start, to stop, or to answer
+
+
+# ---------------------------------------------------------------------------------------------- the judge
+
+
+def seal(client: int, number: int, padding: str) -> str:
+    """A message: checksum, client, number, padding."""
+    body = f"{client}:{number}:{padding}"
+    return f"{zlib.crc32(body.encode()):08x}:{body}"
+
+
+class History:
+    """What one client has sent and heard; judged as it comes."""
+
+    def __init__(self, client: int, faults: dict[str, int]) -> None:
+        self.client = client
+        self.faults = faults
+        self.fates = bytearray()  # number of the message -> SENT | ANSWERED | ...
+        self.answered_and_uncertain = 0
+        self.open = 0  # messages without a fate
+        self._last = -1
+
+    def send(self, padding: str = "") -> str:
+        """The next message."""
+        self.fates.append(SENT)
+        self.open += 1
+        return seal(self.client, len(self.fates) - 1, padding)
+
+    def hear(self, text: str) -> int:
+        """An answer ("E message") or a report ("U message"); the number of the message, -1 if it is none of ours."""
+        fate = {"E ": ANSWERED, "U ": UNCERTAIN}.get(text[:2])
+        crc, _, body = text[2:].partition(":")
+        client, _, rest = body.partition(":")
+        number = rest.partition(":")[0]
+        if fate is None or crc != f"{zlib.crc32(body.encode()):08x}" or not (client.isdigit() and number.isdigit()):
+            return self._fault("corrupted")
+        if int(client) != self.client:
+            return self._fault("cross_talk")
+        at = int(number)
+        if at >= len(self.fates):
+            return self._fault("phantom")
+        before = self.fates[at]
+        if before & fate & ANSWERED:  # a second report of the same is no fault: it says what is true
+            self._fault("duplicated")
+        elif at < self._last:
+            self._fault("reordered")
+        self._last = max(self._last, at)
+        self.fates[at] |= fate
+        if before == SENT:
+            self.open -= 1
+        elif (before | fate) & (ANSWERED | UNCERTAIN) == ANSWERED | UNCERTAIN and before & fate == 0:
+            self.answered_and_uncertain += 1
+        return at
+
+    def cut(self) -> None:
+        """The connection ended where that was to be expected: what had no fate may have happened or not."""
+        for number in self.missing():
+            self.fates[number] |= INDETERMINATE
+        self.open = 0
+
+    def missing(self) -> list[int]:
+        return [number for number, fate in enumerate(self.fates) if fate == SENT]
+
+    def count(self, fate: int) -> int:
+        return sum(1 for one in self.fates if one & fate)
+
+    def _fault(self, name: str) -> int:
+        self.faults[name] += 1
+        return -1
+
+
+def judge(histories: Iterable[History], faults: dict[str, int]) -> dict[str, int]:
+    """What is missing is lost; the totals."""
+    totals = dict.fromkeys(("sent", "answered", "uncertain", "indeterminate", "answered_and_uncertain"), 0)
+    for history in histories:
+        faults["silently_lost"] += len(history.missing())
+        totals["sent"] += len(history.fates)
+        totals["answered"] += history.count(ANSWERED)
+        totals["uncertain"] += history.count(UNCERTAIN)
+        totals["indeterminate"] += history.count(INDETERMINATE)
+        totals["answered_and_uncertain"] += history.answered_and_uncertain
+    return totals
+
+
+def judge_notes(notes: Iterable[bytes], histories: list[History], faults: dict[str, int]) -> int:
+    """The handlers' own notes; how many have begun."""
+    begun = [bytearray(len(history.fates)) for history in histories]
+    ended = [bytearray(len(history.fates)) for history in histories]
+    total = 0
+    for file in notes:
+        for _, client, number, what in NOTE.iter_unpack(file[: len(file) // NOTE.size * NOTE.size]):
+            if client >= len(histories) or number >= len(begun[client]):
+                faults["phantom"] += 1
+            elif what == BEGUN:
+                total += 1
+                begun[client][number] = min(begun[client][number] + 1, 255)
+            else:
+                ended[client][number] = 1
+    for history, starts, ends in zip(histories, begun, ended, strict=True):
+        for fate, start, end in zip(history.fates, starts, ends, strict=True):
+            faults["handled_twice"] += start > 1
+            faults["begun_and_not_reported"] += start > 0 == end and not fate & (UNCERTAIN | INDETERMINATE)
+    return total
+
+
+def adds_up(counts: dict[str, int]) -> bool:
+    """The identity that holds at every moment."""
+    parts = ("finished", "uncertain", "dropped", "in_flight")
+    return counts["accepted"] == sum(counts.get(part, 0) for part in parts)
+
+
+# ---------------------------------------------------------------------------------------------- RFC 6455, client side
+
+
+def masked(payload: bytes, mask: bytes) -> bytes:
+    size = len(payload)
+    key = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
+    return (int.from_bytes(payload, "little") ^ key).to_bytes(size, "little")
+
+
+def frame(opcode: int, payload: bytes, mask: bytes, final: bool = True) -> bytes:
+    """One frame of a client (RFC 6455 section 5.2)."""
+    size = len(payload)
+    if size < 126:
+        length = bytes([0x80 | size])
+    elif size < 65536:
+        length = bytes([0x80 | 126]) + size.to_bytes(2, "big")
+    else:
+        length = bytes([0x80 | 127]) + size.to_bytes(8, "big")
+    return bytes([opcode | (0x80 if final else 0)]) + length + mask + masked(payload, mask)
+
+
+def frames(buffer: bytearray) -> Iterator[tuple[int, bytes]]:
+    """Takes whole frames of a server from the front; ValueError for what none may send."""
+    while len(buffer) >= 2:
+        size, start = buffer[1], 2
+        if size & 0x80 or buffer[0] & 0x70 or not buffer[0] & 0x80:
+            raise ValueError("a server's frame that is masked, in parts, or has reserved bits")
+        if size == 126:
+            size, start = int.from_bytes(buffer[2:4], "big"), 4
+        elif size == 127:
+            size, start = int.from_bytes(buffer[2:10], "big"), 10
+        if len(buffer) < start + size:
+            return
+        opcode, payload = buffer[0] & 15, bytes(buffer[start : start + size])
+        del buffer[: start + size]
+        yield opcode, payload
+
+
+class Client(asyncio.Protocol):
+    """Keeps `window` messages unanswered, over one connection after the other where they are expected to end."""
+
+    def __init__(self, run: "Run", number: int) -> None:
+        self.run = run
+        self.history = History(number, run.faults)
+        self.rng = random.Random(f"{run.options.seed} client {number}")
+        self.dribbles = run.options.nemesis == "bytes" or (run.options.nemesis == "mixed" and number % 10 == 9)
+        self.times: dict[int, float] = {}
+        self.done = False
+        self._transport: asyncio.WriteTransport | None = None
+        self._key = b""
+        self._buffer = bytearray()
+        self._open = False
+
+    # -- the connection
+
+    async def connect(self) -> None:
+        """Until there is a connection, where they may be refused for a while."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self.run.port)
+                return
+            except OSError:
+                if not self.run.connections_end or time.monotonic() > end:
+                    raise
+                await asyncio.sleep(0.05)
+
+    @property
+    def connected(self) -> bool:
+        return self._transport is not None or self.run.connections_end
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+        self._buffer.clear()
+        self._open = False
+        self._key = base64.b64encode(self.rng.randbytes(16))
+        transport.write(
+            b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + self._key + b"\r\n\r\n"
+        )
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        if self.done:
+            return
+        self.times.clear()
+        if self.run.connections_end:
+            self.history.cut()
+            self.run.reconnects += 1
+            if not self.run.stopping:
+                self.run.spawn(self.connect())
+        else:
+            self.run.faults["disconnected"] += 1
+            self.run.say(f"client {self.history.client} was disconnected: {error}")
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if not self._open:
+            head, end, _ = self._buffer.partition(b"\r\n\r\n")
+            if not end:
+                return None
+            accept = base64.b64encode(hashlib.sha1(self._key + GUID).digest())
+            if not head.startswith(b"HTTP/1.1 101 ") or accept not in head:
+                return self._wrong(f"handshake answered with {bytes(head[:80])!r}")
+            del self._buffer[: len(head) + 4]
+            self._open = True
+        try:
+            for opcode, payload in frames(self._buffer):
+                if opcode == 1:
+                    self._hear(payload.decode(errors="replace"))
+                elif opcode == 9 and self._transport is not None:
+                    self._transport.write(frame(10, payload, self.rng.randbytes(4)))
+                elif opcode == 8:
+                    if not self.done:
+                        self.run.say(f"client {self.history.client} was told to close: {payload!r}")
+                    return self._answer_close(payload)
+        except ValueError as error:
+            self.run.faults["corrupted"] += 1
+            return self._wrong(str(error))
+        self.pump()
+        return None
+
+    def _answer_close(self, payload: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(frame(8, payload[:2], self.rng.randbytes(4)))
+            self._transport.close()
+
+    def _wrong(self, what: str) -> None:
+        self.run.say(f"client {self.history.client}: {what}")
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- messages
+
+    def _hear(self, text: str) -> None:
+        number = self.history.hear(text)
+        began = self.times.pop(number, None)
+        if began is not None:
+            self.run.heard = time.monotonic()
+            self.run.latencies.append(self.run.heard - began)
+
+    def pump(self) -> None:
+        """Sends as much as is allowed."""
+        if not self._open or self._transport is None or self._transport.is_closing():
+            return
+        out = bytearray()
+        while self.history.open < self.run.options.window and not self.run.stopping and self.run.allowed():
+            payload = self.history.send(self._padding()).encode()
+            self.times[len(self.history.fates) - 1] = time.monotonic()
+            mask = self.rng.randbytes(4)
+            if self.rng.random() < 0.02:
+                cut = self.rng.randrange(len(payload))
+                out += frame(1, payload[:cut], mask, final=False) + frame(0, payload[cut:], mask)
+            else:
+                out += frame(1, payload, mask)
+        if self.dribbles:
+            for at in range(len(out)):
+                self._transport.write(bytes(out[at : at + 1]))
+        elif out:
+            self._transport.write(bytes(out))
+
+    def _padding(self) -> str:
+        if self.dribbles:
+            return ""
+        chance = self.rng.random()
+        size = 70_000 if chance < 0.0005 else 5_000 if chance < 0.01 else int(chance * 200)
+        return self.run.padding[:size]
+
+    def close(self) -> None:
+        self.done = True
+        if self._transport is not None:
+            self._transport.write(frame(8, b"\x03\xe8", b"\0\0\0\0"))
+            self._transport.close()
+
+
+# ---------------------------------------------------------------------------------------------- the server
+
+
+class Subject:
+    """The server under test: its processes and its log."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        settings = {
+            "mode": options.mode,
+            "worker_num": options.workers,
+            "restart_free": 1_000,
+            "max_connections_per_address": 1_000_000,
+            "control_frame_limit": 65535,
+            **json.loads(options.settings),
+        }
+        if options.mode == "process":
+            settings["gateway_num"] = options.gateways
+        self.log = folder / "log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(options.app)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={
+                    **os.environ,
+                    "NOTHING_LOST_SETTINGS": json.dumps(settings),
+                    "NOTHING_LOST_PLANT": options.plant,
+                    "NOTHING_LOST_HANDLERS": options.handlers,
+                    "NOTHING_LOST_WORK": str(options.work),
+                    "NOTHING_LOST_NOTES": str(folder),
+                },
+            )
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    async def port(self) -> int:
+        """The port, once the server is ready."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end and self.process.poll() is None:
+            text = self.text()
+            if re.search(r"\bready\b", text) and (found := re.search(r"listening on \S+:(\d+)", text)):
+                return int(found[1])
+            await asyncio.sleep(0.05)
+        raise RuntimeError("the server did not start:\n" + self.text()[-4000:])
+
+    def pids(self, role: str) -> list[int]:
+        """Its processes with the title "mooring: ROLE N", of this moment."""
+        try:
+            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        except OSError:
+            return []
+        found = []
+        for pid in children:
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/cmdline").read_text().startswith(f"mooring: {role} "):
+                    found.append(int(pid))
+        return sorted(found)
+
+    async def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return await asyncio.to_thread(self.process.wait, PATIENCE)
+        except subprocess.TimeoutExpired:
+            return -1
+
+    def end(self) -> None:
+        """Whatever happened: nothing of it is left."""
+        pids = [pid for role in ("worker", "gateway", "server") for pid in self.pids(role)]
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+            for pid in pids:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGCONT)  # the kernel ends them, or they themselves, once they run
+
+    def counts(self) -> dict[str, int] | None:
+        """Those of the last line of its log."""
+        lines = [line for line in self.text().splitlines() if "drained: " in line]
+        return {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", lines[-1])} if lines else None
+
+
+# ---------------------------------------------------------------------------------------------- the nemeses
+
+
+class Nemesis:
+    """Acts on the server's processes until the run stops; `acts` counts what was done."""
+
+    def __init__(self, run: "Run") -> None:
+        self.run = run
+        self.subject = run.subject
+        self.acts: dict[str, int] = {}
+
+    def start(self) -> None:
+        base = self.run.options.mode == "base"
+        workers, gateways = ("server", "server") if base else ("worker", "gateway")
+        every: dict[str, tuple[float, Callable[[random.Random], Awaitable[None]]]] = {
+            "kill": (1.0, lambda rng: self.kill(rng, workers)),
+            "reload": (2.0, self.reload),
+            "stop": (2.0, lambda rng: self.pause(rng, workers)),
+            "gateway": (2.0, lambda rng: self.kill(rng, gateways)),
+            "descriptors": (2.0, lambda rng: self.starve(rng, gateways)),
+        }
+        slower = {"reload": 5.0, "stop": 4.0, "descriptors": 6.0}
+        name = self.run.options.nemesis
+        for kind in ("kill", "reload", "stop", "descriptors") if name == "mixed" else (name,):
+            if kind in every:
+                interval, act = every[kind]
+                self.run.spawn(self.go_on(kind, slower.get(kind, interval) if name == "mixed" else interval, act))
+
+    async def go_on(self, kind: str, interval: float, act: Callable[[random.Random], Awaitable[None]]) -> None:
+        rng = random.Random(f"{self.run.options.seed} nemesis {kind}")
+        while not self.run.stopping:
+            await asyncio.sleep(min(interval, self.run.options.duration / 3) * rng.uniform(0.5, 1.5))
+            if not self.run.stopping:
+                await act(rng)
+
+    def act(self, name: str) -> None:
+        self.acts[name] = self.acts.get(name, 0) + 1
+
+    async def kill(self, rng: random.Random, role: str) -> None:
+        pids = self.subject.pids(role)
+        if pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(rng.choice(pids), signal.SIGKILL)
+                self.act("kill")
+
+    async def reload(self, _rng: random.Random) -> None:
+        self.subject.process.send_signal(signal.SIGHUP)
+        self.act("reload")
+
+    async def pause(self, rng: random.Random, role: str) -> None:
+        pids = self.subject.pids(role)
+        if not pids:
+            return
+        pid = rng.choice(pids)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            self.act("stop")
+            try:
+                await asyncio.sleep(rng.uniform(0.2, min(3.0, self.run.options.duration / 3)))
+            finally:
+                os.kill(pid, signal.SIGCONT)
+
+    async def starve(self, rng: random.Random, role: str) -> None:
+        """No descriptors left, while strangers knock."""
+        pids = self.subject.pids(role)
+        if not pids:
+            return
+        pid = rng.choice(pids)
+        strangers: list[asyncio.StreamWriter] = []
+        with contextlib.suppress(OSError):
+            limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            used = len(os.listdir(f"/proc/{pid}/fd"))
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + rng.randrange(4), limits[1]))
+            self.act("descriptors")
+            try:
+                for _ in range(20):
+                    with contextlib.suppress(OSError, TimeoutError):
+                        opened = asyncio.open_connection("127.0.0.1", self.run.port)
+                        strangers.append((await asyncio.wait_for(opened, 0.2))[1])
+                await asyncio.sleep(rng.uniform(0.2, 1.0))
+            finally:
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+                for one in strangers:
+                    one.close()
+
+
+NEMESES = ("none", "kill", "reload", "stop", "gateway", "descriptors", "bytes", "mixed")
+
+
+# ---------------------------------------------------------------------------------------------- one run
+
+
+class Run:
+    """Clients, server and nemesis, from start to verdict."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options = options
+        self.folder = folder
+        self.faults = dict.fromkeys(FAULTS, 0)
+        self.padding = "".join(random.Random(f"{options.seed} padding").choices("abcdefghijklmnop äöü", k=70_000))
+        # where the nemesis ends connections by what it does
+        self.connections_end = options.nemesis == "gateway" or (
+            options.mode == "base" and options.nemesis in ("kill", "reload", "mixed")
+        )
+        self.latencies = array("d")
+        self.heard = 0.0
+        self.reconnects = 0
+        self.stopping = False
+        self.port = 0
+        self.looks = self.failed_looks = 0
+        self.subject = Subject(options, folder)
+        self._budget = 0.0
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def say(self, text: str) -> None:
+        if not self.options.quiet:
+            print(text, file=sys.stderr)
+
+    def spawn(self, running: Any) -> None:
+        task = asyncio.get_running_loop().create_task(running)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def allowed(self) -> bool:
+        """Whether the rate lets another message go."""
+        if not self.options.rate:
+            return True
+        if self._budget < 1:
+            return False
+        self._budget -= 1
+        return True
+
+    async def go(self) -> dict[str, Any]:
+        self.port = await self.subject.port()
+        clients = [Client(self, number) for number in range(self.options.clients)]
+        await asyncio.gather(*[client.connect() for client in clients])
+        nemesis = Nemesis(self)
+        nemesis.start()
+        self.spawn(self._look())
+        began = time.monotonic()
+        await self._talk(clients, began)
+        took = time.monotonic() - began
+        self.stopping = True
+        await self._settle(clients)
+        while self._tasks:  # acts and looks end by themselves
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.faults["unreachable"] += not await self._reachable()
+        for client in clients:
+            client.close()
+        return await self._verdict(clients, nemesis, took)
+
+    async def _talk(self, clients: list[Client], began: float) -> None:
+        last = began
+        while (now := time.monotonic()) < began + self.options.duration:
+            if self.options.messages and sum(len(one.history.fates) for one in clients) >= self.options.messages:
+                break
+            self._budget = min(self._budget + (now - last) * self.options.rate, max(10.0, self.options.rate / 10))
+            last = now
+            if self.options.rate:
+                for client in random.sample(clients, len(clients)):
+                    client.pump()
+            else:
+                for client in clients:
+                    client.pump()
+            await asyncio.sleep(0.02)
+
+    async def _settle(self, clients: list[Client]) -> None:
+        """Everything has a fate, or nothing was heard for too long."""
+        self.heard = time.monotonic()
+        while (
+            any(one.history.open and one.connected for one in clients)
+            and time.monotonic() < self.heard + self.options.grace
+        ):
+            await asyncio.sleep(0.05)
+
+    async def _look(self) -> None:
+        """The server's counts, each second: they add up in each gateway."""
+        while not self.stopping:
+            try:
+                counts = json.loads(await asyncio.wait_for(self._fetch(), PATIENCE))
+            except (OSError, ValueError, TimeoutError, EOFError):
+                self.failed_looks += 1
+            else:
+                self.looks += 1
+                for gateway in counts["gateways"]:
+                    if not adds_up(gateway):
+                        self.faults["counts_wrong"] += 1
+                        self.say(f"the counts do not add up: {gateway}")
+            await asyncio.sleep(min(1.0, self.options.duration / 5))
+
+    async def _fetch(self) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(b"GET /stats HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            if not head.startswith(b"HTTP/1.1 200 "):
+                raise ValueError(f"answered with {head[:60]!r}")
+            return body.decode()
+        finally:
+            writer.close()
+
+    async def _reachable(self) -> bool:
+        """A client that comes now is served."""
+        self.looks += 1
+        try:
+            await asyncio.wait_for(self._fetch(), PATIENCE)
+        except (OSError, ValueError, TimeoutError) as error:
+            self.say(f"the server does not answer any more: {error}")
+            return False
+        return True
+
+    async def _verdict(self, clients: list[Client], nemesis: Nemesis, took: float) -> dict[str, Any]:
+        faults, histories = self.faults, [one.history for one in clients]
+        code = await self.subject.stop()
+        counts = self.subject.counts()
+        text = self.subject.text()
+        totals = judge(histories, faults)
+        begun = judge_notes((file.read_bytes() for file in sorted(self.folder.glob("*.notes"))), histories, faults)
+        kills = nemesis.acts.get("kill", 0)
+        if code != 0:
+            faults["server_errors"] += 1
+            self.say(f"the server's exit code: {code}")
+        faults["server_errors"] += text.count("Traceback (most recent call last)")
+        if counts is None or not adds_up(counts):
+            faults["counts_wrong"] += 1
+            self.say(f"the last counts: {counts}")
+        elif not self.connections_end:
+            # what was asked in vain may have been accepted or not
+            surely = totals["sent"] + self.looks
+            agreed = 0 <= counts["accepted"] - surely <= self.failed_looks
+            agreed &= 0 <= counts["uncertain"] - totals["uncertain"] <= self.failed_looks
+            if not agreed:
+                faults["counts_wrong"] += 1
+                self.say(f"the clients' counts are others: {totals}, the server's: {counts}")
+            if self.options.handlers == "def":
+                faults["uncertain_too_many"] += max(0, totals["uncertain"] - kills)
+        latencies = sorted(self.latencies)
+        sent = totals["sent"]
+        return {
+            "verdict": "FAIL" if any(faults.values()) or not sent else "PASS",
+            "nemesis": self.options.nemesis,
+            "mode": self.options.mode,
+            "seed": self.options.seed,
+            "clients": len(clients),
+            "seconds": round(took, 1),
+            **totals,
+            "begun": begun,
+            "acts": nemesis.acts,
+            "uncertain_per_kill": round(totals["uncertain"] / kills, 3) if kills else 0.0,
+            "reconnects": self.reconnects,
+            "faults": faults,
+            "bound": 3 / sent if sent else 1.0,
+            "latency_ms": {
+                name: round(latencies[min(len(latencies) - 1, int(len(latencies) * part))] * 1000, 2)
+                for name, part in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
+            }
+            if latencies
+            else {},
+            "server_counts": counts,
+        }
+
+
+def describe(result: dict[str, Any]) -> str:
+    """The verdict for a person."""
+    acts = ", ".join(f"{count} x {name}" for name, count in result["acts"].items()) or "nothing done to it"
+    bad = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in result["faults"].items() if count)
+    latency = result["latency_ms"]
+    lines = [
+        f"{result['verdict']}: nemesis {result['nemesis']} ({acts}), mode {result['mode']}, seed {result['seed']}",
+        f"  {result['sent']:,} messages of {result['clients']} clients in {result['seconds']} s: "
+        f"{result['answered']:,} answered, {result['uncertain']} uncertain "
+        f"({result['uncertain_per_kill']} per kill), {result['indeterminate']} indeterminate",
+        f"  faults: {bad or 'none; so below ' + format(result['bound'], '.1e') + ' per message (95 %)'}",
+    ]
+    if latency:
+        lines.append(
+            f"  answered after {latency['p50']} ms (p50), {latency['p99']} ms (p99), {latency['max']} ms (max)"
+        )
+    return "\n".join(lines)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Look whether a server under attack loses messages.")
+    parser.add_argument("--nemesis", choices=NEMESES, default="mixed")
+    parser.add_argument("--mode", choices=("process", "base"), default="process")
+    parser.add_argument("--seed", type=int, help="default: chosen, and printed")
+    parser.add_argument("--duration", type=float, default=60.0, help="seconds of talk (60)")
+    parser.add_argument("--messages", type=int, default=0, help="end earlier, after so many")
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--window", type=int, default=8, help="unanswered messages of a client (8)")
+    parser.add_argument("--rate", type=float, default=0.0, help="messages a second of all clients; 0: no limit")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--gateways", type=int, default=1)
+    parser.add_argument("--handlers", choices=("def", "async"), default="def")
+    parser.add_argument("--work", type=float, default=0.0, help="milliseconds that a handler takes")
+    parser.add_argument("--settings", default="{}", help="more settings of the server, as JSON")
+    parser.add_argument(
+        "--grace", type=float, default=GRACE, help="seconds of silence after which what is missing is lost"
+    )
+    parser.add_argument("--app", type=Path, default=APP, help="the application; see nothing_lost_app.py")
+    parser.add_argument("--plant", default="", help="let the application do something wrong: must give FAIL")
+    parser.add_argument("--json", type=Path, help="append the result to this file, one line of JSON; - is stdout")
+    parser.add_argument("--log", type=Path, help="keep the server's log here")
+    parser.add_argument("--quiet", action="store_true")
+    options = parser.parse_args(arguments)
+    if options.mode == "base" and options.workers < 2:
+        parser.error("--mode base needs two workers: nobody starts a single process again")
+    if options.seed is None:
+        options.seed = random.randrange(1 << 32)
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    with tempfile.TemporaryDirectory(prefix="nothing-lost-") as folder:
+        run = Run(options, Path(folder))
+        try:
+            result = asyncio.run(run.go())
+        except Exception as error:
+            print(
+                f"the run itself failed, seed {options.seed}: {error!r}\n{run.subject.text()[-4000:]}", file=sys.stderr
+            )
+            return 2
+        finally:
+            run.subject.end()
+            if options.log:
+                shutil.copy(run.subject.log, options.log)
+        if result["verdict"] == "FAIL" and not options.quiet:
+            print("the end of the server's log:\n" + run.subject.text()[-4000:], file=sys.stderr)
+    if str(options.json) == "-":
+        print(json.dumps(result))
+    else:
+        print(describe(result))
+        if options.json:
+            with options.json.open("a") as file:
+                file.write(json.dumps(result) + "\n")
+    return 0 if result["verdict"] == "PASS" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
