@@ -266,6 +266,7 @@ class Member:
     async def _work(self, worker: Worker) -> None:
         loop = asyncio.get_running_loop()
         self._stopping = loop.create_future()
+        worker.timers.open()
         if self._gateway is not None:
             local = open_local(
                 self._gateway.relay,
@@ -397,10 +398,17 @@ class Member:
         self._connect(LinkEnd(worker, gateway, generation, channel, reply, page), table)
 
     def _on_serve(self, *, started: bool = False) -> None:
+        if self._worker is not None:
+            self._worker.timers.serve()
         if started and self._worker is not None:
             self._background = asyncio.get_running_loop().create_task(_fire_start(self._worker))
         if self._gateway is not None:
             self._gateway.listen(self._listeners)
+
+    def _on_retire(self) -> None:
+        """The successor of this worker serves."""
+        if self._worker is not None:
+            self._worker.timers.retire()
 
     def _on_detach(self, *, worker: int, generation: int) -> None:
         if self._gateway is not None:
@@ -409,6 +417,8 @@ class Member:
             self._dispatcher.retire(worker, generation)
 
     def _on_drain(self, *, timeout: float, code: int) -> None:
+        if self._worker is not None:
+            self._worker.timers.retire()
         if self._gateway is not None:
             self._drain(self._gateway, timeout, code)
         elif self._dispatcher is not None:
@@ -513,6 +523,8 @@ class _Alone:
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         self._drained = loop.create_future()
+        self.worker.timers.open()
+        self.worker.timers.serve()
         local = open_local(self.gateway.relay, self.worker.inlet, gateway=0, worker=0, generation=1)
         self.worker.outbox.connect(local)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):

@@ -229,6 +229,28 @@ class Server:
         at_once = at_once or max(1, min(2 * limits.task_worker_num, limits.task_queue_limit))
         return await worker.tasks.map(items, timeout, at_once)
 
+    # ------------------------------------------------------------------ timers
+
+    def tick(
+        self, seconds: float, function: Callable[..., Any], *arguments: object, once_per_server: bool = False
+    ) -> int:
+        """Calls `function(*arguments)` every so many seconds, in this worker; the number of the timer.
+
+        A function or a coroutine function. A call that is late, or still under way, makes others be left out, never
+        queue. What it raises is logged, and the timer goes on. With `once_per_server` it runs in worker 0 only, and in
+        its successor after a reload or a crash: make it in `worker_start`, which every worker runs; in the others it
+        does nothing. Raises ValueError for less than 0.001 s, TypeError for what can't be called.
+        """
+        return self._running().timers.add(seconds, function, arguments, again=True, shared=once_per_server)
+
+    def after(self, seconds: float, function: Callable[..., Any], *arguments: object) -> int:
+        """Calls `function(*arguments)` once, so many seconds from now, in this worker; the number of the timer."""
+        return self._running().timers.add(seconds, function, arguments, again=False)
+
+    def clear_timer(self, number: int) -> bool:
+        """Stops a timer of this worker; False when there is no such one any more. A call under way goes on."""
+        return self._running().timers.clear(number)
+
     # ------------------------------------------------------------------ the server
 
     def reload(self) -> None:

@@ -113,6 +113,9 @@ class Toy:
         if self.rules.get("serve") == "exit":
             os._exit(self.rules["code"])
 
+    def on_retire(self, message, fds):
+        """The successor serves; gateways are told more, by `detach`."""
+
     def on_detach(self, message, fds):
         if not self.rules.get("keep_retired"):
             self.send("retired", worker=message["worker"], generation=message["generation"])

@@ -214,6 +214,7 @@ class Tree:
     def retire(self, worker: Child) -> None:
         """Have every gateway move the worker's connections away; ends in `on_retired`."""
         worker.become(ChildState.RETIRING)
+        self.tell(worker, "retire")
         for link in list(worker.links):
             if link.holds(link.gateway):
                 link.close()  # that gateway never heard of it

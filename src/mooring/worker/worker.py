@@ -32,6 +32,7 @@ from mooring.worker import access
 from mooring.worker.handshake import FOREIGN, Handshakes
 from mooring.worker.session import Session, Sessions
 from mooring.worker.tasks import Outcome, Task, TaskBench, TaskDesk
+from mooring.worker.timers import Timers
 
 log = logging.getLogger("mooring.worker")
 
@@ -69,6 +70,7 @@ class Worker:
         self.inlet.wants = self._handshakes.wants
         self.tasks = TaskDesk(settings.tasks, self._task_over, self.call)
         is_task_worker = number >= settings.process.worker_num
+        self.timers = Timers(self.spawn, self._call_failed, has_shared=number == 0)
         self.bench = TaskBench(self._task, self.spawn) if is_task_worker else None
         self._server = server
         self._handlers = handlers
@@ -100,6 +102,7 @@ class Worker:
             await self._idle.wait()
         if self.bench is not None:
             await self.bench.finish()
+        await self.timers.finish()
         await self.tasks.all_over()
 
     def call(self, function: Callable[..., object], *arguments: object) -> None:
