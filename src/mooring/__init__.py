@@ -19,7 +19,7 @@ from mooring.errors import (
     TaskTimeout,
 )
 from mooring.server import Server
-from mooring.types import ClientInfo, CloseCode, ConnectionState, Headers, Opcode
+from mooring.types import ClientInfo, CloseCode, ClosedBy, CloseReason, ConnectionState, Headers, Opcode
 from mooring.worker.session import Session
 from mooring.worker.tasks import Outcome, Task
 
@@ -30,6 +30,8 @@ __all__ = [
     "ClientInfo",
     "CloseCode",
     "CloseFrame",
+    "CloseReason",
+    "ClosedBy",
     "ConfigError",
     "ConnectionState",
     "Frame",

@@ -310,6 +310,14 @@ class WebSocket(Section):
     pong_timeout: float = option(
         10.0, "How long it may take to answer; then the connection is closed with 1006.", "s", low=0.1, high=HOUR
     )
+    heartbeat_idle_time: float = option(
+        0.0,
+        "A client of which nothing was heard for so long, neither a message nor a ping nor a pong, is closed with "
+        "1001; 0 means never. Below `ping_interval` it closes clients that say nothing by themselves.",
+        "s",
+        low=0,
+        high=24 * HOUR,
+    )
     subprotocols: tuple[str, ...] = option(
         (),
         "Subprotocols the application speaks; of those that a client offers, its first is taken.",

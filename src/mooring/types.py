@@ -38,6 +38,30 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
 
 
+class ClosedBy(IntEnum):
+    """Who ended a connection."""
+
+    PEER = 1  # the client: it sent the first close frame, or its end or a reset was all that was seen
+    SERVER = 2  # this server: a limit, a fault of the client, a time limit, a stop
+    APPLICATION = 3  # a handler: disconnect() or close(), or what it raised
+
+
+class CloseReason(str):
+    """The reason that a `close` or `disconnect` handler is given: the text, and in `by` who ended the connection.
+
+    The text is the peer's if it sent a close frame first, and else the cause in words. It may be empty.
+    """
+
+    __slots__ = ("by",)
+
+    by: ClosedBy
+
+    def __new__(cls, text: str, by: ClosedBy) -> "CloseReason":
+        self = super().__new__(cls, text)
+        self.by = by
+        return self
+
+
 class ConnectionState(IntEnum):
     """Where a connection stands. It only ever moves down this list."""
 

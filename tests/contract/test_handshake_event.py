@@ -313,6 +313,18 @@ def test_a_client_that_leaves_meanwhile(mode: dict[str, Any], how: str, tmp_path
         assert "(adds up)" in server.lines[-2]
 
 
+def test_a_client_that_ends_its_half_meanwhile(mode: dict[str, Any], tmp_path: Path):
+    """It gets its answer, and as a WebSocket it is gone then."""
+    with Serving(APP, cwd=tmp_path, ping_interval=0, **mode) as server:
+        with Raw(server, handshake(path_of("seen('go')")) + frame(TEXT, b"'behind'")) as raw:
+            server.wait_log("^report handshake")
+            raw.socket.shutdown(socket.SHUT_WR)
+            (tmp_path / "go").touch()
+            assert head_of(raw)[0].split()[1] == "101"
+            server.wait_log("^report close 1006")
+        assert server.stop() == 0
+
+
 def test_a_stop_does_not_wait_for_more_than_the_handler(mode: dict[str, Any], tmp_path: Path):
     """One that is accepted after the stop began is told 503."""
     with Serving(APP, cwd=tmp_path, **mode) as server, Raw(server, handshake(path_of("seen('go')"))) as raw:

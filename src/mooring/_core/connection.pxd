@@ -4,7 +4,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from mooring._core.deflate cimport Deflate
-from mooring._core.transport cimport Connection, Transport
+from mooring._core.transport cimport By, Connection, Transport
 from mooring._core.ws cimport FrameEvent
 
 
@@ -26,7 +26,7 @@ cdef class Connections(Transport):
 
     cdef int send(self, Connection* c, int opcode, const uint8_t* data, size_t size) except -1
     cdef bytes deflated(self, Connection* c, const uint8_t* data, size_t size)
-    cdef int close(self, Connection* c, int code, bytes reason) except -1
+    cdef int close(self, Connection* c, int code, bytes reason, By by) except -1
     cdef int drop(self, Connection* c) except -1
     cdef int respond(self, Connection* c, uint32_t number, int flags, const uint8_t* data, size_t size) except -1
 
@@ -35,6 +35,7 @@ cdef class Connections(Transport):
     cdef size_t _feed(self, Connection* c, uint8_t* data, size_t size) except? 0
     cdef bint _is_control(self, Connection* c, uint8_t first) noexcept
     cdef int _control(self, Connection* c, const FrameEvent* event) except -1
+    cdef bint _is_dead(self, Connection* c) noexcept
     cdef int _await_silence(self, Connection* c) except -1
     cdef int _ping(self, Connection* c) except -1
     cdef int _pong(self, Connection* c, const FrameEvent* event) except -1

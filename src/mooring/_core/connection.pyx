@@ -22,8 +22,8 @@ from mooring._core.buffer cimport Buffer, buffer_append, buffer_consume, buffer_
 from mooring._core.reactor cimport Reactor, monotonic_us
 from mooring._core.table cimport Table
 from mooring._core.transport cimport (
-    BEGUN, BUSY, CLOSING, D_CLOSE, D_IDLE, D_NONE, D_PING, D_PONG, D_REQUEST, D_WRITE, DEAD, FEEDING, HALF, HELD, HTTP,
-    LINGER, OPEN, SHUT, SLOWLY, UPGRADED, WOKEN, Connection, Deadline, Transport,
+    BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_IDLE, D_NONE, D_PING, D_PONG, D_REQUEST, D_WRITE, DEAD, FEEDING, HALF, HELD, HTTP,
+    LINGER, OPEN, SHUT, SLOWLY, UPGRADED, WOKEN, By, Connection, Deadline, Transport,
 )
 from mooring._core.wire cimport RESPOND_CLOSE, RESPOND_LAST
 from mooring._core.ws cimport (
@@ -38,6 +38,7 @@ from mooring._core.http import CONTINUE as _CONTINUE, HttpCodec, HttpError
 
 cdef uint32_t CONTROL_SECONDS = 10
 cdef bytes CONTINUE_RESPONSE = b"HTTP/1.1 100 Continue\r\n\r\n"
+cdef bytes ENDED = b"the peer ended the connection"
 cdef bytes NO_CLOSE_FRAME = b"the peer ended the connection without a close frame"
 
 
@@ -84,6 +85,9 @@ cdef class Connections(Transport):
         return self._await_silence(c)
 
     cdef int on_deadline(self, Connection* c, Deadline deadline) except -1:
+        if (deadline == D_PING or deadline == D_PONG) and self._is_dead(c):
+            self.counters.timed_out += 1
+            return self.close(c, 1001, b"nothing was heard for heartbeat_idle_time", BY_SERVER)
         if deadline == D_PING:
             return self._ping(c)
         if deadline == D_PONG and c.entry.received >= self.reactor.now - c.profile.pong_ms:
@@ -216,8 +220,7 @@ cdef class Connections(Transport):
                     return 0
             if c.phase == OPEN:
                 # the peer begins: its frame is echoed, and ours is the last (section 5.5.1)
-                c.close_code = code
-                self.reasons[c.fd] = event.data[2:event.size] if event.size > 2 else b""
+                self._decide(c, BY_PEER, code, event.data[2:event.size] if event.size > 2 else b"")
                 self.send(c, OP_CLOSE, event.data, event.size if event.size < 2 else 2)
                 self._enter(c, CLOSING)
             c.flags |= SHUT
@@ -228,21 +231,36 @@ cdef class Connections(Transport):
                 self._interest(c)
         return 0
 
+    cdef bint _is_dead(self, Connection* c) noexcept:
+        """Whether nothing has been heard for heartbeat_idle_time, although we have read."""
+        cdef uint64_t limit = c.profile.heartbeat_ms
+        return limit != 0 and not c.flags & HELD and self.reactor.now - c.entry.received >= limit
+
     cdef int _await_silence(self, Connection* c) except -1:
-        """Arms the next ping: when nothing has been heard of the peer for ping_interval."""
+        """Arms the next ping, for when nothing has been heard of the peer for ping_interval, or the end of its patience,
+        whatever is first."""
         cdef uint64_t quiet = self.reactor.now - c.entry.received
-        if c.profile.ping_ms and c.phase == OPEN:
-            return self._arm(c, D_PING, c.profile.ping_ms - quiet if quiet < c.profile.ping_ms else 0)
+        cdef uint64_t due = c.profile.ping_ms
+        if c.profile.heartbeat_ms and (due == 0 or c.profile.heartbeat_ms < due):
+            due = c.profile.heartbeat_ms
+        if due and c.phase == OPEN:
+            return self._arm(c, D_PING, due - quiet if quiet < due else 0)
         return 0
 
     cdef int _ping(self, Connection* c) except -1:
         cdef uint64_t now
-        if self.reactor.now - c.entry.received < c.profile.ping_ms:
+        cdef uint64_t wait = c.profile.pong_ms
+        cdef uint64_t quiet = self.reactor.now - c.entry.received
+        if c.flags & HELD and c.profile.heartbeat_ms and quiet >= c.profile.heartbeat_ms:
+            return self._arm(c, D_PING, c.profile.heartbeat_ms)      # it is we who do not read
+        if c.profile.ping_ms == 0 or quiet < c.profile.ping_ms:
             return self._await_silence(c)
+        if c.profile.heartbeat_ms and c.profile.heartbeat_ms - quiet < wait:
+            wait = c.profile.heartbeat_ms - quiet
         now = monotonic_us() ^ self.ping_key
         self.counters.pings_sent += 1
         self.send(c, OP_PING, <const uint8_t*> &now, sizeof(now))
-        return self._arm(c, D_PONG, c.profile.pong_ms) if c.phase == OPEN else 0
+        return self._arm(c, D_PONG, wait) if c.phase == OPEN else 0
 
     cdef int _pong(self, Connection* c, const FrameEvent* event) except -1:
         """The payload is the time at which we asked, unless the pong answers a ping of the application, or none."""
@@ -286,13 +304,14 @@ cdef class Connections(Transport):
                 c.flags |= HALF
                 return self._interest(c)
             if buffer_size(&c.out) == 0:
-                return self._gone(c, 1006, b"")
+                return self._lost(c, ENDED)
+            self._decide(c, BY_PEER, 1006, ENDED)
             self._enter(c, CLOSING)
             self._arm(c, D_CLOSE, c.profile.close_ms)
         if c.phase == CLOSING and buffer_size(&c.out):
             c.flags |= HALF | SHUT
             return self._interest(c)
-        return self._gone(c, 1006, NO_CLOSE_FRAME)
+        return self._lost(c, NO_CLOSE_FRAME)
 
     # ------------------------------------------------------------------ HTTP and the upgrade
 
@@ -334,6 +353,7 @@ cdef class Connections(Transport):
         c.flags |= BEGUN
         if flags & RESPOND_LAST:
             if flags & RESPOND_CLOSE:
+                self._decide(c, BY_SERVER, 1006, b"the answer was the last one")
                 c.flags |= SHUT | SLOWLY
                 self._enter(c, CLOSING)
                 self._arm(c, D_CLOSE, c.profile.close_ms)
@@ -353,10 +373,11 @@ cdef class Connections(Transport):
                 self.reactor.mark_dirty(self)
         return 1
 
-    def answer(self, fd: int, data: bytes) -> None:
-        """The gateway's own last answer on a connection: it is closed behind it."""
+    def answer(self, fd: int, data: bytes, reason: bytes) -> None:
+        """The gateway's own last answer on a connection: it is closed behind it, for this reason."""
         cdef Connection* c = self.find(fd)
         if c != NULL and c.phase == HTTP and not c.flags & SHUT:
+            self._decide(c, BY_SERVER, 1006, reason)
             c.flags |= BUSY
             self.respond(c, c.requests, RESPOND_LAST | RESPOND_CLOSE, data, len(data))
 
@@ -379,7 +400,7 @@ cdef class Connections(Transport):
         c.boundary = buffer_size(&c.out)
         codec = self.codecs.pop(fd, None)
         rest = codec.take_rest() if codec is not None else b""
-        c.flags &= ~BUSY
+        c.flags &= ~(BUSY | HALF)        # if the peer has ended its half, the next read tells
         c.flags |= UPGRADED
         self.counters.upgraded += 1
         self._enter(c, OPEN)
@@ -436,13 +457,12 @@ cdef class Connections(Transport):
         # a compressor that keeps its window has seen the message: then it must be sent in its words
         return payload if deflate.keeps or <size_t> len(payload) < size else None
 
-    cdef int close(self, Connection* c, int code, bytes reason) except -1:
+    cdef int close(self, Connection* c, int code, bytes reason, By by) except -1:
         """Begins the closing handshake (RFC 6455 section 7.1.2); the peer has close_timeout to answer."""
         cdef bytes payload
         if c.phase != OPEN:
             return 0
-        c.close_code = code
-        self.reasons[c.fd] = reason
+        self._decide(c, by, code, reason)
         payload = code.to_bytes(2, "big") + reason
         self.send(c, OP_CLOSE, payload, len(payload))
         if c.phase == OPEN:
@@ -465,8 +485,7 @@ cdef class Connections(Transport):
         cdef bytes payload = code.to_bytes(2, "big") + reason[:123]
         self.counters.failed += 1
         if c.phase == OPEN:
-            c.close_code = code
-            self.reasons[c.fd] = reason
+            self._decide(c, BY_SERVER, code, reason)
             self.send(c, OP_CLOSE, payload, len(payload))
             if c.phase == OPEN:
                 self._enter(c, CLOSING)
@@ -481,8 +500,9 @@ cdef class Connections(Transport):
     cdef int drop(self, Connection* c) except -1:
         """Ends a connection, whatever it speaks."""
         if c.phase == OPEN:
-            return self.close(c, 1000, b"")
+            return self.close(c, 1000, b"", BY_APPLICATION)
         if c.phase == HTTP and not c.flags & SHUT:
+            self._decide(c, BY_APPLICATION, 1006, b"")
             c.flags |= SHUT
             self._enter(c, CLOSING)
             self._arm(c, D_CLOSE, c.profile.close_ms)
@@ -498,8 +518,7 @@ cdef class Connections(Transport):
         self.counters.slow += 1
         if c.phase != OPEN:
             return self._doom(c, 1006, why)
-        c.close_code = 1008
-        self.reasons[c.fd] = why
+        self._decide(c, BY_SERVER, 1008, why)
         c.out.end = c.out.start + c.boundary
         size = encode_header(header, OP_CLOSE, True, len(payload))
         if buffer_append(&c.out, header, size) < 0 or buffer_append(&c.out, payload, len(payload)) < 0:
@@ -541,7 +560,7 @@ cdef class Connections(Transport):
 
     def disconnect(self, fd: int, code: int, reason: bytes) -> bool:
         cdef Connection* c = self.find(fd)
-        return c != NULL and self.close(c, code, reason) == 1
+        return c != NULL and self.close(c, code, reason, BY_SERVER) == 1
 
     def end(self, fd: int) -> bool:
         """Ends a connection, whatever it speaks."""

@@ -40,10 +40,11 @@ from mooring._core.hub cimport Hub
 from mooring._core.page cimport DONE, MARKS, NOT_STARTED, STARTED, Mark, Page
 from mooring._core.reactor cimport Reactor
 from mooring._core.table cimport SLOT_BITS
-from mooring._core.transport cimport BUSY, HELD, NO_PORT, OPEN, UPGRADED, Connection
+from mooring._core.transport cimport BUSY, BY_APPLICATION, HELD, NO_PORT, OPEN, UPGRADED, Connection
 from mooring._core.wire cimport (
     CM_ACK, CM_DISCONNECT, CM_DROP, CM_HELLO, CM_PUBLISH, CM_RESPOND, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, EV_CLOSE,
-    EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, VERSION, Record, make_record,
+    EV_DISCONNECT, EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, VERSION,
+    WANTS_DISCONNECT, Record, make_record,
 )
 
 log = logging.getLogger("mooring.gateway")
@@ -53,6 +54,10 @@ cdef uint32_t NO_TICKET = 0xFFFFFFFF
 
 cdef inline bint _counted(int kind) noexcept:
     return kind == EV_MESSAGE or kind == EV_REQUEST
+
+
+cdef inline bint _last(int kind) noexcept:
+    return kind == EV_CLOSE or kind == EV_DISCONNECT
 
 
 include "relay_ports.pxi"
@@ -329,17 +334,19 @@ cdef class Relay(Sink):
 
     cdef int on_gone(self, Connection* c, int code, bytes reason) except -1:
         cdef Port port
+        cdef int wants = self.wanted if c.port == NO_PORT else (<Port> self.ports[c.port]).wants
+        cdef int kind = EV_CLOSE if c.flags & UPGRADED else EV_DISCONNECT if wants & WANTS_DISCONNECT else 0
         self.hub.leave(c)
         try:
-            if c.flags & UPGRADED:
-                # `close` is the last event of the connection, and goes where the others went
+            if kind:
+                # the last event of the connection; it goes where the others went
                 port = None if self.limbo else self.port_of(c)
                 if port is None:
-                    self.limbo.append((c.fd, EV_CLOSE, 0, code, 0, reason))
+                    self.limbo.append((c.fd, kind, c.closed_by, code, 0, reason))
                 else:
-                    self._queue(port, c.fd, EV_CLOSE, 0, code, 0, reason)
+                    self._queue(port, c.fd, kind, c.closed_by, code, 0, reason)
             else:
-                self.sessions.pop(c.fd, None)        # no `close` handler will read it
+                self.sessions.pop(c.fd, None)        # no handler will read it
         finally:
             self.unbind(c)
             self.gateway.on_gone(c.fd, code, reason)
@@ -408,9 +415,9 @@ cdef class Relay(Sink):
         if _counted(ticket.record.kind):
             self.finished += 1
         c = self.connections.find(ticket.record.fd)
-        if c == NULL and self.sessions and (ticket.record.kind == EV_CLOSE
-                                            or ticket.record.kind == EV_UNCERTAIN and ticket.record.arg == EV_CLOSE):
-            self.sessions.pop(ticket.record.fd, None)    # its `close` handler may have read it until now
+        if c == NULL and self.sessions and _last(ticket.record.arg if ticket.record.kind == EV_UNCERTAIN
+                                                 else ticket.record.kind):
+            self.sessions.pop(ticket.record.fd, None)    # its last handler may have read it until now
         if c != NULL and ticket.record.kind != EV_CLOSE:
             c.in_flight -= 1
             c.in_flight_bytes -= ticket.record.size
@@ -484,7 +491,8 @@ cdef class Relay(Sink):
         if kind == CM_DISCONNECT:
             c = self.connections.find(record.fd)
             if c != NULL:
-                self.connections.close(c, record.arg, PyBytes_FromStringAndSize(<const char*> payload, record.size))
+                self.connections.close(c, record.arg, PyBytes_FromStringAndSize(<const char*> payload, record.size),
+                                       BY_APPLICATION)
             return 0
         if kind == CM_DROP:
             c = self.connections.find(record.fd)

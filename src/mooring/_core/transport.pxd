@@ -47,6 +47,13 @@ cdef enum Deadline:
     D_PONG = 7       # it must have answered by now
 
 
+cdef enum By:
+    # who closed; types.ClosedBy has the same numbers
+    BY_PEER = 1
+    BY_SERVER = 2
+    BY_APPLICATION = 3
+
+
 cdef struct Membership:
     # one subscription: `index` is this connection's place in the topic's list of members
     void* topic
@@ -59,7 +66,7 @@ cdef struct Profile:
     FrameLimits frames
     size_t write_limit
     size_t high_water
-    uint64_t request_ms, idle_ms, write_ms, close_ms, ping_ms, pong_ms
+    uint64_t request_ms, idle_ms, write_ms, close_ms, ping_ms, pong_ms, heartbeat_ms
     uint32_t control_limit           # pings and pongs of one connection in CONTROL_SECONDS
     bint open_ping, open_pong, open_close            # control frames are messages for the application, too
 
@@ -82,8 +89,9 @@ cdef struct Connection:
     # the one timer and what it is armed for
     Timer timer
     Deadline deadline
-    # how it ends: the code of the close event, and whether it is decided
+    # how it ends: the code of the close event, and whether it is decided; who wanted it
     uint16_t close_code
+    uint8_t closed_by
     # relay: which worker serves it, what was handed over and is not finished
     uint16_t port
     uint16_t in_flight
@@ -162,7 +170,10 @@ cdef class Transport(Source):
                    const uint8_t* data, size_t size) except -1
 
     cdef int _enter(self, Connection* c, Phase phase) except -1
+    # What it ends with, and who wanted it; who comes first decides.
+    cdef int _decide(self, Connection* c, By by, int code, bytes reason) except -1
     cdef int _gone(self, Connection* c, int code, bytes reason) except -1
+    cdef int _lost(self, Connection* c, bytes reason) except -1
     cdef int _interest(self, Connection* c) except -1
     cdef int _arm(self, Connection* c, Deadline deadline, uint64_t ms) except -1
     cdef int _receive(self, Connection* c) except -1

@@ -84,7 +84,8 @@ cdef class Transport(Source):
     """The connections of gateway number `gateway`; `table` must be writable. MemoryError without memory for it.
 
     profiles: the options of each listener, by its index: max_message, max_fragments, write_limit, high_water (bytes),
-    request_timeout, idle_timeout, write_timeout, close_timeout, ping_interval (0: never), pong_timeout (seconds),
+    request_timeout, idle_timeout, write_timeout, close_timeout, ping_interval (0: never), pong_timeout,
+    heartbeat_idle_time (seconds; 0: any time),
     control_limit (frames), open_ping, open_pong, open_close (hand these frames to the application).
     address_limit: connections of one address; 0: any number.
     """
@@ -125,6 +126,7 @@ cdef class Transport(Source):
         profile.close_ms = <uint64_t> (options["close_timeout"] * 1000)
         profile.ping_ms = <uint64_t> (options.get("ping_interval", 0) * 1000)
         profile.pong_ms = <uint64_t> (options.get("pong_timeout", 10) * 1000)
+        profile.heartbeat_ms = <uint64_t> (options.get("heartbeat_idle_time", 0) * 1000)
         profile.control_limit = options.get("control_limit", 65535)
         profile.open_ping = options.get("open_ping", False)
         profile.open_pong = options.get("open_pong", False)
@@ -275,15 +277,25 @@ cdef class Transport(Source):
             c.entry.state = ST_CLOSING
         return 0
 
+    cdef int _decide(self, Connection* c, By by, int code, bytes reason) except -1:
+        if c.close_code == 0:
+            c.close_code = code
+            c.closed_by = by
+            self.reasons[c.fd] = reason
+        return 0
+
+    cdef int _lost(self, Connection* c, bytes reason) except -1:
+        """The peer has ended the connection."""
+        self._decide(c, BY_PEER, 1006, reason)
+        return self._gone(c, 1006, reason)
+
     cdef int _gone(self, Connection* c, int code, bytes reason) except -1:
         """The end: tells of it, once, and gives everything back."""
         cdef uint32_t slot = slot_of(c.fd)
         cdef Connection** grown
         if c.phase == DEAD:
             return 0
-        if c.close_code == 0:
-            c.close_code = code
-            self.reasons[c.fd] = reason
+        self._decide(c, BY_SERVER, code, reason)
         self._enter(c, DEAD)
         self.reactor.disarm(&c.timer)
         if self.grave_count == self.grave_capacity:
@@ -359,7 +371,7 @@ cdef class Transport(Source):
         if events & EPOLLIN:
             return self._receive(c)
         if events & (EPOLLHUP | EPOLLERR):
-            return self._gone(c, 1006, RESET)
+            return self._lost(c, RESET)
         if events & EPOLLRDHUP:
             # what it sent before is still to be read; for the answer to a request the other half is enough
             c.flags |= HALF
@@ -381,7 +393,7 @@ cdef class Transport(Source):
         if got < 0:
             if errno == EAGAIN or errno == EINTR:
                 return 0
-            return self._gone(c, 1006, RESET)
+            return self._lost(c, RESET)
         if got == 0:
             return self.on_end(c)
         c.entry.bytes_received += got
@@ -442,9 +454,7 @@ cdef class Transport(Source):
         somebody's handler, and the close event must not run inside of it."""
         if c.phase >= LINGER:
             return 0
-        if c.close_code == 0:
-            c.close_code = code
-            self.reasons[c.fd] = reason
+        self._decide(c, BY_SERVER, code, reason)
         if c.phase != CLOSING:
             self._enter(c, CLOSING)
         buffer_free(&c.out)
@@ -499,7 +509,7 @@ cdef class Transport(Source):
         cdef size_t queued = buffer_size(&c.out)
         if queued:
             if self._offer(c):
-                return self._gone(c, 1006, RESET)
+                return self._lost(c, RESET)
             if (buffer_size(&c.out) < queued and not c.flags & UPGRADED
                     and (c.deadline == D_WRITE or c.deadline == D_CLOSE)):
                 self._arm(c, c.deadline, c.profile.write_ms)      # a slow download is fine while it goes on

@@ -28,6 +28,7 @@ cdef enum Kind:
     EV_SESSION = 6
     EV_LEAVE = 7
     EV_HANDSHAKE = 8
+    EV_DISCONNECT = 9
     # commands: worker -> gateway
     CM_HELLO = 32
     CM_ACK = 33
@@ -61,6 +62,7 @@ cdef enum:
     WANTS_HANDSHAKE = 1
     WANTS_ORIGIN = 2
     WANTS_SUBPROTOCOL = 4
+    WANTS_DISCONNECT = 8
 
 
 cdef inline Record make_record(uint8_t kind, uint64_t fd, uint8_t opcode, uint16_t arg, uint32_t size) noexcept nogil:

@@ -11,6 +11,7 @@ class Event(IntEnum):
     SESSION = 6
     LEAVE = 7
     HANDSHAKE = 8
+    DISCONNECT = 9
 
 class Command(IntEnum):
     HELLO = 32
@@ -30,6 +31,7 @@ class Wants(IntFlag):
     HANDSHAKE = 1
     ORIGIN = 2
     SUBPROTOCOL = 4
+    DISCONNECT = 8
 
 class Call(IntEnum):
     SESSION = 1

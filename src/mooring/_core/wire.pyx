@@ -12,7 +12,8 @@ Events go up, gateway to worker; a ticket other than NO_TICKET says that the gat
                may it become a WebSocket? The answer is a command of the same name
     OPEN       payload: request record             a WebSocket was opened; opcode 1: its session was told before
     MESSAGE    opcode; payload: the message
-    CLOSE      arg: close code; payload: reason (UTF-8)
+    CLOSE      arg: close code; opcode: who closed (ClosedBy); payload: reason (UTF-8)
+    DISCONNECT likewise, of a connection that was no WebSocket
     REQUEST    arg: number of the request on its connection; payload: request record
     UNCERTAIN  opcode; arg: kind of the event whose handler had started when its worker ended;
                payload: u16 length of the reason, reason, payload of that event
@@ -64,6 +65,7 @@ class Event(IntEnum):
     SESSION = EV_SESSION
     LEAVE = EV_LEAVE
     HANDSHAKE = EV_HANDSHAKE
+    DISCONNECT = EV_DISCONNECT
 
 
 class Command(IntEnum):
@@ -89,6 +91,7 @@ class Wants(IntFlag):
     HANDSHAKE = WANTS_HANDSHAKE
     ORIGIN = WANTS_ORIGIN
     SUBPROTOCOL = WANTS_SUBPROTOCOL
+    DISCONNECT = WANTS_DISCONNECT
 
 
 class Call(IntEnum):

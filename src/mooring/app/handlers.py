@@ -25,6 +25,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "open": ("server", "request"),
     "message": ("server", "frame"),
     "close": ("server", "fd", "code", "reason"),
+    "disconnect": ("server", "fd", "reason"),
     "request": ("request", "response"),
     "uncertain": ("server", "frame", "reason"),
     "task": ("server", "task"),

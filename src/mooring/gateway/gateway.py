@@ -58,6 +58,7 @@ def _profile(settings: Settings) -> dict[str, Any]:
         "close_timeout": websocket.close_timeout,
         "ping_interval": websocket.ping_interval,
         "pong_timeout": websocket.pong_timeout,
+        "heartbeat_idle_time": websocket.heartbeat_idle_time,
         "control_limit": websocket.control_frame_limit,
         "open_ping": websocket.open_websocket_ping_frame,
         "open_pong": websocket.open_websocket_pong_frame,
@@ -202,7 +203,7 @@ class Gateway:
             return  # it was late, or the client has left
         if status != 101:
             self.handshakes_refused += 1
-            self.connections.answer(fd, payload)
+            self.connections.answer(fd, payload, b"the handshake was refused")
         elif self._draining is not None:
             self._refuse(fd, 503, "the server is shutting down", (("Retry-After", "1"),))
         else:
@@ -234,7 +235,8 @@ class Gateway:
     def _refuse(
         self, fd: int, status: int, reason: str, headers: tuple[tuple[str, str], ...] = (), *, head_only: bool = False
     ) -> None:
-        self.connections.answer(fd, answer(status, reason, headers, close=True, head_only=head_only))
+        data = answer(status, reason, headers, close=True, head_only=head_only)
+        self.connections.answer(fd, data, f"{status}: {reason}".encode())
 
     def on_bad_request(self, fd: int, error: HttpError) -> None:
         """Bytes that are no acceptable request: one answer, and the connection ends."""

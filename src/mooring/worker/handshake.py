@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from mooring._core.outlet import Outbox
-from mooring._core.wire import Event, Wants
+from mooring._core.wire import Event
 from mooring.app.handlers import Handlers
 from mooring.app.handshake import Accept, Reject
 from mooring.app.request import Request
@@ -28,8 +28,6 @@ from mooring.worker.session import Session, Sessions
 log = logging.getLogger("mooring.worker")
 
 FOREIGN = 1  # opcode of a HANDSHAKE event: the settings do not allow its Origin
-_EVENTS = {"handshake": Wants.HANDSHAKE, "origin": Wants.ORIGIN, "subprotocol": Wants.SUBPROTOCOL}
-
 Failed = Callable[[int, int, BaseException], str]
 
 
@@ -52,11 +50,6 @@ class Handshakes:
         self._sessions = sessions
         self._failed = failed
         self._server_header = server_header
-
-    @property
-    def wants(self) -> Wants:
-        """What a gateway must know of the handlers."""
-        return Wants(sum(flag for event, flag in _EVENTS.items() if self._handlers.get(event) is not None))
 
     async def judge(self, request: Request, *, foreign: bool) -> None:
         """Calls the handlers and tells the gateway what came of it."""

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outbox, Outlet
-from mooring._core.wire import Event
+from mooring._core.wire import Event, Wants
 from mooring._core.ws import Frame
 from mooring.app.compress import Compressor
 from mooring.app.forms import FormLimits
@@ -27,7 +27,7 @@ from mooring.app.response import Response, Send
 from mooring.app.static import Documents
 from mooring.config import Settings
 from mooring.errors import HttpError, StateError
-from mooring.types import CloseCode, Opcode
+from mooring.types import CloseCode, ClosedBy, CloseReason, Opcode
 from mooring.worker import access
 from mooring.worker.handshake import FOREIGN, Handshakes
 from mooring.worker.session import Session, Sessions
@@ -67,7 +67,7 @@ class Worker:
         self._handshakes = Handshakes(
             server, handlers, self.outbox, self.sessions, self.failed, server_header=settings.http.server_header
         )
-        self.inlet.wants = self._handshakes.wants
+        self.inlet.wants = sum(flag for flag in Wants if handlers.get((flag.name or "").lower()) is not None)
         self.tasks = TaskDesk(settings.tasks, self._task_over, self.call)
         is_task_worker = number >= settings.process.worker_num
         self.timers = Timers(self.spawn, self._call_failed, has_shared=number == 0)
@@ -164,7 +164,9 @@ class Worker:
         if kind == Event.OPEN:
             return self._open(fd, payload, new=not opcode)
         if kind == Event.CLOSE:
-            return self._close(fd, arg, payload.decode(errors="replace"))
+            return self._close(fd, "close", arg, _reason(payload, opcode))
+        if kind == Event.DISCONNECT:
+            return self._close(fd, "disconnect", _reason(payload, opcode))
         if kind == Event.REQUEST:
             return self._request(decode_request(fd, payload, self._forms), arg)
         if kind == Event.HANDSHAKE:
@@ -203,12 +205,13 @@ class Worker:
         handler = self._handlers.get("open")
         return _coroutine(handler(self._server, decode_request(fd, payload))) if handler is not None else None
 
-    def _close(self, fd: int, code: int, reason: str) -> Coroutine[Any, Any, None] | None:
-        handler = self._handlers.get("close")
+    def _close(self, fd: int, event: str, *arguments: object) -> Coroutine[Any, Any, None] | None:
+        """The last event of a connection: `close` with code and reason, or `disconnect` with the reason."""
+        handler = self._handlers.get(event)
         running = None
         try:
             if handler is not None:
-                running = _coroutine(handler(self._server, fd, code, reason))
+                running = _coroutine(handler(self._server, fd, *arguments))
         finally:
             if running is None:
                 self.sessions.forget(fd)
@@ -336,6 +339,10 @@ async def _contained(running: Coroutine[Any, Any, Any]) -> Any:
         raise StateError("a handler called sys.exit(); to stop the server, call shutdown()") from error
     except asyncio.CancelledError as error:
         raise StateError("the handler was cancelled") from error
+
+
+def _reason(payload: bytes, by: int) -> CloseReason:
+    return CloseReason(payload.decode(errors="replace"), ClosedBy(by))
 
 
 def _coroutine(result: object) -> Coroutine[Any, Any, None] | None:
