@@ -79,8 +79,8 @@ def gateway_of(server: Serving) -> int:
 
 @contextlib.contextmanager
 def watched(server: Serving, grows: int = 16 * MIB) -> Iterator[Canary]:
-    """An attack in a `with` block: a canary is answered in time during it and after it, and at no moment has the process
-    with the connections more than `grows` bytes more in memory than before. The processes stay the same."""
+    """An attack in a `with` block. A canary is answered in time during it and after it; at no moment does the process
+    with the connections have more than `grows` bytes more in memory than before; the processes stay the same."""
     before_pids = server.titles()
     pid = gateway_of(server)
     canary = Canary(server)
