@@ -3,7 +3,8 @@
     process mode   supervisor ─┬─ gateway 0 ..            base mode   supervisor ─┬─ server 0 ..
                                └─ worker 0 ..             (one worker: everything in the process that was started)
 
-With task workers there are in both modes a dispatcher and `task worker 0 ..`, and always a supervisor.
+With task workers there are in both modes a dispatcher and `task worker 0 ..`, and always a supervisor. The dispatcher
+is also there when workers send messages to one another.
 
 How a server starts. The application runs up to `start()`, which calls `launch`. What must be known of it (settings, how
 to find it again) goes into a memory file, and this process becomes the supervisor by exec: the same process id, without
@@ -98,6 +99,7 @@ class Boot(msgspec.Struct):
     listeners: list[int] = []
     tables: dict[int, int] = {}
     links: list[LinkEnd] = []
+    dispatcher: bool = False  # for the supervisor: there shall be one
 
 
 _boot: Boot | None = None  # of this process, when a supervisor started it
@@ -120,7 +122,9 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
     if lone and not settings.process.watch and not settings.tasks.task_worker_num:
         log_to_stderr(settings, "server")
         sys.exit(_alone(server))
+    talks = server.handlers.get("pipe_message") is not None
     boot = Boot("supervisor", identify(target), settings.to_dict())
+    boot.dispatcher = talks or settings.tasks.task_worker_num > 0
     file = os.memfd_create("mooring-boot", 0)  # inherited by exec
     os.write(file, msgspec.msgpack.encode(boot))
     os.lseek(file, 0, os.SEEK_SET)
@@ -171,10 +175,10 @@ def _supervise(told: Boot, settings: Settings) -> int:
     else:
         specs = [ProcessSpec("gateway", n, gateway=n) for n in range(process.gateway_num)]
         specs += [ProcessSpec("worker", n, worker=n) for n in range(process.worker_num)]
-    if settings.tasks.task_worker_num:
+    if told.dispatcher:
         specs.append(ProcessSpec("dispatcher", 0))
-        first = process.worker_num
-        specs += [ProcessSpec("task worker", n, worker=first + n) for n in range(settings.tasks.task_worker_num)]
+    first = process.worker_num
+    specs += [ProcessSpec("task worker", n, worker=first + n) for n in range(settings.tasks.task_worker_num)]
     extra = {"application": told.application, "settings": told.settings, "parent": os.getpid()}
     try:
         listeners = bind_all([settings.listen])
@@ -304,7 +308,7 @@ class Member:
             return
         if end.gateway is None:
             assert self._worker is not None
-            link = DispatcherLink(self._reactor, end.channel, self._worker.tasks, self._worker.bench)
+            link = DispatcherLink(self._reactor, end.channel, self._worker.tasks, self._worker.bench, self._worker.pipe)
             self._dispatcher_link = link
             if self._stopping is not None:
                 link.hello()
@@ -525,6 +529,7 @@ class _Alone:
         self._drained = loop.create_future()
         self.worker.timers.open()
         self.worker.timers.serve()
+        self.worker.pipe.open_alone()
         local = open_local(self.gateway.relay, self.worker.inlet, gateway=0, worker=0, generation=1)
         self.worker.outbox.connect(local)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):

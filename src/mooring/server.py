@@ -229,6 +229,20 @@ class Server:
         at_once = at_once or max(1, min(2 * limits.task_worker_num, limits.task_queue_limit))
         return await worker.tasks.map(items, timeout, at_once)
 
+    # ------------------------------------------------------------------ other workers
+
+    def send_message(self, data: object, worker_id: int) -> bool:
+        """Sends a value to a worker or task worker, where the `pipe_message` handler gets it; also to this one.
+
+        What one sends to another arrives in that order, at most once: it is lost when that process ends before it has
+        handled it. A worker that is being started again gets it then. False when it could not be handed over, because
+        the dispatcher is being started again.
+
+        Raises ValueError for a number that no worker has and for more than 16 MiB, TypeError for data that can't be
+        sent, StateError without a `pipe_message` handler.
+        """
+        return self._running().pipe.send(data, worker_id)
+
     # ------------------------------------------------------------------ timers
 
     def tick(

@@ -204,6 +204,15 @@ def on_finish(server: Server, outcome: Outcome) -> None:
     report("finish", server.worker_id, outcome.id, as_json(str(outcome.error) if outcome.error else outcome.result))
 
 
+if server.settings.tasks.task_worker_num:  # else every server of these tests would have a dispatcher
+
+    @server.on("pipe_message")
+    async def on_pipe_message(server: Server, src_worker_id: int, data: Any) -> None:
+        report("pipe", src_worker_id, server.worker_id, as_json(data))
+        if data == "answer me":
+            server.send_message("here you are", src_worker_id)
+
+
 def described(request: Request) -> dict[str, object]:
     names = (
         "fd method target path query_string query query_list cookies remote_ip remote_port server_port scheme"

@@ -98,3 +98,21 @@ def impatient(mode: dict[str, Any]) -> Iterator[Serving]:
         yield running
         assert running.stop() == 0
         assert "(adds up)" in running.lines[-2], "\n".join(running.lines[-10:])
+
+
+@pytest.fixture(scope="session")
+def tasked(mode: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server with task workers; when it ends, every task is accounted for."""
+    limits = {"task_worker_num": 2, "task_queue_limit": 8, "task_queue_bytes": 16 << 20}
+    with Serving(APPLICATION, cwd=tmp_path_factory.mktemp("tasked"), **mode, **LIMITS, **limits) as running:
+        yield running
+        assert running.stop() == 0
+        assert "(adds up)" in running.lines[-2], "\n".join(running.lines[-10:])
+        assert "tasks_left" not in running.lines[-2]
+
+
+@pytest.fixture
+def ask(tasked: Serving) -> Iterator[Asker]:
+    asker = Asker(tasked)
+    yield asker
+    asker.raw.socket.close()

@@ -1,39 +1,19 @@
 """Tasks: handed over by a worker, run by a task worker, in every mode."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contract.clients import Asker, Raised, dial
-from contract.conftest import APPLICATION, LIMITS
 from support.serving import Serving, eventually
-
-
-@pytest.fixture(scope="session")
-def tasked(mode: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """A server with task workers; when it ends, every task is accounted for."""
-    limits = {"task_worker_num": 2, "task_queue_limit": 8, "task_queue_bytes": 16 << 20}
-    with Serving(APPLICATION, cwd=tmp_path_factory.mktemp("tasked"), **mode, **LIMITS, **limits) as running:
-        yield running
-        assert running.stop() == 0
-        assert "(adds up)" in running.lines[-2], "\n".join(running.lines[-10:])
-        assert "tasks_left" not in running.lines[-2]
 
 
 @pytest.fixture(scope="session")
 def place(tasked: Serving) -> Path:
     """Where the server's processes run."""
     return Path(f"/proc/{tasked.pid}/cwd").resolve()
-
-
-@pytest.fixture
-def ask(tasked: Serving) -> Iterator[Asker]:
-    asker = Asker(tasked)
-    yield asker
-    asker.raw.socket.close()
 
 
 def raised(ask: Asker, code: str, **options: Any) -> Raised:

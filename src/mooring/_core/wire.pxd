@@ -49,6 +49,7 @@ cdef enum Kind:
     DM_PROGRESS = 67
     DM_RESULT = 68
     DM_STATS = 69
+    DM_MESSAGE = 70
 
 
 cdef enum:

@@ -44,6 +44,7 @@ class Mail(IntEnum):
     PROGRESS = 67
     RESULT = 68
     STATS = 69
+    MESSAGE = 70
 
 class Fate(IntEnum):
     DONE = 0

@@ -45,6 +45,7 @@ task stands in `fd`. A worker counts its tasks; towards task workers the dispatc
     PROGRESS   payload: msgpack value               from the task worker, and on to the worker
     RESULT     opcode: what became of it (Fate); payload: msgpack value, of a failure a list
     STATS      empty to the dispatcher; back with a msgpack map
+    MESSAGE    payload: msgpack value               from any worker (arg: for which) and on to it (arg: from which)
 
 Nothing in a record is ever unpickled or evaluated.
 """
@@ -110,6 +111,7 @@ class Mail(IntEnum):
     PROGRESS = DM_PROGRESS
     RESULT = DM_RESULT
     STATS = DM_STATS
+    MESSAGE = DM_MESSAGE
 
 
 class Fate(IntEnum):

@@ -30,6 +30,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "uncertain": ("server", "frame", "reason"),
     "task": ("server", "task"),
     "finish": ("server", "outcome"),
+    "pipe_message": ("server", "src_worker_id", "data"),
 }
 """Each event with the parameters its handler is called with, by position."""
 

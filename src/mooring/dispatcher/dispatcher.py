@@ -13,6 +13,9 @@ Theory
     so what waits here is bounded by them. A task whose worker is gone is cancelled when somebody waited for its result,
     and run when nobody did.
 
+    Messages between workers go the same way. One for a worker that is not there is held until its successor is, within
+    limits; so is none for one that leaves, since its successor is there already.
+
     At a reload both generations are here. A task worker that leaves gets nothing new; a worker that leaves has left
     when what it had handed over by then is done.
 
@@ -34,6 +37,8 @@ from mooring._core.wire import Fate, Mail
 log = logging.getLogger("mooring.dispatcher")
 
 UNREAD_LIMIT = 256 << 20  # bytes of results that a worker may leave unread, as one that stands still does
+HELD_MESSAGES = 1000  # for one worker that is not there
+HELD_BYTES = 16 << 20
 LOOK = 0.02  # seconds between looks whether a drain is over
 
 
@@ -53,7 +58,7 @@ class Peer:
         self._dispatcher = dispatcher
 
     def on_record(self, channel: RecordChannel, kind: int, opcode: int, arg: int, number: int, payload: bytes) -> None:
-        self._dispatcher.on_record(self, channel, kind, opcode, number, payload)
+        self._dispatcher.on_record(self, channel, kind, opcode, arg, number, payload)
 
     def on_lost(self, channel: RecordChannel, why: str) -> None:
         self._dispatcher.on_lost(self, why)
@@ -83,10 +88,10 @@ class Dispatcher:
         self._idle: deque[Peer] = deque()
         self._queue: deque[Task] = deque()
         self._running: dict[int, Task] = {}  # by our numbers
+        self._held: dict[int, list[tuple[int, bytes]]] = {}  # messages, by worker
         self._count = 0
-        self._counters = dict.fromkeys(
-            ("tasks_accepted", "tasks_done", "tasks_failed", "tasks_lost", "tasks_cancelled", "task_results_unread"), 0
-        )
+        names = "tasks_accepted tasks_done tasks_failed tasks_lost tasks_cancelled task_results_unread"
+        self._counters = dict.fromkeys([*names.split(), "pipe_messages", "pipe_messages_dropped"], 0)
 
     def attach(self, channel: int, *, worker: int, generation: int) -> None:
         """A link to a worker or task worker; takes the descriptor over."""
@@ -100,7 +105,7 @@ class Dispatcher:
     # ------------------------------------------------------------------ what they say
 
     def on_record(
-        self, peer: Peer, channel: RecordChannel, kind: int, opcode: int, number: int, payload: bytes
+        self, peer: Peer, channel: RecordChannel, kind: int, opcode: int, arg: int, number: int, payload: bytes
     ) -> None:
         if kind == Mail.TASK:
             self._accept(peer, number, payload, detached=opcode == 1)
@@ -118,6 +123,10 @@ class Dispatcher:
             peer.pid = number
             peer.takes = opcode == 1
             self._free(peer)
+            for source, held in self._held.pop(peer.worker, ()):
+                channel.send(Mail.MESSAGE, 0, source, 0, held)
+        elif kind == Mail.MESSAGE:
+            self._pass_on(peer.worker, arg, payload)
         else:
             log.error("worker %d sent a record of unknown kind %d", peer.worker, kind)
 
@@ -142,6 +151,27 @@ class Dispatcher:
         peer.given.clear()
         if peer.retiring:
             self._look(peer)
+
+    # ------------------------------------------------------------------ messages
+
+    def _pass_on(self, source: int, worker: int, payload: bytes) -> None:
+        self._counters["pipe_messages"] += 1
+        there = [peer for peer in self._channels if peer.worker == worker and peer.pid]
+        if there:
+            channel = self._channels[max(there, key=lambda peer: (not peer.retiring, peer.generation))]
+            if channel.waiting + len(payload) <= UNREAD_LIMIT:
+                channel.send(Mail.MESSAGE, 0, source, 0, payload)
+                return
+        else:
+            held = self._held.setdefault(worker, [])
+            if len(held) < HELD_MESSAGES and sum(len(one) for _, one in held) + len(payload) <= HELD_BYTES:
+                held.append((source, payload))
+                return
+        self._counters["pipe_messages_dropped"] += 1
+        dropped = self._counters["pipe_messages_dropped"]
+        if dropped & (dropped - 1) == 0:  # not a line for each
+            why = "does not read them" if there else "is not there"
+            log.error("%d messages were dropped; the last one was for worker %d, which %s", dropped, worker, why)
 
     # ------------------------------------------------------------------ tasks
 

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import TimeoutError as NoAnswer
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -399,15 +399,26 @@ class TaskBench:
             self._idle.set()
 
 
+class MessageEnd(Protocol):
+    """Who sends and takes messages between workers; see mooring.worker.pipe."""
+
+    def connect(self, channel: RecordChannel) -> None: ...
+    def receive(self, source: int, payload: bytes) -> None: ...
+
+
 class DispatcherLink:
     """This process's end of the link to the dispatcher."""
 
-    def __init__(self, reactor: Reactor, channel: int, desk: TaskDesk, bench: TaskBench | None) -> None:
+    def __init__(
+        self, reactor: Reactor, channel: int, desk: TaskDesk, bench: TaskBench | None, pipe: MessageEnd
+    ) -> None:
         """Takes the descriptor over."""
         self._desk = desk
         self._bench = bench
+        self._pipe = pipe
         self._channel = RecordChannel(reactor, channel, self)
         desk.connect(self._channel)
+        pipe.connect(self._channel)
 
     def hello(self) -> None:
         """This process is ready, a task worker for tasks."""
@@ -417,6 +428,8 @@ class DispatcherLink:
     def on_record(self, channel: RecordChannel, kind: int, opcode: int, arg: int, number: int, payload: bytes) -> None:
         if kind == Mail.TASK and self._bench is not None:
             self._bench.on_task(channel, number, arg, payload)
+        elif kind == Mail.MESSAGE:
+            self._pipe.receive(arg, payload)
         else:
             self._desk.on_record(kind, opcode, number, payload)
 

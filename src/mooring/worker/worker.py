@@ -30,6 +30,7 @@ from mooring.errors import HttpError, StateError
 from mooring.types import CloseCode, ClosedBy, CloseReason, Opcode
 from mooring.worker import access
 from mooring.worker.handshake import FOREIGN, Handshakes
+from mooring.worker.pipe import Pipe
 from mooring.worker.session import Session, Sessions
 from mooring.worker.tasks import Outcome, Task, TaskBench, TaskDesk
 from mooring.worker.timers import Timers
@@ -70,6 +71,9 @@ class Worker:
         self.inlet.wants = sum(flag for flag in Wants if handlers.get((flag.name or "").lower()) is not None)
         self.tasks = TaskDesk(settings.tasks, self._task_over, self.call)
         is_task_worker = number >= settings.process.worker_num
+        workers = settings.process.worker_num + settings.tasks.task_worker_num
+        self.pipe = Pipe(number, workers, self._pipe_message, handled=handlers.get("pipe_message") is not None)
+        self._calls: set[asyncio.Task[Any]] = set()
         self.timers = Timers(self.spawn, self._call_failed, has_shared=number == 0)
         self.bench = TaskBench(self._task, self.spawn) if is_task_worker else None
         self._server = server
@@ -104,17 +108,22 @@ class Worker:
             await self.bench.finish()
         await self.timers.finish()
         await self.tasks.all_over()
+        while self._calls:
+            await asyncio.wait(self._calls)
 
     def call(self, function: Callable[..., object], *arguments: object) -> None:
         """Calls a function of the application that belongs to no connection; what it raises is reported."""
         try:
             running = function(*arguments)
             if isinstance(running, CoroutineType):
-                self.spawn(running).add_done_callback(partial(self._called, function))
+                task = self.spawn(running)
+                self._calls.add(task)
+                task.add_done_callback(partial(self._called, function))
         except BaseException as error:
             self._call_failed(function, error)
 
     def _called(self, function: Callable[..., object], task: asyncio.Task[Any]) -> None:
+        self._calls.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._call_failed(function, error)
@@ -123,7 +132,12 @@ class Worker:
         name = getattr(function, "__qualname__", None) or repr(function)
         log.error("error %s: %s failed", secrets.token_hex(4), name, exc_info=error)
 
-    # ------------------------------------------------------------------ tasks
+    # ------------------------------------------------------------------ tasks and messages
+
+    def _pipe_message(self, source: int, data: object) -> None:
+        handler = self._handlers.get("pipe_message")
+        if handler is not None:
+            self.call(handler, self._server, source, data)
 
     def _task(self, task: Task) -> object:
         handler = self._handlers.get("task")
