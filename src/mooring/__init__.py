@@ -3,6 +3,7 @@
 from mooring._core.ws import CloseFrame, Frame
 from mooring.app.forms import UploadedFile
 from mooring.app.handshake import Accept, Reject
+from mooring.app.listener import Listener
 from mooring.app.request import Request
 from mooring.app.response import Response
 from mooring.errors import (
@@ -37,6 +38,7 @@ __all__ = [
     "Frame",
     "Headers",
     "HttpError",
+    "Listener",
     "MooringError",
     "Opcode",
     "Outcome",

@@ -476,22 +476,35 @@ class Settings:
     flow: Flow = field(default_factory=Flow)
     tasks: Tasks = field(default_factory=Tasks)
 
+    listeners: tuple["Settings", ...] = ()
+    """Of the further listeners, each its own, whole: what a listener does not say is as with the server."""
+
+    @property
+    def per_listener(self) -> tuple["Settings", ...]:
+        """Those that count for the connections of each listener, by its index; 0 is the server's own."""
+        return (self, *self.listeners)
+
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> "Settings":
         """Settings from flat names. Raises ConfigError for an unknown name or a value that is not allowed."""
         chosen: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
+        listeners: Any = ()
         for name, value in options.items():
+            if name == LISTENERS:
+                listeners = value
+                continue
             if name not in HOME:
                 near = get_close_matches(str(name), HOME, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else "`mooring settings` lists the options"
                 raise ConfigError(f"unknown option {name!r}: {hint}")
             chosen[HOME[name]][name] = value
         made: dict[str, Any] = {section: kind(**chosen[section]) for section, kind in SECTIONS.items()}
-        return cls(**made)
+        return cls(**made, listeners=tuple([cls.from_options(one) for one in listeners]))
 
     def to_dict(self) -> dict[str, object]:
         """Flat names again, of types msgpack knows; `from_options` takes it back."""
-        return {
+        flat: dict[str, object] = {LISTENERS: [one.to_dict() for one in self.listeners]} if self.listeners else {}
+        return flat | {
             spec.name: list(value) if isinstance(value, tuple) else value
             for section in SECTIONS
             for spec in fields(SECTIONS[section])
@@ -507,7 +520,38 @@ SECTIONS: dict[str, type[Section]] = {
     "flow": Flow,
     "tasks": Tasks,
 }
+LISTENERS = "listeners"  # the one name among the flat ones that stands for several options
+LISTENER_SECTIONS = frozenset({"listen", "http", "websocket", "flow"})
+#: What cannot differ from listener to listener, of these sections.
+SERVER_WIDE = frozenset(
+    {
+        "handshake_timeout",
+        "max_topics",
+        "session_limit",
+        "in_flight_messages",
+        "in_flight_bytes",
+        "worker_messages",
+        "worker_bytes",
+        "max_connections_per_address",
+        "max_connections",
+    }
+)
 HOME = {spec.name: section for section, kind in SECTIONS.items() for spec in fields(kind)}
+
+
+def listener_options(server: Mapping[str, object], own: Mapping[str, object]) -> dict[str, object]:
+    """All options of a further listener: its own, and the server's where it has none, but for the section `listen`.
+
+    Raises ConfigError for an option that only the server can have. Unknown names pass: from_options() finds them.
+    """
+    for name in own:
+        if name == LISTENERS or (name in HOME and (HOME[name] not in LISTENER_SECTIONS or name in SERVER_WIDE)):
+            raise ConfigError(f"{name} is an option of the whole server: give it to Server() or set(), not to listen()")
+    if not own.keys() & {"port", "unix_socket", "inherited"}:
+        raise ConfigError("listen() needs a port, a unix_socket or an inherited socket")
+    return {name: value for name, value in server.items() if HOME.get(name) != "listen"} | dict(own)
+
+
 TYPE_NAMES = {bool: "True or False", int: "an integer", float: "a number", str: "a text"}
 
 

@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn, Protocol
 
@@ -33,6 +33,7 @@ from mooring._core.reactor import Reactor
 from mooring._core.relay import Port
 from mooring._core.table import Table
 from mooring.app.handlers import Handlers
+from mooring.app.listener import Listener
 from mooring.app.loader import Application, identify
 from mooring.app.static import Documents
 from mooring.config import Settings
@@ -48,7 +49,7 @@ from mooring.net.loop import new_event_loop
 from mooring.supervisor import ProcessSpec, Supervisor
 from mooring.supervisor.shutdown import drained_line
 from mooring.worker.tasks import DispatcherLink
-from mooring.worker.worker import Worker
+from mooring.worker.worker import Master, Worker
 
 log = logging.getLogger("mooring.runtime")
 
@@ -68,6 +69,8 @@ class Server(Protocol):
     def settings(self) -> Settings: ...
     @property
     def handlers(self) -> Handlers: ...
+    @property
+    def listeners(self) -> Sequence[Listener]: ...
     def enter(self, worker: Worker, settings: Settings) -> None:
         """The server runs in this process from now on, with this worker and these settings."""
 
@@ -116,8 +119,9 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
         if _boot.worker is None or _member is not None:
             raise StateError("start() was called twice")
         sys.exit(Member(_boot, server).run())
-    if settings.http.document_root:
-        Documents(settings.http.document_root).close()  # the error belongs here, not into the log of each worker
+    for one in settings.per_listener:
+        if one.http.document_root:
+            Documents(one.http.document_root).close()  # the error belongs here, not into the log of each worker
     lone = settings.process.mode == "base" and settings.process.worker_num == 1
     if lone and not settings.process.watch and not settings.tasks.task_worker_num:
         log_to_stderr(settings, "server")
@@ -181,7 +185,7 @@ def _supervise(told: Boot, settings: Settings) -> int:
     specs += [ProcessSpec("task worker", n, worker=first + n) for n in range(settings.tasks.task_worker_num)]
     extra = {"application": told.application, "settings": told.settings, "parent": os.getpid()}
     try:
-        listeners = bind_all([settings.listen])
+        listeners = bind_all([one.listen for one in settings.per_listener])
         return Supervisor(specs, listeners, lambda _spec, _gen: extra, process, _command(), process.watch).run()
     except (ListenError, ConfigError) as error:
         log.error("%s", error)
@@ -217,6 +221,14 @@ def _new_gateway(
     )
 
 
+def _new_worker(server: Server, settings: Settings, number: int, generation: int, master: Master) -> Worker:
+    here, bound = len(server.listeners), len(settings.listeners)
+    if here != bound:
+        log.warning("the application has %d further listeners, the server %d: restart it to change that", here, bound)
+    handlers = [listener.handlers for listener in server.listeners]
+    return Worker(server, server.handlers, settings, number, generation, master, handlers)
+
+
 # ---- a child of the supervisor
 
 
@@ -244,7 +256,7 @@ class Member:
             self._gateway = _new_gateway(self._reactor, self._settings, told.gateway, file, self._on_retired)
         if told.worker is not None:
             assert server is not None
-            self._worker = Worker(server, server.handlers, self._settings, told.worker, told.generation, master=self)
+            self._worker = _new_worker(server, self._settings, told.worker, told.generation, self)
             server.enter(self._worker, self._settings)
 
     def run(self) -> int:
@@ -510,8 +522,8 @@ class _Alone:
         self._reactor = Reactor()
         file = os.memfd_create("mooring-table-0", os.MFD_CLOEXEC)
         self.gateway = _new_gateway(self._reactor, settings, 0, file, lambda _port: None)
-        self.worker = Worker(server, server.handlers, settings, 0, 1, master=self)
-        self._listeners = bind_all([settings.listen])
+        self.worker = _new_worker(server, settings, 0, 1, self)
+        self._listeners = bind_all([one.listen for one in settings.per_listener])
         self._drained: asyncio.Future[dict[str, int]] | None = None
         self._stopping = False
         server.enter(self.worker, settings)

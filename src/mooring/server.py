@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, NoReturn, TypeVar, overload
 
 import msgspec
@@ -10,8 +11,9 @@ from mooring._core.outlet import Outlet
 from mooring._core.wire import Call
 from mooring._core.ws import CloseFrame, Frame, pack, unpack
 from mooring.app.handlers import Handlers
-from mooring.config import Settings
-from mooring.errors import StateError
+from mooring.app.listener import Listener
+from mooring.config import LISTENERS, Settings, listener_options
+from mooring.errors import ConfigError, StateError
 from mooring.runtime import launch
 from mooring.types import ClientInfo, Opcode
 from mooring.worker.session import Session
@@ -36,6 +38,7 @@ class Server:
         self._settings = Settings()
         self._worker: Worker | None = None
         self.handlers = Handlers()
+        self.listeners: list[Listener] = []  # those of listen()
         given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
         self.set(**given, **settings)
 
@@ -50,9 +53,32 @@ class Server:
         """Changes settings. Raises ConfigError for a name or value that is not allowed, StateError once it runs."""
         if self._worker is not None:
             raise StateError("set() has no effect on a server that runs: call it before start()")
+        if LISTENERS in options:
+            raise ConfigError(f"{LISTENERS} is no option: call listen() for each")
         merged = self._options | options
-        self._settings = Settings.from_options(merged)
+        self._settings = self._made(merged, self.listeners)
         self._options = merged
+
+    def _made(self, options: dict[str, object], listeners: list[Listener]) -> Settings:
+        further = [listener_options(options, listener.options) for listener in listeners]
+        return Settings.from_options(options | {LISTENERS: further})
+
+    def listen(self, host: str | None = None, port: int | None = None, **settings: object) -> Listener:
+        """A further listener: another port, a `unix_socket`, or an `inherited` socket.
+
+        It has settings of its own, those of the sections listen, http, websocket and flow that can differ; for what is
+        not given here those of the server count, except where to listen. What it returns has handlers of its own, see
+        Listener. All listeners are bound at the start, or none. get_client_info(fd).listener tells them apart.
+
+        Raises ConfigError for a name or value that is not allowed, StateError once it runs.
+        """
+        if self._worker is not None:
+            raise StateError("listen() has no effect on a server that runs: call it before start()")
+        given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+        listener = Listener(len(self.listeners) + 1, given | settings, self.handlers, lambda: self._worker is not None)
+        self._settings = self._made(self._options, [*self.listeners, listener])
+        self.listeners.append(listener)
+        return listener
 
     @overload
     def on(self, event: str) -> Callable[[F], F]: ...
@@ -157,7 +183,10 @@ class Server:
     def get_client_info(self, fd: int) -> ClientInfo | None:
         """What is known of a connection; None when it is gone."""
         outlet = self._outlet(fd)
-        return outlet.table.info(fd) if outlet is not None else None
+        info = outlet.table.info(fd) if outlet is not None else None
+        if info is None or info.server_port:
+            return info
+        return replace(info, unix_socket=self._settings.per_listener[info.listener].listen.unix_socket)
 
     def _outlet(self, fd: int) -> Outlet | None:
         return self._running().outbox.find(fd)

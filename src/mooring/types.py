@@ -78,7 +78,7 @@ class ClientInfo:
     state: ConnectionState
     remote_ip: str
     remote_port: int
-    server_port: int
+    server_port: int  # 0: a Unix socket
     worker_id: int | None  # None: no worker serves it yet
     connect_time: float  # unix seconds
     last_receive_time: float  # unix seconds
@@ -88,6 +88,8 @@ class ClientInfo:
     bytes_sent: int
     in_flight: int  # messages handed to a worker and not yet finished
     round_trip: float | None = None  # seconds the peer took to answer our last ping; None: not measured yet
+    listener: int = 0  # 0: the server's own, 1: that of the first listen(), ...
+    unix_socket: str = ""  # the path the client connected to, as in the settings; empty: no Unix socket, or inherited
 
 
 class Headers(Mapping[str, str]):

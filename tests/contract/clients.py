@@ -91,12 +91,12 @@ async def dial(server: Serving, path: str = "/echo", /, *, ws: dict[str, Any] | 
 class Raw:
     """A TCP client; every wait has the limit of its socket."""
 
-    def __init__(self, server: Serving, data: bytes = b"", *, receive_buffer: int = 0) -> None:
+    def __init__(self, server: Serving, data: bytes = b"", *, receive_buffer: int = 0, port: int = 0) -> None:
         self.socket = socket.socket()
         self.socket.settimeout(LIMIT)
         if receive_buffer:  # effective only before the connection is made
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.connect(("127.0.0.1", server.port))
+        self.socket.connect(("127.0.0.1", port or server.port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.received = b""
         if data:

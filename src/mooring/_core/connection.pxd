@@ -31,7 +31,7 @@ cdef class Connections(Transport):
     cdef int respond(self, Connection* c, uint32_t number, int flags, const uint8_t* data, size_t size) except -1
 
     cdef bytes _inflated(self, Connection* c, const FrameEvent* event)
-    cdef Deflate _agree(self, uint64_t fd, tuple terms)
+    cdef Deflate _agree(self, Connection* c, tuple terms)
     cdef size_t _feed(self, Connection* c, uint8_t* data, size_t size) except? 0
     cdef bint _is_control(self, Connection* c, uint8_t first) noexcept
     cdef int _control(self, Connection* c, const FrameEvent* event) except -1

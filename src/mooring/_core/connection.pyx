@@ -406,7 +406,7 @@ cdef class Connections(Transport):
         self._enter(c, OPEN)
         if deflate is not None:
             c.decoder.deflates = True
-            agreed = self._agree(fd, deflate)
+            agreed = self._agree(c, deflate)
             c.deflate = <void*> agreed
         self._await_silence(c)
         if rest:
@@ -418,15 +418,17 @@ cdef class Connections(Transport):
         self._interest(c)
         return True
 
-    cdef Deflate _agree(self, uint64_t fd, tuple terms):
-        """Who compresses for this connection: one for all with these terms, or its own if windows are kept."""
+    cdef Deflate _agree(self, Connection* c, tuple terms):
+        """Who compresses for this connection: one for all of its listener with these terms, or its own if windows are
+        kept."""
         cdef Deflate shared, own
-        shared = self.deflates.get(terms[:4])
+        cdef tuple key = (c.profile.index, *terms[:4])
+        shared = self.deflates.get(key)
         if shared is None:
-            shared = self.deflates[terms[:4]] = Deflate(*terms[:4], **terms[4])
+            shared = self.deflates[key] = Deflate(*terms[:4], **terms[4])
         own = shared.own()
         if own is not shared:
-            self.deflates[fd] = own
+            self.deflates[c.fd] = own
         return own
 
     # ------------------------------------------------------------------ out

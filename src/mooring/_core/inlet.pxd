@@ -10,7 +10,7 @@ from mooring._core.wire cimport Record
 
 cdef class Inlet:
     cdef object server
-    cdef object on_message           # the application's handler
+    cdef tuple on_message            # the application's handler, by the index of the listener
     cdef object worker               # cold(), failed(), spawn(), note(): see mooring.worker
     # fd -> events that wait, for connections whose handler is suspended
     cdef dict lanes

@@ -39,9 +39,10 @@ CALL_TIMEOUT = 5.0       # seconds a gateway has to answer
 
 
 cdef class Inlet:
-    """Calls handlers. `worker` is told of everything but plain messages; see mooring.worker.Worker."""
+    """Calls handlers. `on_message` are those of messages, one for each listener; `worker` is told of everything else, see
+    mooring.worker.Worker."""
 
-    def __cinit__(self, server: object, on_message: object, worker: object) -> None:
+    def __cinit__(self, server: object, on_message: tuple[object, ...], worker: object) -> None:
         self.server = server
         self.on_message = on_message
         self.worker = worker
@@ -77,9 +78,9 @@ cdef class Inlet:
         self.handled += 1
         try:
             if kind == EV_MESSAGE:
-                running = self.on_message(self.server, data)
+                running = self.on_message[extra](self.server, data)
             else:
-                running = self.worker.cold(kind, opcode, arg, fd, data)
+                running = self.worker.cold(kind, opcode, arg, extra, fd, data)
             if running is not None and isinstance(running, CoroutineType):
                 task = self.worker.spawn(running)
                 if not task.done():

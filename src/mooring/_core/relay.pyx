@@ -233,7 +233,7 @@ cdef class Relay(Sink):
             c = self.connections.find(fd)
             if c != NULL:
                 c.in_flight_bytes += <uint32_t> (len(report) - len(payload))
-            self.limbo.append((fd, EV_UNCERTAIN, opcode, kind, 0, report))
+            self.limbo.append((fd, EV_UNCERTAIN, opcode, kind, extra, report))
         self.limbo.extend(later)
         for i in done:
             self.finish(port, i)
@@ -322,7 +322,7 @@ cdef class Relay(Sink):
         c.in_flight += 1
         c.in_flight_bytes += <uint32_t> size
         c.entry.in_flight = c.in_flight
-        return self.hand(port, c.fd, EV_MESSAGE, opcode, 0, 0, data, size)
+        return self.hand(port, c.fd, EV_MESSAGE, opcode, 0, c.profile.index, data, size)
 
     cdef int on_request(self, Connection* c, object request) except -1:
         self.gateway.on_request(c.fd, c.requests, request)
@@ -342,9 +342,9 @@ cdef class Relay(Sink):
                 # the last event of the connection; it goes where the others went
                 port = None if self.limbo else self.port_of(c)
                 if port is None:
-                    self.limbo.append((c.fd, kind, c.closed_by, code, 0, reason))
+                    self.limbo.append((c.fd, kind, c.closed_by, code, c.profile.index, reason))
                 else:
-                    self._queue(port, c.fd, kind, c.closed_by, code, 0, reason)
+                    self._queue(port, c.fd, kind, c.closed_by, code, c.profile.index, reason)
             else:
                 self.sessions.pop(c.fd, None)        # no handler will read it
         finally:
@@ -365,9 +365,9 @@ cdef class Relay(Sink):
         c.in_flight_bytes += <uint32_t> len(payload)
         c.entry.in_flight = c.in_flight
         if port is None:
-            self.limbo.append((fd, kind, opcode, arg, 0, payload))
+            self.limbo.append((fd, kind, opcode, arg, c.profile.index, payload))
         else:
-            self._queue(port, fd, kind, opcode, arg, 0, payload)
+            self._queue(port, fd, kind, opcode, arg, c.profile.index, payload)
 
     def _queue(self, port: Port, fd: int, kind: int, opcode: int, arg: int, extra: int, payload: bytes) -> None:
         if port.backlog or port.free_count == 0:

@@ -136,6 +136,7 @@ cdef class Table:
             bytes_sent=copy.bytes_sent,
             in_flight=copy.in_flight,
             round_trip=copy.round_trip / 1e6 if copy.round_trip else None,
+            listener=copy.listener,
         )
 
 

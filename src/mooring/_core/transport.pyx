@@ -557,6 +557,11 @@ cdef class Transport(Source):
         if c != NULL:
             self._doom(c, 1006, reason)
 
+    def listener(self, fd: int) -> int:
+        """Index of the listener it came from; 0 for a connection that is gone."""
+        cdef Connection* c = self.find(fd)
+        return c.profile.index if c != NULL else 0
+
     def peer(self, fd: int) -> tuple[str, int, int]:
         """(remote address, remote port, our port); empty for a connection that is gone."""
         cdef Connection* c = self.find(fd)

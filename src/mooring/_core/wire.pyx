@@ -6,7 +6,8 @@ ends are processes of one machine and one version, which HELLO checks), then `si
      0        4     5       6      8        12       16                24
      | size   | kind| opcode| arg  | ticket | extra  | fd              | payload ...
 
-Events go up, gateway to worker; a ticket other than NO_TICKET says that the gateway's ledger waits for an ACK of it:
+Events go up, gateway to worker; a ticket other than NO_TICKET says that the gateway's ledger waits for an ACK of it,
+and that `extra` is the index of the listener that the connection came from:
 
     HANDSHAKE  opcode: 1 for an Origin that the settings do not allow; payload: request record
                may it become a WebSocket? The answer is a command of the same name

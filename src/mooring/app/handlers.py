@@ -35,14 +35,22 @@ EVENTS: dict[str, tuple[str, ...]] = {
 """Each event with the parameters its handler is called with, by position."""
 
 
+CONNECTION_EVENTS = frozenset(
+    {"origin", "handshake", "subprotocol", "open", "message", "close", "disconnect", "request", "uncertain"}
+)
+"""Those that concern one connection, for which a listener can have handlers of its own."""
+
+
 class Handlers:
-    """The handlers of one server. Registering an event again replaces its handler."""
+    """The handlers of one server, or of one listener, which has those of its server (`fallback`) where it has none.
+    Registering an event again replaces its handler."""
 
-    __slots__ = ("_async", "_handlers")
+    __slots__ = ("_async", "_fallback", "_handlers")
 
-    def __init__(self) -> None:
+    def __init__(self, fallback: "Handlers | None" = None) -> None:
         self._handlers: dict[str, Handler] = {}
         self._async: set[str] = set()
+        self._fallback = fallback
 
     def register(self, name: str, fn: Handler) -> None:
         """Make `fn` the handler of the event. Raises ConfigError for an unknown name, for something
@@ -51,6 +59,8 @@ class Handlers:
             near = difflib.get_close_matches(str(name), EVENTS, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(EVENTS)}"
             raise ConfigError(f"no event is called {name!r}; {hint}")
+        if self._fallback is not None and name not in CONNECTION_EVENTS:
+            raise ConfigError(f"{name!r} is an event of the whole server: register it there, not at a listener")
         parameters = EVENTS[name]
         wanted = f"{name}({', '.join(parameters)})"
         if not callable(fn):
@@ -75,10 +85,13 @@ class Handlers:
 
     def get(self, name: str) -> Handler | None:
         """The handler of the event; None when there is none."""
-        return self._handlers.get(name)
+        handler = self._handlers.get(name)
+        return self._fallback.get(name) if handler is None and self._fallback is not None else handler
 
     def is_async(self, name: str) -> bool:
         """Whether the event's handler is an `async def`, or an object whose `__call__` is one."""
+        if self._fallback is not None and name not in self._handlers:
+            return self._fallback.is_async(name)
         return name in self._async
 
     def check(self, *, tasks: bool = False) -> None:

@@ -22,10 +22,10 @@ from mooring._core.table import Table
 from mooring._core.wire import Call, Command, Event, Wants
 from mooring.app.request import RequestRecord, encode_request
 from mooring.config import Settings
-from mooring.gateway.extensions import Agreed, Compression
-from mooring.gateway.forwarded import TrustedProxies
-from mooring.gateway.handshake import Accepted, Policy, answer, judge
+from mooring.gateway.extensions import Agreed
+from mooring.gateway.handshake import Accepted, answer, judge
 from mooring.gateway.pending import PendingHandshakes
+from mooring.gateway.rules import Rules, profile
 from mooring.link.policy import least_loaded
 
 log = logging.getLogger("mooring.gateway")
@@ -42,35 +42,6 @@ class SessionEntry(msgspec.Struct, array_like=True):
 
 _entry = msgspec.msgpack.Decoder(SessionEntry)
 _acceptance = msgspec.msgpack.Decoder(tuple[str | None, list[tuple[str, str]]])
-
-
-def _profile(settings: Settings) -> dict[str, Any]:
-    """What these settings mean for the connections of a listener."""
-    http, flow, websocket = settings.http, settings.flow, settings.websocket
-    return {
-        "max_message": websocket.max_message_size,
-        "max_fragments": websocket.max_fragments,
-        "write_limit": flow.write_limit,
-        "high_water": flow.write_high_water,
-        "request_timeout": http.header_timeout,
-        "idle_timeout": http.keepalive_timeout,
-        "write_timeout": flow.write_timeout,
-        "close_timeout": websocket.close_timeout,
-        "ping_interval": websocket.ping_interval,
-        "pong_timeout": websocket.pong_timeout,
-        "heartbeat_idle_time": websocket.heartbeat_idle_time,
-        "control_limit": websocket.control_frame_limit,
-        "open_ping": websocket.open_websocket_ping_frame,
-        "open_pong": websocket.open_websocket_pong_frame,
-        "open_close": websocket.open_websocket_close_frame,
-        "http": {
-            "line_limit": http.request_line_limit,
-            "field_limit": http.header_field_limit,
-            "head_limit": http.header_limit,
-            "field_count_limit": http.header_count_limit,
-            "body_limit": http.body_limit,
-        },
-    }
 
 
 class Gateway:
@@ -90,13 +61,13 @@ class Gateway:
         self.settings = settings
         self.number = number
         self._tell_retired = on_retired
-        http, flow, websocket = settings.http, settings.flow, settings.websocket
+        flow, websocket = settings.flow, settings.websocket
         self.connections = Connections(
             reactor,
             table,
             number,
             first_serial,
-            _profile(settings),
+            *[profile(one) for one in settings.per_listener],
             address_limit=flow.max_connections_per_address,
         )
         self.relay = Relay(
@@ -109,27 +80,7 @@ class Gateway:
         )
         self.relay.gateway = self
         self.relay.policy = least_loaded
-        self.policy = Policy(
-            subprotocols=websocket.subprotocols,
-            check_origin=websocket.check_origin,
-            allowed_origins=websocket.allowed_origins,
-            compression=Compression(
-                websocket.compression_window_bits,
-                websocket.compression_window_bits,
-                websocket.server_context_takeover,
-                websocket.client_context_takeover,
-            )
-            if websocket.websocket_compression
-            else None,
-        )
-        self._deflate = {
-            "limit": websocket.max_message_size,
-            "ratio": websocket.inflate_ratio,
-            "threshold": websocket.compression_threshold,
-            "level": websocket.compression_level,
-            "memory": websocket.compression_memory,
-        }
-        self._proxies = TrustedProxies(http.trusted_proxies)
+        self._rules = [Rules(one) for one in settings.per_listener]
         self.handshakes_refused = 0
         self.handshakes_timed_out = 0
         self._pending = PendingHandshakes(reactor, websocket.handshake_timeout, self._on_handshake_late)
@@ -139,11 +90,11 @@ class Gateway:
         self._looking = False
 
     def listen(self, listeners: list[socket.socket]) -> None:
-        """Accepts clients of these sockets from now on; they stay the caller's."""
-        for listener in listeners:
+        """Accepts clients of these sockets, one for each listener, from now on; they stay the caller's."""
+        for index, listener in enumerate(listeners):
             address = listener.getsockname()
             port = address[1] if isinstance(address, tuple) else 0  # a Unix socket has none
-            self._acceptors.append(Acceptor(self.reactor, self.connections, listener.fileno(), port))
+            self._acceptors.append(Acceptor(self.reactor, self.connections, listener.fileno(), port, index))
 
     # ------------------------------------------------------------------ requests and handshakes
 
@@ -154,8 +105,9 @@ class Gateway:
                 fd, 503, "the server is shutting down", (("Retry-After", "1"),), head_only=request.method == "HEAD"
             )
             return
+        rules = self._rules[self.connections.listener(fd)]
         peer, port, server_port = self.connections.peer(fd)
-        ip, scheme = self._proxies.client(peer, self.policy.scheme, request.headers)
+        ip, scheme = rules.proxies.client(peer, rules.policy.scheme, request.headers)
         record = RequestRecord(
             request.method,
             request.target,
@@ -172,7 +124,7 @@ class Gateway:
             self.relay.event(fd, Event.REQUEST, 0, number, encode_request(record, request.body))
             return
         wants = self.relay.wants(fd)
-        verdict = judge(request, self.policy, scheme, ask_origin=bool(wants & Wants.ORIGIN))
+        verdict = judge(request, rules.policy, scheme, ask_origin=bool(wants & Wants.ORIGIN))
         if not isinstance(verdict, Accepted):
             self.handshakes_refused += 1
             log.info("handshake of %s refused with %d: %s", ip or "a client", verdict.status, verdict.reason)
@@ -189,7 +141,7 @@ class Gateway:
 
     def _open(self, fd: int, response: bytes, verdict: Accepted, request: bytes) -> None:
         """The client becomes a WebSocket, and its worker hears of it."""
-        if not self.connections.upgrade(fd, response, self._terms(verdict.compression)):
+        if not self.connections.upgrade(fd, response, self._terms(fd, verdict.compression)):
             return
         session = self.relay.sessions.get(fd)
         if session:
@@ -226,11 +178,11 @@ class Gateway:
         if self._pending.take(fd) is not None:
             self._refuse(fd, 502, "the worker that was judging this handshake has ended")
 
-    def _terms(self, agreed: Agreed | None) -> tuple[object, ...] | None:
+    def _terms(self, fd: int, agreed: Agreed | None) -> tuple[object, ...] | None:
         if agreed is None:
             return None
         sides = (agreed.server_bits, agreed.client_bits, agreed.server_takeover, agreed.client_takeover)
-        return (*sides, self._deflate)
+        return (*sides, self._rules[self.connections.listener(fd)].deflate)
 
     def _refuse(
         self, fd: int, status: int, reason: str, headers: tuple[tuple[str, str], ...] = (), *, head_only: bool = False

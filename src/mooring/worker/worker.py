@@ -10,7 +10,7 @@ import logging
 import secrets
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from types import CoroutineType
 from typing import Any, Protocol
@@ -19,8 +19,6 @@ from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outbox, Outlet
 from mooring._core.wire import Event, Wants
 from mooring._core.ws import Frame
-from mooring.app.compress import Compressor
-from mooring.app.forms import FormLimits
 from mooring.app.handlers import Handlers
 from mooring.app.request import Request, decode_request
 from mooring.app.response import Response, Send
@@ -32,6 +30,7 @@ from mooring.worker import access
 from mooring.worker.handshake import FOREIGN, Handshakes
 from mooring.worker.pipe import Pipe
 from mooring.worker.session import Session, Sessions
+from mooring.worker.site import Site, sites_of
 from mooring.worker.tasks import Outcome, Task, TaskBench, TaskDesk
 from mooring.worker.timers import Timers
 
@@ -58,17 +57,31 @@ class Worker:
         number: int,
         generation: int,
         master: Master,
+        listeners: Sequence[Handlers] = (),
     ) -> None:
         self.number = number
         self.generation = generation
         self.master = master
         self.outbox = Outbox()
         self.sessions = Sessions(self.outbox, settings.websocket.session_limit)
-        self.inlet = Inlet(server, handlers.get("message"), self)
-        self._handshakes = Handshakes(
-            server, handlers, self.outbox, self.sessions, self.failed, server_header=settings.http.server_header
+        self._sites = sites_of(handlers, listeners, settings)
+        self.inlet = Inlet(server, tuple([site.handlers.get("message") for site in self._sites]), self)
+        self._handshakes = [
+            Handshakes(
+                server,
+                site.handlers,
+                self.outbox,
+                self.sessions,
+                self.failed,
+                server_header=site.http.server_header,
+            )
+            for site in self._sites
+        ]
+        self.inlet.wants = sum(
+            flag
+            for flag in Wants
+            if any(site.handlers.get((flag.name or "").lower()) is not None for site in self._sites)
         )
-        self.inlet.wants = sum(flag for flag in Wants if handlers.get((flag.name or "").lower()) is not None)
         self.tasks = TaskDesk(settings.tasks, self._task_over, self.call)
         is_task_worker = number >= settings.process.worker_num
         workers = settings.process.worker_num + settings.tasks.task_worker_num
@@ -78,10 +91,6 @@ class Worker:
         self.bench = TaskBench(self._task, self.spawn) if is_task_worker else None
         self._server = server
         self._handlers = handlers
-        self._http = settings.http
-        self._forms = FormLimits(settings.http.form_field_limit, settings.http.multipart_part_limit)
-        self._compressor = Compressor(settings.http.compress_min_size) if settings.http.compress else None
-        self._documents = Documents(settings.http.document_root) if settings.http.document_root else None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._idle: asyncio.Event | None = None
 
@@ -173,20 +182,23 @@ class Worker:
             # after the inlet's own callback, which may start the next handler of that connection
             asyncio.get_running_loop().call_soon(self._idle.set)
 
-    def cold(self, kind: int, opcode: int, arg: int, fd: int, payload: bytes) -> Coroutine[Any, Any, None] | None:
+    def cold(
+        self, kind: int, opcode: int, arg: int, listener: int, fd: int, payload: bytes
+    ) -> Coroutine[Any, Any, None] | None:
         """Any event but a message; a coroutine when its handler is one."""
+        site = self._sites[listener]
         if kind == Event.OPEN:
-            return self._open(fd, payload, new=not opcode)
+            return self._open(site, fd, payload, new=not opcode)
         if kind == Event.CLOSE:
-            return self._close(fd, "close", arg, _reason(payload, opcode))
+            return self._close(site, fd, "close", arg, _reason(payload, opcode))
         if kind == Event.DISCONNECT:
-            return self._close(fd, "disconnect", _reason(payload, opcode))
+            return self._close(site, fd, "disconnect", _reason(payload, opcode))
         if kind == Event.REQUEST:
-            return self._request(decode_request(fd, payload, self._forms), arg)
+            return self._request(site, decode_request(fd, payload, site.forms), arg)
         if kind == Event.HANDSHAKE:
-            return self._handshakes.judge(decode_request(fd, payload), foreign=opcode == FOREIGN)
+            return self._handshakes[listener].judge(decode_request(fd, payload), foreign=opcode == FOREIGN)
         if kind == Event.UNCERTAIN:
-            return self._uncertain(fd, arg, opcode, payload)
+            return self._uncertain(site, fd, arg, opcode, payload)
         log.error("a gateway sent an event of unknown kind %d", kind)
         return None
 
@@ -213,15 +225,15 @@ class Worker:
 
     # ------------------------------------------------------------------ events
 
-    def _open(self, fd: int, payload: bytes, *, new: bool) -> Coroutine[Any, Any, None] | None:
+    def _open(self, site: Site, fd: int, payload: bytes, *, new: bool) -> Coroutine[Any, Any, None] | None:
         if new:  # else the handshake has put something into the session, and the gateway told it
             self.sessions.begin(fd)
-        handler = self._handlers.get("open")
+        handler = site.handlers.get("open")
         return _coroutine(handler(self._server, decode_request(fd, payload))) if handler is not None else None
 
-    def _close(self, fd: int, event: str, *arguments: object) -> Coroutine[Any, Any, None] | None:
+    def _close(self, site: Site, fd: int, event: str, *arguments: object) -> Coroutine[Any, Any, None] | None:
         """The last event of a connection: `close` with code and reason, or `disconnect` with the reason."""
-        handler = self._handlers.get(event)
+        handler = site.handlers.get(event)
         running = None
         try:
             if handler is not None:
@@ -237,23 +249,23 @@ class Worker:
         finally:
             self.sessions.forget(fd)
 
-    def _request(self, request: Request, number: int) -> Coroutine[Any, Any, None] | None:
+    def _request(self, site: Site, request: Request, number: int) -> Coroutine[Any, Any, None] | None:
         send = self._sender(request.fd, number)
-        if self._http.access_log:
+        if site.http.access_log:
             send = _logged(send, request, lambda: response, time.monotonic())
         response = Response(
             request,
             send,
-            server_header=self._http.server_header,
-            keepalive_requests=self._http.keepalive_requests,
-            file_limit=self._http.static_file_limit,
-            compressor=self._compressor,
+            server_header=site.http.server_header,
+            keepalive_requests=site.http.keepalive_requests,
+            file_limit=site.http.static_file_limit,
+            compressor=site.compressor,
         )
-        handler = self._handlers.get("request")
+        handler = site.handlers.get("request")
         try:
-            if self._documents is not None and self._sent_document(self._documents, request, response):
+            if site.documents is not None and self._sent_document(site.documents, request, response):
                 return None
-            if handler is None and self._documents is not None:
+            if handler is None and site.documents is not None:
                 if request.method not in ("GET", "HEAD"):
                     raise HttpError(405, "files can be read here, nothing else", [("Allow", "GET, HEAD")])
                 raise HttpError(404, "there is no such file")
@@ -320,11 +332,13 @@ class Worker:
 
         return send
 
-    def _uncertain(self, fd: int, kind: int, opcode: int, payload: bytes) -> Coroutine[Any, Any, None] | None:
+    def _uncertain(
+        self, site: Site, fd: int, kind: int, opcode: int, payload: bytes
+    ) -> Coroutine[Any, Any, None] | None:
         """A worker ended while this event's handler ran there: whether it had an effect, nobody knows."""
         end = 2 + int.from_bytes(payload[:2], "little")
         reason, data = payload[2:end].decode(errors="replace"), payload[end:]
-        handler = self._handlers.get("uncertain")
+        handler = site.handlers.get("uncertain")
         if kind == Event.MESSAGE and handler is not None:
             frame = Frame(data.decode() if opcode == Opcode.TEXT else data, opcode, fd=fd)
             return _coroutine(handler(self._server, frame, reason))

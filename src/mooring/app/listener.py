@@ -1,0 +1,46 @@
+"""A further listener of a server, as `Server.listen` returns it: its options and its handlers."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, overload
+
+from mooring.app.handlers import Handlers
+from mooring.errors import StateError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Listener:
+    """One of several listeners of a server.
+
+    Handlers registered here are those of the connections that come from here; for events without one, those of the
+    server are called. `number` is what `get_client_info(fd).listener` says.
+    """
+
+    def __init__(
+        self, number: int, options: Mapping[str, object], fallback: Handlers, runs: Callable[[], bool]
+    ) -> None:
+        self.number = number
+        self.options = dict(options)
+        self.handlers = Handlers(fallback)
+        self._runs = runs
+
+    @overload
+    def on(self, event: str) -> Callable[[F], F]: ...
+    @overload
+    def on(self, event: str, handler: F) -> F: ...
+    def on(self, event: str, handler: Any = None) -> Any:
+        """Registers the handler of an event for connections of this listener; also as a decorator.
+
+        Raises ConfigError like `Server.on`, and for an event that concerns no connection; StateError once it runs.
+        """
+        if self._runs():
+            raise StateError("on() has no effect on a server that runs: call it before start()")
+        if handler is None:
+
+            def register(function: F) -> F:
+                self.handlers.register(event, function)
+                return function
+
+            return register
+        self.handlers.register(event, handler)
+        return handler

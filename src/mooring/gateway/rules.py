@@ -1,0 +1,65 @@
+"""What a gateway does differently from listener to listener."""
+
+from typing import Any
+
+from mooring.config import Settings
+from mooring.gateway.extensions import Compression
+from mooring.gateway.forwarded import TrustedProxies
+from mooring.gateway.handshake import Policy
+
+
+def profile(settings: Settings) -> dict[str, Any]:
+    """What these settings mean for the connections of a listener."""
+    http, flow, websocket = settings.http, settings.flow, settings.websocket
+    return {
+        "max_message": websocket.max_message_size,
+        "max_fragments": websocket.max_fragments,
+        "write_limit": flow.write_limit,
+        "high_water": flow.write_high_water,
+        "request_timeout": http.header_timeout,
+        "idle_timeout": http.keepalive_timeout,
+        "write_timeout": flow.write_timeout,
+        "close_timeout": websocket.close_timeout,
+        "ping_interval": websocket.ping_interval,
+        "pong_timeout": websocket.pong_timeout,
+        "heartbeat_idle_time": websocket.heartbeat_idle_time,
+        "control_limit": websocket.control_frame_limit,
+        "open_ping": websocket.open_websocket_ping_frame,
+        "open_pong": websocket.open_websocket_pong_frame,
+        "open_close": websocket.open_websocket_close_frame,
+        "http": {
+            "line_limit": http.request_line_limit,
+            "field_limit": http.header_field_limit,
+            "head_limit": http.header_limit,
+            "field_count_limit": http.header_count_limit,
+            "body_limit": http.body_limit,
+        },
+    }
+
+
+class Rules:
+    """How requests and handshakes of the connections of one listener are judged."""
+
+    def __init__(self, settings: Settings) -> None:
+        websocket = settings.websocket
+        self.policy = Policy(
+            subprotocols=websocket.subprotocols,
+            check_origin=websocket.check_origin,
+            allowed_origins=websocket.allowed_origins,
+            compression=Compression(
+                websocket.compression_window_bits,
+                websocket.compression_window_bits,
+                websocket.server_context_takeover,
+                websocket.client_context_takeover,
+            )
+            if websocket.websocket_compression
+            else None,
+        )
+        self.deflate = {
+            "limit": websocket.max_message_size,
+            "ratio": websocket.inflate_ratio,
+            "threshold": websocket.compression_threshold,
+            "level": websocket.compression_level,
+            "memory": websocket.compression_memory,
+        }
+        self.proxies = TrustedProxies(settings.http.trusted_proxies)

@@ -1,0 +1,29 @@
+"""What of a worker depends on the listener that a connection came from: its handlers, and how it is answered."""
+
+from collections.abc import Sequence
+
+from mooring.app.compress import Compressor
+from mooring.app.forms import FormLimits
+from mooring.app.handlers import Handlers
+from mooring.app.static import Documents
+from mooring.config import Settings
+
+
+class Site:
+    """What is served at one listener."""
+
+    def __init__(self, handlers: Handlers, settings: Settings) -> None:
+        http = settings.http
+        self.handlers = handlers
+        self.http = http
+        self.forms = FormLimits(http.form_field_limit, http.multipart_part_limit)
+        self.compressor = Compressor(http.compress_min_size) if http.compress else None
+        self.documents = Documents(http.document_root) if http.document_root else None
+
+
+def sites_of(handlers: Handlers, listeners: Sequence[Handlers], settings: Settings) -> list[Site]:
+    """One for each listener that is bound, by its index. One for which the application has no handlers, because it was
+    changed since the start, has those of the server."""
+    found = [handlers, *listeners]
+    every = settings.per_listener
+    return [Site(found[n] if n < len(found) else handlers, settings) for n, settings in enumerate(every)]
