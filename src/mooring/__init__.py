@@ -1,6 +1,7 @@
 """A WebSocket and HTTP server whose connections outlive your code."""
 
 from mooring._core.ws import CloseFrame, Frame
+from mooring.app.events import EventStream
 from mooring.app.forms import UploadedFile
 from mooring.app.handshake import Accept, Reject
 from mooring.app.listener import Listener
@@ -9,6 +10,7 @@ from mooring.app.response import Response
 from mooring.errors import (
     BadRequest,
     BootError,
+    ClientGone,
     ConfigError,
     HttpError,
     MooringError,
@@ -28,6 +30,7 @@ __all__ = [
     "Accept",
     "BadRequest",
     "BootError",
+    "ClientGone",
     "ClientInfo",
     "CloseCode",
     "CloseFrame",
@@ -35,6 +38,7 @@ __all__ = [
     "ClosedBy",
     "ConfigError",
     "ConnectionState",
+    "EventStream",
     "Frame",
     "Headers",
     "HttpError",

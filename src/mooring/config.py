@@ -246,9 +246,9 @@ class Http(Section):
         "and names that begin with a dot are not served, except `.well-known`.",
     )
     static_file_limit: int = option(
-        8 << 20,
-        "Largest part of a file, or whole file, that is sent at once; more is answered 500. It waits in memory until "
-        "the client has read it.",
+        1 << 20,
+        "Largest file, or part of one, that is read and sent at once, and compressed if that is asked for. A larger "
+        "one is sent in pieces, as fast as the client reads.",
         "bytes",
         low=0,
         high=GIB,

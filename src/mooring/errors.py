@@ -3,6 +3,7 @@
     MooringError
     ├── ConfigError   (also ValueError)    an option, handler or origin that can't be meant
     ├── StateError    (also RuntimeError)  a call at the wrong time
+    ├── ClientGone    (also ConnectionError)  nobody is left to read the answer
     ├── BootError                          an application that can't be loaded
     ├── TaskError                          a task that has no result
     │   ├── TaskFailed                     its handler has raised
@@ -28,6 +29,11 @@ class ConfigError(MooringError, ValueError):
 
 class StateError(MooringError, RuntimeError):
     """A call at the wrong time, such as a push before the server runs or a second `response.end()`."""
+
+
+class ClientGone(MooringError, ConnectionError):
+    """The client has left before its answer was complete, or its event stream was ended because the server reloads or
+    stops. A `request` handler may let it pass: that is no failure."""
 
 
 class BootError(MooringError):

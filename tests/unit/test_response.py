@@ -312,7 +312,7 @@ def test_cookie_attribute_refused(options: Any) -> None:
 def test_chunks() -> None:
     client = Client()
     r = client.response
-    assert r.write("hé") is True
+    assert r.write("hé")
     assert (r.started, r.ended, client.last) == (True, False, False)
     assert client.raw.endswith(b"\r\n\r\n3\r\nh\xc3\xa9\r\n")
     r.write(b"")
@@ -400,8 +400,8 @@ def test_data_that_can_not_be_sent_behind_a_part() -> None:
 
 def test_a_connection_that_is_gone() -> None:
     client = Client(gone=True)
-    assert client.response.write("a") is False
-    assert client.response.write("b") is False
+    assert not client.response.write("a")
+    assert not client.response.write("b")
     assert client.response.end() is False
     assert Client(gone=True).response.end("a") is False
 

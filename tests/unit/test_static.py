@@ -1,5 +1,6 @@
 """Files as answers: which are found and which never, and what conditions and ranges make of them."""
 
+import asyncio
 import os
 import socket
 import time
@@ -251,7 +252,8 @@ class Answer:
     def __init__(self, act: Any, method: str = "GET", headers: dict[str, str] | None = None, **options: Any) -> None:
         self.raw = b""
         record = RequestRecord(method, "/", 1, list((headers or {}).items()), "::1", 1, 2, "http", 0.0, 1)
-        act(Response(Request(1, record), self.send, **options))
+        self.response = Response(Request(1, record), self.send, **options)
+        act(self.response)
         head, _, self.body = self.raw.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         self.status = int(first.split()[1])
@@ -429,16 +431,21 @@ def test_a_file_in_many_pieces(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert ten(root, range="bytes=1-8").body == TEN[1:9]
 
 
-def test_the_limit(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_limit(root: Path) -> None:
     def send(r: Response) -> None:
         r.send_file(root / "ten.txt")
 
     assert Answer(send, file_limit=10).body == TEN
     assert Answer(send, headers={"range": "bytes=5-"}, file_limit=5).body == b"56789"
-    with pytest.raises(HttpError, match="larger") as caught:
-        Answer(send, file_limit=9)
-    assert caught.value.status == 500
-    assert "static_file_limit is 9" in caplog.text
+    for large in (Answer(send, file_limit=9), Answer(send, headers={"range": "bytes=1-9"}, file_limit=8)):
+        assert large.body == b""
+        assert large.response.has_rest
+        assert not large.response.ended
+        with pytest.raises(StateError):
+            large.response.end()
+        asyncio.run(large.response.send_rest())
+        assert large.response.ended
+        assert large.raw.partition(b"\r\n\r\n")[2] == TEN[-int(large.fields["content-length"]) :]
 
 
 def test_a_file_that_shrinks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -491,6 +498,11 @@ def test_no_descriptor_is_left_by_send_file(root: Path) -> None:
     ):
         with pytest.raises((HttpError, ValueError, StateError)):
             Answer(act)
-    with pytest.raises(HttpError):
-        Answer(lambda r: r.send_file(root / "ten.txt"), file_limit=1)
+    asyncio.run(Answer(lambda r: r.send_file(root / "ten.txt"), file_limit=1).response.send_rest())
+    large = Answer(lambda r: r.send_file(root / "ten.txt"), file_limit=1)
+    (root / "ten.txt").write_bytes(b"")
+    with pytest.raises(OSError, match="shorter"):
+        asyncio.run(large.response.send_rest())
+    large.response.fail("1")
+    assert large.response.broken
     assert len(os.listdir("/proc/self/fd")) == before

@@ -13,6 +13,8 @@ cdef class Sink:
     cdef bint ready(self, Connection* connection) except -1
     cdef int on_message(self, Connection* connection, int opcode, const uint8_t* data, size_t size) except -1
     cdef int on_request(self, Connection* connection, object request) except -1
+    # The worker that handles its request is to be told: EV_ROOM, EV_GONE
+    cdef int on_note(self, Connection* connection, int kind) except -1
     cdef int on_bad_request(self, Connection* connection, object error) except -1
     cdef int on_gone(self, Connection* connection, int code, bytes reason) except -1
 
@@ -40,5 +42,6 @@ cdef class Connections(Transport):
     cdef int _ping(self, Connection* c) except -1
     cdef int _pong(self, Connection* c, const FrameEvent* event) except -1
     cdef int _next_request(self, Connection* c) except -1
+    cdef int _answered(self, Connection* c) except -1
     cdef int _let_go(self, Connection* c) except -1
     cdef int _fail(self, Connection* c, int code, bytes reason) except -1

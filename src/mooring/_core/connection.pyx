@@ -22,10 +22,11 @@ from mooring._core.buffer cimport Buffer, buffer_append, buffer_consume, buffer_
 from mooring._core.reactor cimport Reactor, monotonic_us
 from mooring._core.table cimport Table
 from mooring._core.transport cimport (
-    BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_IDLE, D_NONE, D_PING, D_PONG, D_REQUEST, D_WRITE, DEAD, FEEDING, HALF, HELD, HTTP,
-    LINGER, OPEN, SHUT, SLOWLY, UPGRADED, WOKEN, By, Connection, Deadline, Transport,
+    ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_IDLE, D_NONE, D_PING, D_PONG, D_REQUEST,
+    D_WRITE, DEAD, DONE, FEEDING, HALF, HELD, HTTP, LINGER, OPEN, SHUT, SLOWLY, UPGRADED, WOKEN, By, Connection, Deadline,
+    Transport,
 )
-from mooring._core.wire cimport RESPOND_CLOSE, RESPOND_LAST
+from mooring._core.wire cimport EV_GONE, EV_ROOM, RESPOND_ASKS, RESPOND_CLOSE, RESPOND_LAST
 from mooring._core.ws cimport (
     CONTROL, FAILED, MESSAGE, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, RSV1, SERVER_HEADER_LIMIT, FrameEvent, Outcome,
     decode_next, decoder_release, encode_header, is_utf8, parse_close,
@@ -57,6 +58,9 @@ cdef class Sink:
     cdef int on_bad_request(self, Connection* connection, object error) except -1:
         return 0
 
+    cdef int on_note(self, Connection* connection, int kind) except -1:
+        return 0
+
     cdef int on_gone(self, Connection* connection, int code, bytes reason) except -1:
         return 0
 
@@ -79,7 +83,15 @@ cdef class Connections(Transport):
         if c.deflate != NULL:
             c.deflate = NULL
             self.deflates.pop(c.fd, None)
+        if c.flags & (BUSY | DONE) == BUSY:
+            self.sink.on_note(c, EV_GONE)
         return self.sink.on_gone(c, code, reason)
+
+    cdef int on_room(self, Connection* c) except -1:
+        if c.flags & ASKED:
+            c.flags &= ~ASKED
+            self.sink.on_note(c, EV_ROOM)
+        return self._answered(c) if c.flags & DONE else 0
 
     cdef int on_relieved(self, Connection* c) except -1:
         return self._await_silence(c)
@@ -346,32 +358,45 @@ cdef class Connections(Transport):
 
     cdef int respond(self, Connection* c, uint32_t number, int flags, const uint8_t* data, size_t size) except -1:
         """Bytes of the answer to request `number`. A late answer, to a request that is over, is refused (0)."""
-        if c.phase != HTTP or not c.flags & BUSY or c.requests != number:
+        if c.phase != HTTP or c.flags & (BUSY | DONE) != BUSY or c.requests != number:
             return 0
         if size and not self.write(c, data, size, NULL, 0):
             return 0
+        if flags & RESPOND_ASKS:
+            c.flags |= ASKED
+            return self._mark(c) + 1
         c.flags |= BEGUN
         if flags & RESPOND_LAST:
             if flags & RESPOND_CLOSE:
                 self._decide(c, BY_SERVER, 1006, b"the answer was the last one")
                 c.flags |= SHUT | SLOWLY
+                c.flags &= ~BUSY
                 self._enter(c, CLOSING)
                 self._arm(c, D_CLOSE, c.profile.close_ms)
                 if buffer_size(&c.out) == 0:
                     self._written(c)
                 else:
                     self._interest(c)
+            elif buffer_size(&c.out) > c.profile.high_water:
+                # the next request waits until most of this answer is out: answers must not pile up
+                c.flags |= DONE
+                self._mark(c)
             else:
-                c.flags |= WOKEN
-                c.flags &= ~(BUSY | BEGUN)
-                codec = self.codecs.get(c.fd)
-                if codec is None or codec.idle:
-                    self._arm(c, D_IDLE, c.profile.idle_ms)
-                else:
-                    self._arm(c, D_REQUEST, c.profile.request_ms)
-                self.woken.append(c.fd)
-                self.reactor.mark_dirty(self)
+                self._answered(c)
         return 1
+
+    cdef int _answered(self, Connection* c) except -1:
+        """The request is over: on to the next one."""
+        c.flags |= WOKEN
+        c.flags &= ~(BUSY | BEGUN | DONE | ASKED)
+        codec = self.codecs.get(c.fd)
+        if codec is None or codec.idle:
+            self._arm(c, D_IDLE, c.profile.idle_ms)
+        else:
+            self._arm(c, D_REQUEST, c.profile.request_ms)
+        self.woken.append(c.fd)
+        self.reactor.mark_dirty(self)
+        return 0
 
     def answer(self, fd: int, data: bytes, reason: bytes) -> None:
         """The gateway's own last answer on a connection: it is closed behind it, for this reason."""

@@ -17,6 +17,8 @@ cdef class LocalPort(Port):
     cdef LocalOutlet outlet
 
     cdef int transmit(self, Record* record, const uint8_t* payload) except -1:
+        # when this is called by the flush before a sleep, a handler may have something to do in asyncio now
+        self.relay.connections.reactor.hurry = True
         return self.inlet.deliver(self.outlet, record, payload)
 
 

@@ -53,6 +53,7 @@ cdef class Reactor:
     cdef uint64_t order
     cdef bint running
     cdef bint sleeping               # in epoll_wait, without the interpreter's lock
+    cdef bint hurry                  # the flush before the sleep gave a guest loop something to do
     cdef dict callbacks              # fd -> callable, of add_reader
     cdef list foreign                # (fd, events) of the last poll, for a guest loop
     cdef public object on_error

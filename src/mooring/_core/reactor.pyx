@@ -265,8 +265,9 @@ cdef class Reactor:
         cdef object source
         cdef Timer* timer
         self.foreign = []
+        self.hurry = False
         self.flush()
-        if timeout != 0:
+        if timeout != 0 and not self.hurry:
             self.now = monotonic_ms()
             wait = self._timeout(timeout)
         else:

@@ -47,6 +47,7 @@ cdef class Port:
     cdef int transmit(self, Record* record, const uint8_t* payload) except -1
     cdef Mark mark_of(self, uint32_t ticket) noexcept
     cdef int clear_mark(self, uint32_t ticket) noexcept
+    cdef int say(self, int kind) except -1
     cdef bint full(self) noexcept
 
 
@@ -89,5 +90,6 @@ cdef class Relay(Sink):
     cdef int hand(self, Port port, uint64_t fd, int kind, int opcode, int arg, int extra,
                   const uint8_t* data, size_t size) except -1
     cdef int finish(self, Port port, uint32_t number) except -1
+    cdef int _tell(self, Connection* c, int kind, uint32_t extra, bytes payload) except -1
     cdef int on_command(self, Port port, const Record* record, const uint8_t* payload) except -1
     cdef int lost(self, Port port, str why) except -1

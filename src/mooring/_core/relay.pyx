@@ -43,7 +43,7 @@ from mooring._core.table cimport SLOT_BITS
 from mooring._core.transport cimport BUSY, BY_APPLICATION, HELD, NO_PORT, OPEN, UPGRADED, Connection
 from mooring._core.wire cimport (
     CM_ACK, CM_DISCONNECT, CM_DROP, CM_HELLO, CM_PUBLISH, CM_RESPOND, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, EV_CLOSE,
-    EV_DISCONNECT, EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, VERSION,
+    EV_DISCONNECT, EV_FINISH, EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, VERSION,
     WANTS_DISCONNECT, Record, make_record,
 )
 
@@ -114,6 +114,7 @@ cdef class Relay(Sink):
         for port in [p for p in self.ports if p is not None]:
             if port.worker == worker and port.generation == generation and not port.retiring:
                 port.retiring = True
+                port.say(EV_FINISH)
                 self._settle(port)
 
     cdef Port port_of(self, Connection* c):
@@ -332,6 +333,11 @@ cdef class Relay(Sink):
         self.gateway.on_bad_request(c.fd, error)
         return 0
 
+    cdef int on_note(self, Connection* c, int kind) except -1:
+        """ROOM, GONE: for whoever handles its request."""
+        self._tell(c, kind, c.requests, b"")
+        return 0
+
     cdef int on_gone(self, Connection* c, int code, bytes reason) except -1:
         cdef Port port
         cdef int wants = self.wanted if c.port == NO_PORT else (<Port> self.ports[c.port]).wants
@@ -515,16 +521,24 @@ cdef class Relay(Sink):
     def tell(self, fd: int, kind: int, extra: int, payload: bytes) -> int:
         """A record without a ticket to the worker that serves the connection; its pid, 0 when there is none."""
         cdef Connection* c = self.connections.find(fd)
+        return 0 if c == NULL else self._tell(c, kind, extra, payload)
+
+    cdef int _tell(self, Connection* c, int kind, uint32_t extra, bytes payload) except -1:
         cdef Port port
         cdef Record record
-        if c == NULL or c.port == NO_PORT:
+        if c.port == NO_PORT:
             return 0
         port = self.ports[c.port]
-        record = make_record(kind, fd, 0, 0, len(payload))
+        record = make_record(kind, c.fd, 0, 0, len(payload))
         record.ticket = NO_TICKET
         record.extra = extra
         port.transmit(&record, payload)
         return port.pid
+
+    def end_streams(self) -> None:
+        """Tells the workers of this gateway that what would never end by itself shall end."""
+        for port in [p for p in self.ports if p is not None and (<Port> p).serves]:
+            (<Port> port).say(EV_FINISH)
 
     def in_flight(self) -> int:
         """Messages and requests handed over and not finished, counted in the ledgers themselves."""

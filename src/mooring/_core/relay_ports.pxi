@@ -53,10 +53,14 @@ cdef class Port:
 
     def leave(self) -> None:
         """Tells the worker that nothing more will come."""
-        cdef Record record = make_record(EV_LEAVE, 0, 0, 0, 0)
-        record.ticket = NO_TICKET
         self.left = True
-        self.transmit(&record, NULL)
+        self.say(EV_LEAVE)
+
+    cdef int say(self, int kind) except -1:
+        """A record of one word."""
+        cdef Record record = make_record(kind, 0, 0, 0, 0)
+        record.ticket = NO_TICKET
+        return self.transmit(&record, NULL)
 
 
 cdef class PortChannel(Channel):

@@ -34,6 +34,8 @@ cdef enum Flag:
     FEEDING = 512    # the decoder is at work on `held`
     UPGRADED = 1024  # was an open WebSocket once
     BEGUN = 2048     # HTTP: a part of the answer is written
+    ASKED = 4096     # HTTP: the worker waits for the queue to be below high water
+    DONE = 8192      # HTTP: the answer is complete, and still above high water
 
 
 cdef enum Deadline:
@@ -153,6 +155,7 @@ cdef class Transport(Source):
     cdef int on_deadline(self, Connection* c, Deadline deadline) except -1
     cdef int on_slow(self, Connection* c, bytes why) except -1
     cdef int on_partial(self, Connection* c, size_t sent) except -1
+    cdef int on_room(self, Connection* c) except -1
     cdef int on_relieved(self, Connection* c) except -1
     cdef int on_gone(self, Connection* c, int code, bytes reason) except -1
 

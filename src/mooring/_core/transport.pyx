@@ -188,6 +188,10 @@ cdef class Transport(Source):
         """`sent` bytes leave the front of the queue, and others stay."""
         return 0
 
+    cdef int on_room(self, Connection* c) except -1:
+        """The queue is below high water, which somebody waited for."""
+        return 0
+
     cdef int on_relieved(self, Connection* c) except -1:
         """The queue is below high water again."""
         return 0
@@ -517,8 +521,10 @@ cdef class Transport(Source):
                 self._above(c)
             elif c.flags & HIGH:
                 self._below(c)
-            if buffer_size(&c.out):
-                return self._interest(c)
+        if c.flags & (ASKED | DONE) and buffer_size(&c.out) <= c.profile.high_water:
+            self.on_room(c)
+        if buffer_size(&c.out):
+            return self._interest(c)
         if c.flags & SHUT:
             return self._written(c)
         return self._interest(c)

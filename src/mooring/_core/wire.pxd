@@ -29,6 +29,9 @@ cdef enum Kind:
     EV_LEAVE = 7
     EV_HANDSHAKE = 8
     EV_DISCONNECT = 9
+    EV_ROOM = 10
+    EV_GONE = 11
+    EV_FINISH = 12
     # commands: worker -> gateway
     CM_HELLO = 32
     CM_ACK = 33
@@ -56,6 +59,7 @@ cdef enum:
     # CM_RESPOND: flags in `opcode`
     RESPOND_LAST = 1
     RESPOND_CLOSE = 2
+    RESPOND_ASKS = 4
 
 
 cdef enum:

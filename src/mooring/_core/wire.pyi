@@ -12,6 +12,9 @@ class Event(IntEnum):
     LEAVE = 7
     HANDSHAKE = 8
     DISCONNECT = 9
+    ROOM = 10
+    GONE = 11
+    FINISH = 12
 
 class Command(IntEnum):
     HELLO = 32

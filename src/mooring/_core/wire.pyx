@@ -20,6 +20,9 @@ and that `extra` is the index of the listener that the connection came from:
                payload: u16 length of the reason, reason, payload of that event
     SESSION    payload: msgpack map of session entries (nil: the key is gone); extra 1: forget what you knew
     LEAVE      nothing more is coming: this worker's connections have moved
+    ROOM       extra: number of the request; what waits for that client is below high water again
+    GONE       extra: number of the request; its client has left
+    FINISH     this worker is to go: what would never end by itself (event streams) shall end
 
 Commands go down, worker to gateway:
 
@@ -30,7 +33,8 @@ Commands go down, worker to gateway:
     DROP       ends the connection, whatever it speaks
     HANDSHAKE  arg: 101; payload: msgpack [sub-protocol or nil, header fields];
                arg: another status; payload: bytes of the HTTP response that refuses
-    RESPOND    extra: number of the request; opcode: flags; payload: bytes of an HTTP response
+    RESPOND    extra: number of the request; opcode: flags (LAST, CLOSE; ASKS: tell with ROOM when the client has
+               read most of it); payload: bytes of an HTTP response
     SUBSCRIBE, UNSUBSCRIBE  payload: topic
     PUBLISH    opcode; arg: length of the topic; payload: topic, message
     SESSION    payload: msgpack [key, value] or [key] to delete
@@ -68,6 +72,9 @@ class Event(IntEnum):
     LEAVE = EV_LEAVE
     HANDSHAKE = EV_HANDSHAKE
     DISCONNECT = EV_DISCONNECT
+    ROOM = EV_ROOM
+    GONE = EV_GONE
+    FINISH = EV_FINISH
 
 
 class Command(IntEnum):

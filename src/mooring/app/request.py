@@ -205,6 +205,12 @@ class Request:
         return self._form
 
     @property
+    def last_event_id(self) -> str:
+        """Of a client that lost its event stream: the id of the last event that it saw; else ""."""
+        # the HTML standard sends UTF-8, section 9.2.4
+        return self.headers.get("last-event-id", "").encode("latin-1").decode(errors="replace")
+
+    @property
     def remote_ip(self) -> str:
         """The client's address; behind one of the `trusted_proxies` the one that the proxy tells."""
         return self._record.remote_ip

@@ -8,9 +8,10 @@ a client could read as a second answer reaches the wire. How the body is delimit
 business: one `end` gives Content-Length, a `write` before it gives chunks (RFC 9112 section 6).
 """
 
+import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 from datetime import datetime
 from email.utils import formatdate
 from os import PathLike
@@ -22,13 +23,18 @@ import msgspec
 from mooring._core.http import LAST_CHUNK, REASONS, chunk, response_head
 from mooring.app.compress import Compressor, is_text
 from mooring.app.cookies import SameSite, set_cookie
+from mooring.app.events import EventStream
 from mooring.app.request import Request
-from mooring.app.static import Opened, conditional, content_type_of, open_for_sending, whole
-from mooring.errors import HttpError, StateError
+from mooring.app.static import PIECE, Opened, conditional, content_type_of, open_for_sending, whole
+from mooring.errors import ClientGone, HttpError, StateError
 
 Send = Callable[[bytes, bool, bool], bool]
 """send(data, last, close): hand raw bytes towards the connection. `last`: the answer is complete.
 `close`: close the connection once they are sent. False: the connection is gone."""
+Room = Callable[[], Awaitable[bool]]
+"""room(): waits until the client has read most of what was sent before. False: it has left."""
+Watch = Callable[[Callable[[], None]], None]
+"""watch(end): call `end` when the client leaves, or when this worker is to go."""
 
 # RFC 9110 sections 15.3.5, 15.3.6, 15.4.5: answers without a body, whatever the method.
 _BODILESS = frozenset({204, 205, 304})
@@ -49,6 +55,24 @@ def http_date() -> str:
     return _date[1]
 
 
+class Written:
+    """What `response.write` gives: true or false at once, and something to wait for."""
+
+    __slots__ = ("_response", "_taken")
+
+    def __init__(self, response: "Response", taken: bool) -> None:
+        self._response = response
+        self._taken = taken
+
+    def __bool__(self) -> bool:
+        """False when the connection is gone: there is no use in going on."""
+        return self._taken
+
+    def __await__(self) -> Generator[Any, None, None]:
+        """Wait while the client doesn't read. Raises ClientGone when it has left."""
+        return self._response._make_room(self._taken).__await__()
+
+
 class Response:
     """The answer to one request. Given to the `request` handler; never made by the application.
 
@@ -60,17 +84,22 @@ class Response:
         "_chunked",
         "_compressor",
         "_file_limit",
+        "_flow",
         "_headers",
         "_keep_alive",
         "_length",
+        "_pending",
         "_reason",
         "_request",
+        "_rest",
         "_send",
         "_server_header",
         "_status",
+        "_window",
         "body_size",
         "broken",
         "ended",
+        "event_source",
         "started",
     )
 
@@ -81,11 +110,14 @@ class Response:
         *,
         server_header: bool = True,
         keepalive_requests: int = 1000,
-        file_limit: int = 8 << 20,
+        file_limit: int = 1 << 20,
         compressor: Compressor | None = None,
+        flow: tuple[Room, Watch] | None = None,
+        window: int = 64 << 10,
     ) -> None:
         """`keepalive_requests`: after that many requests the connection is closed (see `Request.number`).
-        `file_limit`: the largest body that `send_file` sends. `compressor`: None leaves every body as it is."""
+        `file_limit`: the largest body that `send_file` sends at once. `compressor`: None leaves every body as it is.
+        `flow`: how to wait for the client; None: nothing ever waits. `window`: bytes sent without asking for room."""
         self._request = request
         self._send = send
         self._server_header = server_header
@@ -95,6 +127,10 @@ class Response:
         self._chunked = False
         self._compressor = compressor
         self._file_limit = file_limit
+        self._flow = flow
+        self._window = window
+        self._pending = 0  # bytes sent since the client was last known to read
+        self._rest: tuple[int, int, int] | None = None  # of a file: descriptor, where to go on, how many bytes
         self._length: int | None = None  # of a body that is left out unread; -1: nobody knows
         self._keep_alive = _wants_keep_alive(request) and request.number < keepalive_requests
         self.started = False
@@ -105,6 +141,8 @@ class Response:
         """It was broken off."""
         self.body_size = 0
         """Bytes of the body sent so far."""
+        self.event_source: EventStream | None = None
+        """What `event_stream` has made."""
 
     @property
     def status_code(self) -> int:
@@ -165,16 +203,60 @@ class Response:
         )
         self.add_header("Set-Cookie", field)
 
-    def write(self, data: str | bytes) -> bool:
+    def write(self, data: str | bytes) -> Written:
         """Send a part of the body; the first call sends the head too. str is sent as UTF-8.
 
-        False when the connection is gone: there is no use in going on.
+        `await response.write(data)` waits then while the client doesn't read, so that an answer of any length takes
+        little memory, and raises ClientGone when the client has left. Without `await` nothing waits: the result is
+        false when the connection is gone, and a client that leaves more than `write_limit` bytes unread is cut.
         """
         self._must_not_have_ended("write")
         body = _bytes(data)  # first: data that can't be sent must not leave a head behind that was not sent
         head = b"" if self.started else self._start(data)
         self.body_size += len(body) if self._may_have_body else 0
-        return self._send(head + self._frame(body), False, False)
+        self._pending += len(body)
+        return Written(self, self._send(head + self._frame(body), False, False))
+
+    async def _make_room(self, taken: bool) -> None:
+        if taken and self._pending > self._window and self._flow is not None:
+            self._pending = 0
+            taken = await self._flow[0]()
+        if not taken:
+            raise ClientGone("the client has left before the answer was complete")
+
+    def event_stream(self, *, keep_alive: float = 15.0) -> EventStream:
+        """Begin an answer of server-sent events, and give what to send them with; only in an `async def` handler.
+
+        `keep_alive`: after so many seconds without an event a comment is sent; 0: never. The answer ends when the
+        handler returns. When the client leaves, or the server reloads or stops, the handler is cancelled where it
+        waits, and `send` raises ClientGone. What the client saw last is in `last_event_id`.
+        """
+        self._must_not_have_started("event_stream")
+        if not 0 <= keep_alive <= 3600:
+            raise ValueError(f"keep_alive={keep_alive}: seconds, 0 to 3600")
+        task = None if self._flow is None else asyncio.current_task()
+        if task is None or self._flow is None:
+            raise StateError("event_stream: the handler must be `async def`, as a stream has to wait")
+        for name, value in (
+            ("Content-Type", "text/event-stream"),
+            ("Cache-Control", "no-store"),
+            ("X-Accel-Buffering", "no"),  # nginx would wait for more
+        ):
+            if not self._has(name.lower()):
+                self.header(name, value)
+        if self._may_have_body:
+            self.write(b"")
+        else:
+            self.end()
+
+        async def write(data: bytes) -> None:
+            await self.write(data)
+
+        identity = self._request.last_event_id
+        self.event_source = EventStream(write, keep_alive, task, identity, over=self.ended)
+        if not self.ended:
+            self._flow[1](self.event_source.end)
+        return self.event_source
 
     def end(self, data: str | bytes = b"") -> bool:
         """Send the rest of the body and complete the answer. False when the connection is gone."""
@@ -232,9 +314,10 @@ class Response:
         Conditional requests (ETag, Last-Modified) and requests for one range are answered as they should be (304, 412,
         206, 416), unless another status than 200 was set. The type goes by the name, `download_as` makes the client
         save it under that name. Raises HttpError, which the worker answers if the handler does not catch it: 404
-        when there is no such file, 500 for more than `static_file_limit` bytes at once.
+        when there is no such file.
 
-        It reads the file at once, without a pause for other handlers.
+        Up to `static_file_limit` bytes are read and sent at once. More is read and sent in pieces as fast as the client
+        reads, once the handler has returned: the file must not be changed meanwhile.
         """
         self._must_not_have_started("send_file")
         if content_type is not None:
@@ -246,15 +329,19 @@ class Response:
         return self.send_opened(open_for_sending(path, root))
 
     def send_opened(self, opened: Opened) -> bool:
-        """For the worker: like `send_file`, for a file that is open. It is closed."""
+        """For the worker: like `send_file`, for a file that is open. It is closed in the end."""
         request = self._request
+        found = None
         try:
             if self._status == 200 and request.method in ("GET", "HEAD"):
                 found = conditional(opened.fd, request.method, request.headers, self._file_limit)
             else:
                 found = whole(opened.fd, self._file_limit, head_only=request.method == "HEAD")
         finally:
-            os.close(opened.fd)
+            if found is None or found.body is not None:
+                os.close(opened.fd)
+        if found.body is None:
+            self._rest = opened.fd, found.first, found.length
         fields = [*found.headers, ("X-Content-Type-Options", "nosniff")]
         if found.status in (200, 206):
             fields.append(("Content-Type", content_type_of(opened.name)))
@@ -267,14 +354,44 @@ class Response:
             self._status, self._reason = found.status, None
         if request.method == "HEAD":
             self._length = found.length
-        return self.end(found.body)
+        if found.body is not None:
+            return self.end(found.body)
+        self.started = True
+        return self._send(self._head(b"", found.length), False, False)
+
+    @property
+    def has_rest(self) -> bool:
+        """For the worker: a large file is still to be sent."""
+        return self._rest is not None
+
+    async def send_rest(self) -> None:
+        """For the worker: sends the rest of a large file, as fast as the client reads. Raises ClientGone, OSError."""
+        if self._rest is None:
+            return
+        fd, first, count = self._rest
+        try:
+            while count:
+                data = os.pread(fd, min(count, PIECE), first)
+                if not data:
+                    raise OSError(f"the file has become shorter while it was sent: {count} bytes are missing")
+                first, count = first + len(data), count - len(data)
+                self.body_size += len(data)
+                self._pending += len(data)
+                if count:
+                    await self._make_room(self._send(data, False, False))
+                else:
+                    self.ended = True
+                    self._send(data, True, not self._keep_alive)
+        finally:
+            self._rest = None
+            os.close(fd)
 
     # For the worker, when the handler is done.
 
     def finish_unanswered(self) -> bool:
         """The handler returned: complete what it left open. True when it gave no answer at all, and the
         client got a 500 instead."""
-        if self.ended:
+        if self.ended or self.has_rest:
             return False
         if self.started:
             self.end()
@@ -285,13 +402,24 @@ class Response:
     def fail(self, error_id: str) -> None:
         """The handler raised: a 500 that names the id in the log. When a part is sent already, close the
         connection without the final chunk, so that the client can tell that the body is cut."""
-        if self.ended:
+        if self.ended or self.has_rest:
             return
         if self.started:
             self.ended = self.broken = True
             self._send(b"", True, True)
         else:
             self._replace_by_500(f"the handler failed, error {error_id}")
+
+    def abandon(self) -> None:
+        """Nobody is left to read the answer; an event stream that the server ends is complete."""
+        if self.ended or self.has_rest:
+            return
+        if self.event_source is not None:
+            self._keep_alive = False  # the next stream is for another worker
+            self.end()
+        else:
+            self.ended = self.broken = True
+            self._send(b"", True, True)
 
     def refuse(self, error: HttpError) -> None:
         """The handler raised the answer. Only for a response that has not started.
@@ -402,7 +530,7 @@ class Response:
             raise StateError(f"{call} after the head of the answer was sent; call it before write() and end()")
 
     def _must_not_have_ended(self, call: str) -> None:
-        if self.ended:
+        if self.ended or self.has_rest:
             raise StateError(f"{call} after the answer was ended; a request has one answer")
 
 

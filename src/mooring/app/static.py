@@ -6,7 +6,6 @@ regular files are opened, never a FIFO that would block or a device.
 """
 
 import errno
-import logging
 import os
 import re
 import stat
@@ -20,11 +19,10 @@ from urllib.parse import quote, unquote
 from mooring.errors import ConfigError, HttpError
 from mooring.types import Headers
 
-log = logging.getLogger("mooring.files")
-
 INDEX = "index.html"
 DEEPEST = 64  # names in a path; each costs a system call
 CHUNK = 1 << 18  # bytes read at once
+PIECE = 1 << 16  # bytes of a large file that are read and sent at a time
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -58,12 +56,14 @@ class Opened(NamedTuple):
 
 
 class FileAnswer(NamedTuple):
-    """What to answer. `length` is that of the body, also where it is left out (HEAD)."""
+    """What to answer. `length` is that of the body, also where it is left out (HEAD). If `body` is None it is too large
+    to be read at once; it begins at byte `first` of the file."""
 
     status: int
     headers: list[tuple[str, str]]
-    body: bytes
+    body: bytes | None
     length: int
+    first: int = 0
 
 
 # ------------------------------------------------------------------ which file
@@ -217,7 +217,7 @@ def conditional(fd: int, method: str, headers: Headers, limit: int) -> FileAnswe
     if first >= end:
         return FileAnswer(416, [("Content-Range", f"bytes */{size}")], b"", 0)
     fields.append(("Content-Range", f"bytes {first}-{end - 1}/{size}"))
-    return FileAnswer(206, fields, _read(fd, first, end - first, limit), end - first)
+    return FileAnswer(206, fields, _read(fd, first, end - first, limit), end - first, first)
 
 
 def _precondition(headers: Headers, tag: str, modified: int) -> int:
@@ -274,10 +274,9 @@ def _number(digits: str) -> int | None:
     return None if not digits else int(digits) if len(digits) <= _MANY else int("9" * _MANY)
 
 
-def _read(fd: int, first: int, count: int, limit: int) -> bytes:
+def _read(fd: int, first: int, count: int, limit: int) -> bytes | None:
     if count > limit:
-        log.error("a file of which %d bytes were asked for is not sent: static_file_limit is %d", count, limit)
-        raise HttpError(500, "the file is larger than what this server sends at once")
+        return None
     chunks = []
     while count:
         chunk = os.pread(fd, min(count, CHUNK), first)

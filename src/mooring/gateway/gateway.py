@@ -320,6 +320,7 @@ class Gateway:
         reason = b"the server restarts" if code == 1012 else b"the server is shutting down"
         for fd in self.connections.table.connections():
             self.connections.disconnect(fd, code, reason)
+        self.relay.end_streams()
         self.reactor.post(look)
 
     def counts(self) -> dict[str, int]:

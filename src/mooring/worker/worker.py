@@ -24,13 +24,14 @@ from mooring.app.request import Request, decode_request
 from mooring.app.response import Response, Send
 from mooring.app.static import Documents
 from mooring.config import Settings
-from mooring.errors import HttpError, StateError
+from mooring.errors import ClientGone, HttpError, StateError
 from mooring.types import CloseCode, ClosedBy, CloseReason, Opcode
 from mooring.worker import access
 from mooring.worker.handshake import FOREIGN, Handshakes
 from mooring.worker.pipe import Pipe
 from mooring.worker.session import Session, Sessions
 from mooring.worker.site import Site, sites_of
+from mooring.worker.streams import Streams
 from mooring.worker.tasks import Outcome, Task, TaskBench, TaskDesk
 from mooring.worker.timers import Timers
 
@@ -64,6 +65,7 @@ class Worker:
         self.master = master
         self.outbox = Outbox()
         self.sessions = Sessions(self.outbox, settings.websocket.session_limit)
+        self.streams = Streams(self.outbox)
         self._sites = sites_of(handlers, listeners, settings)
         self.inlet = Inlet(server, tuple([site.handlers.get("message") for site in self._sites]), self)
         self._handshakes = [
@@ -217,10 +219,17 @@ class Worker:
             self.sessions.learn(fd, payload, replace=extra == 1)
         elif kind == Event.LEAVE:
             log.debug("gateway %d has moved its connections to other workers", outlet.gateway)
+        elif kind == Event.ROOM:
+            self.streams.on_room(fd, extra)
+        elif kind == Event.GONE:
+            self.streams.on_gone(fd, extra)
+        elif kind == Event.FINISH:
+            self.streams.end()
 
     def gateway_lost(self, outlet: Outlet, why: str) -> None:
         """A gateway is gone, and its connections with it."""
         self.outbox.disconnect(outlet)
+        self.streams.gateway_lost()
         log.info("the channel to gateway %d has ended: %s", outlet.gateway, why)
 
     # ------------------------------------------------------------------ events
@@ -250,7 +259,8 @@ class Worker:
             self.sessions.forget(fd)
 
     def _request(self, site: Site, request: Request, number: int) -> Coroutine[Any, Any, None] | None:
-        send = self._sender(request.fd, number)
+        fd = request.fd
+        send = self._sender(fd, number)
         if site.http.access_log:
             send = _logged(send, request, lambda: response, time.monotonic())
         response = Response(
@@ -260,18 +270,20 @@ class Worker:
             keepalive_requests=site.http.keepalive_requests,
             file_limit=site.http.static_file_limit,
             compressor=site.compressor,
+            flow=(partial(self.streams.room, fd, number), partial(self.streams.watch, fd, number)),
+            window=site.window,
         )
         handler = site.handlers.get("request")
         try:
             if site.documents is not None and self._sent_document(site.documents, request, response):
-                return None
+                return self._rest(request, response)
             if handler is None and site.documents is not None:
                 if request.method not in ("GET", "HEAD"):
                     raise HttpError(405, "files can be read here, nothing else", [("Allow", "GET, HEAD")])
                 raise HttpError(404, "there is no such file")
         except Exception as error:
             self._request_failed(request, response, error)
-            return None
+            return self._rest(request, response)
         if handler is None:
             response.status(426)
             response.header("Upgrade", "websocket")
@@ -281,11 +293,15 @@ class Worker:
             running = _coroutine(handler(request, response))
         except BaseException as error:  # SystemExit and CancelledError too: a client waits for its answer
             self._request_failed(request, response, error)
-            return None
+            return self._rest(request, response)
         if running is not None:
             return self._request_later(request, response, running)
         self._finish(request, response)
-        return None
+        return self._rest(request, response)
+
+    def _rest(self, request: Request, response: Response) -> Coroutine[Any, Any, None] | None:
+        """What is left of a large file is sent behind the handler."""
+        return self._request_later(request, response, response.send_rest()) if response.has_rest else None
 
     def _sent_document(self, documents: Documents, request: Request, response: Response) -> bool:
         """Whether a file under `document_root` was the answer."""
@@ -302,9 +318,18 @@ class Worker:
         try:
             await running
         except BaseException as error:
+            source = response.event_source
+            if isinstance(error, asyncio.CancelledError) and source is not None and source.over:
+                error = ClientGone("the event stream was ended")
             self._request_failed(request, response, error)
         else:
             self._finish(request, response)
+        finally:
+            self.streams.forget(request.fd, request.number)
+            if response.event_source is not None:
+                response.event_source.finish()
+        if response.has_rest:
+            await self._request_later(request, response, response.send_rest())
 
     def _request_failed(self, request: Request, response: Response, error: BaseException) -> None:
         """An HttpError is the answer, as long as there is none; anything else is a fault."""
@@ -317,6 +342,9 @@ class Worker:
             else:
                 log.info("request on connection %d refused with %d: %.200r", request.fd, error.status, error.reason)
                 return
+        if isinstance(error, ClientGone):
+            response.abandon()
+            return
         response.fail(self.failed(Event.REQUEST, request.fd, error))
 
     def _finish(self, request: Request, response: Response) -> None:
