@@ -1,5 +1,7 @@
 """How connections end, who ended them and why: `close` for those that were WebSockets, `disconnect` for the others."""
 
+import contextlib
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -8,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from contract.clients import BINARY, TEXT, Raw, close_frame, get, handshake, websocket
+from contract.clients import BINARY, TEXT, Raw, close_frame, get, handshake, only_gateway, websocket
 from contract.modes import only
 from frames import frame
 from support.serving import Serving, eventually
@@ -236,6 +238,49 @@ def test_a_worker_that_ends_meanwhile(mode: dict[str, Any]):
         server.wait_log("uncertain: disconnect of connection")
         assert server.stop() == 0
         assert len([line for line in server.reports("disconnect") if "kill" in line]) == 1
+
+
+@only("process", "process-2")
+def test_a_gateway_that_ends(mode: dict[str, Any], tmp_path: Any):
+    """Its workers are told of each of its connections, once, behind what came before; those of others live on."""
+    with Serving(APP, cwd=tmp_path, **mode) as server, contextlib.ExitStack() as stack:
+        gone, kept, http = set(), set(), set()
+        with only_gateway(server, mode, 0):
+            for _ in range(4):  # of both workers
+                raw, fd = stack.enter_context(websocket(server, "/"))
+                gone.add(str(fd))
+                raw.send(frame(TEXT, b"report('handled', frame.fd)"))
+            busy = stack.enter_context(Raw(server, get("/?do=seen('go')")))
+            quick = stack.enter_context(Raw(server, get("/")))
+            http.add(str(quick.answer().json()[0]))
+        server.wait_log("^report handled", count=4)
+        server.wait_log("^report request", count=2)
+        if mode["gateway_num"] > 1:
+            with only_gateway(server, mode, 1):
+                other, fd = stack.enter_context(websocket(server, "/"))
+                kept.add(str(fd))
+        mark = server.mark()
+        os.kill(server.pid_of("gateway 0"), signal.SIGKILL)
+        server.wait_log("^report close", since=mark, count=4)
+        server.wait_log("^report disconnect", since=mark, count=1)
+        (tmp_path / "go").touch()
+        server.wait_log("^report disconnect", since=mark, count=2)
+        assert busy.rest() == b""
+        said = [line.split(" ", 2) for line in server.reports("", mark)]
+        assert {fd for kind, fd, _ in [line for line in said if line[0] == "close"]} == gone
+        assert {rest for kind, _, rest in [line for line in said if len(line) > 2] if kind == "close"} == {
+            "1006 SERVER {'who': 'ws'} | gateway 0 has ended"
+        }
+        assert [line[0] for line in said if line[1] not in gone | http] == ["answered", "disconnect"]
+        if kept:
+            other.send(frame(TEXT, b"server.push(frame.fd, 'still here')"))
+            assert other.text() == "still here"
+            other.send(close_frame(1000))
+            server.wait_log("^report close .* 1000 PEER")
+        server.wait_log("gateway 0 .*serves|serves in place", since=mark)
+        assert server.stop() == 0
+        ended = [line.split()[1] for line in server.reports() if line.startswith(("close", "disconnect"))]
+        assert len(ended) == len(set(ended))
 
 
 # ---------------------------------------------------------------------------------------------- silence

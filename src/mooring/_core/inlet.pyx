@@ -92,8 +92,17 @@ cdef class Inlet:
         except BaseException as error:
             # KeyboardInterrupt and the like too: raised in a handler, they are that handler's failure
             self.worker.failed(kind, fd, error)
-        outlet.finish(ticket)
+        if ticket != NO_TICKET:
+            outlet.finish(ticket)
         return 0
+
+    def end(self, outlet: Outlet, kind: int, by: int, code: int, listener: int, fd: int, reason: bytes) -> None:
+        """The last event of a connection that its gateway cannot tell of any more."""
+        lane = self.lanes.get(fd)
+        if lane is not None:
+            lane.append((outlet, kind, by, code, listener, NO_TICKET, reason))
+        else:
+            self._start(outlet, kind, by, code, listener, fd, NO_TICKET, reason)
 
     def done(self, outlet: Outlet, kind: int, fd: int, ticket: int, task: object) -> None:
         """A suspended handler has ended: the next event of that connection is due."""
@@ -101,7 +110,8 @@ cdef class Inlet:
             self.worker.failed(kind, fd, StateError("the handler was cancelled"))
         elif task.exception() is not None:
             self.worker.failed(kind, fd, task.exception())
-        outlet.finish(ticket)
+        if ticket != NO_TICKET:
+            outlet.finish(ticket)
         lane = self.lanes[fd]
         while lane:
             outlet, kind, opcode, arg, extra, ticket, data = lane.popleft()

@@ -43,7 +43,7 @@ from mooring._core.table cimport SLOT_BITS
 from mooring._core.transport cimport BUSY, BY_APPLICATION, HELD, NO_PORT, OPEN, UPGRADED, Connection
 from mooring._core.wire cimport (
     CM_ACK, CM_DISCONNECT, CM_DROP, CM_HELLO, CM_PUBLISH, CM_RESPOND, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, EV_CLOSE,
-    EV_DISCONNECT, EV_FINISH, EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, VERSION,
+    EV_DISCONNECT, EV_FINISH, EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_OPEN, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, VERSION,
     WANTS_DISCONNECT, Record, make_record,
 )
 
@@ -54,6 +54,11 @@ cdef uint32_t NO_TICKET = 0xFFFFFFFF
 
 cdef inline bint _counted(int kind) noexcept:
     return kind == EV_MESSAGE or kind == EV_REQUEST
+
+
+cdef inline int _of(const Record* record) noexcept:
+    """The kind of an event, or of the one that is reported as uncertain."""
+    return record.arg if record.kind == EV_UNCERTAIN else record.kind
 
 
 cdef inline bint _last(int kind) noexcept:
@@ -421,13 +426,14 @@ cdef class Relay(Sink):
         if _counted(ticket.record.kind):
             self.finished += 1
         c = self.connections.find(ticket.record.fd)
-        if c == NULL and self.sessions and _last(ticket.record.arg if ticket.record.kind == EV_UNCERTAIN
-                                                 else ticket.record.kind):
+        if c == NULL and self.sessions and _last(_of(&ticket.record)):
             self.sessions.pop(ticket.record.fd, None)    # its last handler may have read it until now
         if c != NULL and ticket.record.kind != EV_CLOSE:
             c.in_flight -= 1
             c.in_flight_bytes -= ticket.record.size
             c.entry.in_flight = c.in_flight
+            if _of(&ticket.record) == EV_OPEN:
+                c.entry.opened = 1
             if c.flags & HELD:
                 self.connections.wake(c)
         if port.usable and (port.backlog or port.waiting or port.retiring):

@@ -36,7 +36,7 @@ cdef struct Entry:
     uint64_t received                # likewise: when the last byte came
     uint32_t round_trip              # microseconds a pong took to come back; 0: not measured
     uint16_t listener                # index of the one it came from
-    uint16_t reserved
+    uint16_t opened                  # its `open` handler is done; it has not closed yet
     uint64_t bytes_received
     uint64_t bytes_sent
     uint32_t messages_received

@@ -99,6 +99,17 @@ cdef class Table:
         cdef const Entry* entry = self.find(fd)
         return entry.owner if entry != NULL else 0
 
+    def served(self, pid: int) -> list[tuple[int, int, int, bool]]:
+        """(fd, state, listener, whether its `open` handler is done) of the connections that this worker serves."""
+        cdef uint32_t slot
+        found = []
+        if self.map():
+            for slot in range(min(self.header.used, self.slots)):
+                if self.entries[slot].owner == <uint32_t> pid and mooring_load(&self.entries[slot].fd):
+                    found.append((self.entries[slot].fd, self.entries[slot].state, self.entries[slot].listener,
+                                  self.entries[slot].opened != 0))
+        return found
+
     def connections(self) -> list[int]:
         """The fds of all connections now."""
         cdef uint32_t slot

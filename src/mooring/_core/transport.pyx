@@ -245,6 +245,7 @@ cdef class Transport(Source):
         entry.worker = entry.owner = 0
         entry.in_flight = 0
         entry.round_trip = 0
+        entry.opened = 0
         memcpy(entry.address, address, 16)
         if self.address_limit:
             key = address_key(family, address)

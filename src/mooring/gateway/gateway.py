@@ -24,7 +24,7 @@ from mooring.app.request import RequestRecord, encode_request
 from mooring.config import Settings
 from mooring.gateway.extensions import Agreed
 from mooring.gateway.handshake import Accepted, answer, judge
-from mooring.gateway.pending import PendingHandshakes
+from mooring.gateway.pending import PendingHandshakes, Waiting
 from mooring.gateway.rules import Rules, profile
 from mooring.link.policy import least_loaded
 
@@ -83,7 +83,10 @@ class Gateway:
         self._rules = [Rules(one) for one in settings.per_listener]
         self.handshakes_refused = 0
         self.handshakes_timed_out = 0
-        self._pending = PendingHandshakes(reactor, websocket.handshake_timeout, self._on_handshake_late)
+        self._pending = [
+            PendingHandshakes(reactor, one.websocket.handshake_timeout, self._on_handshake_late)
+            for one in settings.per_listener
+        ]
         self.sessions_refused = 0
         self._acceptors: list[Acceptor] = []
         self._draining: Callable[[], None] | None = None
@@ -134,7 +137,7 @@ class Gateway:
         self.relay.sessions.pop(fd, None)  # of requests before: a WebSocket begins with an empty session
         payload = encode_request(record, b"")
         if wants & Wants.HANDSHAKE or verdict.foreign or (verdict.offers and wants & Wants.SUBPROTOCOL):
-            self._pending.add(fd, verdict, payload)
+            self._pending[self.connections.listener(fd)].add(fd, verdict, payload)
             self.relay.event(fd, Event.HANDSHAKE, verdict.foreign, 0, payload)
         else:
             self._open(fd, verdict.response, verdict, payload)
@@ -150,7 +153,7 @@ class Gateway:
 
     def _judged(self, fd: int, status: int, payload: bytes) -> None:
         """A worker says what the application makes of a handshake."""
-        waiting = self._pending.take(fd)
+        waiting = self._waiting(fd)
         if waiting is None:
             return  # it was late, or the client has left
         if status != 101:
@@ -164,6 +167,14 @@ class Gateway:
             chosen = verdict.subprotocol if subprotocol is None else subprotocol
             self._open(fd, verdict.switching(chosen, headers), verdict, waiting.request)
 
+    def _waiting(self, fd: int) -> Waiting | None:
+        """A handshake that waits for the application; it does not any more."""
+        for pending in self._pending:
+            waiting = pending.take(fd)
+            if waiting is not None:
+                return waiting
+        return None
+
     def _on_handshake_late(self, fd: int) -> None:
         self.handshakes_timed_out += 1
         if any(port is not None and port.usable for port in self.relay.ports):
@@ -175,7 +186,7 @@ class Gateway:
 
     def on_handshake_lost(self, fd: int) -> None:
         """Its worker ended while its handler ran."""
-        if self._pending.take(fd) is not None:
+        if self._waiting(fd) is not None:
             self._refuse(fd, 502, "the worker that was judging this handshake has ended")
 
     def _terms(self, fd: int, agreed: Agreed | None) -> tuple[object, ...] | None:
@@ -204,7 +215,7 @@ class Gateway:
 
     def on_gone(self, fd: int, code: int, reason: bytes) -> None:
         """A connection has ended."""
-        self._pending.take(fd)
+        self._waiting(fd)
         if self._draining is not None and not self._looking:
             self._looking = True  # one look for all that end in this turn
             self.reactor.post(self._draining)

@@ -7,6 +7,7 @@ with its traceback under an id, and the client is told the id.
 
 import asyncio
 import logging
+import os
 import secrets
 import sys
 import time
@@ -25,7 +26,7 @@ from mooring.app.response import Response, Send
 from mooring.app.static import Documents
 from mooring.config import Settings
 from mooring.errors import ClientGone, HttpError, StateError
-from mooring.types import CloseCode, ClosedBy, CloseReason, Opcode
+from mooring.types import CloseCode, ClosedBy, CloseReason, ConnectionState, Opcode
 from mooring.worker import access
 from mooring.worker.handshake import FOREIGN, Handshakes
 from mooring.worker.pipe import Pipe
@@ -95,6 +96,7 @@ class Worker:
         self._handlers = handlers
         self._tasks: set[asyncio.Task[Any]] = set()
         self._idle: asyncio.Event | None = None
+        self._opened: set[int] = set()  # WebSockets whose `open` was called in this worker, and `close` was not
 
     def session(self, fd: int) -> Session:
         """The session of a connection."""
@@ -231,17 +233,29 @@ class Worker:
         self.outbox.disconnect(outlet)
         self.streams.gateway_lost()
         log.info("the channel to gateway %d has ended: %s", outlet.gateway, why)
+        reason = f"gateway {outlet.gateway} has ended".encode()
+        for fd, state, listener, opened in outlet.table.served(os.getpid()):
+            # it frees an entry before it tells of the end, so nobody was told of these
+            if opened or fd in self._opened:
+                kind = Event.CLOSE
+            elif state == ConnectionState.HTTP and self._sites[listener].handlers.get("disconnect") is not None:
+                kind = Event.DISCONNECT
+            else:
+                continue
+            self.inlet.end(outlet, kind, ClosedBy.SERVER, CloseCode.ABNORMAL, listener, fd, reason)
 
     # ------------------------------------------------------------------ events
 
     def _open(self, site: Site, fd: int, payload: bytes, *, new: bool) -> Coroutine[Any, Any, None] | None:
         if new:  # else the handshake has put something into the session, and the gateway told it
             self.sessions.begin(fd)
+        self._opened.add(fd)
         handler = site.handlers.get("open")
         return _coroutine(handler(self._server, decode_request(fd, payload))) if handler is not None else None
 
     def _close(self, site: Site, fd: int, event: str, *arguments: object) -> Coroutine[Any, Any, None] | None:
         """The last event of a connection: `close` with code and reason, or `disconnect` with the reason."""
+        self._opened.discard(fd)
         handler = site.handlers.get(event)
         running = None
         try:
