@@ -25,6 +25,7 @@ TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 # systemd.socket(5): a name has no control characters and no colon
 INHERITED = re.compile(r"fd://(?:[3-9]|[1-9][0-9]{1,4})|systemd(?::[^\x00-\x1f\x7f:]{1,255})?")
+UNIX = "unix"  # among networks: whoever comes through a Unix socket
 GIB = 1 << 30
 HOUR = 3600.0
 
@@ -76,9 +77,10 @@ def check_origins(values: tuple[str, ...]) -> str | None:
 def check_networks(values: tuple[str, ...]) -> str | None:
     for value in values:
         try:
-            ip_network(value)
+            if value != UNIX:
+                ip_network(value)
         except ValueError as error:
-            return f"{error}; write networks or addresses, such as 10.0.0.0/8 or ::1"
+            return f"{error}; write networks or addresses, such as 10.0.0.0/8 or ::1, or unix"
     return None
 
 
@@ -207,8 +209,29 @@ class Listen(Section):
         check=check_inherited,
     )
 
+    proxy_protocol: str = option(
+        "off",
+        "Every connection begins with a header of the PROXY protocol in that version, in which a proxy says who the "
+        "client is. Without one, or with a malformed one, it is closed.",
+        choices=("off", "v1", "v2", "any"),
+    )
+    proxy_protocol_from: tuple[str, ...] = option(
+        (),
+        "Who may connect then, such as `10.0.0.0/8`, or `unix`: whoever can open the Unix socket. Others are closed.",
+        "networks",
+        check=check_networks,
+    )
+    proxy_protocol_timeout: float = option(
+        5.0, "How long that header may take to arrive; then the connection is closed.", "s", low=0.1, high=HOUR
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.proxy_protocol != "off" and not self.proxy_protocol_from:
+            raise ConfigError(
+                f"proxy_protocol={self.proxy_protocol!r} needs proxy_protocol_from, the networks of the proxies: "
+                "anybody else could claim any address"
+            )
         if self.unix_socket and self.inherited:
             raise ConfigError(
                 f"unix_socket={self.unix_socket!r} and inherited={self.inherited!r}: a listener is one of them; "
@@ -266,9 +289,9 @@ class Http(Section):
     )
     trusted_proxies: tuple[str, ...] = option(
         (),
-        "Proxies in front of the server, such as `10.0.0.0/8`. If a request comes from one, its X-Forwarded-For and "
-        "X-Forwarded-Proto say the client's address and scheme (`request.remote_ip`, `scheme`, the check of "
-        "origins). From anybody else they mean nothing.",
+        "Proxies in front of the server, such as `10.0.0.0/8`, or `unix`: whoever comes through a Unix socket. If a "
+        "request comes from one, its X-Forwarded-For and X-Forwarded-Proto say the client's address and scheme "
+        "(`request.remote_ip`, `scheme`, the check of origins). From anybody else they mean nothing.",
         "networks",
         check=check_networks,
     )

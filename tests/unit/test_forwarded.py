@@ -146,3 +146,19 @@ def test_the_check_of_origins_goes_by_the_scheme(origin: str, host: str, scheme:
     ]
     verdict = judge(ParsedRequest("GET", "/", 1, headers, upgrade=True), Policy(), scheme)
     assert isinstance(verdict, Accepted if accepted else Refused)
+
+
+def test_a_client_of_a_unix_socket_is_a_proxy_when_the_settings_say_so():
+    headers = [("x-forwarded-for", "203.0.113.9"), ("x-forwarded-proto", "https")]
+    assert TrustedProxies(["unix"]).client("", "http", headers) == ("203.0.113.9", "https")
+    assert TrustedProxies(["unix"]).client("10.0.0.1", "http", headers) == ("10.0.0.1", "http")
+    assert TrustedProxies(["10.0.0.0/8"]).client("", "http", headers) == ("", "http")
+    assert TrustedProxies(["10.0.0.0/8", "unix"]).client("10.0.0.1", "http", headers) == ("203.0.113.9", "https")
+
+
+def test_who_is_trusted():
+    proxies = TrustedProxies(["10.0.0.0/8", "2001:db8::/32"])
+    for peer, trusted in [("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("2001:db8::1", True), ("11.0.0.1", False)]:
+        assert proxies.trusts(peer) == trusted
+    assert not proxies.trusts("")
+    assert not TrustedProxies([]).trusts("10.0.0.1")

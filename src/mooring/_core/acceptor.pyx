@@ -132,7 +132,14 @@ cdef class Acceptor(Source):
                 family = 6
                 memcpy(address, &(<sockaddr_in6*> &storage).sin6_addr, 16)
                 remote_port = ntohs((<sockaddr_in6*> &storage).sin6_port)
-            if not self.connections.welcome(family, address):
+            if self.connections.profiles[self.listener].preface:
+                # not counted by address: that of the client is not known yet
+                if not self.connections.admits(self.listener, family, address):
+                    self.connections.counters.refused += 1
+                    self.connections.counters.prefaces_refused += 1
+                    c_close(client)
+                    continue
+            elif not self.connections.welcome(family, address):
                 self.connections.counters.refused += 1
                 self.connections.counters.refused_by_address += 1
                 c_send(client, <const char*> CROWD, len(CROWD), MSG_NOSIGNAL)

@@ -78,6 +78,9 @@ cdef class Connections(Transport):
     cdef int on_adopted(self, Connection* c) except -1:
         return self._arm(c, D_REQUEST, c.profile.request_ms)
 
+    cdef int on_crowd(self, Connection* c) except -1:
+        return self.sink.on_bad_request(c, HttpError(429, "too many connections from your address"))
+
     cdef int on_gone(self, Connection* c, int code, bytes reason) except -1:
         self.codecs.pop(c.fd, None)
         if c.deflate != NULL:
@@ -629,4 +632,5 @@ cdef class Connections(Transport):
             "slow_consumers": self.counters.slow,
             "timed_out": self.counters.timed_out,
             "pings_sent": self.counters.pings_sent,
+            "proxy_headers_refused": self.counters.prefaces_refused,
         }

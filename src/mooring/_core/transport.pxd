@@ -36,6 +36,7 @@ cdef enum Flag:
     BEGUN = 2048     # HTTP: a part of the answer is written
     ASKED = 4096     # HTTP: the worker waits for the queue to be below high water
     DONE = 8192      # HTTP: the answer is complete, and still above high water
+    PREFACE = 16384  # a header of the proxy comes first: until then nothing is known of the client
 
 
 cdef enum Deadline:
@@ -47,6 +48,7 @@ cdef enum Deadline:
     D_LINGER = 5
     D_PING = 6       # quiet for so long that the peer is asked whether it is there
     D_PONG = 7       # it must have answered by now
+    D_PREFACE = 8    # the header of the proxy must be here
 
 
 cdef enum By:
@@ -71,6 +73,8 @@ cdef struct Profile:
     uint64_t request_ms, idle_ms, write_ms, close_ms, ping_ms, pong_ms, heartbeat_ms
     uint32_t control_limit           # pings and pongs of one connection in CONTROL_SECONDS
     bint open_ping, open_pong, open_close            # control frames are messages for the application, too
+    bint preface                     # Transport.prefaces has who reads the header that comes first
+    uint64_t preface_ms
 
 
 cdef struct Connection:
@@ -123,6 +127,7 @@ cdef struct Counters:
     uint64_t slow                    # ... for not reading
     uint64_t timed_out
     uint64_t pings_sent
+    uint64_t prefaces_refused        # by who they came from, for what they said, or for coming too late
 
 
 cdef class Transport(Source):
@@ -130,6 +135,7 @@ cdef class Transport(Source):
     cdef readonly int gateway
     cdef Profile* profiles           # of the listeners, by index
     cdef readonly int listeners
+    cdef list prefaces               # by the index of the listener: gateway.preface.ProxyPreface, or None
     cdef int address_limit           # connections of one address; 0: any number
     cdef dict addresses              # address (of IPv6 the first half) -> how many connections
     # slots[slot] is NULL or that connection; free slots are used again in the order they were freed
@@ -158,6 +164,7 @@ cdef class Transport(Source):
     cdef int on_room(self, Connection* c) except -1
     cdef int on_relieved(self, Connection* c) except -1
     cdef int on_gone(self, Connection* c, int code, bytes reason) except -1
+    cdef int on_crowd(self, Connection* c) except -1
 
     cdef int _fill(self, Profile* profile, int index, dict options) except -1
     cdef int _bury(self) noexcept
@@ -167,6 +174,8 @@ cdef class Transport(Source):
                    int listener) except -1
     # Whether one more connection of this address may be taken.
     cdef bint welcome(self, int family, const uint8_t* address) except -1
+    # Whether it may speak for others, where a listener wants a header of a proxy.
+    cdef bint admits(self, int listener, int family, const uint8_t* address) except -1
     cdef int wake(self, Connection* c) except -1
     # Queues bytes; 1 when they were taken, 0 when the connection takes none any more.
     cdef int write(self, Connection* c, const uint8_t* head, size_t head_size,
@@ -180,6 +189,9 @@ cdef class Transport(Source):
     cdef int _interest(self, Connection* c) except -1
     cdef int _arm(self, Connection* c, Deadline deadline, uint64_t ms) except -1
     cdef int _receive(self, Connection* c) except -1
+    cdef int _count(self, Connection* c) except -1
+    cdef int _preface(self, Connection* c, uint8_t* buffer, size_t got) except -1
+    cdef int _refuse_preface(self, Connection* c, str why) except -1
     cdef int _mark(self, Connection* c) except -1
     cdef int _doom(self, Connection* c, int code, bytes reason) except -1
     cdef int _offer(self, Connection* c) except -1

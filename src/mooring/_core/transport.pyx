@@ -24,7 +24,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
-from mooring._core.buffer cimport Buffer, buffer_consume, buffer_free, buffer_reserve, buffer_size
+from mooring._core.buffer cimport Buffer, buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size
 from mooring._core.reactor cimport (
     EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, RECEIVE_BYTES, Reactor, Source,
 )
@@ -87,6 +87,8 @@ cdef class Transport(Source):
     request_timeout, idle_timeout, write_timeout, close_timeout, ping_interval (0: never), pong_timeout,
     heartbeat_idle_time (seconds; 0: any time),
     control_limit (frames), open_ping, open_pong, open_close (hand these frames to the application).
+    preface, preface_timeout (seconds): an object with admits(), parse() and refused(), see gateway/preface.py, when
+    connections begin with a header of a proxy.
     address_limit: connections of one address; 0: any number.
     """
 
@@ -101,6 +103,7 @@ cdef class Transport(Source):
         self.addresses = {}
         self.address_limit = address_limit
         self.woken = []
+        self.prefaces = []
         self.slots = <Connection**> calloc(self.slot_count, sizeof(Connection*))
         self.free_slots = <uint32_t*> malloc(self.slot_count * sizeof(uint32_t))
         self.profiles = <Profile*> calloc(len(profiles), sizeof(Profile))
@@ -131,6 +134,9 @@ cdef class Transport(Source):
         profile.open_ping = options.get("open_ping", False)
         profile.open_pong = options.get("open_pong", False)
         profile.open_close = options.get("open_close", False)
+        self.prefaces.append(options.get("preface"))
+        profile.preface = self.prefaces[index] is not None
+        profile.preface_ms = <uint64_t> (options.get("preface_timeout", 5) * 1000)
         return 0
 
     def __dealloc__(self) -> None:
@@ -196,6 +202,10 @@ cdef class Transport(Source):
         """The queue is below high water again."""
         return 0
 
+    cdef int on_crowd(self, Connection* c) except -1:
+        """It is one of too many of its address, which became known only now."""
+        return self._doom(c, 1006, b"too many connections from this address")
+
     cdef int on_gone(self, Connection* c, int code, bytes reason) except -1:
         """The connection has ended; its slot is free, its fd unknown."""
         return 0
@@ -247,10 +257,6 @@ cdef class Transport(Source):
         entry.round_trip = 0
         entry.opened = 0
         memcpy(entry.address, address, 16)
-        if self.address_limit:
-            key = address_key(family, address)
-            if key is not None:
-                self.addresses[key] = self.addresses.get(key, 0) + 1
         entry.connected = entry.received = self.reactor.now
         entry.bytes_received = entry.bytes_sent = 0
         entry.messages_received = entry.messages_sent = 0
@@ -264,7 +270,21 @@ cdef class Transport(Source):
         setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
         c.interest = EPOLLIN
         self.reactor.watch(self, socket, c.fd & TOKEN_MASK, EPOLLIN)
+        if c.profile.preface:
+            c.flags |= PREFACE
+            return self._arm(c, D_PREFACE, c.profile.preface_ms)
+        self._count(c)
         return self.on_adopted(c)
+
+    cdef int _count(self, Connection* c) except -1:
+        """One more of this address; _gone takes it back."""
+        key = address_key(c.entry.family, c.entry.address) if self.address_limit else None
+        if key is not None:
+            self.addresses[key] = self.addresses.get(key, 0) + 1
+        return 0
+
+    cdef bint admits(self, int listener, int family, const uint8_t* address) except -1:
+        return self.prefaces[listener].admits(address_text(family, address))
 
     cdef bint welcome(self, int family, const uint8_t* address) except -1:
         """Connections from this machine itself are not counted: they are a proxy's, or tests."""
@@ -317,7 +337,7 @@ cdef class Transport(Source):
         buffer_free(&c.out)
         buffer_free(&c.held)
         decoder_free(&c.decoder)
-        if self.address_limit:
+        if self.address_limit and not c.flags & PREFACE:
             key = address_key(c.entry.family, c.entry.address)
             if key is not None:
                 left = self.addresses.get(key, 1) - 1
@@ -390,6 +410,9 @@ cdef class Transport(Source):
             return 0
         deadline = c.deadline
         c.deadline = D_NONE
+        if deadline == D_PREFACE:
+            self.counters.timed_out += 1
+            return self._refuse_preface(c, "no header came in time")
         return self.on_deadline(c, deadline)
 
     cdef int _receive(self, Connection* c) except -1:
@@ -404,7 +427,47 @@ cdef class Transport(Source):
         c.entry.bytes_received += got
         c.entry.received = self.reactor.now
         self.counters.bytes_received += got
+        if c.flags & PREFACE:
+            return self._preface(c, buffer, got)
         return self.on_bytes(c, buffer, got)
+
+    cdef int _preface(self, Connection* c, uint8_t* buffer, size_t got) except -1:
+        """Bytes of the header that a proxy sends ahead of the client's. `held` keeps an unfinished one."""
+        cdef size_t have = buffer_size(&c.held)
+        cdef size_t used
+        cdef bytes padded
+        if buffer_append(&c.held, buffer, got) < 0:
+            return self._gone(c, 1006, b"no memory for a header of the PROXY protocol")
+        try:
+            header = self.prefaces[c.profile.index].parse((<const char*> c.held.data + c.held.start)[:have + got])
+        except ValueError as error:
+            return self._refuse_preface(c, str(error))
+        if header is None:
+            return 0
+        size, family, address, port = header
+        used = size - have           # it was not whole before these bytes
+        buffer_free(&c.held)
+        if family:
+            c.entry.family = family
+            padded = address.ljust(16, b"\0")
+            memcpy(c.entry.address, <const char*> padded, 16)
+            c.entry.remote_port = port
+        c.flags &= ~PREFACE
+        crowded = not self.welcome(c.entry.family, c.entry.address)
+        self._count(c)
+        self.on_adopted(c)
+        if crowded:
+            self.counters.refused += 1
+            self.counters.refused_by_address += 1
+            return self.on_crowd(c)
+        if c.phase == DEAD or used == got:
+            return 0
+        return self.on_bytes(c, buffer + used, got - used)
+
+    cdef int _refuse_preface(self, Connection* c, str why) except -1:
+        self.counters.prefaces_refused += 1
+        self.prefaces[c.profile.index].refused(address_text(c.entry.family, c.entry.address), why)
+        return self._gone(c, 1006, b"PROXY protocol: " + why.encode())
 
     cdef int wake(self, Connection* c) except -1:
         """The sink can take messages of this connection again."""

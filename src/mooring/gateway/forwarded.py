@@ -8,22 +8,25 @@ left of it nobody vouches for. A proxy must pass Host on as it came, or the same
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from mooring.config import UNIX
+
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 Address = IPv4Address | IPv6Address
 
 
 class TrustedProxies:
-    """Proxies in these networks are believed."""
+    """Proxies in these networks are believed; UNIX is whoever comes through a Unix socket."""
 
     def __init__(self, networks: Iterable[str]) -> None:
-        self._networks: list[IPv4Network | IPv6Network] = [ip_network(network) for network in networks]
+        names = list(networks)
+        self._unix = UNIX in names
+        self._networks: list[IPv4Network | IPv6Network] = [ip_network(name) for name in names if name != UNIX]
 
     def client(self, peer: str, scheme: str, headers: Sequence[tuple[str, str]]) -> tuple[str, str]:
         """Address and scheme of the client of a request that `peer` has sent over `scheme`. A field that is malformed
         where it matters is ignored. The names of `headers` are in lower case."""
-        address = _address(peer)
-        if not self._networks or address is None or not self._trusts(address):
+        if not self.trusts(peer):
             return peer, scheme
         hops = 0  # addresses that stand right of the client's
         client = peer
@@ -41,6 +44,13 @@ class TrustedProxies:
         if schemes:
             scheme = _SCHEMES.get(schemes[-1 - min(hops, len(schemes) - 1)].lower(), scheme)
         return client, scheme
+
+    def trusts(self, peer: str) -> bool:
+        """Whether the client of a socket is one of them; "" is that of a Unix socket."""
+        if not peer:
+            return self._unix
+        address = _address(peer) if self._networks else None
+        return address is not None and self._trusts(address)
 
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._networks)

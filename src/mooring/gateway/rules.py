@@ -6,6 +6,7 @@ from mooring.config import Settings
 from mooring.gateway.extensions import Compression
 from mooring.gateway.forwarded import TrustedProxies
 from mooring.gateway.handshake import Policy
+from mooring.gateway.preface import ProxyPreface
 
 
 def profile(settings: Settings) -> dict[str, Any]:
@@ -27,6 +28,8 @@ def profile(settings: Settings) -> dict[str, Any]:
         "open_ping": websocket.open_websocket_ping_frame,
         "open_pong": websocket.open_websocket_pong_frame,
         "open_close": websocket.open_websocket_close_frame,
+        "preface": ProxyPreface(settings.listen) if settings.listen.proxy_protocol != "off" else None,
+        "preface_timeout": settings.listen.proxy_protocol_timeout,
         "http": {
             "line_limit": http.request_line_limit,
             "field_limit": http.header_field_limit,
