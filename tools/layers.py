@@ -30,7 +30,7 @@ LAYERS: list[set[str]] = [
 ]
 CORE: list[set[str]] = [
     {"__init__"},
-    {"buffer", "process", "timer"},
+    {"atomic", "buffer", "process", "timer"},
     {"deflate", "http", "page", "table", "wire", "ws"},
     {"reactor"},
     {"channel", "outlet", "transport"},

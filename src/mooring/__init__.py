@@ -7,6 +7,7 @@ from mooring.app.handshake import Accept, Reject
 from mooring.app.listener import Listener
 from mooring.app.request import Request
 from mooring.app.response import Response
+from mooring.app.shared import Atomic, Table
 from mooring.errors import (
     BadRequest,
     BootError,
@@ -15,6 +16,7 @@ from mooring.errors import (
     HttpError,
     MooringError,
     StateError,
+    TableFull,
     TaskError,
     TaskFailed,
     TaskLost,
@@ -28,6 +30,7 @@ from mooring.worker.tasks import Outcome, Task
 
 __all__ = [
     "Accept",
+    "Atomic",
     "BadRequest",
     "BootError",
     "ClientGone",
@@ -52,6 +55,8 @@ __all__ = [
     "Server",
     "Session",
     "StateError",
+    "Table",
+    "TableFull",
     "Task",
     "TaskError",
     "TaskFailed",

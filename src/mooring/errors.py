@@ -5,6 +5,7 @@
     ├── StateError    (also RuntimeError)  a call at the wrong time
     ├── ClientGone    (also ConnectionError)  nobody is left to read the answer
     ├── BootError                          an application that can't be loaded
+    ├── TableFull                          a shared table has no room
     ├── TaskError                          a task that has no result
     │   ├── TaskFailed                     its handler has raised
     │   ├── TaskLost                       the process that was at it, or that kept it, has ended
@@ -38,6 +39,10 @@ class ClientGone(MooringError, ConnectionError):
 
 class BootError(MooringError):
     """The application can't be loaded: no such module, no such attribute, or the attribute is no server."""
+
+
+class TableFull(MooringError):
+    """A shared table has as many rows as it was declared with, or no memory for more; nothing was changed."""
 
 
 class TaskError(MooringError):

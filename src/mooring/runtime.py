@@ -35,6 +35,7 @@ from mooring._core.table import Table
 from mooring.app.handlers import Handlers
 from mooring.app.listener import Listener
 from mooring.app.loader import Application, identify
+from mooring.app.shared import Declared, Shared, remove
 from mooring.app.static import Documents
 from mooring.config import Settings
 from mooring.dispatcher.dispatcher import Dispatcher, Peer
@@ -71,6 +72,8 @@ class Server(Protocol):
     def handlers(self) -> Handlers: ...
     @property
     def listeners(self) -> Sequence[Listener]: ...
+    @property
+    def shared(self) -> Shared: ...
     def enter(self, worker: Worker, settings: Settings) -> None:
         """The server runs in this process from now on, with this worker and these settings."""
 
@@ -103,6 +106,7 @@ class Boot(msgspec.Struct):
     tables: dict[int, int] = {}
     links: list[LinkEnd] = []
     dispatcher: bool = False  # for the supervisor: there shall be one
+    shared: Declared = msgspec.field(default_factory=Declared)
 
 
 _boot: Boot | None = None  # of this process, when a supervisor started it
@@ -129,6 +133,7 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
     talks = server.handlers.get("pipe_message") is not None
     boot = Boot("supervisor", identify(target), settings.to_dict())
     boot.dispatcher = talks or settings.tasks.task_worker_num > 0
+    boot.shared = server.shared.create()
     file = os.memfd_create("mooring-boot", 0)  # inherited by exec
     os.write(file, msgspec.msgpack.encode(boot))
     os.lseek(file, 0, os.SEEK_SET)
@@ -183,13 +188,22 @@ def _supervise(told: Boot, settings: Settings) -> int:
         specs.append(ProcessSpec("dispatcher", 0))
     first = process.worker_num
     specs += [ProcessSpec("task worker", n, worker=first + n) for n in range(settings.tasks.task_worker_num)]
-    extra = {"application": told.application, "settings": told.settings, "parent": os.getpid()}
+    if told.shared.lock >= 0:
+        os.set_inheritable(told.shared.lock, False)
+    extra = {
+        "application": told.application,
+        "settings": told.settings,
+        "parent": os.getpid(),
+        "shared": told.shared,
+    }
     try:
         listeners = bind_all([one.listen for one in settings.per_listener])
         return Supervisor(specs, listeners, lambda _spec, _gen: extra, process, _command(), process.watch).run()
     except (ListenError, ConfigError) as error:
         log.error("%s", error)
         return 1
+    finally:
+        remove(told.shared)
 
 
 def log_to_stderr(settings: Settings, name: str) -> None:
@@ -256,6 +270,7 @@ class Member:
             self._gateway = _new_gateway(self._reactor, self._settings, told.gateway, file, self._on_retired)
         if told.worker is not None:
             assert server is not None
+            server.shared.open(told.shared)
             self._worker = _new_worker(server, self._settings, told.worker, told.generation, self)
             server.enter(self._worker, self._settings)
 
@@ -518,6 +533,8 @@ class _Alone:
     def __init__(self, server: Server) -> None:
         settings = server.settings
         self._timeout = settings.process.graceful_timeout
+        self.shared = server.shared.create()
+        server.shared.open(self.shared)
         keep_freed_memory()
         self._reactor = Reactor()
         file = os.memfd_create("mooring-table-0", os.MFD_CLOEXEC)
@@ -578,6 +595,7 @@ class _Alone:
 
     def _give_up(self, *_: object) -> None:
         try:
+            remove(self.shared)
             log.warning("a handler did not end in time")
             log.info("%s", drained_line([self.gateway.counts()]))
         finally:
@@ -617,3 +635,5 @@ def _alone(server: Server) -> int:
     except ListenError as error:
         log.error("%s", error)
         return 1
+    finally:
+        remove(server.shared.declared)

@@ -12,6 +12,7 @@ from mooring._core.wire import Call
 from mooring._core.ws import CloseFrame, Frame, pack, unpack
 from mooring.app.handlers import Handlers
 from mooring.app.listener import Listener
+from mooring.app.shared import Atomic, Shared, Table
 from mooring.config import LISTENERS, Settings, listener_options
 from mooring.errors import ConfigError, StateError
 from mooring.runtime import launch
@@ -39,6 +40,7 @@ class Server:
         self._worker: Worker | None = None
         self.handlers = Handlers()
         self.listeners: list[Listener] = []  # those of listen()
+        self.shared = Shared()
         given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
         self.set(**given, **settings)
 
@@ -101,6 +103,23 @@ class Server:
             return register
         self.handlers.register(event, handler)
         return handler
+
+    def atomic(self, name: str, initial: int = 0) -> Atomic:
+        """Declares an integer of 64 bits that all processes of the server share, or finds it again.
+
+        It keeps its value as long as the server runs, over reloads and deaths of workers. Raises ConfigError for a name
+        or value that is not allowed, StateError for one that was not declared before start().
+        """
+        return self.shared.atomic(name, initial)
+
+    def table(self, name: str, /, *, rows: int = 1024, row_bytes: int = 1024, **columns: type) -> Table:
+        """Declares a table that all processes of the server share, or finds it again: `table("users", name=str,
+        age=int)`. Columns are int, float, str, bytes or bool.
+
+        At most `rows` rows of `row_bytes` bytes each, packed; then set() raises TableFull. Needs `mooring[tables]`.
+        It lives as long as the server. Raises ConfigError and StateError like atomic().
+        """
+        return self.shared.table(name, rows, row_bytes, columns)
 
     def start(self, *, target: str | None = None) -> NoReturn:
         """Runs the server; the process ends with it. `target` is MODULE:ATTR, for who found this server by it.

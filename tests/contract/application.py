@@ -31,6 +31,8 @@ import mooring
 from mooring import Frame, Outcome, Request, Response, Server, Task
 
 server = Server("127.0.0.1", 0, **json.loads(os.environ["MOORING_TEST_SETTINGS"]))
+hits = server.atomic("hits", 5)
+people = server.table("people", rows=4, row_bytes=100, name=str, age=int, score=float, photo=bytes, here=bool)
 opened: dict[int, Request] = {}  # of the WebSockets that this worker serves
 kept: dict[str, Any] = {}  # what expressions want to find again in the same worker
 
