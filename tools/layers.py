@@ -19,6 +19,7 @@ PACKAGE = "mooring"
 LAYERS: list[set[str]] = [
     {"errors", "types"},
     {"_core"},
+    {"options"},
     {"config", "app"},
     {"net", "pubsub"},
     {"link"},

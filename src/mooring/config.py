@@ -2,113 +2,38 @@
 
 One frozen dataclass per section; `Settings` holds the sections and is built from flat names, which is how
 users write them (`Server(worker_num=4)`). An option is documented and bounded at its field and nowhere
-else: the checks, the error messages and the settings page are made from there.
+else: the checks, the error messages and the settings page are made from there (options.py).
 """
 
-import math
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from ipaddress import ip_network
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 from .errors import ConfigError
+from .options import (
+    Section,
+    allowed,
+    check_filled,
+    check_inherited,
+    check_mode,
+    check_networks,
+    check_origins,
+    check_path,
+    check_protocols,
+    number,
+    option,
+    type_name,
+)
 
-T = TypeVar("T")
-Check = Callable[[Any], str | None]
-
-# RFC 9110 section 5.6.2; a WebSocket subprotocol is a token (RFC 6455 section 4.1).
-TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-# RFC 6454 section 6.2, as browsers send it: in lower case, and other alphabets in Punycode.
-ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
-# systemd.socket(5): a name has no control characters and no colon
-INHERITED = re.compile(r"fd://(?:[3-9]|[1-9][0-9]{1,4})|systemd(?::[^\x00-\x1f\x7f:]{1,255})?")
-UNIX = "unix"  # among networks: whoever comes through a Unix socket
 GIB = 1 << 30
 HOUR = 3600.0
-
-
-def option(
-    default: T,
-    doc: str,
-    unit: str = "",
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    check: Check | None = None,
-    shown: str | None = None,
-) -> T:
-    """A dataclass field with its documentation and its bounds (both ends allowed).
-
-    `check` returns what is wrong with a value, or None; `shown` stands in the docs for a default that
-    depends on the machine.
-    """
-    bounds = {"low": low, "high": high, "choices": choices, "check": check}
-    metadata = {"doc": doc, "unit": unit, "shown": shown, **bounds}
-    return field(default=default, metadata=metadata)
 
 
 def usable_cpus() -> int:
     """The CPUs this process may run on, which a container or taskset may have made fewer."""
     return min(len(os.sched_getaffinity(0)), 256)
-
-
-def check_protocols(values: tuple[str, ...]) -> str | None:
-    for value in values:
-        if not value or not TOKEN.issuperset(value):
-            return f"{value!r} is not a token (RFC 9110 section 5.6.2)"
-    return "one name stands in it twice" if len(set(values)) != len(values) else None
-
-
-def check_origins(values: tuple[str, ...]) -> str | None:
-    for value in values:
-        match = ORIGIN.fullmatch(value)
-        if value != "*" and (match is None or int(match["port"] or 0) > 65535):
-            return (
-                f"{value!r} is not an origin: write scheme, host and port only, in lower case, such as "
-                '"https://example.org"'
-            )
-    return None
-
-
-def check_networks(values: tuple[str, ...]) -> str | None:
-    for value in values:
-        try:
-            if value != UNIX:
-                ip_network(value)
-        except ValueError as error:
-            return f"{error}; write networks or addresses, such as 10.0.0.0/8 or ::1, or unix"
-    return None
-
-
-def check_path(value: str) -> str | None:
-    return "a path has no NUL in it" if "\0" in value else None
-
-
-def check_mode(value: int) -> str | None:
-    return None if 0 <= value <= 0o777 else "must be from 0 to 0o777, such as 0o660"
-
-
-def check_inherited(value: str) -> str | None:
-    if not value or INHERITED.fullmatch(value):
-        return None
-    return "write fd://N with N from 3 to 65535, systemd or systemd:NAME"
-
-
-def check_filled(value: str | tuple[str, ...]) -> str | None:
-    return "it is empty" if value == "" else "a text in it is empty" if not all(value) else None
-
-
-@dataclass(frozen=True)
-class Section:
-    """What the sections share: every field is checked, and brought to its exact type, when one is made."""
-
-    def __post_init__(self) -> None:
-        for spec in fields(self):
-            object.__setattr__(self, spec.name, checked(spec, getattr(self, spec.name)))
 
 
 @dataclass(frozen=True)
@@ -573,69 +498,6 @@ def listener_options(server: Mapping[str, object], own: Mapping[str, object]) ->
     if not own.keys() & {"port", "unix_socket", "inherited"}:
         raise ConfigError("listen() needs a port, a unix_socket or an inherited socket")
     return {name: value for name, value in server.items() if HOME.get(name) != "listen"} | dict(own)
-
-
-TYPE_NAMES = {bool: "True or False", int: "an integer", float: "a number", str: "a text"}
-
-
-def type_name(spec: "Field[Any]") -> str:
-    return TYPE_NAMES.get(cast(type, spec.type), "a list of texts")
-
-
-def number(value: float) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def allowed(spec: "Field[Any]") -> str:
-    """The values an option may have, in words."""
-    meta = spec.metadata
-    if meta["choices"]:
-        return " or ".join(meta["choices"])
-    if meta["low"] is None:
-        return ""
-    return f"{number(meta['low'])} to {number(meta['high'])}"
-
-
-def checked(spec: "Field[Any]", value: object) -> object:
-    """The value in the field's exact type; ConfigError if it is not allowed."""
-    wanted, meta = spec.type, spec.metadata
-    problem: str | None = None
-    if wanted is bool:
-        right = isinstance(value, bool)
-    elif wanted is int:
-        right = isinstance(value, int) and not isinstance(value, bool)
-    elif wanted is float:
-        right = isinstance(value, int | float) and not isinstance(value, bool)
-        value = as_float(cast(float, value)) if right else value
-    elif wanted is str:
-        right = isinstance(value, str)
-    else:
-        if isinstance(value, list | tuple):  # a lone text would be taken letter by letter: refused
-            value = tuple([os.fspath(item) if isinstance(item, os.PathLike) else item for item in value])
-        right = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
-    limits = allowed(spec)
-    if meta["choices"]:
-        problem = None if value in meta["choices"] else f"must be {limits}"
-    elif not right:
-        problem = f"must be {type_name(spec)}" + (f", {limits}" if limits else "")
-    elif meta["low"] is not None and not in_range(cast(float, value), meta["low"], meta["high"]):
-        problem = f"must be {limits} {meta['unit']}".rstrip()
-    elif meta["check"] is not None:
-        problem = meta["check"](value)
-    if problem is not None:
-        raise ConfigError(f"{spec.name}={value!r}: {problem}")
-    return value
-
-
-def in_range(value: float, low: float, high: float) -> bool:
-    return low <= value <= high  # False for a NaN
-
-
-def as_float(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # an integer of more than 308 digits
-        return math.inf
 
 
 def describe() -> Iterator[Option]:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring.config import HOME, ORIGIN, SECTIONS, Settings, check_origins, describe
+from mooring.config import HOME, SECTIONS, Settings, describe
 from mooring.errors import ConfigError
 from mooring.gateway.handshake import Policy
+from mooring.options import ORIGIN, check_origins
 
 
 def refused(**options) -> str:
