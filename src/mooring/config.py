@@ -473,7 +473,6 @@ LISTENER_SECTIONS = frozenset({"listen", "http", "websocket", "flow"})
 #: What cannot differ from listener to listener, of these sections.
 SERVER_WIDE = frozenset(
     {
-        "handshake_timeout",
         "max_topics",
         "session_limit",
         "in_flight_messages",

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -374,6 +375,33 @@ def test_the_worker_ends_before_its_handler_began(mode: dict[str, Any]):
 def refused(server: Serving) -> bool:
     with socket.socket() as newcomer:
         return newcomer.connect_ex(("127.0.0.1", server.port)) != 0
+
+
+@only("process", "process-2")
+def test_while_there_is_no_worker(mode: dict[str, Any], tmp_path: Path):
+    """503 when none comes in time. At a listener with more patience the successor decides."""
+    app = """
+    patient = server.listen("127.0.0.1", 0, handshake_timeout=60)
+    while os.path.exists("hold"):
+        time.sleep(0.01)
+    """
+    mode = {**mode, "worker_num": 1, "gateway_num": 1}
+    with Serving(textwrap.dedent(app) + APP, cwd=tmp_path, handshake_timeout=0.5, **mode) as server:
+        port = int(re.findall(r"127\.0\.0\.1:(\d+)", server.wait_log("listening on .*").group())[1])
+        (tmp_path / "hold").touch()
+        mark = server.mark()
+        os.kill(server.pid_of("worker 0"), signal.SIGKILL)
+        server.wait_log("worker 0 .* is gone", since=mark)
+        with Raw(server, handshake(path_of("Accept(session={'a': 1})")), port=port) as patient:
+            with Raw(server, handshake(path_of("None", "/late"))) as raw:
+                answer = raw.answer()
+                assert (answer.status, answer.closes) == (503, True)
+                assert b"no worker" in answer.body
+            (tmp_path / "hold").unlink()
+            assert head_of(patient)[0].split()[1] == "101"
+            assert patient.text() == '{"a": 1}'
+        assert server.stop() == 0
+        assert not server.reports("open /late")
 
 
 # ---------------------------------------------------------------------------------------------- origin, sub-protocol
