@@ -46,6 +46,33 @@ def failed(server: Serving) -> str:
     return line
 
 
+# ---------------------------------------------------------------------------------------------- IPv6
+
+
+@only("base", "process")
+@pytest.mark.parametrize(
+    ("options", "addresses"),
+    [
+        ({"host": "::"}, {"[::1]": "::1", "127.0.0.1": "127.0.0.1"}),
+        ({"host": "::", "ipv6_only": True}, {"[::1]": "::1", "127.0.0.1": None}),
+        ({"host": "::1"}, {"[::1]": "::1", "127.0.0.1": None}),
+    ],
+    ids=["both", "ipv6_only", "one address"],
+)
+def test_ipv6(mode: dict[str, Any], options: dict[str, Any], addresses: dict[str, str | None]):
+    """An IPv4 client of a socket for both has an IPv4 address."""
+    app = f"server.set(**{options!r})\n" + ECHO
+    with Serving(app, **mode) as server:
+        port = int(server.wait_log(r"listening on \[\S+\]:(\d+)")[1])
+        for host, seen in addresses.items():
+            if seen is None:
+                with socket.socket() as client:
+                    assert client.connect_ex((host, port)) != 0
+            else:
+                assert echoed(connect(f"ws://{host}:{port}/", proxy=None)) == [seen, port, []]
+        assert server.stop() == 0
+
+
 # ---------------------------------------------------------------------------------------------- Unix sockets
 
 

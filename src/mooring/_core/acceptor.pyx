@@ -8,7 +8,7 @@ from libc.errno cimport (
     EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM, EPROTO, errno,
 )
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 import logging
 import os
@@ -54,6 +54,8 @@ cdef enum:
     ACCEPTS = 64
     PAUSE_MS = 100
     QUIET_MS = 1000          # at most one log line of a kind in this time
+
+cdef const char* MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"
 
 cdef bytes CROWD = (
     b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nConnection: close\r\n"
@@ -131,6 +133,10 @@ cdef class Acceptor(Source):
             elif storage.ss_family == AF_INET6:
                 family = 6
                 memcpy(address, &(<sockaddr_in6*> &storage).sin6_addr, 16)
+                if memcmp(address, MAPPED, 12) == 0:
+                    family = 4       # an IPv4 client of a socket for both
+                    memcpy(address, address + 12, 4)
+                    memset(address + 4, 0, 12)
                 remote_port = ntohs((<sockaddr_in6*> &storage).sin6_port)
             if self.connections.profiles[self.listener].preface:
                 # not counted by address: that of the client is not known yet
