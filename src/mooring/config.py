@@ -15,6 +15,7 @@ from .errors import ConfigError
 from .options import (
     Section,
     allowed,
+    check_dispatch,
     check_filled,
     check_inherited,
     check_mode,
@@ -57,6 +58,15 @@ class Process(Section):
     )
     gateway_num: int = option(
         1, "Processes that keep the connections; not used in `base` mode.", "processes", low=1, high=32
+    )
+    dispatch: str = option(
+        "connection",
+        "Which worker serves a connection: `connection`: the least loaded one when it comes; `address`: the same for "
+        "all of an address; `user`: the same for all that are bound to a user (until then the least loaded one); or "
+        "MODULE:FUNCTION, which is given what is known of a connection (`fd`, `remote_ip`, `server_port`, `user`) and "
+        "returns a key, the same worker for the same key, or None. That function runs in the gateways: keep it small; "
+        "it is loaded when they start. Not used in `base` mode.",
+        check=check_dispatch,
     )
     graceful_timeout: float = option(
         30.0, "How long a stop or a reload waits for running handlers.", "s", low=0, high=HOUR
@@ -312,7 +322,7 @@ class WebSocket(Section):
         low=1,
         high=1100,
     )
-    max_topics: int = option(128, "Topics one connection may be subscribed to.", "topics", low=0, high=1 << 16)
+    max_topics: int = option(128, "Topics one connection may be subscribed to.", "topics", low=0, high=65_000)
     session_limit: int = option(
         4096, "Largest session of one connection, keys and values packed.", "bytes", low=0, high=1 << 16
     )

@@ -164,5 +164,11 @@ def check_inherited(value: str) -> str | None:
     return "write fd://N with N from 3 to 65535, systemd or systemd:NAME"
 
 
+def check_dispatch(value: str) -> str | None:
+    if value in ("connection", "address", "user") or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+        return None
+    return "write connection, address, user, or MODULE:FUNCTION"
+
+
 def check_filled(value: str | tuple[str, ...]) -> str | None:
     return "it is empty" if value == "" else "a text in it is empty" if not all(value) else None

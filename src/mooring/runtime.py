@@ -34,7 +34,7 @@ from mooring._core.relay import Port
 from mooring._core.table import Table
 from mooring.app.handlers import Handlers
 from mooring.app.listener import Listener
-from mooring.app.loader import Application, identify
+from mooring.app.loader import Application, identify, load_function
 from mooring.app.shared import Declared, Shared, remove
 from mooring.app.static import Documents
 from mooring.config import Settings
@@ -123,9 +123,12 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
         if _boot.worker is None or _member is not None:
             raise StateError("start() was called twice")
         sys.exit(Member(_boot, server).run())
+    # these errors belong here, not into the log of each process
+    if ":" in settings.process.dispatch:
+        load_function(settings.process.dispatch)
     for one in settings.per_listener:
         if one.http.document_root:
-            Documents(one.http.document_root).close()  # the error belongs here, not into the log of each worker
+            Documents(one.http.document_root).close()
     lone = settings.process.mode == "base" and settings.process.worker_num == 1
     if lone and not settings.process.watch and not settings.tasks.task_worker_num:
         log_to_stderr(settings, "server")
@@ -159,6 +162,8 @@ def boot(fd: int) -> None:
     die_with_parent(told.parent, int(ORPHAN_GRACE) + 2)
     _boot = told
     if told.worker is None:
+        if ":" in settings.process.dispatch:
+            sys.path.insert(0, told.application.folder)  # the function stands beside the application
         sys.exit(Member(told, None).run())
     try:
         told.application.run()

@@ -7,7 +7,7 @@ from typing import Any, NoReturn, TypeVar, overload
 
 import msgspec
 
-from mooring._core.outlet import Outlet
+from mooring._core.outlet import Outlet, user_name
 from mooring._core.wire import Call
 from mooring._core.ws import CloseFrame, Frame, pack, unpack
 from mooring.app.handlers import Handlers
@@ -231,6 +231,38 @@ class Server:
     def unsubscribe(self, fd: int, topic: str) -> bool:
         """Takes a connection out of a topic."""
         return self._running().outbox.subscribe(fd, topic, leave=True)
+
+    def bind(self, fd: int, user: str | int | None) -> bool:
+        """Says whose connection it is: a user can have many, on many gateways, a connection has one user or none
+        (`None`). It lasts until the connection closes, whatever becomes of the workers. False when it is no open
+        WebSocket. Raises ValueError for an id that is empty or longer than 254 bytes in UTF-8.
+        """
+        return self._running().outbox.bind(fd, user)
+
+    def push_user(self, user: str | int, data: str | bytes | Frame, opcode: int = Opcode.TEXT) -> None:
+        """Sends one message to every connection of a user. Raises ValueError like push()."""
+        self._running().outbox.push_user(user, data, opcode)
+
+    def connections_of(self, user: str | int) -> list[int]:
+        """The fds of a user's connections, in all gateways. It asks them and waits: raises StateError when one does not
+        answer within 5 seconds."""
+        name = user_name(user)
+        calls = (outlet.call(Call.CONNECTIONS_OF, 0, name) for outlet in self._outlets())
+        return [fd for answer in calls for fd in msgspec.msgpack.decode(answer, type=list[int])]
+
+    def disconnect_user(self, user: str | int, code: int = 1000, reason: str = "") -> None:
+        """Closes every connection of a user. Raises ValueError for what may not be sent."""
+        self._running().outbox.disconnect_user(user, code, reason)
+
+    def pause(self, fd: int) -> bool:
+        """Hands out no more messages of this WebSocket until resume(): what is in flight is finished, then its socket
+        is not read any more and TCP slows the client down. Pings are answered until a message waits. False when it is
+        not open."""
+        return self._running().outbox.pause(fd, True)
+
+    def resume(self, fd: int) -> bool:
+        """Hands out messages again. False when it is no open WebSocket."""
+        return self._running().outbox.pause(fd, False)
 
     def publish(self, topic: str, data: str | bytes | Frame, opcode: int = Opcode.TEXT) -> None:
         """Sends one message to every connection in a topic. Raises ValueError like push()."""

@@ -24,9 +24,13 @@ cdef class Hub:
     cdef Connections connections
     cdef dict topics                 # name -> Topic; a topic lives while it has members
     cdef int limit
+    cdef readonly uint32_t users     # topics that are users
 
     # 1 when it is a member now, 0 when it may not be in one topic more
     cdef int subscribe(self, Connection* c, bytes name) except -1
+    cdef int bind(self, Connection* c, bytes user) except -1
+    cdef bytes user_of(self, Connection* c)
+    cdef int _join(self, Connection* c, bytes name, int limit) except -1
     cdef int unsubscribe(self, Connection* c, bytes name) except -1
     cdef int leave(self, Connection* c) except -1
     # how many connections took the frame

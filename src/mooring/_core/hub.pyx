@@ -4,16 +4,25 @@ A topic is an array of members, a connection has an array of its memberships, an
 join and to leave cost the same whatever the topic's size, and a publish walks one array. The frame's header is encoded
 once; a member costs a copy into its out-queue. A member that is slow is closed by its connection's own limit and keeps
 nobody waiting; it is taken out when the connection is gone, which is never while a publish walks the array.
+
+A user is a topic, too: all connections bound to one user id. Its name begins with an octet that no text in UTF-8 has
+(RFC 3629 section 3), so no topic of the application can be taken for one; a connection is in one of them at most.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport UINT16_MAX, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, realloc
 
 from mooring._core.connection cimport Connections
 from mooring._core.deflate cimport Deflate
 from mooring._core.transport cimport OPEN, Connection, Membership
 from mooring._core.ws cimport RSV1, SERVER_HEADER_LIMIT, encode_header
+
+from mooring._core.wire import USER as _USER
+
+
+cdef inline bint _is_user(bytes name) noexcept:
+    return <uint8_t> name[0] == 0xFF
 
 
 cdef class Topic:
@@ -31,6 +40,33 @@ cdef class Hub:
         self.limit = limit
 
     cdef int subscribe(self, Connection* c, bytes name) except -1:
+        """0: it is in too many topics."""
+        cdef int limit = self.limit
+        if c.topic_count >= limit and self.user_of(c):
+            limit += 1               # the user is none of them
+        return self._join(c, name, limit)
+
+    cdef int bind(self, Connection* c, bytes user) except -1:
+        """Makes it a connection of this user, and of no other; empty: of none."""
+        cdef int i
+        cdef bytes name = _USER + user
+        for i in range(c.topic_count):
+            if _is_user((<Topic> c.topics[i].topic).name):
+                if (<Topic> c.topics[i].topic).name == name:
+                    return 1
+                self._remove(c, i)
+                break
+        return self._join(c, name, UINT16_MAX) if user else 1
+
+    cdef bytes user_of(self, Connection* c):
+        """The user id it is bound to; empty for none."""
+        cdef int i
+        for i in range(c.topic_count):
+            if _is_user((<Topic> c.topics[i].topic).name):
+                return (<Topic> c.topics[i].topic).name[1:]
+        return b""
+
+    cdef int _join(self, Connection* c, bytes name, int limit) except -1:
         cdef Topic topic = self.topics.get(name)
         cdef Member* members
         cdef Membership* topics
@@ -40,11 +76,12 @@ cdef class Hub:
             for i in range(c.topic_count):
                 if c.topics[i].topic == <void*> topic:
                     return 1
-        if c.topic_count >= self.limit:
+        if c.topic_count >= limit:
             return 0
         if topic is None:
             topic = Topic()
             topic.name = name
+            self.users += _is_user(name)
         if topic.count == topic.capacity:
             capacity = topic.capacity * 2 or 4
             members = <Member*> realloc(topic.members, capacity * sizeof(Member))
@@ -84,6 +121,7 @@ cdef class Hub:
             (<Topic> c.topics[place].topic).members[c.topics[place].index].place = place
         if topic.count == 0:
             del self.topics[topic.name]
+            self.users -= _is_user(topic.name)
         return 0
 
     cdef int unsubscribe(self, Connection* c, bytes name) except -1:
@@ -141,10 +179,10 @@ cdef class Hub:
         return 1
 
     def members(self, name: bytes) -> list[int]:
-        """fds of the connections in a topic."""
+        """fds of the connections in a topic; of a user's: wire.USER + id."""
         cdef Topic topic = self.topics.get(name)
         cdef uint32_t i
         return [] if topic is None else [topic.members[i].connection.fd for i in range(topic.count)]
 
     def __len__(self) -> int:
-        return len(self.topics)
+        return len(self.topics) - self.users

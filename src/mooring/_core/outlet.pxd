@@ -20,5 +20,7 @@ cdef class Outbox:
     cdef list outlets                # by number of the gateway; None where there is none
 
     cdef Outlet outlet_of(self, uint64_t fd)
+    cdef int _publish(self, bytes name, object data, int opcode) except -1
+    cdef bint _tell_open(self, Record* record, bytes payload) except -1
     cpdef bint push(self, object fd, object data, int opcode=*)
     cpdef bint disconnect_client(self, object fd, object code, str reason)

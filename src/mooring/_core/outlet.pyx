@@ -12,13 +12,14 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from mooring._core.table cimport GATEWAY_SHIFT, Table
 from mooring._core.wire cimport (
-    CM_DISCONNECT, CM_DROP, CM_HANDSHAKE, CM_PUBLISH, CM_RESPOND, CM_SEND, CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, Record,
-    make_record,
+    CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_HANDSHAKE, CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_SEND,
+    CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, Record, make_record,
 )
 from mooring._core.ws cimport (
     CONTROL_LIMIT, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING, OP_PONG, OP_TEXT, CloseFrame, Frame, is_utf8,
 )
 
+from mooring._core.wire import USER as _USER
 from mooring._core.ws import close_payload
 
 cdef extern from "Python.h":
@@ -68,6 +69,18 @@ cdef bytes _topic(object topic):
     name = topic.encode() if isinstance(topic, str) else topic
     if not 0 < len(name) <= TOPIC_LIMIT:
         raise ValueError(f"a topic's name has 1 to {TOPIC_LIMIT} bytes in UTF-8, not {len(name)}")
+    return name
+
+
+def user_name(user: str | int) -> bytes:
+    """A user id as gateways know it. TypeError, ValueError for what can be none."""
+    if isinstance(user, int):
+        user = str(user)
+    if not isinstance(user, str):
+        raise TypeError(f"a user id is a str or an int, not {type(user).__name__}")
+    name = user.encode()
+    if not 0 < len(name) < TOPIC_LIMIT:
+        raise ValueError(f"a user id has 1 to {TOPIC_LIMIT - 1} bytes in UTF-8, not {len(name)}")
     return name
 
 
@@ -192,7 +205,13 @@ cdef class Outbox:
 
     def publish(self, topic: str, data: object, opcode: int = OP_TEXT) -> None:
         """One message for all subscribers, told once to each gateway."""
-        cdef bytes name = _topic(topic)
+        self._publish(_topic(topic), data, opcode)
+
+    def push_user(self, user: str | int, data: object, opcode: int = OP_TEXT) -> None:
+        """One message for all connections of a user."""
+        self._publish(_USER + user_name(user), data, opcode)
+
+    cdef int _publish(self, bytes name, object data, int opcode) except -1:
         cdef Outlet outlet
         cdef Record record
         if isinstance(data, Frame):
@@ -209,6 +228,36 @@ cdef class Outbox:
         _check_size(opcode, len(payload))
         payload = name + payload
         record = make_record(CM_PUBLISH, 0, opcode, <uint16_t> len(name), <uint32_t> len(payload))
+        for outlet in self.outlets:
+            if outlet is not None:
+                outlet.command(&record, payload)
+
+    def bind(self, fd: int, user: str | int | None) -> bool:
+        """Makes a connection one of this user's; None: of nobody's."""
+        cdef bytes name = b"" if user is None else user_name(user)
+        cdef Record record = make_record(CM_BIND, _number(fd), 0, 0, <uint32_t> len(name))
+        return self._tell_open(&record, name)
+
+    def pause(self, fd: int, paused: bool) -> bool:
+        """Whether its messages are to wait."""
+        cdef Record record = make_record(CM_PAUSE, _number(fd), 0, paused, 0)
+        return self._tell_open(&record, b"")
+
+    cdef bint _tell_open(self, Record* record, bytes payload) except -1:
+        """A command that concerns an open WebSocket; False when it is none."""
+        cdef Outlet outlet = self.outlet_of(record.fd)
+        if outlet is None or not outlet.table.is_established(record.fd):
+            return False
+        outlet.command(record, payload)
+        return True
+
+    def disconnect_user(self, user: str | int, code: int, reason: str) -> None:
+        """Closes all connections of a user. ValueError for a code or reason that may not be sent."""
+        cdef bytes name = user_name(user)
+        cdef bytes payload = name + close_payload(code, reason)[2:]
+        cdef Outlet outlet
+        cdef Record record = make_record(CM_DISCONNECT_USER, 0, 0, code, <uint32_t> len(payload))
+        record.extra = <uint32_t> len(name)
         for outlet in self.outlets:
             if outlet is not None:
                 outlet.command(&record, payload)

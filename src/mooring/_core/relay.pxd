@@ -40,6 +40,7 @@ cdef class Port:
     cdef uint32_t ticket_count, free_head, free_count
     cdef readonly uint32_t in_flight
     cdef readonly uint64_t in_flight_bytes
+    cdef uint64_t heard              # when it last finished something, or had nothing to do
     # who waits: events without a ticket, fds of connections that hold
     cdef object backlog
     cdef list waiting
@@ -65,7 +66,8 @@ cdef class Relay(Sink):
     cdef readonly Connections connections
     cdef readonly Hub hub
     cdef public object gateway       # on_open, on_request, ...: see mooring.gateway
-    cdef public object policy        # policy(list of ports) -> port
+    cdef public object policy        # policy(list of ports, fd) -> port
+    cdef public bint by_user         # the policy looks at the user a connection is bound to
     cdef readonly list ports         # index -> Port or None
     cdef uint32_t max_messages, max_bytes, port_messages
     cdef uint64_t port_bytes

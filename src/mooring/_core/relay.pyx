@@ -40,12 +40,16 @@ from mooring._core.hub cimport Hub
 from mooring._core.page cimport DONE, MARKS, NOT_STARTED, STARTED, Mark, Page
 from mooring._core.reactor cimport Reactor
 from mooring._core.table cimport SLOT_BITS
-from mooring._core.transport cimport BUSY, BY_APPLICATION, HELD, NO_PORT, OPEN, UPGRADED, Connection
-from mooring._core.wire cimport (
-    CM_ACK, CM_DISCONNECT, CM_DROP, CM_HELLO, CM_PUBLISH, CM_RESPOND, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, EV_CLOSE,
-    EV_DISCONNECT, EV_FINISH, EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_OPEN, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, VERSION,
-    WANTS_DISCONNECT, Record, make_record,
+from mooring._core.transport cimport (
+    BUSY, BY_APPLICATION, HELD, MOVES, NO_PORT, OPEN, PAUSED, UPGRADED, Connection,
 )
+from mooring._core.wire cimport (
+    CM_ACK, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_HELLO, CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_SEND,
+    CM_SUBSCRIBE, CM_UNSUBSCRIBE, EV_CLOSE, EV_DISCONNECT, EV_FINISH, EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_OPEN,
+    EV_REQUEST, EV_SESSION, EV_UNCERTAIN, VERSION, WANTS_DISCONNECT, Record, make_record,
+)
+
+from mooring._core.wire import USER as _USER
 
 log = logging.getLogger("mooring.gateway")
 
@@ -127,16 +131,17 @@ cdef class Relay(Sink):
         cdef Port port
         if c.port != NO_PORT:
             port = self.ports[c.port]
-            if not port.retiring or c.in_flight:
+            if not (port.retiring or c.flags & MOVES) or c.in_flight:
                 return port
             self.unbind(c)
-        port = self._any_port()
+        port = self._any_port(c.fd)
         if port is not None:
             self.bind(c, port)
         return port
 
     cdef int bind(self, Connection* c, Port port) except -1:
         c.port = port.index
+        c.flags &= ~MOVES
         port.bound += 1
         c.entry.worker = port.worker + 1
         c.entry.owner = port.pid
@@ -276,7 +281,7 @@ cdef class Relay(Sink):
                 # gone, but its last events still go to one worker
                 port = chosen.get(fd)
                 if port is None:
-                    port = self._any_port()
+                    port = self._any_port(fd)
                     chosen[fd] = port
                     if port is not None:
                         self.bring_session(fd, port)
@@ -290,10 +295,10 @@ cdef class Relay(Sink):
             if c != NULL:
                 self.connections.wake(c)
 
-    def _any_port(self) -> Port | None:
+    def _any_port(self, fd: int) -> Port | None:
         candidates = [p for p in self.ports
                       if p is not None and (<Port> p).usable and (<Port> p).serves and not (<Port> p).retiring]
-        return None if not candidates else candidates[0] if len(candidates) == 1 else self.policy(candidates)
+        return None if not candidates else candidates[0] if len(candidates) == 1 else self.policy(candidates, fd)
 
     # ------------------------------------------------------------------ up: events
 
@@ -301,18 +306,20 @@ cdef class Relay(Sink):
         cdef Port port
         if c.in_flight >= self.max_messages or c.in_flight_bytes >= self.max_bytes:
             return False             # finish() wakes it
+        if c.flags & PAUSED:
+            return False             # CM_PAUSE with 0 wakes it
         if self.limbo:
             self.unbound.append(c.fd)
             return False
         if c.port != NO_PORT:
             port = self.ports[c.port]
-            if not port.retiring:
+            if not port.retiring and not c.flags & MOVES:
                 if not port.full():
                     return True
                 port.waiting.append(c.fd)
                 return False
             if c.in_flight:
-                return False         # moves when the old worker has finished it; finish() wakes it
+                return False         # moves when the present worker has finished it; finish() wakes it
         port = self.port_of(c)
         if port is None:
             self.unbound.append(c.fd)
@@ -403,6 +410,8 @@ cdef class Relay(Sink):
         ticket.order = self.order
         ticket.used = True
         port.clear_mark(number)
+        if port.in_flight == 0:
+            port.heard = self.connections.reactor.now
         port.in_flight += 1
         port.in_flight_bytes += size
         return port.transmit(&record, data)
@@ -423,6 +432,7 @@ cdef class Relay(Sink):
         port.free_count += 1
         port.in_flight -= 1
         port.in_flight_bytes -= ticket.record.size
+        port.heard = self.connections.reactor.now
         if _counted(ticket.record.kind):
             self.finished += 1
         c = self.connections.find(ticket.record.fd)
@@ -520,9 +530,38 @@ cdef class Relay(Sink):
                 elif not self.hub.subscribe(c, name):
                     self.gateway.on_topic_limit(record.fd, name)
             return 0
+        if kind == CM_BIND or kind == CM_PAUSE:
+            c = self.connections.find(record.fd)
+            if c == NULL or c.phase != OPEN:
+                return 0
+            if kind == CM_BIND:
+                self.hub.bind(c, PyBytes_FromStringAndSize(<const char*> payload, record.size))
+                if self.by_user and c.port != NO_PORT and self._any_port(c.fd) is not self.ports[c.port]:
+                    c.flags |= MOVES
+            elif record.arg:
+                c.flags |= PAUSED
+            else:
+                c.flags &= ~PAUSED
+                self.connections.wake(c)
+            return 0
+        if kind == CM_DISCONNECT_USER:
+            if record.extra > record.size:
+                self.bad_records += 1
+                return 0
+            reason = PyBytes_FromStringAndSize(<const char*> payload + record.extra, record.size - record.extra)
+            for fd in self.hub.members(_USER + PyBytes_FromStringAndSize(<const char*> payload, record.extra)):
+                c = self.connections.find(fd)
+                if c != NULL:
+                    self.connections.close(c, record.arg, reason)
+            return 0
         self.gateway.apply(port, kind, record.arg, record.fd, record.ticket,
                            PyBytes_FromStringAndSize(<const char*> payload, record.size))
         return 0
+
+    def user_of(self, fd: int) -> str:
+        """The user id a connection is bound to; empty for none."""
+        cdef Connection* c = self.connections.find(fd)
+        return self.hub.user_of(c).decode() if c != NULL else ""
 
     def tell(self, fd: int, kind: int, extra: int, payload: bytes) -> int:
         """A record without a ticket to the worker that serves the connection; its pid, 0 when there is none."""

@@ -45,6 +45,11 @@ cdef class Port:
         return (self.free_count == 0 or self.in_flight_bytes >= self.relay.port_bytes
                 or len(self.backlog) != 0)
 
+    @property
+    def silent(self) -> int:
+        """Milliseconds for which it has had something to do and has finished nothing."""
+        return self.relay.connections.reactor.now - self.heard if self.in_flight else 0
+
     def close(self) -> None:
         """Gives up the connection to the worker."""
 

@@ -37,6 +37,8 @@ cdef enum Flag:
     ASKED = 4096     # HTTP: the worker waits for the queue to be below high water
     DONE = 8192      # HTTP: the answer is complete, and still above high water
     PREFACE = 16384  # a header of the proxy comes first: until then nothing is known of the client
+    PAUSED = 65536   # the application does not want its messages for now
+    MOVES = 131072   # another worker is to serve it, once nothing of it is in flight
 
 
 cdef enum Deadline:
@@ -82,7 +84,7 @@ cdef struct Connection:
     uint64_t fd
     int socket
     Phase phase
-    uint16_t flags
+    uint32_t flags
     uint32_t interest                # epoll events armed
     Entry* entry
     const Profile* profile           # of its listener

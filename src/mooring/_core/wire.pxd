@@ -45,6 +45,9 @@ cdef enum Kind:
     CM_SESSION = 41
     CM_CALL = 42
     CM_HANDSHAKE = 43
+    CM_BIND = 50
+    CM_PAUSE = 51
+    CM_DISCONNECT_USER = 52
     # to and from the dispatcher
     DM_HELLO = 64
     DM_TASK = 65

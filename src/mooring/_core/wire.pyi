@@ -1,6 +1,7 @@
 from enum import IntEnum, IntFlag
 
 NO_TICKET: int
+USER: bytes
 
 class Event(IntEnum):
     OPEN = 1
@@ -29,6 +30,9 @@ class Command(IntEnum):
     SESSION = 41
     CALL = 42
     HANDSHAKE = 43
+    BIND = 50
+    PAUSE = 51
+    DISCONNECT_USER = 52
 
 class Wants(IntFlag):
     HANDSHAKE = 1
@@ -39,6 +43,7 @@ class Wants(IntFlag):
 class Call(IntEnum):
     SESSION = 1
     STATS = 2
+    CONNECTIONS_OF = 10
 
 class Mail(IntEnum):
     HELLO = 64

@@ -37,6 +37,9 @@ Commands go down, worker to gateway:
                read most of it); payload: bytes of an HTTP response
     SUBSCRIBE, UNSUBSCRIBE  payload: topic
     PUBLISH    opcode; arg: length of the topic; payload: topic, message
+    BIND       payload: id of the user whose connection it is; empty: nobody's
+    DISCONNECT_USER  arg: close code; extra: length of the user id; payload: user id, reason
+    PAUSE      arg 1: no more of its messages are handed out; 0: again
     SESSION    payload: msgpack [key, value] or [key] to delete
     CALL       arg: what is asked; ticket: id of the call; payload; the answer comes on the reply socket
 
@@ -58,6 +61,7 @@ Nothing in a record is ever unpickled or evaluated.
 from enum import IntEnum, IntFlag
 
 NO_TICKET = 0xFFFFFFFF
+USER = b"\xff"         # begins the name of a topic that is a user: all connections bound to one user id
 
 
 class Event(IntEnum):
@@ -92,6 +96,9 @@ class Command(IntEnum):
     SESSION = CM_SESSION
     CALL = CM_CALL
     HANDSHAKE = CM_HANDSHAKE
+    BIND = CM_BIND
+    PAUSE = CM_PAUSE
+    DISCONNECT_USER = CM_DISCONNECT_USER
 
 
 class Wants(IntFlag):
@@ -108,6 +115,7 @@ class Call(IntEnum):
 
     SESSION = 1
     STATS = 2
+    CONNECTIONS_OF = 10
 
 
 class Mail(IntEnum):

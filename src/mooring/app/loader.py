@@ -6,6 +6,7 @@ message there is. Only what the command line can explain better becomes a BootEr
 
 import runpy
 import sys
+from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -82,6 +83,16 @@ def load(target: str) -> Startable:
     if not isinstance(found, Startable):
         raise BootError(f"{target!r} is {an(type(found).__name__)}, not a mooring.Server")
     return found
+
+
+def load_function(target: str) -> Callable[..., Any]:
+    """The function named by MODULE:FUNCTION. Raises BootError when there is none of that name."""
+    module_name, _, path = target.partition(":")
+    found = getattr(imported(module_name, target), path, None)
+    if not callable(found):
+        raise BootError(f"{target!r}: module {module_name!r} has no function {path!r}")
+    function: Callable[..., Any] = found
+    return function
 
 
 def imported(name: str, target: str) -> ModuleType:

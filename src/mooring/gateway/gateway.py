@@ -19,14 +19,14 @@ from mooring._core.hub import Hub
 from mooring._core.reactor import Reactor
 from mooring._core.relay import Port, Relay
 from mooring._core.table import Table
-from mooring._core.wire import Call, Command, Event, Wants
+from mooring._core.wire import USER, Call, Command, Event, Wants
 from mooring.app.request import RequestRecord, encode_request
 from mooring.config import Settings
 from mooring.gateway.extensions import Agreed
 from mooring.gateway.handshake import Accepted, answer, judge
 from mooring.gateway.pending import PendingHandshakes, Waiting
 from mooring.gateway.rules import Rules, profile
-from mooring.link.policy import least_loaded
+from mooring.link.policy import Client, new_policy
 
 log = logging.getLogger("mooring.gateway")
 
@@ -79,7 +79,9 @@ class Gateway:
             flow.worker_bytes,
         )
         self.relay.gateway = self
-        self.relay.policy = least_loaded
+        dispatch = settings.process.dispatch
+        self.relay.policy = new_policy(dispatch, self._client)
+        self.relay.by_user = dispatch not in ("connection", "address")
         self._rules = [Rules(one) for one in settings.per_listener]
         self.handshakes_refused = 0
         self.handshakes_timed_out = 0
@@ -98,6 +100,11 @@ class Gateway:
             address = listener.getsockname()
             port = address[1] if isinstance(address, tuple) else 0  # a Unix socket has none
             self._acceptors.append(Acceptor(self.reactor, self.connections, listener.fileno(), port, index))
+
+    def _client(self, fd: int) -> Client:
+        """What a policy may look at."""
+        ip, _, server_port = self.connections.peer(fd)
+        return Client(fd, ip, server_port, self.relay.user_of(fd))
 
     # ------------------------------------------------------------------ requests and handshakes
 
@@ -282,6 +289,8 @@ class Gateway:
             return self.encode_session(self.relay.sessions.get(fd, {}))
         if what == Call.STATS:
             return msgspec.msgpack.encode(self.stats())
+        if what == Call.CONNECTIONS_OF:
+            return msgspec.msgpack.encode(self.relay.hub.members(USER + payload))
         return b"\xc0"
 
     def stats(self) -> dict[str, Any]:
@@ -294,6 +303,7 @@ class Gateway:
             "handshakes_timed_out": self.handshakes_timed_out,
             "sessions_refused": self.sessions_refused,
             "topics": len(self.relay.hub),
+            "users": self.relay.hub.users,
         }
 
     # ------------------------------------------------------------------ drain

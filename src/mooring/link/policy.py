@@ -1,10 +1,84 @@
-"""Which worker gets a connection. It keeps that worker until it leaves or dies, so its messages stay in order."""
+"""Which worker gets a connection. It keeps that worker until it leaves or dies, so its messages stay in order.
 
-from collections.abc import Sequence
+A policy is asked when a connection comes, when its worker is gone or leaves, and, where users decide, when a connection
+is bound to one. By key (an address, a user, what a function of the application says) the choice is that of rendezvous
+hashing: each worker has a score for each key, the highest wins. So the keys spread evenly, and when a worker comes or
+goes only those move that it gains or had.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import NamedTuple
 
 from mooring._core.relay import Port
+from mooring.app.loader import load_function
+
+log = logging.getLogger("mooring.gateway")
+
+SLOW = 1000  # milliseconds without an answer after which a busy worker gets no new connections if another can
+Key = str | bytes | int | None
+Policy = Callable[[list[Port], int], Port]
+
+
+class Client(NamedTuple):
+    """What a dispatch function is given: a connection, as far as it is known when its worker is chosen."""
+
+    fd: int
+    remote_ip: str
+    """Empty for a Unix socket, and for a connection that has ended."""
+    server_port: int
+    user: str
+    """The id it is bound to; empty for none."""
 
 
 def least_loaded(ports: Sequence[Port]) -> Port:
-    """The worker with the fewest messages in flight, then with the fewest connections."""
-    return min(ports, key=lambda port: (port.in_flight // 16, port.bound))
+    """The worker with the fewest messages in flight, then with the fewest connections; a stopped or stuck one last."""
+    return min(ports, key=lambda port: (port.silent > SLOW, port.in_flight // 16, port.bound))
+
+
+def by_key(ports: Sequence[Port], key: str | bytes | int) -> Port:
+    """The same worker for the same key, as long as there is that worker. TypeError for what is no key."""
+    if not isinstance(key, str | bytes | int):
+        raise TypeError(f"a key is a str, bytes or int, not {type(key).__name__}")
+    name = key if isinstance(key, bytes) else str(key).encode()
+
+    def score(port: Port) -> bytes:
+        return blake2b(name, digest_size=8, salt=port.worker.to_bytes(2, "big")).digest()
+
+    best = max(ports, key=score)
+    # the same worker number can be there twice: the new generation's is meant, and of retiring ones none is among them
+    return max((port for port in ports if port.worker == best.worker), key=lambda port: port.generation)
+
+
+def new_policy(dispatch: str, about: Callable[[int], Client]) -> Policy:
+    """The policy that the setting names: connection, address, user, or MODULE:FUNCTION. Raises BootError when there is
+    no such function."""
+    key_of: Callable[[Client], Key]
+    if dispatch == "connection":
+        return lambda ports, _fd: least_loaded(ports)
+    if dispatch == "address":
+        key_of = _address
+    elif dispatch == "user":
+        key_of = _user
+    else:
+        key_of = load_function(dispatch)
+
+    def choose(ports: list[Port], fd: int) -> Port:
+        client = about(fd)
+        try:
+            key = key_of(client)
+            return least_loaded(ports) if key is None else by_key(ports, key)
+        except Exception:
+            log.exception("dispatch=%r failed on connection %d: it goes to the least loaded worker", dispatch, fd)
+            return least_loaded(ports)
+
+    return choose
+
+
+def _address(client: Client) -> Key:
+    return client.remote_ip or None
+
+
+def _user(client: Client) -> Key:
+    return client.user or None
