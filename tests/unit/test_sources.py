@@ -106,7 +106,7 @@ def without_stub(root):
 def stale_paths(root):
     """Files that the documents for contributors name and that are not there."""
     homes = [root, root / "src/mooring", root / "src/mooring/_core", root / "src/mooring/supervisor"]
-    for page in [root / "CONTRIBUTING.md", *sorted((root / "docs").rglob("*.md"))]:
+    for page in [root / "CONTRIBUTING.md", root / "docs/architecture.md", *sorted((root / "docs/adr").glob("*.md"))]:
         if page.exists():
             for name in re.findall(r"`([\w/.]+\.(?:py|pyx|pxd|pxi|h))`", page.read_text()):
                 if not any((home / name).exists() for home in homes):

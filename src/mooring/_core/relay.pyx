@@ -552,7 +552,7 @@ cdef class Relay(Sink):
             for fd in self.hub.members(_USER + PyBytes_FromStringAndSize(<const char*> payload, record.extra)):
                 c = self.connections.find(fd)
                 if c != NULL:
-                    self.connections.close(c, record.arg, reason)
+                    self.connections.close(c, record.arg, reason, BY_APPLICATION)
             return 0
         self.gateway.apply(port, kind, record.arg, record.fd, record.ticket,
                            PyBytes_FromStringAndSize(<const char*> payload, record.size))
