@@ -1,10 +1,13 @@
 """Settings and handlers of further listeners: what they have of their own, what they have of the server."""
 
+import re
+
 import msgspec
 import pytest
 
 from mooring import ConfigError, Listener, Server
 from mooring.config import HOME, SERVER_WIDE, Settings
+from support.serving import ROOT
 
 
 def noop(*_):
@@ -71,6 +74,13 @@ def test_a_setting_that_a_listener_forbids_is_not_taken():
 
 def test_what_is_server_wide_exists():
     assert set(HOME) >= SERVER_WIDE
+
+
+def test_the_manual_lists_what_is_server_wide():
+    text = (ROOT / "docs" / "listeners.md").read_text()
+    listed = re.search(r"is refused: (.*?)\.\n", text, re.DOTALL)
+    assert listed is not None
+    assert set(re.findall(r"`(\w+)`", listed[1])) == SERVER_WIDE
 
 
 def test_handlers_of_a_listener():
