@@ -106,6 +106,7 @@ class Boot(msgspec.Struct):
     tables: dict[int, int] = {}
     links: list[LinkEnd] = []
     dispatcher: bool = False  # for the supervisor: there shall be one
+    processes: int = 0  # of the application's own; for the supervisor
     shared: Declared = msgspec.field(default_factory=Declared)
 
 
@@ -130,12 +131,14 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
         if one.http.document_root:
             Documents(one.http.document_root).close()
     lone = settings.process.mode == "base" and settings.process.worker_num == 1
-    if lone and not settings.process.watch and not settings.tasks.task_worker_num:
+    more = settings.tasks.task_worker_num or server.handlers.processes
+    if lone and not settings.process.watch and not more:
         log_to_stderr(settings, "server")
         sys.exit(_alone(server))
     talks = server.handlers.get("pipe_message") is not None
     boot = Boot("supervisor", identify(target), settings.to_dict())
     boot.dispatcher = talks or settings.tasks.task_worker_num > 0
+    boot.processes = len(server.handlers.processes)
     boot.shared = server.shared.create()
     file = os.memfd_create("mooring-boot", 0)  # inherited by exec
     os.write(file, msgspec.msgpack.encode(boot))
@@ -193,6 +196,8 @@ def _supervise(told: Boot, settings: Settings) -> int:
         specs.append(ProcessSpec("dispatcher", 0))
     first = process.worker_num
     specs += [ProcessSpec("task worker", n, worker=first + n) for n in range(settings.tasks.task_worker_num)]
+    first += settings.tasks.task_worker_num
+    specs += [ProcessSpec("process", n, worker=first + n) for n in range(told.processes)]
     if told.shared.lock >= 0:
         os.set_inheritable(told.shared.lock, False)
     extra = {
@@ -435,7 +440,7 @@ class Member:
 
     def _on_serve(self, *, started: bool = False) -> None:
         if self._worker is not None:
-            self._worker.timers.serve()
+            self._worker.serve()
         if started and self._worker is not None:
             self._background = asyncio.get_running_loop().create_task(_fire_start(self._worker))
         if self._gateway is not None:
@@ -444,7 +449,7 @@ class Member:
     def _on_retire(self) -> None:
         """The successor of this worker serves."""
         if self._worker is not None:
-            self._worker.timers.retire()
+            self._worker.retire()
 
     def _on_detach(self, *, worker: int, generation: int) -> None:
         if self._gateway is not None:
@@ -454,7 +459,7 @@ class Member:
 
     def _on_drain(self, *, timeout: float, code: int) -> None:
         if self._worker is not None:
-            self._worker.timers.retire()
+            self._worker.retire()
         if self._gateway is not None:
             self._drain(self._gateway, timeout, code)
         elif self._dispatcher is not None:
@@ -562,7 +567,7 @@ class _Alone:
         loop = asyncio.get_running_loop()
         self._drained = loop.create_future()
         self.worker.timers.open()
-        self.worker.timers.serve()
+        self.worker.serve()
         self.worker.pipe.open_alone()
         local = open_local(self.gateway.relay, self.worker.inlet, gateway=0, worker=0, generation=1)
         self.worker.outbox.connect(local)

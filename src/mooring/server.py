@@ -1,6 +1,7 @@
 """The front door for applications: one object with settings, handlers, and everything that can be asked of a server."""
 
 import os
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, NoReturn, TypeVar, overload
@@ -104,6 +105,22 @@ class Server:
         self.handlers.register(event, handler)
         return handler
 
+    def add_process(self, function: Callable[..., Any], *arguments: object) -> None:
+        """Runs `function(server, *arguments)` in a process of its own, which loads the application like a worker.
+
+        It is started again when the function returns or raises, and replaced at a reload. It can push, publish, hand
+        over tasks and ask for everything. A coroutine function is cancelled when the process shall end; a plain one
+        runs in a thread and has to return once `server.stopping` is set. In base mode it needs a supervisor, too, so
+        there is one. Raises ConfigError for what can't be called, StateError once the server runs.
+        """
+        if self._worker is not None:
+            raise StateError("add_process() has no effect on a server that runs: call it before start()")
+        if not callable(function):
+            raise ConfigError(f"add_process({function!r}): it can't be called; it is called as function(server)")
+        if len(self.handlers.processes) >= 64:
+            raise ConfigError("add_process: there are 64 processes already")
+        self.handlers.processes.append((function, arguments))
+
     def atomic(self, name: str, initial: int = 0) -> Atomic:
         """Declares an integer of 64 bits that all processes of the server share, or finds it again.
 
@@ -151,6 +168,11 @@ class Server:
     def worker_id(self) -> int:
         """Number of this worker, from 0."""
         return self._running().number
+
+    @property
+    def stopping(self) -> threading.Event:
+        """Set once this process shall end, at a stop or at a reload; for functions of add_process() to wait for."""
+        return self._running().stopping
 
     @property
     def task_worker(self) -> bool:

@@ -45,12 +45,14 @@ class Handlers:
     """The handlers of one server, or of one listener, which has those of its server (`fallback`) where it has none.
     Registering an event again replaces its handler."""
 
-    __slots__ = ("_async", "_fallback", "_handlers")
+    __slots__ = ("_async", "_fallback", "_handlers", "processes")
 
     def __init__(self, fallback: "Handlers | None" = None) -> None:
         self._handlers: dict[str, Handler] = {}
         self._async: set[str] = set()
         self._fallback = fallback
+        self.processes: list[tuple[Handler, tuple[object, ...]]] = []
+        """Functions that run in processes of their own, with what they are given behind the server."""
 
     def register(self, name: str, fn: Handler) -> None:
         """Make `fn` the handler of the event. Raises ConfigError for an unknown name, for something

@@ -37,10 +37,11 @@ class ProcessSpec:
     """A process that is wanted: its role, its number in that role, and what it carries.
 
     `gateway` and `worker` are the numbers of the gateway and of the worker inside it; None: it has none.
-    A "server" has both, the dispatcher neither. Task workers are counted on from the last worker.
+    A "server" has both, the dispatcher neither. Task workers are counted on from the last
+    worker, and processes of the application's own from the last task worker.
     """
 
-    role: Literal["gateway", "worker", "server", "dispatcher", "task worker"]
+    role: Literal["gateway", "worker", "server", "dispatcher", "task worker", "process"]
     number: int
     gateway: int | None = None
     worker: int | None = None
@@ -52,6 +53,7 @@ class ProcessSpec:
             "server": (True, True),
             "dispatcher": (False, False),
             "task worker": (False, True),
+            "process": (False, True),
         }
         if carries.get(self.role) != (self.gateway is not None, self.worker is not None):
             raise ValueError(f"a {self.role} can't have gateway={self.gateway} and worker={self.worker}")

@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -30,6 +31,7 @@ from mooring.types import CloseCode, ClosedBy, CloseReason, ConnectionState, Opc
 from mooring.worker import access
 from mooring.worker.handshake import FOREIGN, Handshakes
 from mooring.worker.pipe import Pipe
+from mooring.worker.process import OwnProcess
 from mooring.worker.session import Session, Sessions
 from mooring.worker.site import Site, sites_of
 from mooring.worker.streams import Streams
@@ -86,9 +88,14 @@ class Worker:
             if any(site.handlers.get((flag.name or "").lower()) is not None for site in self._sites)
         )
         self.tasks = TaskDesk(settings.tasks, self._task_over, self.call)
-        is_task_worker = number >= settings.process.worker_num
-        workers = settings.process.worker_num + settings.tasks.task_worker_num
-        self.pipe = Pipe(number, workers, self._pipe_message, handled=handlers.get("pipe_message") is not None)
+        workers = settings.process.worker_num
+        with_tasks = workers + settings.tasks.task_worker_num
+        is_task_worker = workers <= number < with_tasks
+        everybody = with_tasks + len(handlers.processes)
+        self.pipe = Pipe(number, everybody, self._pipe_message, handled=handlers.get("pipe_message") is not None)
+        self.stopping = threading.Event()
+        own = handlers.processes[number - with_tasks] if number >= with_tasks else None
+        self._process = OwnProcess(*own, self.stopping) if own is not None else None
         self._calls: set[asyncio.Task[Any]] = set()
         self.timers = Timers(self.spawn, self._call_failed, has_shared=number == 0)
         self.bench = TaskBench(self._task, self.spawn) if is_task_worker else None
@@ -117,12 +124,26 @@ class Worker:
         while self.inlet.suspended:
             self._idle = asyncio.Event()
             await self._idle.wait()
+        self.stopping.set()
+        if self._process is not None:
+            await self._process.finish()
         if self.bench is not None:
             await self.bench.finish()
         await self.timers.finish()
         await self.tasks.all_over()
         while self._calls:
             await asyncio.wait(self._calls)
+
+    def serve(self) -> None:
+        """This worker serves from now on."""
+        self.timers.serve()
+        if self._process is not None:
+            self._process.start(self._server)
+
+    def retire(self) -> None:
+        """Its successor does, or none will."""
+        self.timers.retire()
+        self.stopping.set()
 
     def call(self, function: Callable[..., object], *arguments: object) -> None:
         """Calls a function of the application that belongs to no connection; what it raises is reported."""
