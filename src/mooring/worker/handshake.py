@@ -67,33 +67,38 @@ class Handshakes:
     async def _judged(self, request: Request, *, foreign: bool) -> tuple[int, bytes]:
         try:
             verdict = await self._verdict(request, foreign=foreign)
+            if isinstance(verdict, Accept):
+                return self._accepted(request, verdict, await self._subprotocol(request, verdict))
         except HttpError as error:
-            reason = f"{error.status}: {error.reason}\n"
-            return self._refused(request, Reject(error.status, reason, error.headers))
-        return self._accepted(request, verdict) if isinstance(verdict, Accept) else self._refused(request, verdict)
+            verdict = Reject(error.status, f"{error.status}: {error.reason}\n", error.headers)
+        return self._refused(request, verdict)
 
     async def _verdict(self, request: Request, *, foreign: bool) -> Accept | Reject:
         if foreign and not await self._call("origin", request):
             return Reject(403, "403 Forbidden: this Origin is not allowed\n")
         verdict = await self._call("handshake", request)
         if verdict is None or verdict is True:
-            verdict = Accept()
-        elif verdict is False:
-            verdict = Reject(403)
+            return Accept()
+        if verdict is False:
+            return Reject(403)
         if not isinstance(verdict, Accept | Reject):
             raise TypeError(
                 f"the 'handshake' handler returned {verdict!r:.200}; "
                 "return Accept(...), Reject(...), True, False or None"
             )
-        if isinstance(verdict, Accept):
-            if verdict.subprotocol is None and self._handlers.get("subprotocol") is not None and request.subprotocols:
-                verdict.subprotocol = await self._call("subprotocol", request) or ""
-            if verdict.subprotocol and verdict.subprotocol not in request.subprotocols:
-                raise ValueError(
-                    f"sub-protocol {verdict.subprotocol!r} was chosen and the client offers {request.subprotocols}: "
-                    "choose one of request.subprotocols (RFC 6455 section 4.2.2)"
-                )
         return verdict
+
+    async def _subprotocol(self, request: Request, verdict: Accept) -> str | None:
+        """The one to answer with, "" for none; None leaves it to the gateway."""
+        chosen = verdict.subprotocol
+        if chosen is None and self._handlers.get("subprotocol") is not None and request.subprotocols:
+            chosen = await self._call("subprotocol", request) or ""
+        if chosen and chosen not in request.subprotocols:
+            raise ValueError(
+                f"sub-protocol {chosen!r} was chosen and the client offers {request.subprotocols}: "
+                "choose one of request.subprotocols (RFC 6455 section 4.2.2)"
+            )
+        return chosen
 
     async def _call(self, event: str, request: Request) -> Any:
         handler = self._handlers.get(event)
@@ -102,11 +107,11 @@ class Handshakes:
         result = handler(self._server, request)
         return await result if isinstance(result, CoroutineType) else result
 
-    def _accepted(self, request: Request, verdict: Accept) -> tuple[int, bytes]:
+    def _accepted(self, request: Request, verdict: Accept, subprotocol: str | None) -> tuple[int, bytes]:
         session = Session(self._sessions, request.fd)
         for key, value in verdict.session.items():
             session[key] = value
-        return 101, msgspec.msgpack.encode([verdict.subprotocol, verdict.headers])
+        return 101, msgspec.msgpack.encode([subprotocol, verdict.headers])
 
     def _refused(self, request: Request, verdict: Reject) -> tuple[int, bytes]:
         parts: list[bytes] = []
