@@ -179,7 +179,7 @@ class Http(Section):
     """HTTP/1.1, the WebSocket handshake included."""
 
     header_timeout: float = option(
-        10.0, "Time for a request to arrive, from its first byte; then 408.", "s", low=0.1, high=HOUR
+        10.0, "Time for a request head to arrive, from its first byte; then 408.", "s", low=0.1, high=HOUR
     )
     keepalive_timeout: float = option(
         75.0, "How long a connection may be idle between requests.", "s", low=0, high=HOUR
@@ -192,7 +192,29 @@ class Http(Section):
     )
     header_limit: int = option(16384, "Longest request head; then 431.", "bytes", low=256, high=1 << 20)
     header_count_limit: int = option(100, "Most header fields of a request; then 431.", "fields", low=1, high=10_000)
-    body_limit: int = option(1 << 20, "Largest request body; then 413.", "bytes", low=0, high=GIB)
+    body_limit: int = option(
+        1 << 20,
+        "Largest request body; then 413. More than 1 GiB only with `stream_request_body`.",
+        "bytes",
+        low=0,
+        high=1 << 40,
+    )
+    stream_request_body: bool = option(
+        False,
+        "Hand a request over when its head is there, if its body is longer than `stream_body_above`; the handler takes "
+        "the body by `request.stream()` or `request.read()`, at its own speed. Else every body is collected first.",
+    )
+    stream_body_above: int = option(
+        65536, "Shorter bodies are collected also if `stream_request_body` is on.", "bytes", low=0, high=1 << 20
+    )
+    body_min_rate: int = option(
+        500,
+        "How fast a body has to come at least, on average over the time in which it is waited for; else 408. 0: any.",
+        "bytes/s",
+        low=0,
+        high=1 << 30,
+    )
+    body_grace: float = option(5.0, "From when on that is looked at.", "s", low=0, high=HOUR)
     form_field_limit: int = option(1000, "Most fields of a urlencoded form; then 413.", "fields", low=1, high=100_000)
     multipart_part_limit: int = option(
         100, "Most parts, fields and files, of a multipart form; then 413.", "parts", low=1, high=10_000
@@ -234,6 +256,11 @@ class Http(Section):
         1000, "Requests answered on one connection before it is closed.", "requests", low=1, high=1 << 31
     )
     server_header: bool = option(True, "Send `Server: mooring` with every response.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.body_limit > GIB and not self.stream_request_body:
+            raise ConfigError(f"body_limit={self.body_limit}: more than 1 GiB needs stream_request_body=True")
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,13 @@ def impatient(mode: dict[str, Any]) -> Iterator[Serving]:
     def opened(server, request):
         server.push(request.fd, json.dumps({"fd": request.fd}))
     """
-    limits = {"header_timeout": 0.25, "keepalive_timeout": 1, "close_timeout": 0.3, "keepalive_requests": 3}
+    limits = {
+        "header_timeout": 0.25,
+        "body_grace": 0.25,
+        "keepalive_timeout": 1,
+        "close_timeout": 0.3,
+        "keepalive_requests": 3,
+    }
     with Serving(app, **mode, **limits) as running:
         yield running
         assert running.stop() == 0

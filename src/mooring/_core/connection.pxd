@@ -14,6 +14,7 @@ cdef class Sink:
     cdef int on_message(self, Connection* connection, int opcode, const uint8_t* data, size_t size) except -1
     cdef int on_request(self, Connection* connection, object request) except -1
     # The worker that handles its request is to be told: EV_ROOM, EV_GONE
+    cdef int on_part(self, Connection* connection, bytes part) except -1
     cdef int on_note(self, Connection* connection, int kind) except -1
     cdef int on_bad_request(self, Connection* connection, object error) except -1
     cdef int on_gone(self, Connection* connection, int code, bytes reason) except -1
@@ -30,6 +31,8 @@ cdef class Connections(Transport):
     cdef bytes deflated(self, Connection* c, const uint8_t* data, size_t size)
     cdef int close(self, Connection* c, int code, bytes reason, By by) except -1
     cdef int drop(self, Connection* c) except -1
+    # The worker asks for the next part of the body; the sink gets it.
+    cdef int want(self, Connection* c, uint32_t number) except -1
     cdef int respond(self, Connection* c, uint32_t number, int flags, const uint8_t* data, size_t size) except -1
 
     cdef bytes _inflated(self, Connection* c, const FrameEvent* event)
@@ -41,7 +44,6 @@ cdef class Connections(Transport):
     cdef int _await_silence(self, Connection* c) except -1
     cdef int _ping(self, Connection* c) except -1
     cdef int _pong(self, Connection* c, const FrameEvent* event) except -1
-    cdef int _next_request(self, Connection* c) except -1
     cdef int _answered(self, Connection* c) except -1
     cdef int _let_go(self, Connection* c) except -1
     cdef int _fail(self, Connection* c, int code, bytes reason) except -1

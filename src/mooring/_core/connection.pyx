@@ -22,8 +22,8 @@ from mooring._core.buffer cimport Buffer, buffer_append, buffer_consume, buffer_
 from mooring._core.reactor cimport Reactor, monotonic_us
 from mooring._core.table cimport Table
 from mooring._core.transport cimport (
-    ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_IDLE, D_NONE, D_PING, D_PONG, D_REQUEST,
-    D_WRITE, DEAD, DONE, FEEDING, HALF, HELD, HTTP, LINGER, OPEN, SHUT, SLOWLY, UPGRADED, WOKEN, By, Connection, Deadline,
+    ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_NONE, D_PING, D_PONG, D_REQUEST,
+    D_WRITE, DEAD, DONE, FEEDING, HALF, HELD, HTTP, LINGER, OPEN, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN, By, Connection, Deadline,
     Transport,
 )
 from mooring._core.wire cimport EV_GONE, EV_ROOM, RESPOND_ASKS, RESPOND_CLOSE, RESPOND_LAST
@@ -42,6 +42,8 @@ cdef bytes CONTINUE_RESPONSE = b"HTTP/1.1 100 Continue\r\n\r\n"
 cdef bytes ENDED = b"the peer ended the connection"
 cdef bytes NO_CLOSE_FRAME = b"the peer ended the connection without a close frame"
 
+include "connection_requests.pxi"
+
 
 cdef class Sink:
     """What connections tell; the gateway's relay is one."""
@@ -59,6 +61,9 @@ cdef class Sink:
         return 0
 
     cdef int on_note(self, Connection* connection, int kind) except -1:
+        return 0
+
+    cdef int on_part(self, Connection* connection, bytes part) except -1:
         return 0
 
     cdef int on_gone(self, Connection* connection, int code, bytes reason) except -1:
@@ -117,6 +122,9 @@ cdef class Connections(Transport):
             if codec is None or codec.idle:
                 return self._gone(c, 1006, b"no request came in time")
             return self.sink.on_bad_request(c, HttpError(408, "the request took too long to arrive"))
+        if deadline == D_BODY:
+            late = HttpError(408, f"the body came at less than {c.profile.body_rate} bytes per second")
+            return _body_failed(self, c, late) if c.flags & BUSY else self.sink.on_bad_request(c, late)
         if deadline == D_IDLE:
             return self._gone(c, 1006, b"idle for too long")
         if deadline == D_WRITE:
@@ -143,7 +151,10 @@ cdef class Connections(Transport):
                 if c.requests:
                     self._arm(c, D_REQUEST, c.profile.request_ms)
             codec.receive(PyBytes_FromStringAndSize(<const char*> buffer, got))
-            self._next_request(c)
+            _body_came(self, c, got)
+            if c.flags & WANTED:
+                return _next_part(self, c)
+            _next_request(self, c)
         return 0
 
     cdef size_t _feed(self, Connection* c, uint8_t* data, size_t size) except? 0:
@@ -297,7 +308,7 @@ cdef class Connections(Transport):
         c.flags &= ~WOKEN
         if c.phase == HTTP:
             if not c.flags & BUSY:
-                self._next_request(c)
+                _next_request(self, c)
         elif c.flags & HELD and not c.flags & FEEDING:
             c.flags |= FEEDING
             used = self._feed(c, c.held.data + c.held.start, buffer_size(&c.held))
@@ -315,6 +326,8 @@ cdef class Connections(Transport):
     cdef int on_end(self, Connection* c) except -1:
         if c.phase == HTTP:
             # a client may send a request and shut its half: it still gets the answer
+            if c.flags & WANTED:
+                return self._lost(c, ENDED)
             if c.flags & BUSY:
                 c.flags |= HALF
                 return self._interest(c)
@@ -330,34 +343,13 @@ cdef class Connections(Transport):
 
     # ------------------------------------------------------------------ HTTP and the upgrade
 
-    cdef int _next_request(self, Connection* c) except -1:
-        """One request at a time: the next one is not even parsed before this one is answered."""
-        codec = self.codecs.get(c.fd)
-        if codec is None:
-            return 0
-        while c.phase == HTTP and not c.flags & (BUSY | SHUT):
-            try:
-                request = codec.next_event()
-            except HttpError as error:
-                self.counters.failed += 1
-                return self.sink.on_bad_request(c, error)
-            if request is None:
-                if codec.idle:
-                    del self.codecs[c.fd]
-                break
-            if request == _CONTINUE:
-                self.write(c, <const uint8_t*> PyBytes_AS_STRING(CONTINUE_RESPONSE),
-                           PyBytes_GET_SIZE(CONTINUE_RESPONSE), NULL, 0)
-                continue
-            c.flags |= BUSY
-            c.requests += 1
-            self.counters.requests += 1
-            self.reactor.disarm(&c.timer)
-            c.deadline = D_NONE
-            self.sink.on_request(c, request)
-            if c.phase == DEAD:
-                return 0
-        return self._interest(c)
+    cdef int want(self, Connection* c, uint32_t number) except -1:
+        """The next part of the body of request `number`: now, or when it comes."""
+        if c.phase == HTTP and c.flags & (BUSY | DONE | SHUT) == BUSY and c.requests == number:
+            c.flags |= WANTED
+            c.flags &= ~HALF         # the peer's end is told by the next read
+            return _next_part(self, c)
+        return 0
 
     cdef int respond(self, Connection* c, uint32_t number, int flags, const uint8_t* data, size_t size) except -1:
         """Bytes of the answer to request `number`. A late answer, to a request that is over, is refused (0)."""
@@ -370,10 +362,12 @@ cdef class Connections(Transport):
             return self._mark(c) + 1
         c.flags |= BEGUN
         if flags & RESPOND_LAST:
-            if flags & RESPOND_CLOSE:
+            codec = self.codecs.get(c.fd)
+            # behind a body that nobody has read no request can be found
+            if flags & RESPOND_CLOSE or codec is not None and codec.streaming:
                 self._decide(c, BY_SERVER, 1006, b"the answer was the last one")
                 c.flags |= SHUT | SLOWLY
-                c.flags &= ~BUSY
+                c.flags &= ~(BUSY | WANTED)
                 self._enter(c, CLOSING)
                 self._arm(c, D_CLOSE, c.profile.close_ms)
                 if buffer_size(&c.out) == 0:

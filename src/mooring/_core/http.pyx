@@ -18,6 +18,8 @@ A request is read in three steps.
 3. The body is delimited here, not by llhttp: by Content-Length or by chunks, never by both.
 
 One request is read ahead and no more: the bytes behind it stay unread until the next `next_event`.
+
+A body of more than `stream_above` bytes is *streamed*: the request comes without it, and its parts by `next_part`.
 """
 
 import re
@@ -62,6 +64,7 @@ cdef class ParsedRequest:
     cdef readonly bytes body
     cdef readonly bint keep_alive
     cdef readonly bint upgrade    # the Upgrade field names `websocket`
+    cdef readonly bint streamed   # the body follows in parts
 
     def __init__(self, str method not None, str target not None, int minor, list headers not None,
                  bytes body not None=b"", bint keep_alive=True, bint upgrade=False):
@@ -82,10 +85,11 @@ cdef class HttpCodec:
     """Reads the requests of one connection.
 
     All limits are in bytes, but `field_count_limit`. `line_limit` bounds the request line, `field_limit`
-    one field line, `head_limit` both together with all line ends, `body_limit` the decoded body.
+    one field line, `head_limit` both together with all line ends, `body_limit` the decoded body. A longer body than
+    `stream_above` comes in parts; -1: none does.
     """
 
-    cdef Py_ssize_t line_limit, field_limit, head_limit, field_count_limit, body_limit
+    cdef Py_ssize_t line_limit, field_limit, head_limit, field_count_limit, body_limit, stream_above
     cdef bytearray _buffer     # bytes not consumed yet; a deletion at its front costs O(1) amortised
     cdef bytearray _body       # of a chunked request: what its chunks carried so far
     cdef State _state
@@ -97,14 +101,18 @@ cdef class HttpCodec:
     cdef bint _expects         # the client waits for "100 Continue"
     cdef ParsedRequest _request
     cdef object _error
+    cdef readonly bint streaming     # parts of a body are still to come, or to be taken
+    cdef object _taken               # int: bytes of it that next_part has given
 
     def __init__(self, Py_ssize_t line_limit=8192, Py_ssize_t field_limit=8192, Py_ssize_t head_limit=16384,
-                 Py_ssize_t field_count_limit=100, Py_ssize_t body_limit=1 << 20):
+                 Py_ssize_t field_count_limit=100, Py_ssize_t body_limit=1 << 20, Py_ssize_t stream_above=-1):
         self.line_limit = line_limit
         self.field_limit = field_limit
         self.head_limit = head_limit
         self.field_count_limit = field_count_limit
         self.body_limit = body_limit
+        self.stream_above = stream_above
+        self._taken = 0
         self._buffer = bytearray()
         self._body = bytearray()
         self._state = HEAD
@@ -119,6 +127,11 @@ cdef class HttpCodec:
     def idle(self):
         """Between two requests: nothing of a next one has been received."""
         return self._state == HEAD and PyByteArray_GET_SIZE(self._buffer) == 0
+
+    @property
+    def in_body(self):
+        """The head is read, and more of the body is missing."""
+        return self._state != HEAD and self._state != BROKEN
 
     def receive(self, data):
         """Append bytes of the connection. They are looked at by `next_event`."""
@@ -140,12 +153,28 @@ cdef class HttpCodec:
         try:
             return self._advance()
         except HttpError as error:
-            self._state = BROKEN
-            self._error = HttpError(error.status, error.reason)  # without the traceback and its frames
-            self._request = None
-            self._buffer.clear()
-            self._body.clear()
+            self._break(error)
             raise
+
+    def next_part(self):
+        """What has come of a streamed body; CONTINUE and None as of `next_event`; b"" behind its end."""
+        if self._state == BROKEN:
+            raise HttpError(self._error.status, self._error.reason)
+        if not self.streaming:
+            return b""
+        try:
+            return self._next_part()
+        except HttpError as error:
+            self._break(error)
+            raise
+
+    cdef int _break(self, error) except -1:
+        self._state = BROKEN
+        self._error = HttpError(error.status, error.reason)  # without the traceback and its frames
+        self._request = None
+        self._buffer.clear()
+        self._body.clear()
+        return 0
 
     cdef object _advance(self):
         if self._state == HEAD:
@@ -153,6 +182,8 @@ cdef class HttpCodec:
                 return None
             if self._state == HEAD:  # a request without a body
                 return self._finish(b"")
+        if self._state == LENGTH and 0 <= self.stream_above < self._need:
+            return self._begin_stream()
         if self._expects:
             # No need to invite a body that is already on its way (RFC 9110 section 10.1.1).
             self._expects = False
@@ -165,10 +196,41 @@ cdef class HttpCodec:
             del self._buffer[:self._need]
             return self._finish(body)
         if not self._read_chunks():
-            return None
+            return self._begin_stream() if 0 <= self.stream_above < PyByteArray_GET_SIZE(self._body) else None
         body = bytes(self._body)
         self._body.clear()
         return self._finish(body)
+
+    cdef ParsedRequest _begin_stream(self):
+        request = self._request
+        request.streamed = True
+        self._request = None
+        self.streaming = True
+        return request
+
+    cdef object _next_part(self):
+        cdef bint complete
+        if self._expects:
+            self._expects = False
+            if PyByteArray_GET_SIZE(self._buffer) == 0:
+                return CONTINUE
+        if self._state == LENGTH:
+            end = min(PyByteArray_GET_SIZE(self._buffer), self._need)
+            part = bytes(self._buffer[:end])
+            del self._buffer[:end]
+            self._need -= end
+            complete = self._need == 0
+        else:
+            complete = self._read_chunks()
+            part = bytes(self._body)
+            self._body.clear()
+            self._taken += len(part)
+        if complete:
+            self.streaming = False
+            self._skipped = False
+            self._taken = 0
+            self._state = HEAD
+        return part if part or complete else None
 
     cdef ParsedRequest _finish(self, bytes body):
         request = self._request
@@ -366,7 +428,7 @@ cdef class HttpCodec:
                     raise HttpError(400, "the line before a chunk is not: hexadecimal size, CR LF")
                 del self._buffer[:end]
                 self._need = int(match[1], 16)
-                if self._need > self.body_limit - PyByteArray_GET_SIZE(self._body):
+                if self._need > self.body_limit - PyByteArray_GET_SIZE(self._body) - self._taken:
                     raise HttpError(413, f"the body is longer than {self.body_limit} bytes")
                 self._state = CHUNK_DATA if self._need else TRAILERS
             elif self._state == CHUNK_DATA:

@@ -13,7 +13,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from mooring._core.table cimport GATEWAY_SHIFT, Table
 from mooring._core.wire cimport (
     CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_HANDSHAKE, CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_SEND,
-    CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, Record, make_record,
+    CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, Record, make_record,
 )
 from mooring._core.ws cimport (
     CONTROL_LIMIT, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING, OP_PONG, OP_TEXT, CloseFrame, Frame, is_utf8,
@@ -191,6 +191,16 @@ cdef class Outbox:
         if outlet is None or outlet.table.find(fd) == NULL:
             return False
         outlet.command(&record, payload)
+        return True
+
+    def want(self, fd: int, number: int) -> bool:
+        """Asks for the next part of the body of an HTTP request."""
+        cdef Outlet outlet = self.outlet_of(fd)
+        cdef Record record = make_record(CM_WANT, fd, 0, 0, 0)
+        if outlet is None or outlet.table.find(fd) == NULL:
+            return False
+        record.extra = number
+        outlet.command(&record, NULL)
         return True
 
     def subscribe(self, fd: int, topic: str, *, leave: bool = False) -> bool:

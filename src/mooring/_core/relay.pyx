@@ -45,8 +45,8 @@ from mooring._core.transport cimport (
 )
 from mooring._core.wire cimport (
     CM_ACK, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_HELLO, CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_SEND,
-    CM_SUBSCRIBE, CM_UNSUBSCRIBE, EV_CLOSE, EV_DISCONNECT, EV_FINISH, EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_OPEN,
-    EV_REQUEST, EV_SESSION, EV_UNCERTAIN, VERSION, WANTS_DISCONNECT, Record, make_record,
+    CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EV_BODY, EV_CLOSE, EV_DISCONNECT, EV_FINISH, EV_HANDSHAKE, EV_LEAVE,
+    EV_MESSAGE, EV_OPEN, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, VERSION, WANTS_DISCONNECT, Record, make_record,
 )
 
 from mooring._core.wire import USER as _USER
@@ -345,6 +345,11 @@ cdef class Relay(Sink):
         self.gateway.on_bad_request(c.fd, error)
         return 0
 
+    cdef int on_part(self, Connection* c, bytes part) except -1:
+        """The next part of a body, for whoever handles its request."""
+        self._tell(c, EV_BODY, c.requests, part)
+        return 0
+
     cdef int on_note(self, Connection* c, int kind) except -1:
         """ROOM, GONE: for whoever handles its request."""
         self._tell(c, kind, c.requests, b"")
@@ -509,6 +514,11 @@ cdef class Relay(Sink):
             c = self.connections.find(record.fd)
             if c != NULL:
                 self.connections.respond(c, record.extra, record.opcode, payload, record.size)
+            return 0
+        if kind == CM_WANT:
+            c = self.connections.find(record.fd)
+            if c != NULL:
+                self.connections.want(c, record.extra)
             return 0
         if kind == CM_DISCONNECT:
             c = self.connections.find(record.fd)

@@ -37,6 +37,7 @@ cdef enum Flag:
     ASKED = 4096     # HTTP: the worker waits for the queue to be below high water
     DONE = 8192      # HTTP: the answer is complete, and still above high water
     PREFACE = 16384  # a header of the proxy comes first: until then nothing is known of the client
+    WANTED = 32768   # HTTP: the worker waits for the next part of the body
     PAUSED = 65536   # the application does not want its messages for now
     MOVES = 131072   # another worker is to serve it, once nothing of it is in flight
 
@@ -51,6 +52,7 @@ cdef enum Deadline:
     D_PING = 6       # quiet for so long that the peer is asked whether it is there
     D_PONG = 7       # it must have answered by now
     D_PREFACE = 8    # the header of the proxy must be here
+    D_BODY = 9       # more of a request body must be here
 
 
 cdef enum By:
@@ -73,6 +75,7 @@ cdef struct Profile:
     size_t write_limit
     size_t high_water
     uint64_t request_ms, idle_ms, write_ms, close_ms, ping_ms, pong_ms, heartbeat_ms
+    uint64_t body_rate, body_grace_ms                # least bytes per second of a body, 0: any; from when on
     uint32_t control_limit           # pings and pongs of one connection in CONTROL_SECONDS
     bint open_ping, open_pong, open_close            # control frames are messages for the application, too
     bint preface                     # Transport.prefaces has who reads the header that comes first
@@ -104,6 +107,9 @@ cdef struct Connection:
     uint16_t port
     uint16_t in_flight
     uint32_t in_flight_bytes
+    uint64_t body_since              # when we began to wait for more of a body, in milliseconds
+    uint64_t body_waited             # how long we waited for this body before that
+    uint64_t body_bytes              # what has come of it
     uint32_t requests                # HTTP requests so far; the number of the current one
     uint16_t controls                # pings and pongs since `controls_since`, in seconds
     uint32_t controls_since

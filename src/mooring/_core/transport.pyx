@@ -124,6 +124,8 @@ cdef class Transport(Source):
         profile.write_limit = options["write_limit"]
         profile.high_water = options["high_water"]
         profile.request_ms = <uint64_t> (options["request_timeout"] * 1000)
+        profile.body_rate = options.get("body_rate", 500)
+        profile.body_grace_ms = <uint64_t> (options.get("body_grace", 5) * 1000)
         profile.idle_ms = <uint64_t> (options["idle_timeout"] * 1000)
         profile.write_ms = <uint64_t> (options["write_timeout"] * 1000)
         profile.close_ms = <uint64_t> (options["close_timeout"] * 1000)
@@ -368,7 +370,7 @@ cdef class Transport(Source):
         if c.phase == DEAD:
             return 0
         if not c.flags & HALF:
-            if c.phase == LINGER or not (c.flags & (HELD | SHUT) or c.phase == HTTP and c.flags & BUSY):
+            if c.phase == LINGER or not (c.flags & (HELD | SHUT) or c.phase == HTTP and c.flags & (BUSY | WANTED) == BUSY):
                 wanted = EPOLLIN
             else:
                 wanted = EPOLLRDHUP
@@ -397,6 +399,8 @@ cdef class Transport(Source):
             return self._receive(c)
         if events & (EPOLLHUP | EPOLLERR):
             return self._lost(c, RESET)
+        if events & EPOLLRDHUP and c.flags & WANTED:
+            return self._receive(c)      # seen before reading went on
         if events & EPOLLRDHUP:
             # what it sent before is still to be read; for the answer to a request the other half is enough
             c.flags |= HALF
@@ -596,7 +600,7 @@ cdef class Transport(Source):
     cdef int _above(self, Connection* c) except -1:
         """From now on the peer has write_timeout to take what waits, if that is much."""
         if (buffer_size(&c.out) > c.profile.high_water and not c.flags & HIGH
-                and (c.deadline == D_NONE or c.deadline >= D_PING)):
+                and (c.deadline == D_NONE or c.deadline == D_PING or c.deadline == D_PONG)):
             c.flags |= HIGH
             self._arm(c, D_WRITE, c.profile.write_ms)
         return 0

@@ -32,6 +32,7 @@ cdef enum Kind:
     EV_ROOM = 10
     EV_GONE = 11
     EV_FINISH = 12
+    EV_BODY = 13
     # commands: worker -> gateway
     CM_HELLO = 32
     CM_ACK = 33
@@ -45,6 +46,7 @@ cdef enum Kind:
     CM_SESSION = 41
     CM_CALL = 42
     CM_HANDSHAKE = 43
+    CM_WANT = 44
     CM_BIND = 50
     CM_PAUSE = 51
     CM_DISCONNECT_USER = 52

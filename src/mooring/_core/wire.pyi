@@ -16,6 +16,7 @@ class Event(IntEnum):
     ROOM = 10
     GONE = 11
     FINISH = 12
+    BODY = 13
 
 class Command(IntEnum):
     HELLO = 32
@@ -33,6 +34,7 @@ class Command(IntEnum):
     BIND = 50
     PAUSE = 51
     DISCONNECT_USER = 52
+    WANT = 44
 
 class Wants(IntFlag):
     HANDSHAKE = 1

@@ -22,6 +22,7 @@ and that `extra` is the index of the listener that the connection came from:
     LEAVE      nothing more is coming: this worker's connections have moved
     ROOM       extra: number of the request; what waits for that client is below high water again
     GONE       extra: number of the request; its client has left
+    BODY       extra: number of the request; payload: the next part of its body, empty behind the last one
     FINISH     this worker is to go: what would never end by itself (event streams) shall end
 
 Commands go down, worker to gateway:
@@ -35,6 +36,7 @@ Commands go down, worker to gateway:
                arg: another status; payload: bytes of the HTTP response that refuses
     RESPOND    extra: number of the request; opcode: flags (LAST, CLOSE; ASKS: tell with ROOM when the client has
                read most of it); payload: bytes of an HTTP response
+    WANT       extra: number of the request; answered with BODY, once, as soon as there is more of it
     SUBSCRIBE, UNSUBSCRIBE  payload: topic
     PUBLISH    opcode; arg: length of the topic; payload: topic, message
     BIND       payload: id of the user whose connection it is; empty: nobody's
@@ -79,6 +81,7 @@ class Event(IntEnum):
     ROOM = EV_ROOM
     GONE = EV_GONE
     FINISH = EV_FINISH
+    BODY = EV_BODY
 
 
 class Command(IntEnum):
@@ -99,6 +102,7 @@ class Command(IntEnum):
     BIND = CM_BIND
     PAUSE = CM_PAUSE
     DISCONNECT_USER = CM_DISCONNECT_USER
+    WANT = CM_WANT
 
 
 class Wants(IntFlag):

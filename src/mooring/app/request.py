@@ -9,12 +9,14 @@ client sends must not buy more work than its bytes (http.cookies, for one, unquo
 
 import re
 import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
 from mooring.app.forms import Form, FormLimits, UploadedFile, parse_form
+from mooring.errors import BadRequest, ClientGone, StateError
 from mooring.types import Headers
 
 QUERY_FIELD_LIMIT = 1000
@@ -42,6 +44,8 @@ class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """When its head was complete, in unix seconds."""
     number: int
     """Which request of its connection it is, from 1."""
+    streamed: bool = False
+    """The body follows in parts."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -71,15 +75,30 @@ def decode_request(fd: int, payload: bytes, limits: FormLimits = _NO_LIMITS_GIVE
 class Request:
     """One HTTP request; in `open`, the one that became a WebSocket. It is not changed after it was made."""
 
-    __slots__ = ("_cookies", "_form", "_headers", "_limits", "_path", "_query", "_record", "body", "fd")
+    __slots__ = (
+        "_body",
+        "_cookies",
+        "_form",
+        "_headers",
+        "_limits",
+        "_path",
+        "_query",
+        "_record",
+        "fd",
+        "source",
+        "unread",
+    )
 
     def __init__(
         self, fd: int, record: RequestRecord, body: bytes = b"", limits: FormLimits = _NO_LIMITS_GIVEN
     ) -> None:
         self.fd = fd
         """The connection, as `push` and the others take it."""
-        self.body = body
-        """The decoded body; empty when there was none."""
+        self._body: bytes | None = None if record.streamed else body
+        self.unread = record.streamed
+        """A streamed body is not read to its end."""
+        self.source: Callable[[], Awaitable[bytes | None]] | None = None
+        """For the worker: where the parts of a streamed body come from; None: the client has left."""
         self._record = record
         self._headers: Headers | None = None
         self._path: str | None = None
@@ -87,6 +106,49 @@ class Request:
         self._cookies: dict[str, str] | None = None
         self._limits = limits
         self._form: Form | None = None
+
+    @property
+    def body(self) -> bytes:
+        """The decoded body; empty when there was none. Raises StateError for one that is sent in parts, which is one of
+        more than `stream_body_above` bytes if `stream_request_body` is on: see `stream` and `read`."""
+        if self._body is None:
+            raise StateError(
+                "this body comes in parts: use `async for part in request.stream()` or `await request.read()`"
+            )
+        return self._body
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The body in parts, as the client sends them; the client is slowed down to the speed at which they are taken.
+
+        A body that is here already is one part. Raises ClientGone when the client leaves, or sends what is no body, or
+        sends it too slowly."""
+        if self._body is not None:
+            if self._body:
+                yield self._body
+            return
+        if not self.unread or self.source is None:
+            raise StateError("the body of this request was read already; it can be read once")
+        while True:
+            part = await self.source()
+            if part is None:
+                raise ClientGone("the client has left before its request was complete")
+            if not part:
+                self.unread = False
+                return
+            yield part
+
+    async def read(self, limit: int = 1 << 20) -> bytes:
+        """The whole body, which is then in `body` too. Raises BadRequest (413) if it has more than `limit` bytes, else
+        like `stream`."""
+        if self._body is None:
+            parts, size = [], 0
+            async for part in self.stream():
+                size += len(part)
+                if size > limit:
+                    raise BadRequest(413, f"the body is longer than {limit} bytes")
+                parts.append(part)
+            self._body = b"".join(parts)
+        return self._body
 
     @property
     def method(self) -> str:

@@ -501,6 +501,8 @@ class Response:
             headers.append(("Date", http_date()))
         if self._server_header and not self._has("server"):
             headers.append(("Server", "mooring"))
+        if self._request.unread:
+            self._keep_alive = False  # the rest of the body would have to be read first
         # RFC 9110 section 7.8: who sends Upgrade lists it in Connection.
         options = ["Upgrade"] if self._has("upgrade") else []
         if not self._keep_alive:

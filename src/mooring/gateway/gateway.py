@@ -129,6 +129,7 @@ class Gateway:
             scheme,
             time.time(),
             number,
+            request.streamed,
         )
         if not request.upgrade:
             self.relay.event(fd, Event.REQUEST, 0, number, encode_request(record, request.body))

@@ -18,6 +18,8 @@ def profile(settings: Settings) -> dict[str, Any]:
         "write_limit": flow.write_limit,
         "high_water": flow.write_high_water,
         "request_timeout": http.header_timeout,
+        "body_rate": http.body_min_rate,
+        "body_grace": http.body_grace,
         "idle_timeout": http.keepalive_timeout,
         "write_timeout": flow.write_timeout,
         "close_timeout": websocket.close_timeout,
@@ -36,6 +38,7 @@ def profile(settings: Settings) -> dict[str, Any]:
             "head_limit": http.header_limit,
             "field_count_limit": http.header_count_limit,
             "body_limit": http.body_limit,
+            "stream_above": http.stream_body_above if http.stream_request_body else -1,
         },
     }
 

@@ -244,6 +244,8 @@ class Worker:
             log.debug("gateway %d has moved its connections to other workers", outlet.gateway)
         elif kind == Event.ROOM:
             self.streams.on_room(fd, extra)
+        elif kind == Event.BODY:
+            self.streams.on_part(fd, extra, payload)
         elif kind == Event.GONE:
             self.streams.on_gone(fd, extra)
         elif kind == Event.FINISH:
@@ -295,6 +297,7 @@ class Worker:
 
     def _request(self, site: Site, request: Request, number: int) -> Coroutine[Any, Any, None] | None:
         fd = request.fd
+        request.source = partial(self.streams.part, fd, number)
         send = self._sender(fd, number)
         if site.http.access_log:
             send = _logged(send, request, lambda: response, time.monotonic())

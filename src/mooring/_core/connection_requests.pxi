@@ -1,0 +1,98 @@
+"""Requests on their way, and their bodies. Included by `connection.pyx`.
+
+A body that is streamed is asked for by the worker, part by part. Only then is the socket read, and what was read is
+handed over at once: never more than one receive buffer of it is here, and TCP slows the client down.
+
+A client has to send a body at a certain rate on average, counted over the time in which it is waited for.
+"""
+
+cdef int _next_request(Connections self, Connection* c) except -1:
+    """One request at a time: the next one is not even parsed before this one is answered."""
+    codec = self.codecs.get(c.fd)
+    if codec is None:
+        return 0
+    while c.phase == HTTP and not c.flags & (BUSY | SHUT):
+        try:
+            request = codec.next_event()
+        except HttpError as error:
+            self.counters.failed += 1
+            return self.sink.on_bad_request(c, error)
+        if request is None:
+            if codec.idle:
+                del self.codecs[c.fd]
+            elif codec.in_body:
+                if c.deadline == D_REQUEST:      # the head is complete just now
+                    c.body_bytes = codec.buffered
+                    c.body_waited = 0
+                _await_body(self, c)
+            break
+        if request == _CONTINUE:
+            self.write(c, <const uint8_t*> PyBytes_AS_STRING(CONTINUE_RESPONSE),
+                       PyBytes_GET_SIZE(CONTINUE_RESPONSE), NULL, 0)
+            continue
+        c.flags |= BUSY
+        c.requests += 1
+        self.counters.requests += 1
+        if request.streamed:
+            c.body_bytes = codec.buffered
+            c.body_waited = 0
+        self.reactor.disarm(&c.timer)
+        c.deadline = D_NONE
+        self.sink.on_request(c, request)
+        if c.phase == DEAD:
+            return 0
+    return self._interest(c)
+
+
+cdef int _await_body(Connections self, Connection* c) except -1:
+    """It is the client's turn to send: it may take as long as what has come allows, less what it took before."""
+    cdef uint64_t allowed = c.profile.body_grace_ms
+    if c.profile.body_rate == 0:
+        c.deadline = D_NONE
+        self.reactor.disarm(&c.timer)
+        return 0
+    if c.body_bytes * 1000 // c.profile.body_rate > allowed:
+        allowed = c.body_bytes * 1000 // c.profile.body_rate
+    c.body_since = self.reactor.now
+    return self._arm(c, D_BODY, allowed - c.body_waited if c.body_waited < allowed else 1)
+
+
+cdef int _body_came(Connections self, Connection* c, size_t size) except -1:
+    c.body_bytes += size
+    if c.deadline == D_BODY:
+        c.body_waited += self.reactor.now - c.body_since
+        c.deadline = D_NONE
+        self.reactor.disarm(&c.timer)
+    return 0
+
+
+cdef int _next_part(Connections self, Connection* c) except -1:
+    """The worker waits: hands over what there is of the body, or waits for the client."""
+    codec = self.codecs.get(c.fd)
+    try:
+        part = codec.next_part() if codec is not None else b""
+        if type(part) is int:            # CONTINUE
+            if not c.flags & BEGUN:
+                self.write(c, <const uint8_t*> PyBytes_AS_STRING(CONTINUE_RESPONSE),
+                           PyBytes_GET_SIZE(CONTINUE_RESPONSE), NULL, 0)
+            part = codec.next_part()
+    except HttpError as error:
+        self.counters.failed += 1
+        return _body_failed(self, c, error)
+    if part is None:
+        _await_body(self, c)
+    else:
+        c.flags &= ~WANTED
+        if codec is not None and codec.idle:
+            del self.codecs[c.fd]
+        self.sink.on_part(c, part)
+    return self._interest(c)
+
+
+cdef int _body_failed(Connections self, Connection* c, object error) except -1:
+    """The rest of a body will not come: for its handler the client has left."""
+    c.flags &= ~WANTED
+    self.sink.on_note(c, EV_GONE)
+    if c.flags & BEGUN:
+        return self._doom(c, 1006, error.reason.encode())
+    return self.sink.on_bad_request(c, error)

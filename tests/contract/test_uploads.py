@@ -1,0 +1,226 @@
+"""Request bodies that are handed over as they come: to handlers that read slowly, partly or not at all."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from contract.clients import Raw, get
+from support.serving import Serving, eventually
+
+APP = """
+import asyncio
+import hashlib
+from pathlib import Path
+
+@server.on("message")
+def message(server, frame): ...
+
+@server.on("request")
+async def page(request, response):
+    name = request.query.get("name", "?")
+    try:
+        if request.path == "/digest":
+            digest, size, most = hashlib.sha256(), 0, 0
+            async for part in request.stream():
+                digest.update(part)
+                size += len(part)
+                most = max(most, len(part))
+            response.json([size, digest.hexdigest(), most])
+        elif request.path == "/held":
+            parts = request.stream()
+            first = await anext(parts)
+            report(name, "has the first")
+            while not Path(request.query["until"]).exists():
+                await asyncio.sleep(0.01)
+            size = len(first)
+            async for part in parts:
+                size += len(part)
+            response.json(size)
+        elif request.path == "/read":
+            response.json(len(await request.read(200_000)))
+        elif request.path == "/body":
+            response.json(len(request.body))
+        elif request.path == "/first":
+            async for part in request.stream():
+                break
+            response.end("enough")
+        elif request.path == "/answered":
+            await response.write("begun")
+            async for part in request.stream():
+                pass
+        elif request.path == "/twice":
+            async for part in request.stream():
+                pass
+            await request.read()
+        else:
+            response.end("hello")
+    except BaseException as error:
+        report(name, type(error).__name__)
+        raise
+    finally:
+        report(name, "left")
+"""
+
+ABOVE = 10_000
+LIMIT = 40 << 20
+
+
+@pytest.fixture(scope="session")
+def uploads(mode: dict[str, Any]) -> Iterator[Serving]:
+    settings = {"stream_request_body": True, "stream_body_above": ABOVE, "body_limit": LIMIT, "body_grace": 0.5}
+    with Serving(APP, **mode, **settings) as running:
+        yield running
+        assert running.stop() == 0
+        assert "(adds up)" in running.lines[-2], "\n".join(running.lines[-10:])
+
+
+def post(path: str, size: int, *fields: str) -> bytes:
+    return get(path, f"Content-Length: {size}", *fields, method="POST")
+
+
+def chunked(body: bytes, size: int) -> bytes:
+    pieces = (body[at : at + size] for at in range(0, len(body), size))
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+def digest(body: bytes) -> list[Any]:
+    import hashlib
+
+    return [len(body), hashlib.sha256(body).hexdigest()]
+
+
+BODY = bytes(range(251)) * 20_000  # 5 MB
+
+
+@pytest.mark.parametrize("size", [0, 1, ABOVE, ABOVE + 1, 300_000, len(BODY)])
+@pytest.mark.parametrize("coding", ["length", "chunks of 7000", "one chunk"])
+def test_a_body_in_parts(uploads: Serving, size: int, coding: str) -> None:
+    body = BODY[:size]
+    with Raw(uploads) as raw:
+        for _ in range(2):
+            if coding == "length":
+                raw.send(post("/digest", size) + body)
+            else:
+                raw.send(get("/digest", "Transfer-Encoding: chunked", method="POST"))
+                raw.send(chunked(body, 7000 if coding == "chunks of 7000" else max(size, 1)))
+            answer = raw.answer("POST")
+            *found, most = answer.json()
+            assert found == digest(body)
+            assert most <= 600_000, "more than a receive buffer or two was kept"
+            assert not answer.closes
+            raw.send(get("/"))
+            assert raw.answer().body == b"hello"
+
+
+def test_requests_sent_ahead(uploads: Serving) -> None:
+    with Raw(uploads, (post("/digest", 50_000) + BODY[:50_000]) * 5 + get("/")) as raw:
+        for _ in range(5):
+            assert raw.answer("POST").json()[:2] == digest(BODY[:50_000])
+        assert raw.answer().body == b"hello"
+
+
+def test_the_client_waits_for_the_handler(uploads: Serving, tmp_path: Any) -> None:
+    since = uploads.mark()
+    total = LIMIT
+    go_on = tmp_path / "go-on"
+    with Raw(uploads) as raw:
+        raw.send(post(f"/held?name=held&until={go_on}", total))
+        raw.send(BODY[:20_000])
+        uploads.wait_log("report held has the first", since=since)
+        sent = 20_000
+        raw.socket.setblocking(False)
+        piece = bytes(1 << 16)
+
+        def full() -> bool:
+            nonlocal sent
+            try:
+                sent += raw.socket.send(piece)
+            except BlockingIOError:
+                return True
+            return False
+
+        eventually(full, what="the client can send no more")
+        assert sent < total // 2, "nobody takes it"
+        raw.socket.settimeout(20)
+        go_on.touch()
+        while sent < total:
+            sent += raw.socket.send(piece[: total - sent])
+        assert raw.answer("POST").json() == total
+
+
+def test_a_small_body_is_there_at_once(uploads: Serving) -> None:
+    with Raw(uploads, post("/body", 5) + b"12345") as raw:
+        assert raw.answer("POST").json() == 5
+        raw.send(post("/body?name=early", ABOVE + 1) + bytes(ABOVE + 1))
+        assert raw.answer("POST").status == 500
+        uploads.wait_log("report early StateError")
+
+
+def test_the_whole_body(uploads: Serving) -> None:
+    with Raw(uploads, post("/read", 200_000) + bytes(200_000)) as raw:
+        assert raw.answer("POST").json() == 200_000
+    with Raw(uploads, post("/read", 200_001) + bytes(200_001)) as raw:
+        assert raw.answer("POST").status == 413
+    with Raw(uploads, post("/twice?name=twice", 200_000) + bytes(200_000)) as raw:
+        assert raw.answer("POST").status == 500
+        uploads.wait_log("report twice StateError")
+
+
+def test_behind_a_body_that_was_not_read_the_connection_is_closed(uploads: Serving) -> None:
+    for path in ("/first", "/"):
+        with Raw(uploads, post(path, 1_000_000) + bytes(500_000) + get("/") * 10) as raw:
+            answer = raw.answer("POST")
+            assert (answer.status, answer.closes) == (200, True)
+            assert raw.rest() == b""
+
+
+def test_too_long(uploads: Serving) -> None:
+    with Raw(uploads, post("/digest", LIMIT + 1)) as raw:
+        assert raw.answer("POST").status == 413
+    since = uploads.mark()
+    with Raw(uploads, get("/digest?name=long", "Transfer-Encoding: chunked", method="POST")) as raw:
+        raw.send(b"%x\r\n" % (1 << 20) + bytes(1 << 20) + b"\r\n" + b"%x\r\n" % LIMIT)
+        assert raw.answer("POST").status == 413
+    uploads.wait_log("report long ClientGone", since=since)
+
+
+def test_a_broken_body(uploads: Serving) -> None:
+    since = uploads.mark()
+    with Raw(uploads, get("/digest?name=broken", "Transfer-Encoding: chunked", method="POST")) as raw:
+        raw.send(b"%x\r\n" % 20_000 + bytes(20_000) + b"\r\nno chunk\r\n")
+        assert raw.answer("POST").status == 400
+    with Raw(uploads, get("/answered?name=begun", "Transfer-Encoding: chunked", method="POST")) as raw:
+        raw.send(b"%x\r\n" % 20_000 + bytes(20_000) + b"\r\n")
+        raw.until(b"begun\r\n")
+        raw.send(b"no chunk\r\n")
+        assert raw.rest() == b"", "no second answer behind the one that has begun"
+    uploads.wait_log("report begun ClientGone", since=since)
+
+
+def test_a_client_that_leaves_in_the_middle(uploads: Serving) -> None:
+    for name, leave in (("resets", Raw.reset), ("closes", lambda raw: raw.socket.close())):
+        since = uploads.mark()
+        raw = Raw(uploads, post(f"/digest?name={name}", 1_000_000) + bytes(100_000))
+        leave(raw)
+        uploads.wait_log(f"report {name} ClientGone", since=since)
+        assert not [line for line in uploads.lines[since:] if "Traceback" in line]
+
+
+def test_a_body_that_comes_too_slowly(uploads: Serving) -> None:
+    """Streamed or collected; the time in which the handler did not take it does not count."""
+    for size in (1_000_000, 100):
+        with Raw(uploads, post("/digest?name=slow", size) + b"x" * 20) as raw:
+            answer = raw.answer("POST")
+            assert (answer.status, answer.closes) == (408, True)
+            assert b"bytes per second" in answer.body
+
+
+def test_expect(uploads: Serving) -> None:
+    with Raw(uploads, post("/digest", 100_000, "Expect: 100-continue")) as raw:
+        assert raw.until(b"\r\n\r\n").startswith(b"HTTP/1.1 100 ")
+        raw.send(BODY[:100_000])
+        assert raw.answer("POST").json()[:2] == digest(BODY[:100_000])
+    with Raw(uploads, post("/", 100_000, "Expect: 100-continue")) as raw:
+        answer = raw.answer("POST")
+        assert (answer.informational, answer.status, answer.closes) == ([], 200, True), "nobody wants the body"
