@@ -11,6 +11,7 @@ processes, by a schedule that `--seed` repeats. In the end every message must ha
     answered, once, in order, unchanged, at the client that sent it
     reported as uncertain (its handler was running when its worker was killed)
     indeterminate: in flight when its gateway was killed, which ends connections (only where that is the nemesis)
+    quarantined: with --redeliver, when three workers were killed over it
 
 Anything else is a fault: silently lost, duplicated, reordered, corrupted, cross-talk (somebody else's), phantom
 (nobody's), disconnected. A second witness are notes that the handlers write apart from the server: no handler ran
@@ -46,7 +47,8 @@ from pathlib import Path
 from typing import Any
 
 APP = Path(__file__).with_name("nothing_lost_app.py")
-SENT, ANSWERED, UNCERTAIN, INDETERMINATE = 1, 2, 4, 8
+SENT, ANSWERED, UNCERTAIN, INDETERMINATE, QUARANTINED = 1, 2, 4, 8, 16
+ATTEMPTS = 3  # workers that may end over one message
 NOTE = struct.Struct("<IIII")  # as nothing_lost_app.py writes it
 BEGUN, ENDED = 1, 2
 FAULTS = (
@@ -81,9 +83,11 @@ def seal(client: int, number: int, padding: str) -> str:
 class History:
     """What one client has sent and heard; judged as it comes."""
 
-    def __init__(self, client: int, faults: dict[str, int]) -> None:
+    def __init__(self, client: int, faults: dict[str, int], redeliver: bool = False) -> None:
         self.client = client
         self.faults = faults
+        self.redeliver = redeliver  # then a message may be answered again
+        self.repeated = 0
         self.fates = bytearray()  # number of the message -> SENT | ANSWERED | ...
         self.answered_and_uncertain = 0
         self.open = 0  # messages without a fate
@@ -96,8 +100,8 @@ class History:
         return seal(self.client, len(self.fates) - 1, padding)
 
     def hear(self, text: str) -> int:
-        """An answer ("E message") or a report ("U message"); the number of the message, -1 if it is none of ours."""
-        fate = {"E ": ANSWERED, "U ": UNCERTAIN}.get(text[:2])
+        """An answer ("E message") or report ("U message", "Q message"); its number, -1 if it is none of ours."""
+        fate = {"E ": ANSWERED, "U ": UNCERTAIN, "Q ": QUARANTINED}.get(text[:2])
         crc, _, body = text[2:].partition(":")
         client, _, rest = body.partition(":")
         number = rest.partition(":")[0]
@@ -110,7 +114,9 @@ class History:
             return self._fault("phantom")
         before = self.fates[at]
         if before & fate & ANSWERED:  # a second report of the same is no fault: it says what is true
-            self._fault("duplicated")
+            self.repeated += 1
+            if not self.redeliver:
+                self._fault("duplicated")
         elif at < self._last:
             self._fault("reordered")
         self._last = max(self._last, at)
@@ -140,12 +146,15 @@ class History:
 
 def judge(histories: Iterable[History], faults: dict[str, int]) -> dict[str, int]:
     """What is missing is lost; the totals."""
-    totals = dict.fromkeys(("sent", "answered", "uncertain", "indeterminate", "answered_and_uncertain"), 0)
+    names = ("sent", "answered", "uncertain", "quarantined", "indeterminate", "answered_and_uncertain", "repeated")
+    totals = dict.fromkeys(names, 0)
     for history in histories:
         faults["silently_lost"] += len(history.missing())
         totals["sent"] += len(history.fates)
         totals["answered"] += history.count(ANSWERED)
         totals["uncertain"] += history.count(UNCERTAIN)
+        totals["quarantined"] += history.count(QUARANTINED)
+        totals["repeated"] += history.repeated
         totals["indeterminate"] += history.count(INDETERMINATE)
         totals["answered_and_uncertain"] += history.answered_and_uncertain
     return totals
@@ -167,8 +176,9 @@ def judge_notes(notes: Iterable[bytes], histories: list[History], faults: dict[s
                 ended[client][number] = 1
     for history, starts, ends in zip(histories, begun, ended, strict=True):
         for fate, start, end in zip(history.fates, starts, ends, strict=True):
-            faults["handled_twice"] += start > 1
-            faults["begun_and_not_reported"] += start > 0 == end and not fate & (UNCERTAIN | INDETERMINATE)
+            faults["handled_twice"] += start > (ATTEMPTS if history.redeliver else 1)
+            reported = fate & (UNCERTAIN | QUARANTINED | INDETERMINATE)
+            faults["begun_and_not_reported"] += start > 0 == end and not reported
     return total
 
 
@@ -221,7 +231,7 @@ class Client(asyncio.Protocol):
 
     def __init__(self, run: "Run", number: int) -> None:
         self.run = run
-        self.history = History(number, run.faults)
+        self.history = History(number, run.faults, run.options.redeliver)
         self.rng = random.Random(f"{run.options.seed} client {number}")
         self.dribbles = run.options.nemesis == "bytes" or (run.options.nemesis == "mixed" and number % 10 == 9)
         self.times: dict[int, float] = {}
@@ -367,6 +377,7 @@ class Subject:
             "restart_free": 1_000,
             "max_connections_per_address": 1_000_000,
             "control_frame_limit": 65535,
+            "redeliver": options.redeliver,
             **json.loads(options.settings),
         }
         if options.mode == "process":
@@ -672,7 +683,9 @@ class Run:
             if not agreed:
                 faults["counts_wrong"] += 1
                 self.say(f"the clients' counts are others: {totals}, the server's: {counts}")
-            if self.options.handlers == "def":
+            if self.options.redeliver:
+                faults["uncertain_too_many"] += totals["uncertain"]
+            elif self.options.handlers == "def":
                 faults["uncertain_too_many"] += max(0, totals["uncertain"] - kills)
         latencies = sorted(self.latencies)
         sent = totals["sent"]
@@ -709,7 +722,8 @@ def describe(result: dict[str, Any]) -> str:
         f"{result['verdict']}: nemesis {result['nemesis']} ({acts}), mode {result['mode']}, seed {result['seed']}",
         f"  {result['sent']:,} messages of {result['clients']} clients in {result['seconds']} s: "
         f"{result['answered']:,} answered, {result['uncertain']} uncertain "
-        f"({result['uncertain_per_kill']} per kill), {result['indeterminate']} indeterminate",
+        f"({result['uncertain_per_kill']} per kill), {result['indeterminate']} indeterminate, "
+        f"{result['quarantined']} quarantined",
         f"  faults: {bad or 'none; so below ' + format(result['bound'], '.1e') + ' per message (95 %)'}",
     ]
     if latency:
@@ -732,6 +746,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--gateways", type=int, default=1)
     parser.add_argument("--handlers", choices=("def", "async"), default="def")
+    parser.add_argument("--redeliver", action="store_true", help="let messages be handled again; see that setting")
     parser.add_argument("--work", type=float, default=0.0, help="milliseconds that a handler takes")
     parser.add_argument("--settings", default="{}", help="more settings of the server, as JSON")
     parser.add_argument(

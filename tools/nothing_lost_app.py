@@ -2,9 +2,9 @@
 
     python tools/nothing_lost_app.py      settings as JSON in NOTHING_LOST_SETTINGS
 
-"E text" is the answer, "U text" the report that the message is uncertain. What really ran is noted apart from the
-server, in a file per process: 16 bytes when a handler begins and 16 when it ends, written at once, so that they survive
-SIGKILL.
+"E text" is the answer, "U text" the report that the message is uncertain, "Q text" that it is quarantined. What really
+ran is noted apart from the server, in a file per process: 16 bytes when a handler begins, 16 when it ends, written at
+once, so that they survive SIGKILL.
 
 NOTHING_LOST_PLANT makes it do one thing wrong on purpose, with about one message in a hundred: see PLANTS.
 """
@@ -105,6 +105,11 @@ def sealed(client: int, number: int) -> str:
 @server.on("uncertain")
 def uncertain(server: Server, frame: Frame, _reason: str) -> None:
     server.push(frame.fd, f"U {frame.data!s}")
+
+
+@server.on("quarantined")
+def quarantined(server: Server, frame: Frame, _reason: str) -> None:
+    server.push(frame.fd, f"Q {frame.data!s}")
 
 
 @server.on("request")

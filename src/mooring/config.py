@@ -388,6 +388,12 @@ class Flow(Section):
     worker_bytes: int = option(
         4 << 20, "The same in bytes; one message is always let through.", "bytes", low=4096, high=GIB
     )
+    redeliver: bool = option(
+        False,
+        "Handle a message again whose worker ended while its handler ran; `frame.attempt` counts. After 3 workers it "
+        "is quarantined: dropped, and told to the handler of `quarantined`. Off: it is not handled again, and told to "
+        "the handler of `uncertain`. In `process` mode.",
+    )
     max_connections_per_address: int = option(
         256,
         "Connections of one gateway from one address, of IPv6 from one network of 64 bits; more get 429. Those from "

@@ -49,6 +49,14 @@ def test_suspended_handlers_are_reported():
     assert 0 < result["uncertain"] <= 12 * result["acts"]["kill"]
 
 
+def test_what_is_interrupted_is_handled_again():
+    arguments = ("--clients", "12", "--work", "30", "--window", "2", "--redeliver")
+    result = run("--nemesis", "kill", "--duration", "3", *arguments)
+    assert not any(result["faults"].values()), (result["seed"], result["faults"], result["log"])
+    assert result["sent"] == result["answered"] + result["quarantined"]
+    assert result["begun"] > result["sent"]
+
+
 @pytest.mark.parametrize(("mode", "nemesis"), [("process", "gateway"), ("base", "kill")])
 def test_only_what_was_in_flight_is_in_doubt_when_a_gateway_dies(mode, nemesis):
     result = run("--nemesis", nemesis, "--mode", mode, "--duration", "3", "--clients", "12", "--window", "4")

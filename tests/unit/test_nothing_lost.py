@@ -37,8 +37,10 @@ def test_what_is_answered_or_reported_is_no_fault(history, faults):
         "sent": 5,
         "answered": 4,
         "uncertain": 1,
+        "quarantined": 0,
         "indeterminate": 0,
         "answered_and_uncertain": 0,
+        "repeated": 0,
     }
     assert not any(faults.values())
 
@@ -56,6 +58,21 @@ def test_an_answer_that_comes_twice(history, faults):
         history.hear(f"E {history.texts[n]}")
     tool.judge([history], faults)
     assert only(faults, "duplicated")
+
+
+def test_where_messages_are_handled_again(faults):
+    """An answer may come twice, but not out of order; three attempts are allowed, and a report ends it."""
+    one = tool.History(0, faults, redeliver=True)
+    texts = [one.send() for _ in range(4)]
+    for kind, n in ("E0", "E0", "E1", "Q2", "E3"):
+        one.hear(f"{kind} {texts[int(n)]}")
+    totals = tool.judge([one], faults)
+    assert (totals["answered"], totals["quarantined"], totals["repeated"]) == (3, 1, 1)
+    files = [notes(*[(0, n, what) for n in (0, 1, 3) for what in (1, 2)], *[(0, 2, 1)] * 3)]
+    tool.judge_notes(files, [one], faults)
+    assert not any(faults.values())
+    tool.judge_notes([*files, notes((0, 2, 1))], [one], faults)
+    assert only(faults, "handled_twice")
 
 
 def test_a_report_that_comes_twice_is_none(history, faults):
@@ -211,6 +228,7 @@ def result(**changed):
         "answered": 2_999_990,
         "uncertain": 10,
         "indeterminate": 0,
+        "quarantined": 0,
         "acts": {"kill": 60},
         "uncertain_per_kill": 0.167,
         "faults": dict.fromkeys(tool.FAULTS, 0),

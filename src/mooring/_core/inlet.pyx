@@ -26,7 +26,7 @@ from mooring._core.page cimport DONE, STARTED, Page
 from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.table cimport Table
 from mooring._core.wire cimport (
-    CM_ACK, CM_CALL, CM_HELLO, EV_LEAVE, EV_MESSAGE, EV_SESSION, VERSION, Record, make_record,
+    ATTEMPT, CM_ACK, CM_CALL, CM_HELLO, EV_LEAVE, EV_MESSAGE, EV_SESSION, LISTENER_MASK, VERSION, Record, make_record,
 )
 from mooring._core.ws cimport Frame, new_frame
 
@@ -58,6 +58,8 @@ cdef class Inlet:
         cdef object data
         if record.kind == EV_MESSAGE:
             data = new_frame(record.fd, record.opcode, payload, record.size)
+            if record.extra >= ATTEMPT:
+                (<Frame> data).attempt = <int> (record.extra / ATTEMPT) + 1
         else:
             data = PyBytes_FromStringAndSize(<const char*> payload, record.size)
             if record.ticket == NO_TICKET:
@@ -66,9 +68,11 @@ cdef class Inlet:
         if self.lanes:
             lane = self.lanes.get(record.fd)
             if lane is not None:
-                lane.append((outlet, record.kind, record.opcode, record.arg, record.extra, record.ticket, data))
+                lane.append((outlet, record.kind, record.opcode, record.arg, record.extra & LISTENER_MASK, record.ticket,
+                             data))
                 return 0
-        self._start(outlet, record.kind, record.opcode, record.arg, record.extra, record.fd, record.ticket, data)
+        self._start(outlet, record.kind, record.opcode, record.arg, record.extra & LISTENER_MASK, record.fd,
+                    record.ticket, data)
         return 0
 
     cdef int _start(self, Outlet outlet, int kind, int opcode, int arg, uint32_t extra, uint64_t fd,

@@ -68,6 +68,7 @@ cdef class Relay(Sink):
     cdef public object gateway       # on_open, on_request, ...: see mooring.gateway
     cdef public object policy        # policy(list of ports, fd) -> port
     cdef public bint by_user         # the policy looks at the user a connection is bound to
+    cdef public object redeliver     # of each listener: whether what had started is handled again
     cdef readonly list ports         # index -> Port or None
     cdef uint32_t max_messages, max_bytes, port_messages
     cdef uint64_t port_bytes
@@ -81,6 +82,7 @@ cdef class Relay(Sink):
     cdef readonly uint64_t finished
     cdef readonly uint64_t uncertain
     cdef readonly uint64_t redelivered
+    cdef readonly uint64_t repeated  # handled again, their handler having started before
     cdef readonly uint64_t reports_lost
     cdef readonly uint64_t bad_records
     cdef readonly dict dropped       # reason -> count

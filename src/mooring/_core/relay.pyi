@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from typing_extensions import disjoint_base
@@ -60,6 +60,7 @@ class Relay(Sink):
     gateway: Any
     policy: Callable[[list[Port], int], Port] | None
     by_user: bool
+    redeliver: Sequence[bool]
     def __new__(
         cls,
         connections: Connections,
@@ -85,6 +86,8 @@ class Relay(Sink):
     def uncertain(self) -> int: ...
     @property
     def redelivered(self) -> int: ...
+    @property
+    def repeated(self) -> int: ...
     @property
     def reports_lost(self) -> int: ...
     @property

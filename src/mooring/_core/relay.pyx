@@ -15,6 +15,10 @@ read everything the worker had sent; then it applies what was kept, then walks t
     marked as started  the handler had started: it is *uncertain*, and reported to the application as such
     marked as done     finished: the acknowledgement had not left
 
+With `redeliver` an event of a WebSocket that had started is handled again, in its place; how often is counted in `extra`.
+When ATTEMPTS workers have ended over it, it is *quarantined*: dropped, and reported. Reports themselves are told again in
+any case. A request is not handled again: its client is told, and knows better whether it may be.
+
 So the ledger is the truth and never the pipe: what lies unread in the dead worker's socket does not matter.
 At all times: accepted = finished + uncertain + dropped + in flight, counted over messages and requests.
 
@@ -44,9 +48,11 @@ from mooring._core.transport cimport (
     BUSY, BY_APPLICATION, HELD, MOVES, NO_PORT, OPEN, PAUSED, UPGRADED, Connection,
 )
 from mooring._core.wire cimport (
-    CM_ACK, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_HELLO, CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_SEND,
-    CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EV_BODY, EV_CLOSE, EV_DISCONNECT, EV_FINISH, EV_HANDSHAKE, EV_LEAVE,
-    EV_MESSAGE, EV_OPEN, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, VERSION, WANTS_DISCONNECT, Record, make_record,
+    ATTEMPT, ATTEMPTS, CM_ACK, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_HELLO, CM_PAUSE, CM_PUBLISH,
+    CM_RESPOND, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EV_BODY, EV_CLOSE, EV_DISCONNECT, EV_FINISH,
+    EV_HANDSHAKE, EV_LEAVE,
+    EV_MESSAGE, EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, LISTENER_MASK, VERSION, WANTS_DISCONNECT,
+    Record, make_record,
 )
 
 from mooring._core.wire import USER as _USER
@@ -60,13 +66,21 @@ cdef inline bint _counted(int kind) noexcept:
     return kind == EV_MESSAGE or kind == EV_REQUEST
 
 
+cdef inline bint _report(int kind) noexcept:
+    return kind == EV_UNCERTAIN or kind == EV_QUARANTINED
+
+
 cdef inline int _of(const Record* record) noexcept:
-    """The kind of an event, or of the one that is reported as uncertain."""
-    return record.arg if record.kind == EV_UNCERTAIN else record.kind
+    """The kind of an event, or of the one that a report is about."""
+    return record.arg if _report(record.kind) else record.kind
 
 
 cdef inline bint _last(int kind) noexcept:
     return kind == EV_CLOSE or kind == EV_DISCONNECT
+
+
+cdef inline bint _repeatable(int kind) noexcept:
+    return kind == EV_MESSAGE or kind == EV_OPEN or _last(kind)
 
 
 include "relay_ports.pxi"
@@ -218,7 +232,7 @@ cdef class Relay(Sink):
                         self.unbound.append(c.fd)
             self.ports[port.index] = None
             port.index = -1
-        redelivered = 0
+        redelivered = repeated = 0
         # ahead of what waits already: that is later, or of other connections
         later, self.limbo = self.limbo, deque()
         for _, fd, kind, opcode, arg, extra, payload, started in taken_back:
@@ -226,34 +240,53 @@ cdef class Relay(Sink):
                 redelivered += 1
                 self.limbo.append((fd, kind, opcode, arg, extra, payload))
                 continue
-            if _counted(kind):
-                self.uncertain += 1
+            again = _report(kind) or (_repeatable(kind) and self.redeliver[extra & LISTENER_MASK])
+            extra += ATTEMPT
+            if again and extra < ATTEMPTS * ATTEMPT:
+                repeated += 1
+                if kind == EV_OPEN and fd in self.sessions:
+                    opcode = 1       # the first attempt has written it
+                self.limbo.append((fd, kind, opcode, arg, extra, payload))
+                continue
+            if _report(kind):
+                # no report about the report; the message itself is counted already
+                log.error("%d workers ended while they were told of a lost event of connection %d", ATTEMPTS, fd)
+                self.reports_lost += 1
+                self._forget(fd, len(payload))
+                continue
+            reason = f"worker {port.worker} (pid {port.pid}) ended while its handler ran"
+            if again:
+                about = EV_QUARANTINED
+                reason += f", the last of {ATTEMPTS}"
+                log.error("an event of connection %d is quarantined: %s", fd, reason)
+                if _counted(kind):
+                    self.dropped["quarantined"] = self.dropped.get("quarantined", 0) + 1
+            else:
+                about = EV_UNCERTAIN
+                doubtful.append(fd)
+                if _counted(kind):
+                    self.uncertain += 1
             if kind == EV_REQUEST:
                 self.gateway.on_request_lost(fd, arg)
             elif kind == EV_HANDSHAKE:
                 self.gateway.on_handshake_lost(fd)
-            if kind == EV_UNCERTAIN:
-                # no report about the report; the message itself is counted as uncertain already
-                log.error("worker %d ended while it was told of an uncertain message of connection %d", port.worker, fd)
-                self.reports_lost += 1
-                self._forget(fd, len(payload))
-                continue
-            doubtful.append(fd)
-            reason = f"worker {port.worker} (pid {port.pid}) ended while its handler ran".encode()
+            reason = reason.encode()
             report = len(reason).to_bytes(2, "little") + reason + payload
             c = self.connections.find(fd)
             if c != NULL:
                 c.in_flight_bytes += <uint32_t> (len(report) - len(payload))
-            self.limbo.append((fd, EV_UNCERTAIN, opcode, kind, extra, report))
+            self.limbo.append((fd, about, opcode, kind, extra & LISTENER_MASK, report))
         self.limbo.extend(later)
         for i in done:
             self.finish(port, i)
         self.redelivered += redelivered
+        self.repeated += repeated
         left = port.left
         port.close()
         if not left:
-            log.warning("worker %d (pid %d) is gone: %s; %d events go to another worker, %d are uncertain",
-                        port.worker, port.pid, why, redelivered, len(doubtful))
+            log.warning("worker %d (pid %d) is gone: %s; %d events go to another worker, %d are uncertain%s",
+                        port.worker, port.pid, why, redelivered, len(doubtful),
+                        f", {repeated} are handled again" if repeated else "")
         self.gateway.on_port_lost(port)
         self._end_limbo()
         return 0
@@ -618,6 +651,7 @@ cdef class Relay(Sink):
             "finished": self.finished,
             "uncertain": self.uncertain,
             "redelivered": self.redelivered,
+            "repeated": self.repeated,
             "dropped": sum(self.dropped.values()),
             "dropped_reasons": dict(self.dropped),
             "in_flight": self.in_flight(),

@@ -6,6 +6,9 @@ cdef enum:
     RECORD_BYTES = 24
     RECORD_LIMIT = 0x40000000        # payload of one record: 1 GiB; more is a broken stream
     VERSION = 1
+    ATTEMPTS = 3                     # workers that may end over one event, see `redeliver`
+    LISTENER_MASK = 0xFFFF           # `extra` of an event on a ticket: the listener, and above it
+    ATTEMPT = 0x10000                # how many workers have ended over it
 
 
 cdef struct Record:
@@ -33,6 +36,7 @@ cdef enum Kind:
     EV_GONE = 11
     EV_FINISH = 12
     EV_BODY = 13
+    EV_QUARANTINED = 14
     # commands: worker -> gateway
     CM_HELLO = 32
     CM_ACK = 33

@@ -17,6 +17,9 @@ class Event(IntEnum):
     GONE = 11
     FINISH = 12
     BODY = 13
+    QUARANTINED = 14
+
+ATTEMPTED: int
 
 class Command(IntEnum):
     HELLO = 32

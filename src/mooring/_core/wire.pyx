@@ -7,17 +7,19 @@ ends are processes of one machine and one version, which HELLO checks), then `si
      | size   | kind| opcode| arg  | ticket | extra  | fd              | payload ...
 
 Events go up, gateway to worker; a ticket other than NO_TICKET says that the gateway's ledger waits for an ACK of it,
-and that `extra` is the index of the listener that the connection came from:
+and that `extra` is the index of the listener that the connection came from, and from bit 16 on, how many workers have ended
+while its handler ran:
 
     HANDSHAKE  opcode: 1 for an Origin that the settings do not allow; payload: request record
                may it become a WebSocket? The answer is a command of the same name
     OPEN       payload: request record             a WebSocket was opened; opcode 1: its session was told before
-    MESSAGE    opcode; payload: the message
     CLOSE      arg: close code; opcode: who closed (ClosedBy); payload: reason (UTF-8)
     DISCONNECT likewise, of a connection that was no WebSocket
+    MESSAGE    opcode; payload: the message
     REQUEST    arg: number of the request on its connection; payload: request record
     UNCERTAIN  opcode; arg: kind of the event whose handler had started when its worker ended;
                payload: u16 length of the reason, reason, payload of that event
+    QUARANTINED  like UNCERTAIN: ATTEMPTS workers have ended while this event's handler ran
     SESSION    payload: msgpack map of session entries (nil: the key is gone); extra 1: forget what you knew
     LEAVE      nothing more is coming: this worker's connections have moved
     ROOM       extra: number of the request; what waits for that client is below high water again
@@ -82,6 +84,10 @@ class Event(IntEnum):
     GONE = EV_GONE
     FINISH = EV_FINISH
     BODY = EV_BODY
+    QUARANTINED = EV_QUARANTINED
+
+
+ATTEMPTED = ATTEMPTS
 
 
 class Command(IntEnum):

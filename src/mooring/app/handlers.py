@@ -28,6 +28,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "disconnect": ("server", "fd", "reason"),
     "request": ("request", "response"),
     "uncertain": ("server", "frame", "reason"),
+    "quarantined": ("server", "frame", "reason"),
     "task": ("server", "task"),
     "finish": ("server", "outcome"),
     "pipe_message": ("server", "src_worker_id", "data"),

@@ -82,6 +82,7 @@ class Gateway:
         dispatch = settings.process.dispatch
         self.relay.policy = new_policy(dispatch, self._client)
         self.relay.by_user = dispatch not in ("connection", "address")
+        self.relay.redeliver = [one.flow.redeliver for one in settings.per_listener]
         self._rules = [Rules(one) for one in settings.per_listener]
         self.handshakes_refused = 0
         self.handshakes_timed_out = 0

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outbox, Outlet
-from mooring._core.wire import Event, Wants
+from mooring._core.wire import ATTEMPTED, Event, Wants
 from mooring._core.ws import Frame
 from mooring.app.handlers import Handlers
 from mooring.app.request import Request, decode_request
@@ -222,8 +222,8 @@ class Worker:
             return self._request(site, decode_request(fd, payload, site.forms), arg)
         if kind == Event.HANDSHAKE:
             return self._handshakes[listener].judge(decode_request(fd, payload), foreign=opcode == FOREIGN)
-        if kind == Event.UNCERTAIN:
-            return self._uncertain(site, fd, arg, opcode, payload)
+        if kind in (Event.UNCERTAIN, Event.QUARANTINED):
+            return self._lost(site, Event(kind), fd, arg, opcode, payload)
         log.error("a gateway sent an event of unknown kind %d", kind)
         return None
 
@@ -398,17 +398,19 @@ class Worker:
 
         return send
 
-    def _uncertain(
-        self, site: Site, fd: int, kind: int, opcode: int, payload: bytes
+    def _lost(
+        self, site: Site, what: Event, fd: int, kind: int, opcode: int, payload: bytes
     ) -> Coroutine[Any, Any, None] | None:
         """A worker ended while this event's handler ran there: whether it had an effect, nobody knows."""
+        name = what.name.lower()
         end = 2 + int.from_bytes(payload[:2], "little")
         reason, data = payload[2:end].decode(errors="replace"), payload[end:]
-        handler = site.handlers.get("uncertain")
+        handler = site.handlers.get(name)
         if kind == Event.MESSAGE and handler is not None:
-            frame = Frame(data.decode() if opcode == Opcode.TEXT else data, opcode, fd=fd)
+            attempt = ATTEMPTED if what == Event.QUARANTINED else 1
+            frame = Frame(data.decode() if opcode == Opcode.TEXT else data, opcode, fd=fd, attempt=attempt)
             return _coroutine(handler(self._server, frame, reason))
-        log.warning("uncertain: %s of connection %d: %s", Event(kind).name.lower(), fd, reason)
+        log.warning("%s: %s of connection %d: %s", name, Event(kind).name.lower(), fd, reason)
         return None
 
 
