@@ -25,7 +25,6 @@ cdef struct Shared:
 
 
 cdef class Page:
-    cdef object memory
     cdef Shared* shared
 
     cdef int mark(self, uint32_t ticket, Mark mark) noexcept

@@ -22,9 +22,8 @@ What a handler has sent that did not end is not copied: of a killed worker, eith
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
-from cpython.buffer cimport PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
+from libc.errno cimport errno
 
-import mmap
 import os
 
 from mooring._core.buffer cimport Buffer, buffer_size
@@ -38,6 +37,15 @@ cdef extern from *:
     void publish_size(uint64_t* place, uint64_t value) noexcept nogil
     void publish_mark(uint8_t* place, int value) noexcept nogil
 
+cdef extern from "sys/mman.h" nogil:
+    void* mmap(void* address, size_t size, int protection, int flags, int fd, long offset)
+    int munmap(void* address, size_t size)
+    enum:
+        PROT_READ
+        PROT_WRITE
+        MAP_SHARED
+    void* MAP_FAILED
+
 PAGE_BYTES = sizeof(Shared)
 
 
@@ -45,14 +53,21 @@ cdef class Page:
     """One page, mapped; takes over its descriptor. It has PAGE_BYTES bytes, all 0 at first."""
 
     def __init__(self, fd: int) -> None:
-        cdef Py_buffer view
+        cdef void* memory
         try:
-            self.memory = mmap.mmap(fd, sizeof(Shared))
+            if self.shared != NULL or os.fstat(fd).st_size < PAGE_BYTES:
+                raise ValueError(f"a page is mapped once, and has {PAGE_BYTES} bytes")
+            # not Python's mmap: that needs another descriptor, which there may not be
+            memory = mmap(NULL, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+            if memory == MAP_FAILED:
+                raise OSError(errno, f"mapping a page: {os.strerror(errno)}")
+            self.shared = <Shared*> memory
         finally:
             os.close(fd)
-        PyObject_GetBuffer(self.memory, &view, PyBUF_WRITABLE)
-        self.shared = <Shared*> view.buf
-        PyBuffer_Release(&view)      # the mapping lives as long as `memory`
+
+    def __dealloc__(self) -> None:
+        if self.shared != NULL:
+            munmap(self.shared, sizeof(Shared))
 
     cdef int mark(self, uint32_t ticket, Mark mark) noexcept:
         if ticket < MARKS:
