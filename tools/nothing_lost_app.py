@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Coroutine
 from typing import Any
 
-from mooring import Frame, Request, Response, Server
+from mooring import Frame, Request, Response, Server, StateError
 
 PLANTS = ("lose", "double", "swap", "corrupt", "misdirect", "invent", "cut", "repeat")
 NOTE = struct.Struct("<IIII")  # pid, client, number of the message, BEGUN or ENDED
@@ -114,7 +114,11 @@ def quarantined(server: Server, frame: Frame, _reason: str) -> None:
 
 @server.on("request")
 def stats(_request: Request, response: Response) -> None:
-    response.end(json.dumps(server.stats()))
+    try:
+        response.end(json.dumps(server.stats()))
+    except StateError as error:  # a gateway ended meanwhile
+        response.status(503)
+        response.end(str(error))
 
 
 if __name__ == "__main__":
