@@ -52,7 +52,7 @@ from mooring._core.wire cimport (
     CM_RESPOND, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EV_BODY, EV_CLOSE, EV_DISCONNECT, EV_FINISH,
     EV_HANDSHAKE, EV_LEAVE,
     EV_MESSAGE, EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, LISTENER_MASK, VERSION, WANTS_DISCONNECT,
-    Record, make_record,
+    Record, is_counted, is_last, is_repeatable, is_report, kind_of, make_record,
 )
 
 from mooring._core.wire import USER as _USER
@@ -60,27 +60,6 @@ from mooring._core.wire import USER as _USER
 log = logging.getLogger("mooring.gateway")
 
 cdef uint32_t NO_TICKET = 0xFFFFFFFF
-
-
-cdef inline bint _counted(int kind) noexcept:
-    return kind == EV_MESSAGE or kind == EV_REQUEST
-
-
-cdef inline bint _report(int kind) noexcept:
-    return kind == EV_UNCERTAIN or kind == EV_QUARANTINED
-
-
-cdef inline int _of(const Record* record) noexcept:
-    """The kind of an event, or of the one that a report is about."""
-    return record.arg if _report(record.kind) else record.kind
-
-
-cdef inline bint _last(int kind) noexcept:
-    return kind == EV_CLOSE or kind == EV_DISCONNECT
-
-
-cdef inline bint _repeatable(int kind) noexcept:
-    return kind == EV_MESSAGE or kind == EV_OPEN or _last(kind)
 
 
 include "relay_ports.pxi"
@@ -240,7 +219,7 @@ cdef class Relay(Sink):
                 redelivered += 1
                 self.limbo.append((fd, kind, opcode, arg, extra, payload))
                 continue
-            again = _report(kind) or (_repeatable(kind) and self.redeliver[extra & LISTENER_MASK])
+            again = is_report(kind) or (is_repeatable(kind) and self.redeliver[extra & LISTENER_MASK])
             extra += ATTEMPT
             if again and extra < ATTEMPTS * ATTEMPT:
                 repeated += 1
@@ -248,7 +227,7 @@ cdef class Relay(Sink):
                     opcode = 1       # the first attempt has written it
                 self.limbo.append((fd, kind, opcode, arg, extra, payload))
                 continue
-            if _report(kind):
+            if is_report(kind):
                 # no report about the report; the message itself is counted already
                 log.error("%d workers ended while they were told of a lost event of connection %d", ATTEMPTS, fd)
                 self.reports_lost += 1
@@ -259,12 +238,12 @@ cdef class Relay(Sink):
                 about = EV_QUARANTINED
                 reason += f", the last of {ATTEMPTS}"
                 log.error("an event of connection %d is quarantined: %s", fd, reason)
-                if _counted(kind):
+                if is_counted(kind):
                     self.dropped["quarantined"] = self.dropped.get("quarantined", 0) + 1
             else:
                 about = EV_UNCERTAIN
                 doubtful.append(fd)
-                if _counted(kind):
+                if is_counted(kind):
                     self.uncertain += 1
             if kind == EV_REQUEST:
                 self.gateway.on_request_lost(fd, arg)
@@ -415,7 +394,7 @@ cdef class Relay(Sink):
         if c == NULL:
             return
         port = None if self.limbo else self.port_of(c)
-        if _counted(kind):
+        if is_counted(kind):
             self.accepted += 1
         c.in_flight += 1
         c.in_flight_bytes += <uint32_t> len(payload)
@@ -471,16 +450,16 @@ cdef class Relay(Sink):
         port.in_flight -= 1
         port.in_flight_bytes -= ticket.record.size
         port.heard = self.connections.reactor.now
-        if _counted(ticket.record.kind):
+        if is_counted(ticket.record.kind):
             self.finished += 1
         c = self.connections.find(ticket.record.fd)
-        if c == NULL and self.sessions and _last(_of(&ticket.record)):
+        if c == NULL and self.sessions and is_last(kind_of(&ticket.record)):
             self.sessions.pop(ticket.record.fd, None)    # its last handler may have read it until now
         if c != NULL and ticket.record.kind != EV_CLOSE:
             c.in_flight -= 1
             c.in_flight_bytes -= ticket.record.size
             c.entry.in_flight = c.in_flight
-            if _of(&ticket.record) == EV_OPEN:
+            if kind_of(&ticket.record) == EV_OPEN:
                 c.entry.opened = 1
             if c.flags & HELD:
                 self.connections.wake(c)
@@ -632,11 +611,11 @@ cdef class Relay(Sink):
         """Messages and requests handed over and not finished, counted in the ledgers themselves."""
         cdef Port port
         cdef uint32_t i
-        count = sum(1 for item in self.limbo if _counted(item[1]))
+        count = sum(1 for item in self.limbo if is_counted(item[1]))
         for port in [p for p in self.ports if p is not None]:
-            count += sum(1 for item in port.backlog if _counted(item[1]))
+            count += sum(1 for item in port.backlog if is_counted(item[1]))
             for i in range(port.ticket_count):
-                count += port.tickets[i].used and _counted(port.tickets[i].record.kind)
+                count += port.tickets[i].used and is_counted(port.tickets[i].record.kind)
         return count
 
     def idle(self) -> bool:

@@ -79,6 +79,28 @@ cdef enum:
     WANTS_DISCONNECT = 8
 
 
+# which events are counted, tell the end of a connection, may be handled again, are reports of another
+cdef inline bint is_counted(int kind) noexcept:
+    return kind == EV_MESSAGE or kind == EV_REQUEST
+
+
+cdef inline bint is_report(int kind) noexcept:
+    return kind == EV_UNCERTAIN or kind == EV_QUARANTINED
+
+
+cdef inline int kind_of(const Record* record) noexcept:
+    """The kind of an event, or of the one that a report is about."""
+    return record.arg if is_report(record.kind) else record.kind
+
+
+cdef inline bint is_last(int kind) noexcept:
+    return kind == EV_CLOSE or kind == EV_DISCONNECT
+
+
+cdef inline bint is_repeatable(int kind) noexcept:
+    return kind == EV_MESSAGE or kind == EV_OPEN or is_last(kind)
+
+
 cdef inline Record make_record(uint8_t kind, uint64_t fd, uint8_t opcode, uint16_t arg, uint32_t size) noexcept nogil:
     cdef Record record
     record.size = size
