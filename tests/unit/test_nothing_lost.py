@@ -8,32 +8,33 @@ from wsproto.events import CloseConnection, Ping, Request, TextMessage
 
 from support.tools import load
 
+judge = load("nothing_lost_judge")
 tool = load("nothing_lost")
 app_notes = struct.Struct("<IIII")
 
 
 @pytest.fixture
 def faults():
-    return dict.fromkeys(tool.FAULTS, 0)
+    return dict.fromkeys(judge.FAULTS, 0)
 
 
 @pytest.fixture
 def history(faults):
     """Client 3, which has sent five messages."""
-    one = tool.History(3, faults)
+    one = judge.History(3, faults)
     one.texts = [one.send(f"padding {n} é") for n in range(5)]
     return one
 
 
 def only(faults, name, count=1):
-    return faults == {**dict.fromkeys(tool.FAULTS, 0), name: count}
+    return faults == {**dict.fromkeys(judge.FAULTS, 0), name: count}
 
 
 def test_what_is_answered_or_reported_is_no_fault(history, faults):
     for kind, text in zip("EEUEE", history.texts, strict=True):
         history.hear(f"{kind} {text}")
     assert history.open == 0
-    assert tool.judge([history], faults) == {
+    assert judge.judge([history], faults) == {
         "sent": 5,
         "answered": 4,
         "uncertain": 1,
@@ -49,43 +50,43 @@ def test_a_message_without_a_fate_is_lost(history, faults):
     for n in (0, 1, 3, 4):
         history.hear(f"E {history.texts[n]}")
     assert history.missing() == [2]
-    tool.judge([history], faults)
+    judge.judge([history], faults)
     assert only(faults, "silently_lost")
 
 
 def test_an_answer_that_comes_twice(history, faults):
     for n in (0, 1, 1, 2, 3, 4):
         history.hear(f"E {history.texts[n]}")
-    tool.judge([history], faults)
+    judge.judge([history], faults)
     assert only(faults, "duplicated")
 
 
 def test_where_messages_are_handled_again(faults):
     """An answer may come twice, but not out of order; three attempts are allowed, and a report ends it."""
-    one = tool.History(0, faults, redeliver=True)
+    one = judge.History(0, faults, redeliver=True)
     texts = [one.send() for _ in range(4)]
     for kind, n in ("E0", "E0", "E1", "Q2", "E3"):
         one.hear(f"{kind} {texts[int(n)]}")
-    totals = tool.judge([one], faults)
+    totals = judge.judge([one], faults)
     assert (totals["answered"], totals["quarantined"], totals["repeated"]) == (3, 1, 1)
     files = [notes(*[(0, n, what) for n in (0, 1, 3) for what in (1, 2)], *[(0, 2, 1)] * 3)]
-    tool.judge_notes(files, [one], faults)
+    judge.judge_notes(files, [one], faults)
     assert not any(faults.values())
-    tool.judge_notes([*files, notes((0, 2, 1))], [one], faults)
+    judge.judge_notes([*files, notes((0, 2, 1))], [one], faults)
     assert only(faults, "handled_twice")
 
 
 def test_a_report_that_comes_twice_is_none(history, faults):
     for kind, n in ("E0", "U1", "U1", "E2", "E3", "E4"):
         history.hear(f"{kind} {history.texts[int(n)]}")
-    assert tool.judge([history], faults)["uncertain"] == 1
+    assert judge.judge([history], faults)["uncertain"] == 1
     assert not any(faults.values())
 
 
 def test_a_message_that_was_answered_and_reported_is_counted(history, faults):
     for kind, n in ("E0", "E1", "U1", "E2", "E3", "E4"):
         history.hear(f"{kind} {history.texts[int(n)]}")
-    assert tool.judge([history], faults)["answered_and_uncertain"] == 1
+    assert judge.judge([history], faults)["answered_and_uncertain"] == 1
     assert not any(faults.values())
 
 
@@ -93,7 +94,7 @@ def test_a_message_that_was_answered_and_reported_is_counted(history, faults):
 def test_an_answer_that_was_overtaken(history, faults, order):
     for n in order:
         history.hear(f"E {history.texts[int(n)]}")
-    tool.judge([history], faults)
+    judge.judge([history], faults)
     assert only(faults, "reordered")
 
 
@@ -112,19 +113,19 @@ def test_a_text_that_is_none_of_ours(history, faults, text):
 
 
 def test_an_answer_meant_for_another_client(history, faults):
-    history.hear(f"E {tool.seal(4, 0, '')}")
+    history.hear(f"E {judge.seal(4, 0, '')}")
     assert only(faults, "cross_talk")
 
 
 def test_an_answer_to_what_nobody_sent(history, faults):
-    history.hear(f"E {tool.seal(3, 5, '')}")
+    history.hear(f"E {judge.seal(3, 5, '')}")
     assert only(faults, "phantom")
 
 
 def test_what_was_in_flight_when_the_connection_was_cut(history, faults):
     history.hear(f"E {history.texts[0]}")
     history.cut()
-    assert tool.judge([history], faults)["indeterminate"] == 4
+    assert judge.judge([history], faults)["indeterminate"] == 4
     assert not any(faults.values())
 
 
@@ -135,7 +136,7 @@ def notes(*lines):
 @pytest.fixture
 def answered(faults):
     """Client 0, with three answers."""
-    one = tool.History(0, faults)
+    one = judge.History(0, faults)
     for text in [one.send() for _ in range(3)]:
         one.hear(f"E {text}")
     return one
@@ -143,42 +144,42 @@ def answered(faults):
 
 def test_notes_of_handlers_that_ran_once(answered, faults):
     files = [notes((0, 0, 1), (0, 0, 2), (0, 1, 1)), notes((0, 1, 2), (0, 2, 1), (0, 2, 2))]
-    assert tool.judge_notes(files, [answered], faults) == 3
+    assert judge.judge_notes(files, [answered], faults) == 3
     assert not any(faults.values())
 
 
 def test_a_note_that_was_cut_is_left_out(answered, faults):
-    assert tool.judge_notes([notes((0, 0, 1), (0, 0, 2)) + b"\1\0\0"], [answered], faults) == 1
+    assert judge.judge_notes([notes((0, 0, 1), (0, 0, 2)) + b"\1\0\0"], [answered], faults) == 1
     assert not any(faults.values())
 
 
 def test_a_handler_that_ran_twice(answered, faults):
-    tool.judge_notes([notes((0, 0, 1), (0, 0, 2)), notes((0, 0, 1), (0, 0, 2))], [answered], faults)
+    judge.judge_notes([notes((0, 0, 1), (0, 0, 2)), notes((0, 0, 1), (0, 0, 2))], [answered], faults)
     assert only(faults, "handled_twice")
 
 
 def test_a_handler_that_was_interrupted_and_not_reported(answered, faults):
-    tool.judge_notes([notes((0, 0, 1), (0, 1, 1), (0, 1, 2))], [answered], faults)
+    judge.judge_notes([notes((0, 0, 1), (0, 1, 1), (0, 1, 2))], [answered], faults)
     assert only(faults, "begun_and_not_reported")
 
 
 def test_a_handler_that_was_interrupted_and_reported(faults):
-    one = tool.History(0, faults)
+    one = judge.History(0, faults)
     one.hear(f"U {one.send()}")
-    tool.judge_notes([notes((0, 0, 1))], [one], faults)
+    judge.judge_notes([notes((0, 0, 1))], [one], faults)
     assert not any(faults.values())
 
 
 def test_a_handler_of_what_nobody_sent(answered, faults):
-    tool.judge_notes([notes((0, 3, 1)), notes((1, 0, 1))], [answered], faults)
+    judge.judge_notes([notes((0, 3, 1)), notes((1, 0, 1))], [answered], faults)
     assert only(faults, "phantom", 2)
 
 
 def test_the_identity():
     counts = {"accepted": 10, "finished": 6, "uncertain": 1, "dropped": 1, "in_flight": 2}
-    assert tool.adds_up(counts)
-    assert not tool.adds_up({**counts, "finished": 7})
-    assert tool.adds_up({"accepted": 1, "finished": 1})
+    assert judge.adds_up(counts)
+    assert not judge.adds_up({**counts, "finished": 7})
+    assert judge.adds_up({"accepted": 1, "finished": 1})
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 100_001])
@@ -231,7 +232,7 @@ def result(**changed):
         "quarantined": 0,
         "acts": {"kill": 60},
         "uncertain_per_kill": 0.167,
-        "faults": dict.fromkeys(tool.FAULTS, 0),
+        "faults": dict.fromkeys(judge.FAULTS, 0),
         "bound": 1e-6,
         "latency_ms": {"p50": 1.0, "p99": 2.0, "max": 3.0},
         **changed,
@@ -243,7 +244,7 @@ def test_the_verdict_in_words():
     assert "PASS: nemesis kill (60 x kill), mode process, seed 7" in text
     assert "3,000,000 messages" in text
     assert "faults: none; so below 1.0e-06 per message (95 %)" in text
-    bad = result(verdict="FAIL", faults={**dict.fromkeys(tool.FAULTS, 0), "silently_lost": 2})
+    bad = result(verdict="FAIL", faults={**dict.fromkeys(judge.FAULTS, 0), "silently_lost": 2})
     assert "faults: 2 silently lost" in tool.describe(bad)
 
 
