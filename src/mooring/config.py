@@ -436,6 +436,13 @@ class Tasks(Section):
         low=0.001,
         high=24 * HOUR,
     )
+    task_max_request: int = option(
+        0,
+        "Tasks after which a task worker ends and another takes its place; 0 means never.",
+        "tasks",
+        low=0,
+        high=1 << 40,
+    )
     task_queue_limit: int = option(
         1024, "Tasks of one worker that are not finished; more raise TaskQueueFull.", "tasks", low=1, high=1 << 20
     )

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from e2e.peers import app, client, drained, in_loop, logged, stats, until
+from e2e.peers import app, client, drained, fetch, in_loop, logged, stats, until
 from support.serving import Serving, eventually
 
 MODES = [{"mode": "process", "worker_num": 2}, {"mode": "base", "worker_num": 1}]
@@ -210,6 +210,28 @@ async def test_a_stop_does_not_wait_for_ever(serving):
             await logged(server, "report begin block")
         assert server.stop() == 0
         assert drained(server)["tasks_left"] == 1
+
+
+def test_task_max_request():
+    """A worn task worker ends behind its last result, however large; what waits is done by the next."""
+    code = """
+    @server.on("message")
+    def said(server, frame): pass
+
+    @server.on("task")
+    def task(server, task):
+        return [os.getpid(), "x" * 3_000_000]
+
+    @server.on("request")
+    async def page(request, response):
+        results = await server.task_map(range(8), at_once=8)
+        response.end(" ".join(str(pid) for pid, text in results if len(text) == 3_000_000))
+    """
+    with Serving(app(code), task_worker_num=1, worker_num=1, task_max_request=3) as server:
+        pids = fetch(server).decode().split()
+        assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 2]
+        assert server.stop() == 0
+        assert "tasks=8 (adds up)" in server.lines[-2]
 
 
 def test_task_workers_without_a_handler():

@@ -62,6 +62,7 @@ cdef enum Kind:
     DM_RESULT = 68
     DM_STATS = 69
     DM_MESSAGE = 70
+    DM_LEAVE = 71
 
 
 cdef enum:

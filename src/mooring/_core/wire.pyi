@@ -58,6 +58,7 @@ class Mail(IntEnum):
     RESULT = 68
     STATS = 69
     MESSAGE = 70
+    LEAVE = 71
 
 class Fate(IntEnum):
     DONE = 0

@@ -57,6 +57,7 @@ task stands in `fd`. A worker counts its tasks; towards task workers the dispatc
     PROGRESS   payload: msgpack value               from the task worker, and on to the worker
     RESULT     opcode: what became of it (Fate); payload: msgpack value, of a failure a list
     STATS      empty to the dispatcher; back with a msgpack map
+    LEAVE      from a task worker, before its last result: it takes no more tasks
     MESSAGE    payload: msgpack value               from any worker (arg: for which) and on to it (arg: from which)
 
 Nothing in a record is ever unpickled or evaluated.
@@ -138,6 +139,7 @@ class Mail(IntEnum):
     RESULT = DM_RESULT
     STATS = DM_STATS
     MESSAGE = DM_MESSAGE
+    LEAVE = DM_LEAVE
 
 
 class Fate(IntEnum):

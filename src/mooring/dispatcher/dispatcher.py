@@ -125,6 +125,10 @@ class Dispatcher:
             self._free(peer)
             for source, held in self._held.pop(peer.worker, ()):
                 channel.send(Mail.MESSAGE, 0, source, 0, held)
+        elif kind == Mail.LEAVE:
+            peer.takes = False
+            if peer in self._idle:
+                self._idle.remove(peer)
         elif kind == Mail.MESSAGE:
             self._pass_on(peer.worker, arg, payload)
         else:

@@ -10,6 +10,7 @@ here, and futures and `call_soon` bring it to coroutines and handlers.
 import asyncio
 import logging
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -27,6 +28,7 @@ from mooring.errors import MooringError, StateError, TaskError, TaskFailed, Task
 
 log = logging.getLogger("mooring.worker")
 
+FLUSH_LOOK = 0.005  # seconds between looks whether the last result has left
 STATS_TIMEOUT = 5.0  # seconds the dispatcher has to answer
 THREAD_MARGIN = 5.0  # seconds that a thread waits longer than the loop, which has the true limit
 
@@ -337,12 +339,18 @@ class TaskBench:
     """Carries tasks out, one at a time. `handler(task)` runs in the loop, and may block it: it is there for that."""
 
     def __init__(
-        self, handler: Callable[[Task], object], spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
+        self,
+        handler: Callable[[Task], object],
+        spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
+        limit: int,
     ) -> None:
+        """After `limit` tasks the process ends; 0 means never."""
         self._handler = handler
         self._spawn = spawn
+        self._limit = limit
         self._todo: deque[Task] = deque()  # the first one is being done; another comes only from a new dispatcher
         self._idle: asyncio.Event | None = None
+        self._last: RecordChannel | None = None  # where the last result went
         self.done = 0
 
     def on_task(self, channel: RecordChannel, number: int, worker: int, payload: bytes) -> None:
@@ -356,6 +364,8 @@ class TaskBench:
         while self._todo:
             self._idle = asyncio.Event()
             await self._idle.wait()
+        while self._last is not None and self._last.open and self._last.waiting:
+            await asyncio.sleep(FLUSH_LOOK)  # a large result leaves as fast as it is taken
 
     def _begin(self) -> None:
         task = self._todo[0]
@@ -390,8 +400,13 @@ class TaskBench:
         self._over(task, Fate.FAILED, pack([type(error).__name__, text], "a failure"))
 
     def _over(self, task: Task, fate: int, payload: bytes) -> None:
-        task.tell(Mail.RESULT, fate, payload)
         self.done += 1
+        if self.done == self._limit:
+            log.info("this task worker has done task_max_request=%d tasks and is replaced", self._limit)
+            task.tell(Mail.LEAVE, 0, b"")
+            os.kill(os.getpid(), signal.SIGTERM)  # ends this process in order, when the loop turns
+        task.tell(Mail.RESULT, fate, payload)
+        self._last = task._channel
         self._todo.popleft()
         if self._todo:
             asyncio.get_running_loop().call_soon(self._begin)

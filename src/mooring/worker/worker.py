@@ -98,7 +98,7 @@ class Worker:
         self._process = OwnProcess(*own, self.stopping) if own is not None else None
         self._calls: set[asyncio.Task[Any]] = set()
         self.timers = Timers(self.spawn, self._call_failed, has_shared=number == 0)
-        self.bench = TaskBench(self._task, self.spawn) if is_task_worker else None
+        self.bench = TaskBench(self._task, self.spawn, settings.tasks.task_max_request) if is_task_worker else None
         self._server = server
         self._handlers = handlers
         self._tasks: set[asyncio.Task[Any]] = set()
