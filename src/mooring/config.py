@@ -219,6 +219,12 @@ class Http(Section):
     multipart_part_limit: int = option(
         100, "Most parts, fields and files, of a multipart form; then 413.", "parts", low=1, high=10_000
     )
+    form_memory: int = option(
+        1 << 20, "Most bytes of the fields of a multipart form, without its files; then 413.", "bytes", low=0, high=GIB
+    )
+    upload_spool_size: int = option(
+        65536, "A larger file of a form is kept in a temporary file, not in memory.", "bytes", low=0, high=GIB
+    )
     document_root: str = option(
         "",
         "Directory whose files are served under their names, before the `request` handler is asked; empty: none. "

@@ -13,6 +13,8 @@ import asyncio
 import hashlib
 from pathlib import Path
 
+open_before = [None]
+
 @server.on("message")
 def message(server, frame): ...
 
@@ -39,6 +41,14 @@ async def page(request, response):
             response.json(size)
         elif request.path == "/read":
             response.json(len(await request.read(200_000)))
+        elif request.path == "/form":
+            await request.read_form()
+            file = request.files["f"]
+            on_disk = not hasattr(file.file, "getbuffer")
+            response.json([request.form, file.filename, file.size, hashlib.sha256(file.read()).hexdigest(), on_disk])
+            open_before[0] = file.file
+        elif request.path == "/closed":
+            response.json(open_before[0].closed)
         elif request.path == "/body":
             response.json(len(request.body))
         elif request.path == "/first":
@@ -224,3 +234,26 @@ def test_expect(uploads: Serving) -> None:
     with Raw(uploads, post("/", 100_000, "Expect: 100-continue")) as raw:
         answer = raw.answer("POST")
         assert (answer.informational, answer.status, answer.closes) == ([], 200, True), "nobody wants the body"
+
+
+def multipart(content: bytes) -> bytes:
+    head = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--b\r\n'
+    return head + b'Content-Disposition: form-data; name="f"; filename="x"\r\n\r\n' + content + b"\r\n--b--\r\n"
+
+
+@pytest.mark.parametrize("size", [10, 60_000, 70_000, len(BODY)])
+def test_a_file_of_a_form(uploads: Serving, size: int) -> None:
+    body = multipart(BODY[:size])
+    with Raw(uploads) as raw:
+        raw.send(post("/form", len(body), "Content-Type: multipart/form-data; boundary=b") + body)
+        large = size > 65536
+        assert raw.answer("POST").json() == [{"a": "1"}, "x", *digest(BODY[:size]), large]
+        raw.send(get("/closed"))
+        assert raw.answer().json() == large
+
+
+def test_a_form_that_is_none(uploads: Serving) -> None:
+    field = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n' + bytes(2 << 20) + b"\r\n--b--\r\n"
+    for body, status in ((multipart(BODY)[:-8], 400), (field, 413)):
+        with Raw(uploads, post("/form", len(body), "Content-Type: multipart/form-data; boundary=b") + body) as raw:
+            assert raw.answer("POST").status == status

@@ -2,17 +2,20 @@
 
 The grammar of multipart is read by the library `multipart`, in its strict mode. What is left to decide here is what
 a form may be: each bound is checked before the work that it bounds, and what a client got wrong is a BadRequest,
-which the worker answers with 400 or 413 unless the handler catches it. Everything stays in memory, at most twice the
-size of the body.
+which the worker answers with 400 or 413 unless the handler catches it. Fields and small files stay in memory; larger
+ones go to temporary files without a name, which end with the process at the latest.
 """
 
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import islice
 from os import PathLike
-from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryFile
+from typing import BinaryIO, NamedTuple
 
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
@@ -31,33 +34,43 @@ _PARAMETER = re.compile(rf'[ \t]*;[ \t]*(?:({_TOKEN})=({_TOKEN}|"(?:[^"\\]|\\.)*
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 
 
-@dataclass(frozen=True, slots=True)
 class UploadedFile:
-    """A file of a form. It is in memory: what should outlive the request, `save`."""
+    """A file of a form. It goes with the request: what should outlive that, `save`."""
 
-    name: str
-    """Of the form's field."""
-    filename: str
-    """As the client calls it: text to be shown, after escaping. It may be anything, "../../etc/passwd" included, so
-    never make a path of it."""
-    content_type: str
-    """As the client calls it, without parameters; "application/octet-stream" when it says nothing. Not checked."""
-    data: bytes
+    __slots__ = ("content_type", "file", "filename", "name", "size")
+
+    def __init__(self, name: str, filename: str, content_type: str, file: BinaryIO, size: int) -> None:
+        self.name = name
+        """Of the form's field."""
+        self.filename = filename
+        """As the client calls it: text to be shown, after escaping. It may be anything, "../../etc/passwd" included, so
+        never make a path of it."""
+        self.content_type = content_type
+        """As the client calls it, without parameters; "application/octet-stream" when it says nothing. Not checked."""
+        self.file = file
+        """The content, as an open file: in memory, or if it is larger than `upload_spool_size` in a temporary file that
+        has no name. Closed when the handler is done."""
+        self.size = size
+        """Bytes."""
 
     @property
-    def size(self) -> int:
-        return len(self.data)
+    def data(self) -> bytes:
+        """The content."""
+        return self.read()
 
     def read(self) -> bytes:
-        """The content."""
-        return self.data
+        """The content, all of it; a large file is better read in pieces, from `file`."""
+        self.file.seek(0)
+        return self.file.read()
 
     def save(self, path: "str | PathLike[str]") -> None:
         """Write the content to a file, replacing it if it is there. The path is yours, never the client's."""
-        Path(path).write_bytes(self.data)
+        self.file.seek(0)
+        with open(path, "wb") as target:
+            shutil.copyfileobj(self.file, target, 1 << 18)
 
     def __repr__(self) -> str:
-        return f"<UploadedFile {self.name!r} {self.filename!r} {len(self.data)} bytes>"
+        return f"<UploadedFile {self.name!r} {self.filename!r} {self.size} bytes>"
 
 
 class Form(NamedTuple):
@@ -73,6 +86,8 @@ class FormLimits:
 
     form_field_limit: int = 1000
     multipart_part_limit: int = 100
+    form_memory: int = 1 << 20
+    upload_spool_size: int = 1 << 16
 
 
 def parse_form(headers: Headers, body: bytes, limits: FormLimits) -> Form:
@@ -84,7 +99,10 @@ def parse_form(headers: Headers, body: bytes, limits: FormLimits) -> Form:
     if len(types) > 1:
         raise BadRequest(400, "Content-Type is there twice")  # another program may have read the other one
     if kind == "multipart/form-data":
-        return _multipart(_boundary(types[0]), body, limits)
+        with MultipartReader(types[0], limits) as reader:
+            # The whole body at once: the parser makes its slices from one buffer and never joins any.
+            reader.feed(body)
+            return reader.finish()
     return Form(_urlencoded(body, limits.form_field_limit), {})
 
 
@@ -137,49 +155,103 @@ def _parameters(field: str) -> Mapping[str, str]:
     return found
 
 
-def _multipart(boundary: str, body: bytes, limits: FormLimits) -> Form:
-    parser = PushMultipartParser(
-        boundary,
-        max_header_size=PART_HEADER_SIZE,
-        max_header_count=PART_HEADERS,
-        max_segment_count=limits.multipart_part_limit,
-        strict=True,
-    )
-    form = Form({}, {})
-    part: MultipartSegment | None = None
-    content: list[bytes] = []
-    try:
-        # The whole body at once: the parser makes its slices from one buffer and never joins any.
-        for event in parser.parse(body):
-            if isinstance(event, MultipartSegment):
-                part, content = event, []
-            elif event is not None:
-                content.append(event)
-            elif part is not None:
-                _add(form, part, b"".join(content))
-        if not parser.closed:
-            parser.close()  # raises unless the last boundary has come
-    except ParserLimitReached:
-        raise BadRequest(
-            413,
-            f"the form has more than {limits.multipart_part_limit} parts, or a part has more than "
-            f"{PART_HEADERS} header lines or a longer one than {PART_HEADER_SIZE} bytes",
-        ) from None
-    except MultipartError as error:
-        raise BadRequest(400, f"the form is malformed: {error.args[0]}") from None
-    return form
+class MultipartReader:
+    """Reads a multipart body that comes in pieces. What it has opened it closes, unless it gave a form. Raises
+    BadRequest."""
 
+    def __init__(self, content_type: str, limits: FormLimits) -> None:
+        self._limits = limits
+        self._parser = PushMultipartParser(
+            _boundary(content_type),
+            max_header_size=PART_HEADER_SIZE,
+            max_header_count=PART_HEADERS,
+            max_segment_count=limits.multipart_part_limit,
+            strict=True,
+        )
+        self._form = Form({}, {})
+        self._part: MultipartSegment | None = None
+        self._content = BytesIO()
+        self._spooled: BinaryIO | None = None
+        self._size = 0
+        self._fields = 0  # bytes
+        self._done = False
 
-def _add(form: Form, part: MultipartSegment, content: bytes) -> None:
-    names = [name for name, _ in part.headerlist]
-    if len(set(names)) != len(names):
-        raise BadRequest(400, "a part of the form has a header line twice")
-    if part.filename is None:
+    def __enter__(self) -> "MultipartReader":
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if not self._done:
+            close_files(self._form)
+            if self._spooled is not None:
+                self._spooled.close()
+
+    def feed(self, data: bytes) -> None:
+        """The next piece of the body."""
+        with self._judged():
+            for event in self._parser.parse(data):
+                if isinstance(event, MultipartSegment):
+                    self._part, self._content, self._spooled, self._size = event, BytesIO(), None, 0
+                elif event is not None:
+                    self._keep(event)
+                elif self._part is not None:
+                    self._add(self._part)
+
+    def finish(self) -> Form:
+        """The form, behind the last piece."""
+        with self._judged():
+            if not self._parser.closed:
+                self._parser.close()  # raises unless the last boundary has come
+        self._done = True
+        return self._form
+
+    @contextmanager
+    def _judged(self) -> Iterator[None]:
         try:
-            form.fields.setdefault(part.name, []).append(content.decode())
-        except UnicodeDecodeError:
-            raise BadRequest(400, "a field of the form is not UTF-8") from None
-    elif part.filename or content:  # browsers send this pair empty where no file was chosen
-        kind = part.content_type or "application/octet-stream"
-        file = UploadedFile(part.name, part.filename, kind, content)
-        form.files.setdefault(part.name, []).append(file)
+            yield
+        except ParserLimitReached:
+            raise BadRequest(
+                413,
+                f"the form has more than {self._limits.multipart_part_limit} parts, or a part has more than "
+                f"{PART_HEADERS} header lines or a longer one than {PART_HEADER_SIZE} bytes",
+            ) from None
+        except MultipartError as error:
+            raise BadRequest(400, f"the form is malformed: {error.args[0]}") from None
+
+    def _keep(self, data: bytes | bytearray) -> None:
+        """A piece of the present part's content."""
+        self._size += len(data)
+        if self._part is not None and self._part.filename is None:
+            self._fields += len(data)
+            if self._fields > self._limits.form_memory:
+                raise BadRequest(413, f"the fields of the form have more than {self._limits.form_memory} bytes")
+        elif self._spooled is None and self._size > self._limits.upload_spool_size:
+            self._spooled = TemporaryFile()  # noqa: SIM115 - it is closed with the form
+            self._spooled.write(self._content.getbuffer())
+            self._content = BytesIO()
+        (self._spooled or self._content).write(data)
+
+    def _add(self, part: MultipartSegment) -> None:
+        names = [name for name, _ in part.headerlist]
+        if len(set(names)) != len(names):
+            raise BadRequest(400, "a part of the form has a header line twice")
+        if part.filename is None:
+            try:
+                self._form.fields.setdefault(part.name, []).append(self._content.getvalue().decode())
+            except UnicodeDecodeError:
+                raise BadRequest(400, "a field of the form is not UTF-8") from None
+        elif part.filename or self._size:  # browsers send this pair empty where no file was chosen
+            kind = part.content_type or "application/octet-stream"
+            content = self._spooled or self._content
+            content.seek(0)
+            self._spooled = None  # the form has it now
+            self._form.files.setdefault(part.name, []).append(
+                UploadedFile(part.name, part.filename, kind, content, self._size)
+            )
+
+
+def close_files(form: Form) -> None:
+    """Gives back the temporary files."""
+    for files in form.files.values():
+        for file in files:
+            if not isinstance(file.file, BytesIO):
+                file.file.close()

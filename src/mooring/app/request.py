@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from mooring.app.forms import Form, FormLimits, UploadedFile, parse_form
+from mooring.app.forms import Form, FormLimits, MultipartReader, UploadedFile, close_files, parse_form
 from mooring.errors import BadRequest, ClientGone, StateError
 from mooring.types import Headers
 
@@ -149,6 +149,24 @@ class Request:
                 parts.append(part)
             self._body = b"".join(parts)
         return self._body
+
+    async def read_form(self) -> None:
+        """Read a form whose body comes in parts; then `form` and `files` work. Files larger than `upload_spool_size`
+        go to the disk, so it may have any length. Raises like `form` and `stream`."""
+        content_type = self.headers.get("content-type", "")
+        if self._body is not None or not content_type.lower().startswith("multipart/form-data"):
+            await self.read()
+            return
+        if self._form is None:
+            with MultipartReader(content_type, self._limits) as reader:
+                async for part in self.stream():
+                    reader.feed(part)
+                self._form = reader.finish()
+
+    def close(self) -> None:
+        """For the worker: the handler is done."""
+        if self._form is not None:
+            close_files(self._form)
 
     @property
     def method(self) -> str:

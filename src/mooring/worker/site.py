@@ -17,7 +17,9 @@ class Site:
         self.handlers = handlers
         self.http = http
         self.window = settings.flow.write_high_water  # bytes sent without asking whether the client reads
-        self.forms = FormLimits(http.form_field_limit, http.multipart_part_limit)
+        self.forms = FormLimits(
+            http.form_field_limit, http.multipart_part_limit, http.form_memory, http.upload_spool_size
+        )
         self.compressor = Compressor(http.compress_min_size) if http.compress else None
         self.documents = Documents(http.document_root) if http.document_root else None
 

@@ -371,6 +371,7 @@ class Worker:
 
     def _request_failed(self, request: Request, response: Response, error: BaseException) -> None:
         """An HttpError is the answer, as long as there is none; anything else is a fault."""
+        request.close()
         self.sessions.forget(request.fd)
         if isinstance(error, HttpError) and not response.started:
             try:
@@ -386,6 +387,7 @@ class Worker:
         response.fail(self.failed(Event.REQUEST, request.fd, error))
 
     def _finish(self, request: Request, response: Response) -> None:
+        request.close()
         self.sessions.forget(request.fd)  # no `close` will say that this connection is gone
         if response.finish_unanswered():
             log.error("the 'request' handler gave no answer to %s %s", request.method, request.target)
