@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
 CORE: list[set[str]] = [
     {"__init__"},
     {"atomic", "buffer", "process", "timer"},
-    {"deflate", "http", "page", "table", "wire", "ws"},
+    {"admission", "deflate", "http", "page", "table", "wire", "ws"},
     {"reactor"},
     {"channel", "outlet", "transport"},
     {"connection"},

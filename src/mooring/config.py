@@ -17,6 +17,7 @@ from .options import (
     allowed,
     check_dispatch,
     check_filled,
+    check_hosts,
     check_inherited,
     check_mode,
     check_networks,
@@ -250,6 +251,13 @@ class Http(Section):
         "Log a line for each request that a worker has answered, whatever `log_level` is; the logger is "
         "`mooring.access`. What the gateway refuses by itself is in its own log.",
     )
+    allowed_hosts: tuple[str, ...] = option(
+        (),
+        "Hosts that requests may be for, such as `example.org` or `*.example.org`, whatever the port; others are "
+        "answered 421. None: any. Keeps web pages from reaching a server on a private address by a name of their own.",
+        "hosts",
+        check=check_hosts,
+    )
     trusted_proxies: tuple[str, ...] = option(
         (),
         "Proxies in front of the server, such as `10.0.0.0/8`, or `unix`: whoever comes through a Unix socket. If a "
@@ -403,14 +411,39 @@ class Flow(Section):
     max_connections_per_address: int = option(
         256,
         "Connections of one gateway from one address, of IPv6 from one network of 64 bits; more get 429. Those from "
-        "this machine are not counted. 0 means any number.",
+        "this machine are not counted, nor any if `trusted_proxies` is set. 0 means any number.",
         "connections",
         low=0,
         high=1 << 22,
     )
+    max_unfinished_per_address: int = option(
+        32,
+        "Those of them of which no request is answered yet, a handshake included; more get 429. 0 means any number.",
+        "connections",
+        low=0,
+        high=1 << 22,
+    )
+    max_connection_rate: int = option(
+        0,
+        "New connections a second of one listener and gateway; others wait in the backlog. 0 means any number.",
+        "connections/s",
+        low=0,
+        high=1 << 20,
+    )
+    message_rate: float = option(
+        0.0,
+        "Messages a second from one connection; it is read no faster. 0 means any number.",
+        "messages/s",
+        low=0,
+        high=1e6,
+    )
+    message_burst: int = option(
+        200, "Messages it may send at once, after a pause, with `message_rate`.", "messages", low=1, high=1 << 20
+    )
     max_connections: int = option(
         0,
-        "Connections of one gateway; 0 means 90 % of its limit of file descriptors, less 64.",
+        "Connections of one gateway; more get 503. 0 means 90 % of its limit of file descriptors, less 64. Above 80 % "
+        "of it, connections that wait for a next request are ended.",
         "connections",
         low=0,
         high=1 << 22,
@@ -536,6 +569,7 @@ SERVER_WIDE = frozenset(
         "worker_messages",
         "worker_bytes",
         "max_connections_per_address",
+        "max_unfinished_per_address",
         "max_connections",
     }
 )

@@ -21,6 +21,7 @@ Check = Callable[[Any], str | None]
 TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 # RFC 6454 section 6.2, as browsers send it: in lower case, and other alphabets in Punycode.
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
+HOST = re.compile(r"(?:\*\.)?[a-z0-9._-]{1,255}|\[[0-9a-f:.]{2,45}\]")
 # systemd.socket(5): a name has no control characters and no colon
 INHERITED = re.compile(r"fd://(?:[3-9]|[1-9][0-9]{1,4})|systemd(?::[^\x00-\x1f\x7f:]{1,255})?")
 UNIX = "unix"  # among networks: whoever comes through a Unix socket
@@ -137,6 +138,13 @@ def check_origins(values: tuple[str, ...]) -> str | None:
                 f"{value!r} is not an origin: write scheme, host and port only, in lower case, such as "
                 '"https://example.org"'
             )
+    return None
+
+
+def check_hosts(values: tuple[str, ...]) -> str | None:
+    for value in values:
+        if not HOST.fullmatch(value):
+            return f"{value!r} is not a host: write names or addresses in lower case without a port, or *.example.org"
     return None
 
 

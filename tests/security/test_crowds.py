@@ -128,7 +128,7 @@ def test_c19_topics_with_any_name(mode: str):
 
 
 def test_c20_nobody_hears_another(server: Serving):
-    """Two floods with different secrets, while others come and are cut off, so that descriptor numbers and slots are used
+    """Two floods with different secrets, while others come and are cut off: descriptor numbers and slots are used
     again at once. Nobody reads a byte that is not theirs."""
     end = threading.Event()
 

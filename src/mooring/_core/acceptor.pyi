@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Self
 
 from typing_extensions import disjoint_base
@@ -7,5 +8,14 @@ from mooring._core.transport import Transport
 
 @disjoint_base
 class Acceptor(Source):
-    def __new__(cls, reactor: Reactor, connections: Transport, fd: int, port: int, listener: int = 0) -> Self: ...
+    def __new__(
+        cls,
+        reactor: Reactor,
+        connections: Transport,
+        fd: int,
+        port: int,
+        listener: int = 0,
+        rate: int = 0,
+        say: Callable[..., None] = ...,
+    ) -> Self: ...
     def stop(self) -> None: ...

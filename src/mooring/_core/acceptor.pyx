@@ -12,10 +12,13 @@ from libc.string cimport memcmp, memcpy, memset
 
 import logging
 import os
+from collections.abc import Callable
 
+from mooring._core.admission cimport CROWDED, WELCOME, Welcome
+from mooring._core.buffer cimport buffer_size
 from mooring._core.table cimport address_text
 from mooring._core.reactor cimport EPOLLEXCLUSIVE, EPOLLIN, Reactor, Source
-from mooring._core.transport cimport Transport
+from mooring._core.transport cimport D_IDLE, HTTP, Connection, Transport
 
 log = logging.getLogger("mooring.gateway")
 
@@ -53,13 +56,20 @@ cdef extern from "unistd.h" nogil:
 cdef enum:
     ACCEPTS = 64
     PAUSE_MS = 100
-    QUIET_MS = 1000          # at most one log line of a kind in this time
+    CROWDED_MS = 100
 
 cdef const char* MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"
+
+cdef double CROWDED_AT = 0.8         # of the slots: from here on idle connections give way to new ones
 
 cdef bytes CROWD = (
     b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nConnection: close\r\n"
     b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 39\r\n\r\nToo many connections from your address."
+)
+cdef bytes HASTE = (
+    b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nConnection: close\r\n"
+    b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 47\r\n\r\n"
+    b"Too many unfinished requests from your address."
 )
 cdef bytes FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
@@ -69,22 +79,33 @@ cdef bytes FULL = (
 
 cdef class Acceptor(Source):
     """Takes clients of the listening socket `fd` (not owned) into `connections`, with the profile of that index, until
-    stop(). Raises ValueError when there is no such profile."""
+    stop(). Raises ValueError when there is no such profile.
+
+    rate: new clients a second; those above it wait in the kernel's queue; 0: any number. say(level, message, *values) is
+    called for each refusal.
+    """
 
     cdef Transport connections
     cdef int fd
     cdef int port
     cdef int listener
     cdef bint listening
-    cdef uint64_t logged
+    cdef int rate
+    cdef uint64_t second             # the present one's begin, and how many came in it
+    cdef int in_second
+    cdef object say
+    cdef uint64_t crowded_at         # when room was last made
 
-    def __cinit__(self, reactor: Reactor, connections: Transport, fd: int, port: int, listener: int = 0) -> None:
+    def __cinit__(self, reactor: Reactor, connections: Transport, fd: int, port: int, listener: int = 0,
+                  rate: int = 0, say: Callable[..., None] = log.log) -> None:
         if not 0 <= listener < connections.listeners:
             raise ValueError(f"there is no profile {listener}: the connections have {connections.listeners}")
         self.connections = connections
         self.fd = fd
         self.port = port
         self.listener = listener
+        self.rate = rate
+        self.say = say
         reactor.add(self)
         self._listen()
 
@@ -106,6 +127,7 @@ cdef class Acceptor(Source):
         cdef unsigned int size
         cdef uint8_t address[16]
         cdef int family, remote_port, client, count
+        cdef Welcome welcome
         for count in range(ACCEPTS):
             if not self.listening:
                 break
@@ -118,6 +140,7 @@ cdef class Acceptor(Source):
                     continue         # this client is gone; the next one may be there
                 self._pause(errno)
                 break
+            self._make_room()
             if self.connections.free_count == 0:
                 self.connections.counters.refused += 1
                 c_send(client, <const char*> FULL, len(FULL), MSG_NOSIGNAL)
@@ -145,24 +168,74 @@ cdef class Acceptor(Source):
                     self.connections.counters.prefaces_refused += 1
                     c_close(client)
                     continue
-            elif not self.connections.welcome(family, address):
+                welcome = WELCOME
+            else:
+                welcome = self.connections.admission.welcome(family, address)
+            if welcome != WELCOME:
                 self.connections.counters.refused += 1
-                self.connections.counters.refused_by_address += 1
-                c_send(client, <const char*> CROWD, len(CROWD), MSG_NOSIGNAL)
+                if welcome == CROWDED:
+                    self.connections.counters.refused_by_address += 1
+                    c_send(client, <const char*> CROWD, len(CROWD), MSG_NOSIGNAL)
+                    self._log("%s has as many connections as one address may: new ones get 429",
+                              address_text(family, address))
+                else:
+                    self.connections.counters.refused_hasty += 1
+                    c_send(client, <const char*> HASTE, len(HASTE), MSG_NOSIGNAL)
+                    self._log("%s has as many connections without an answered request as one address may: new ones "
+                              "get 429", address_text(family, address))
                 c_close(client)
-                self._log("%s has as many connections as one address may: new ones get 429",
-                          address_text(family, address))
                 continue
+            if self.rate and not self._in_rate():
+                self.connections.adopt(client, family, address, remote_port, self.port, self.listener)
+                break
             self.connections.adopt(client, family, address, remote_port, self.port, self.listener)
         return 0
 
-    def _pause(self, error: int) -> None:
+    cdef int _make_room(self) except -1:
+        """Those that wait for a next request give way, the one that has waited longest first. At most every CROWDED_MS,
+        because it looks at every slot."""
+        cdef uint32_t slot
+        cdef Connection* c
+        cdef Transport them = self.connections
+        if (them.free_count >= them.slot_count * (1 - CROWDED_AT)
+                or self.crowded_at and self.reactor.now - self.crowded_at < CROWDED_MS):
+            return 0
+        self.crowded_at = self.reactor.now
+        idle = []
+        for slot in range(them.table.header.used):
+            c = them.slots[slot]
+            if c != NULL and c.phase == HTTP and c.deadline == D_IDLE and buffer_size(&c.out) == 0:
+                idle.append((c.entry.received, c.fd))
+        idle.sort()
+        for _, fd in idle[:max(1, them.slot_count // 20)]:
+            c = them.find(fd)
+            if c != NULL:
+                them.counters.evicted += 1
+                them._gone(c, 1006, b"idle, and the server is nearly full")
+        return 0
+
+    cdef bint _in_rate(self) except -1:
+        """Counts one more; False when it is the last of this second: the rest of it is waited for."""
+        if self.reactor.now - self.second >= 1000:
+            self.second = self.reactor.now
+            self.in_second = 0
+        self.in_second += 1
+        if self.in_second < self.rate:
+            return True
+        self._leave_alone(1000 - (self.reactor.now - self.second))
+        return False
+
+    cdef int _leave_alone(self, uint64_t ms) except -1:
         self.reactor.forget(self.fd)
         self.listening = False
-        self.reactor.call_later(PAUSE_MS / 1000.0, self._listen)
-        self._log("cannot accept (%s): trying again in 0.1 s; raise the limit of open files", os.strerror(error))
+        self.reactor.call_later(ms / 1000.0, self._listen)
+        return 0
 
-    def _log(self, message: str, value: object) -> None:
-        if self.reactor.now - self.logged >= QUIET_MS:
-            self.logged = self.reactor.now
-            log.warning(message, value)
+    cdef int _pause(self, int error) except -1:
+        self.connections.counters.accept_pauses += 1
+        self._leave_alone(PAUSE_MS)
+        return self._log("cannot accept (%s): trying again in 0.1 s; raise the limit of open files", os.strerror(error))
+
+    cdef int _log(self, str message, object value) except -1:
+        self.say(logging.WARNING, message, value)
+        return 0

@@ -74,7 +74,7 @@ cdef class Connections(Transport):
     """The connections of a gateway. Each profile also has `http`: keyword arguments of HttpCodec."""
 
     def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, *profiles: dict[str, object],
-                  address_limit: int = 0) -> None:
+                  address_limit: int = 0, fresh_limit: int = 0) -> None:
         self.http_options = [dict(options["http"]) for options in profiles]
         self.ping_key = int.from_bytes(os.urandom(8), "little")
         self.codecs = {}
@@ -164,8 +164,11 @@ cdef class Connections(Transport):
         cdef Outcome outcome
         cdef bytes inflated
         while at < size:
-            if c.phase == OPEN and not self._is_control(c, data[at]) and not self.sink.ready(c):
-                break
+            if c.phase == OPEN and not self._is_control(c, data[at]):
+                if not self.sink.ready(c):
+                    break
+                if c.profile.rate > 0 and c.decoder.have == 0 and not c.decoder.payload and not self.take_token(c):
+                    break
             outcome = decode_next(&c.decoder, &c.profile.frames, data, size, &at, &event)
             if outcome == MESSAGE:
                 if c.phase == OPEN:      # in CLOSING: too late, it is not handled (RFC 6455 section 1.4)
@@ -362,6 +365,7 @@ cdef class Connections(Transport):
             return self._mark(c) + 1
         c.flags |= BEGUN
         if flags & RESPOND_LAST:
+            self.settle(c)
             codec = self.codecs.get(c.fd)
             # behind a body that nobody has read no request can be found
             if flags & RESPOND_CLOSE or codec is not None and codec.streaming:
@@ -425,6 +429,7 @@ cdef class Connections(Transport):
         c.flags &= ~(BUSY | HALF)        # if the peer has ended its half, the next read tells
         c.flags |= UPGRADED
         self.counters.upgraded += 1
+        self.settle(c)
         self._enter(c, OPEN)
         if deflate is not None:
             c.decoder.deflates = True
@@ -615,6 +620,10 @@ cdef class Connections(Transport):
             "connections_accepted": self.counters.accepted,
             "connections_refused": self.counters.refused,
             "connections_refused_by_address": self.counters.refused_by_address,
+            "connections_refused_unfinished": self.counters.refused_hasty,
+            "accept_pauses": self.counters.accept_pauses,
+            "connections_evicted": self.counters.evicted,
+            "rate_pauses": self.counters.rate_pauses,
             "connections_closed": self.counters.closed,
             "websockets_opened": self.counters.upgraded,
             "requests": self.counters.requests,

@@ -45,7 +45,7 @@ from mooring._core.page cimport DONE, MARKS, NOT_STARTED, STARTED, Mark, Page
 from mooring._core.reactor cimport Reactor
 from mooring._core.table cimport SLOT_BITS
 from mooring._core.transport cimport (
-    BUSY, BY_APPLICATION, HELD, MOVES, NO_PORT, OPEN, PAUSED, UPGRADED, Connection,
+    BUSY, BY_APPLICATION, BY_SERVER, HELD, MOVES, NO_PORT, OPEN, PAUSED, UPGRADED, Connection,
 )
 from mooring._core.wire cimport (
     ATTEMPT, ATTEMPTS, CM_ACK, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_HELLO, CM_PAUSE, CM_PUBLISH,
@@ -384,6 +384,8 @@ cdef class Relay(Sink):
                 self.sessions.pop(c.fd, None)        # no handler will read it
         finally:
             self.unbind(c)
+            if c.closed_by == BY_SERVER and c.flags & UPGRADED and code != 1000 and code != 1001:
+                self.gateway.on_failed(c.fd, code, reason)
             self.gateway.on_gone(c.fd, code, reason)
         return 0
 

@@ -3,6 +3,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from mooring._core.admission cimport Admission, Bucket
 from mooring._core.buffer cimport Buffer
 from mooring._core.reactor cimport Source
 from mooring._core.table cimport Entry, Table
@@ -40,6 +41,8 @@ cdef enum Flag:
     WANTED = 32768   # HTTP: the worker waits for the next part of the body
     PAUSED = 65536   # the application does not want its messages for now
     MOVES = 131072   # another worker is to serve it, once nothing of it is in flight
+    FRESH = 262144   # no request of it is answered yet, which Transport.admission counts
+    COUNTED = 524288 # its address is counted there
 
 
 cdef enum Deadline:
@@ -76,6 +79,7 @@ cdef struct Profile:
     size_t high_water
     uint64_t request_ms, idle_ms, write_ms, close_ms, ping_ms, pong_ms, heartbeat_ms
     uint64_t body_rate, body_grace_ms                # least bytes per second of a body, 0: any; from when on
+    double rate, burst               # messages a second, and at once; rate 0: any number
     uint32_t control_limit           # pings and pongs of one connection in CONTROL_SECONDS
     bint open_ping, open_pong, open_close            # control frames are messages for the application, too
     bint preface                     # Transport.prefaces has who reads the header that comes first
@@ -113,6 +117,7 @@ cdef struct Connection:
     uint32_t requests                # HTTP requests so far; the number of the current one
     uint16_t controls                # pings and pongs since `controls_since`, in seconds
     uint32_t controls_since
+    Bucket bucket                    # of the messages it may send now
     void* deflate                    # a Deflate, kept alive by Connections.deflates; NULL: messages go as they are
     # hub: what it is subscribed to
     Membership* topics
@@ -124,6 +129,10 @@ cdef struct Counters:
     uint64_t accepted
     uint64_t refused
     uint64_t refused_by_address
+    uint64_t refused_hasty
+    uint64_t accept_pauses           # the listener was left alone for want of descriptors
+    uint64_t evicted                 # idle, and ended because the server was nearly full
+    uint64_t rate_pauses             # messages that had to wait for their turn
     uint64_t closed
     uint64_t upgraded
     uint64_t requests
@@ -144,8 +153,8 @@ cdef class Transport(Source):
     cdef Profile* profiles           # of the listeners, by index
     cdef readonly int listeners
     cdef list prefaces               # by the index of the listener: gateway.preface.ProxyPreface, or None
-    cdef int address_limit           # connections of one address; 0: any number
-    cdef dict addresses              # address (of IPv6 the first half) -> how many connections
+    cdef Admission admission
+    cdef list waiting                # fds that wait for a token
     # slots[slot] is NULL or that connection; free slots are used again in the order they were freed
     cdef Connection** slots
     cdef uint32_t slot_count
@@ -180,10 +189,12 @@ cdef class Transport(Source):
     # `listener`: index of its profile
     cdef int adopt(self, int socket, int family, const uint8_t* address, int remote_port, int server_port,
                    int listener) except -1
-    # Whether one more connection of this address may be taken.
-    cdef bint welcome(self, int family, const uint8_t* address) except -1
     # Whether it may speak for others, where a listener wants a header of a proxy.
     cdef bint admits(self, int listener, int family, const uint8_t* address) except -1
+    # A request of it was answered.
+    cdef int settle(self, Connection* c) except -1
+    # Whether a message may come now; if not, it is woken in time.
+    cdef bint take_token(self, Connection* c) except -1
     cdef int wake(self, Connection* c) except -1
     # Queues bytes; 1 when they were taken, 0 when the connection takes none any more.
     cdef int write(self, Connection* c, const uint8_t* head, size_t head_size,

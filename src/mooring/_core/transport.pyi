@@ -15,6 +15,7 @@ class Transport(Source):
         first_serial: int,
         *profiles: dict[str, Any],
         address_limit: int = 0,
+        fresh_limit: int = 0,
     ) -> Self: ...
     @property
     def table(self) -> Table: ...

@@ -22,8 +22,9 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcpy
 
+from mooring._core.admission cimport WELCOME, Admission, bucket_take
 from mooring._core.buffer cimport Buffer, buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size
 from mooring._core.reactor cimport (
     EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, RECEIVE_BYTES, Reactor, Source,
@@ -61,23 +62,9 @@ cdef extern from *:
 
 cdef uint64_t TOKEN_MASK = 0xFFFFFFFFFFFF
 cdef uint64_t LINGER_MS = 2000
+cdef double MIN_PAUSE = 0.01         # seconds; who waits for a token is looked at no more often
 cdef uint32_t CONTROL_SECONDS = 10
-cdef const char* LOOPBACK = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1"
-cdef const char* MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"        # an IPv4 client of a socket for both
 cdef bytes RESET = b"the connection was reset"
-
-
-cdef bytes address_key(int family, const uint8_t* address):
-    """Whose connections are counted together: one IPv4 address, or an IPv6 network of 64 bits, which is what one customer
-    of a provider has. None for this machine itself."""
-    if family == 4 and address[0] != 127:
-        return address[:4]
-    if family == 6:
-        if memcmp(address, MAPPED, 12) == 0:
-            return address_key(4, address + 12)
-        if memcmp(address, LOOPBACK, 16):
-            return address[:8]
-    return None
 
 
 cdef class Transport(Source):
@@ -89,19 +76,20 @@ cdef class Transport(Source):
     control_limit (frames), open_ping, open_pong, open_close (hand these frames to the application).
     preface, preface_timeout (seconds): an object with admits(), parse() and refused(), see gateway/preface.py, when
     connections begin with a header of a proxy.
-    address_limit: connections of one address; 0: any number.
+    message_rate, message_burst (messages a second, and at once; 0: any number).
+    address_limit: connections of one address; fresh_limit: those of them without an answered request; 0: any number.
     """
 
     def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, *profiles: dict[str, object],
-                  address_limit: int = 0) -> None:
+                  address_limit: int = 0, fresh_limit: int = 0) -> None:
         cdef uint32_t slot
         self.table = table
         self.slot_count = table.slots
         self.gateway = gateway
         self.serial = <uint64_t> first_serial & ((<uint64_t> 1 << SERIAL_BITS) - 1)
         self.reasons = {}
-        self.addresses = {}
-        self.address_limit = address_limit
+        self.admission = Admission(address_limit, fresh_limit)
+        self.waiting = []
         self.woken = []
         self.prefaces = []
         self.slots = <Connection**> calloc(self.slot_count, sizeof(Connection*))
@@ -132,6 +120,8 @@ cdef class Transport(Source):
         profile.ping_ms = <uint64_t> (options.get("ping_interval", 0) * 1000)
         profile.pong_ms = <uint64_t> (options.get("pong_timeout", 10) * 1000)
         profile.heartbeat_ms = <uint64_t> (options.get("heartbeat_idle_time", 0) * 1000)
+        profile.rate = options.get("message_rate", 0)
+        profile.burst = options.get("message_burst", 1)
         profile.control_limit = options.get("control_limit", 65535)
         profile.open_ping = options.get("open_ping", False)
         profile.open_pong = options.get("open_pong", False)
@@ -212,6 +202,7 @@ cdef class Transport(Source):
         """The connection has ended; its slot is free, its fd unknown."""
         return 0
 
+
     # ------------------------------------------------------------------ coming and going
 
     cdef Connection* find(self, uint64_t fd) noexcept:
@@ -280,18 +271,36 @@ cdef class Transport(Source):
 
     cdef int _count(self, Connection* c) except -1:
         """One more of this address; _gone takes it back."""
-        key = address_key(c.entry.family, c.entry.address) if self.address_limit else None
-        if key is not None:
-            self.addresses[key] = self.addresses.get(key, 0) + 1
+        if self.admission.enter(c.entry.family, c.entry.address):
+            c.flags |= FRESH | COUNTED
         return 0
 
     cdef bint admits(self, int listener, int family, const uint8_t* address) except -1:
         return self.prefaces[listener].admits(address_text(family, address))
 
-    cdef bint welcome(self, int family, const uint8_t* address) except -1:
-        """Connections from this machine itself are not counted: they are a proxy's, or tests."""
-        key = address_key(family, address) if self.address_limit else None
-        return key is None or self.addresses.get(key, 0) < self.address_limit
+    cdef int settle(self, Connection* c) except -1:
+        if c.flags & FRESH:
+            c.flags &= ~FRESH
+            self.admission.settle(c.entry.family, c.entry.address)
+        return 0
+
+    cdef bint take_token(self, Connection* c) except -1:
+        cdef double wait = bucket_take(&c.bucket, c.profile.rate, c.profile.burst, self.reactor.now)
+        if wait <= 0:
+            return True
+        self.counters.rate_pauses += 1
+        if not self.waiting:
+            self.reactor.call_later(max(MIN_PAUSE, wait), self._resume)
+        self.waiting.append(c.fd)
+        return False
+
+    def _resume(self) -> None:
+        cdef Connection* c
+        waiting, self.waiting = self.waiting, []
+        for fd in waiting:
+            c = self.find(fd)
+            if c != NULL:
+                self.wake(c)
 
     cdef int _enter(self, Connection* c, Phase phase) except -1:
         """The one place where a phase changes: forward only."""
@@ -339,14 +348,9 @@ cdef class Transport(Source):
         buffer_free(&c.out)
         buffer_free(&c.held)
         decoder_free(&c.decoder)
-        if self.address_limit and not c.flags & PREFACE:
-            key = address_key(c.entry.family, c.entry.address)
-            if key is not None:
-                left = self.addresses.get(key, 1) - 1
-                if left:
-                    self.addresses[key] = left
-                else:
-                    self.addresses.pop(key, None)
+        self.settle(c)
+        if c.flags & COUNTED:
+            self.admission.leave(c.entry.family, c.entry.address)
         self.slots[slot] = NULL
         self.free_slots[(self.free_head + self.free_count) % self.slot_count] = slot
         self.free_count += 1
@@ -457,7 +461,7 @@ cdef class Transport(Source):
             memcpy(c.entry.address, <const char*> padded, 16)
             c.entry.remote_port = port
         c.flags &= ~PREFACE
-        crowded = not self.welcome(c.entry.family, c.entry.address)
+        crowded = self.admission.welcome(c.entry.family, c.entry.address) != WELCOME
         self._count(c)
         self.on_adopted(c)
         if crowded:

@@ -25,6 +25,7 @@ from mooring.config import Settings
 from mooring.gateway.extensions import Agreed
 from mooring.gateway.handshake import Accepted, answer, judge
 from mooring.gateway.pending import PendingHandshakes, Waiting
+from mooring.gateway.refusals import RefusalLog
 from mooring.gateway.rules import Rules, profile
 from mooring.link.policy import Client, new_policy
 
@@ -68,7 +69,9 @@ class Gateway:
             number,
             first_serial,
             *[profile(one) for one in settings.per_listener],
-            address_limit=flow.max_connections_per_address,
+            # behind proxies many clients share an address
+            address_limit=0 if settings.http.trusted_proxies else flow.max_connections_per_address,
+            fresh_limit=0 if settings.http.trusted_proxies else flow.max_unfinished_per_address,
         )
         self.relay = Relay(
             self.connections,
@@ -84,6 +87,9 @@ class Gateway:
         self.relay.by_user = dispatch not in ("connection", "address")
         self.relay.redeliver = [one.flow.redeliver for one in settings.per_listener]
         self._rules = [Rules(one) for one in settings.per_listener]
+        self._refusals = RefusalLog(reactor, log)
+        self.hosts_refused = 0
+        self.requests_refused = 0
         self.handshakes_refused = 0
         self.handshakes_timed_out = 0
         self._pending = [
@@ -91,6 +97,7 @@ class Gateway:
             for one in settings.per_listener
         ]
         self.sessions_refused = 0
+        self.topics_refused = 0
         self._acceptors: list[Acceptor] = []
         self._draining: Callable[[], None] | None = None
         self._looking = False
@@ -100,7 +107,10 @@ class Gateway:
         for index, listener in enumerate(listeners):
             address = listener.getsockname()
             port = address[1] if isinstance(address, tuple) else 0  # a Unix socket has none
-            self._acceptors.append(Acceptor(self.reactor, self.connections, listener.fileno(), port, index))
+            rate = self._rules[index].connection_rate
+            self._acceptors.append(
+                Acceptor(self.reactor, self.connections, listener.fileno(), port, index, rate, self._refusals.say)
+            )
 
     def _client(self, fd: int) -> Client:
         """What a policy may look at."""
@@ -118,6 +128,11 @@ class Gateway:
             return
         rules = self._rules[self.connections.listener(fd)]
         peer, port, server_port = self.connections.peer(fd)
+        if not rules.allows_host(request.headers):
+            self.hosts_refused += 1
+            self._refusals.say(logging.INFO, "request of %s refused with 421: its Host is not in allowed_hosts", peer)
+            self._refuse(fd, 421, "this host is not served here", head_only=request.method == "HEAD")
+            return
         ip, scheme = rules.proxies.client(peer, rules.policy.scheme, request.headers)
         record = RequestRecord(
             request.method,
@@ -139,7 +154,9 @@ class Gateway:
         verdict = judge(request, rules.policy, scheme, ask_origin=bool(wants & Wants.ORIGIN))
         if not isinstance(verdict, Accepted):
             self.handshakes_refused += 1
-            log.info("handshake of %s refused with %d: %s", ip or "a client", verdict.status, verdict.reason)
+            self._refusals.say(
+                logging.INFO, "handshake of %s refused with %d: %s", ip or "a client", verdict.status, verdict.reason
+            )
             head_only = request.method == "HEAD"
             self._refuse(fd, verdict.status, verdict.reason, verdict.headers, head_only=head_only)
             return
@@ -190,7 +207,7 @@ class Gateway:
             status, reason = 504, "the application did not decide about this handshake in time"
         else:
             status, reason = 503, "there is no worker to decide about this handshake"
-        log.warning("handshake on connection %d refused with %d: %s", fd, status, reason)
+        self._refusals.say(logging.WARNING, "handshake on connection %d refused with %d: %s", fd, status, reason)
         self._refuse(fd, status, reason)
 
     def on_handshake_lost(self, fd: int) -> None:
@@ -212,7 +229,8 @@ class Gateway:
 
     def on_bad_request(self, fd: int, error: HttpError) -> None:
         """Bytes that are no acceptable request: one answer, and the connection ends."""
-        log.info("request refused with %d: %s", error.status, error.reason)
+        self.requests_refused += 1
+        self._refusals.say(logging.INFO, "request refused with %d: %s", error.status, error.reason)
         self._refuse(fd, error.status, error.reason)
 
     def on_request_lost(self, fd: int, number: int) -> None:
@@ -229,13 +247,19 @@ class Gateway:
             self._looking = True  # one look for all that end in this turn
             self.reactor.post(self._draining)
 
+    def on_failed(self, fd: int, code: int, reason: bytes) -> None:
+        """A WebSocket was ended by us, for a limit or a fault of the peer."""
+        self._refusals.say(logging.INFO, "connection %d closed with %d: %s", fd, code, reason.decode(errors="replace"))
+
     def on_topic_limit(self, fd: int, topic: bytes) -> None:
         """A subscription too many."""
-        log.warning(
-            "connection %d is in %d topics and cannot join %r: raise max_topics",
+        self.topics_refused += 1
+        self._refusals.say(
+            logging.WARNING,
+            "connection %d is in %d topics and cannot join %s: raise max_topics",
             fd,
             self.settings.websocket.max_topics,
-            topic[:100].decode(errors="replace"),
+            topic.decode(errors="replace"),
         )
 
     # ------------------------------------------------------------------ workers
@@ -274,7 +298,7 @@ class Gateway:
             size = sum(len(key) + len(kept) for key, kept in session.items() if key != entry.key)
             if size + len(entry.key) + len(value) > self.settings.websocket.session_limit:
                 self.sessions_refused += 1
-                log.warning("session of connection %d is full: %r is not kept", fd, entry.key)
+                self._refusals.say(logging.WARNING, "session of connection %d is full: %s is not kept", fd, entry.key)
                 return
             session[entry.key] = value
         if self.connections.table.owner(fd) != port.pid:
@@ -301,9 +325,12 @@ class Gateway:
             "gateway": self.number,
             **self.connections.stats(),
             **self.relay.stats(),
+            "requests_refused": self.requests_refused,
+            "hosts_refused": self.hosts_refused,
             "handshakes_refused": self.handshakes_refused,
             "handshakes_timed_out": self.handshakes_timed_out,
             "sessions_refused": self.sessions_refused,
+            "topics_refused": self.topics_refused,
             "topics": len(self.relay.hub),
             "users": self.relay.hub.users,
         }

@@ -26,6 +26,8 @@ def profile(settings: Settings) -> dict[str, Any]:
         "ping_interval": websocket.ping_interval,
         "pong_timeout": websocket.pong_timeout,
         "heartbeat_idle_time": websocket.heartbeat_idle_time,
+        "message_rate": flow.message_rate,
+        "message_burst": flow.message_burst,
         "control_limit": websocket.control_frame_limit,
         "open_ping": websocket.open_websocket_ping_frame,
         "open_pong": websocket.open_websocket_pong_frame,
@@ -69,3 +71,17 @@ class Rules:
             "memory": websocket.compression_memory,
         }
         self.proxies = TrustedProxies(settings.http.trusted_proxies)
+        self.connection_rate = settings.flow.max_connection_rate
+        self._hosts = frozenset(settings.http.allowed_hosts)
+
+    def allows_host(self, headers: list[tuple[str, str]]) -> bool:
+        """Whether a request may be for the host that it names."""
+        if not self._hosts:
+            return True
+        host = next((value for name, value in headers if name == "host"), "").lower()
+        if not host.endswith("]"):  # else an IPv6 address without a port
+            host = host.rpartition(":")[0] or host
+        if host in self._hosts:
+            return True
+        labels = host.split(".")
+        return any("*." + ".".join(labels[at:]) in self._hosts for at in range(1, len(labels)))
