@@ -31,7 +31,7 @@ LAYERS: list[set[str]] = [
 ]
 CORE: list[set[str]] = [
     {"__init__"},
-    {"atomic", "buffer", "process", "timer"},
+    {"atomic", "buffer", "process", "pulse", "timer"},
     {"admission", "deflate", "http", "page", "table", "wire", "ws"},
     {"reactor"},
     {"channel", "outlet", "transport"},

@@ -96,6 +96,44 @@ class Process(Section):
     restart_backoff_max: float = option(
         5.0, "The longest delay before a process that keeps ending is started again.", "s", low=0, high=HOUR
     )
+    degraded_after: int = option(
+        10,
+        "Restarts in one series after which a process is reported as degraded, in the log and in `stats()`.",
+        "restarts",
+        low=1,
+        high=10_000,
+    )
+    max_request: int = option(
+        0,
+        "Messages and requests after which a worker is replaced, one at a time, as by a reload; 0 means never.",
+        "events",
+        low=0,
+        high=1 << 40,
+    )
+    max_request_grace: int = option(
+        -1,
+        "Up to so many more, at random for each worker, so that they are not all replaced at one time; -1 means half "
+        "of `max_request`.",
+        "events",
+        low=-1,
+        high=1 << 40,
+    )
+    worker_memory_limit: int = option(
+        0,
+        "A worker with more memory (resident) is replaced, as by a reload; 0: no limit.",
+        "bytes",
+        low=0,
+        high=1 << 50,
+    )
+    worker_hang_timeout: float = option(
+        30.0,
+        "A worker whose loop does not turn for so long (a blocking call, C code that holds the interpreter) writes its "
+        "stacks to the log and is aborted, then killed; 0 means never. Not in `base` mode with one process.",
+        "s",
+        low=0,
+        high=HOUR,
+    )
+    gateway_hang_timeout: float = option(30.0, "The same for a gateway; its connections end.", "s", low=0, high=HOUR)
     watch: tuple[str, ...] = option(
         (),
         "Files and directories: a change in one reloads the workers. Needs `mooring[watch]`.",
@@ -107,6 +145,11 @@ class Process(Section):
         "The least serious line that is logged.",
         choices=("debug", "info", "warning", "error", "critical"),
     )
+
+    @property
+    def beat_period(self) -> float:
+        """Seconds between two signs of life of a process, often enough for the shortest hang timeout."""
+        return min(1.0, (self.worker_hang_timeout or 4.0) / 4, (self.gateway_hang_timeout or 4.0) / 4)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ a line of the application in it. The supervisor starts gateways and workers as f
 """
 
 import asyncio
+import faulthandler
 import logging
 import os
 import resource
@@ -29,6 +30,7 @@ import msgspec
 import setproctitle
 
 from mooring._core.process import die_with_parent, keep_freed_memory
+from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
 from mooring._core.relay import Port
 from mooring._core.table import Table
@@ -46,8 +48,11 @@ from mooring.link.local import open_local
 from mooring.net.bind import bind_all
 from mooring.net.control import ControlError, ControlSocket
 from mooring.net.listener import ListenError, address_text
+from mooring.net.log import log_to_stderr
 from mooring.net.loop import new_event_loop
+from mooring.net.signals import SignalSocket
 from mooring.supervisor import ProcessSpec, Supervisor
+from mooring.supervisor.bulletin import alone
 from mooring.supervisor.shutdown import drained_line
 from mooring.worker.tasks import DispatcherLink
 from mooring.worker.worker import Master, Worker
@@ -102,6 +107,7 @@ class Boot(msgspec.Struct):
     generation: int = 1
     incarnation: int = 1
     control: int = -1
+    pulse: int = -1
     listeners: list[int] = []
     tables: dict[int, int] = {}
     links: list[LinkEnd] = []
@@ -130,9 +136,10 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
     for one in settings.per_listener:
         if one.http.document_root:
             Documents(one.http.document_root).close()
-    lone = settings.process.mode == "base" and settings.process.worker_num == 1
+    process = settings.process
+    supervised = process.watch or process.max_request or process.worker_memory_limit
     more = settings.tasks.task_worker_num or server.handlers.processes
-    if lone and not settings.process.watch and not more:
+    if process.mode == "base" and process.worker_num == 1 and not supervised and not more:
         log_to_stderr(settings, "server")
         sys.exit(_alone(server))
     talks = server.handlers.get("pipe_message") is not None
@@ -159,6 +166,9 @@ def boot(fd: int) -> None:
     log_to_stderr(settings, name)
     if told.role == "supervisor":
         sys.exit(_supervise(told, settings))
+    # where a process was when it died of a fault, or stands when it hangs; also while C code holds the interpreter
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR2, all_threads=True)
     # a terminal's Ctrl-C is for the supervisor, which tells everybody else in order
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # those that can leave do so within a second after ORPHAN_GRACE; this is for those that are stuck
@@ -216,20 +226,6 @@ def _supervise(told: Boot, settings: Settings) -> int:
         remove(told.shared)
 
 
-def log_to_stderr(settings: Settings, name: str) -> None:
-    """Log lines of the package go to standard error, unless the application has said where they shall go."""
-    logger = logging.getLogger("mooring")
-    if logger.handlers:
-        return
-    handler = logging.StreamHandler()
-    form = f"%(asctime)s %(levelname)-7s [{name}, {os.getpid()}] %(message)s"
-    handler.setFormatter(logging.Formatter(form))
-    logger.addHandler(handler)
-    logger.setLevel(settings.process.log_level.upper())
-    logging.getLogger("mooring.access").setLevel(logging.INFO)  # it has a setting of its own
-    logger.propagate = False
-
-
 def _new_gateway(
     reactor: Reactor, settings: Settings, number: int, file: int, on_retired: Callable[[Port], None]
 ) -> Gateway:
@@ -274,6 +270,10 @@ class Member:
         self._dispatcher = Dispatcher(self._reactor, self._on_retired) if told.role == "dispatcher" else None
         self._dispatcher_link: DispatcherLink | None = None
         self._stopping: asyncio.Future[bool] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._pulse = Pulse(told.pulse)
+        os.close(told.pulse)
+        self._beat_period = self._settings.process.beat_period
         self._orphaned = False
         if told.gateway is not None:
             file = told.tables[told.gateway]
@@ -282,17 +282,19 @@ class Member:
             assert server is not None
             server.shared.open(told.shared)
             self._worker = _new_worker(server, self._settings, told.worker, told.generation, self)
+            self._worker.observe(self._pulse)
             server.enter(self._worker, self._settings)
 
     def run(self) -> int:
         """Serves until it is told to stop; the exit code."""
+        self._beat()
         for end in self._told.links:
             self._connect(end, -1 if end.gateway is None else self._told.tables.get(end.gateway, -1))
         if self._worker is not None:
             with asyncio.Runner(loop_factory=partial(new_event_loop, self._reactor)) as runner:
                 runner.run(self._work(self._worker))
             return 0
-        signals = _SignalSocket((signal.SIGTERM,))
+        signals = SignalSocket((signal.SIGTERM,))
         self._reactor.add_reader(signals.fileno(), partial(self._on_signal, signals))
         self._reactor.add_reader(self._control.fileno(), self._hear)
         self._tell("ready")
@@ -300,7 +302,12 @@ class Member:
         self._reactor.flush()
         return 0
 
-    def _on_signal(self, signals: "_SignalSocket") -> None:
+    def _beat(self) -> None:
+        """The loop turns, and the supervisor's watchdog can see it."""
+        self._pulse.beat()
+        self._reactor.call_later(self._beat_period, self._beat)
+
+    def _on_signal(self, signals: SignalSocket) -> None:
         signals.take()
         self._leave()
 
@@ -389,6 +396,9 @@ class Member:
     def ask_shutdown(self) -> None:
         self._tell("shutdown")
 
+    def ask_replacement(self, why: str) -> None:
+        self._tell("replace", why=why)
+
     def _tell(self, op: str, **fields: Any) -> None:
         if self._control.fileno() < 0:
             return
@@ -442,7 +452,7 @@ class Member:
         if self._worker is not None:
             self._worker.serve()
         if started and self._worker is not None:
-            self._background = asyncio.get_running_loop().create_task(_fire_start(self._worker))
+            self._on_event(name="start")
         if self._gateway is not None:
             self._gateway.listen(self._listeners)
 
@@ -450,6 +460,17 @@ class Member:
         """The successor of this worker serves."""
         if self._worker is not None:
             self._worker.retire()
+
+    def _on_event(self, *, name: str, arguments: Sequence[object] = ()) -> None:
+        """An event of the process tree, for the application."""
+        if self._worker is not None:
+            task = asyncio.get_running_loop().create_task(self._worker.fire_safely(name, *arguments))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+    def _on_tree(self, *, state: dict[str, Any]) -> None:
+        if self._worker is not None:
+            self._worker.tree = state
 
     def _on_detach(self, *, worker: int, generation: int) -> None:
         if self._gateway is not None:
@@ -506,32 +527,7 @@ class Member:
         self._reactor.call_later(ORPHAN_GRACE + 1, partial(os._exit, 1))
 
 
-async def _fire_start(worker: Worker) -> None:
-    try:
-        await worker.fire("start")
-    except Exception:
-        log.exception("the 'start' handler failed")
-
-
 _member: Member | None = None
-
-
-class _SignalSocket:
-    """Signals as bytes that a reactor can wait for."""
-
-    def __init__(self, numbers: tuple[signal.Signals, ...]) -> None:
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
-        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        for number in numbers:
-            signal.signal(number, lambda _number, _frame: None)
-
-    def fileno(self) -> int:
-        return self._reader.fileno()
-
-    def take(self) -> bytes:
-        return self._reader.recv(4096)
 
 
 # ---------------------------------------------------------------------------------------------- base mode, one process
@@ -550,6 +546,7 @@ class _Alone:
         file = os.memfd_create("mooring-table-0", os.MFD_CLOEXEC)
         self.gateway = _new_gateway(self._reactor, settings, 0, file, lambda _port: None)
         self.worker = _new_worker(server, settings, 0, 1, self)
+        self.worker.tree = alone()
         self._listeners = bind_all([one.listen for one in settings.per_listener])
         self._drained: asyncio.Future[dict[str, int]] | None = None
         self._stopping = False
@@ -582,7 +579,7 @@ class _Alone:
         self.gateway.listen(self._listeners)
         where = ", ".join(address_text(listener.getsockname()) for listener in self._listeners)
         log.info("ready, listening on %s", where)
-        await _fire_start(self.worker)
+        await self.worker.fire_safely("start")
         counts = await self._drained
         await self.worker.finish()
         await self.worker.fire("worker_stop", 0)
@@ -630,6 +627,9 @@ class _Alone:
         log.info("stopping: asked for by the application")
         self._limit_stop(signal.SIGTERM)
         self._drain(self._timeout)
+
+    def ask_replacement(self, why: str) -> None:
+        """Whoever wants this has a supervisor, see `launch`."""
 
     def ask_reload(self) -> None:
         log.error(

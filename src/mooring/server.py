@@ -380,6 +380,9 @@ class Server:
     def stats(self) -> dict[str, Any]:
         """Counters, added up over all gateways, and each gateway's own under "gateways".
 
+        "tree" is the state of the process tree: processes wanted and running, those that are degraded (they end
+        again and again), and counts of restarts, replacements, reloads and hangs.
+
         accepted = finished + uncertain + dropped + in_flight, counted over messages and requests.
         Raises StateError when a gateway does not answer within 5 seconds.
         """
@@ -391,7 +394,8 @@ class Server:
                     totals[name] = totals.get(name, 0) + value
         worker = self._running()
         totals.update(worker.tasks.stats())
-        return {**totals, "worker_id": worker.number, "generation": worker.generation, "gateways": gateways}
+        own = {"worker_id": worker.number, "generation": worker.generation}
+        return {**totals, **own, "gateways": gateways, "tree": worker.tree}
 
     # ------------------------------------------------------------------ frames by hand
 

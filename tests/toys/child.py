@@ -80,7 +80,7 @@ class Toy:
                 key.data()
 
     def named_descriptors(self):
-        named = [self.boot["control"], *self.boot["listeners"], *self.boot["tables"].values()]
+        named = [self.boot["control"], self.boot["pulse"], *self.boot["listeners"], *self.boot["tables"].values()]
         return named + [link[key] for link in self.boot["links"] for key in ("channel", "reply", "page")]
 
     def add_link(self, link):
@@ -98,6 +98,8 @@ class Toy:
         for _, _, content in rights:
             fds.frombytes(content)
         op = message.pop("op")
+        if op in ("tree", "event"):
+            return  # for the application, whenever something has happened: no test of the order can say when
         self.report("got", op=op, fields=message, fds=len(fds))
         getattr(self, f"on_{op}")(message, list(fds))
 

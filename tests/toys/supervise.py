@@ -25,6 +25,10 @@ class Settings:
     restart_free: int = 3
     restart_window: float = 10.0
     restart_backoff_max: float = 5.0
+    degraded_after: int = 10
+    worker_hang_timeout: float = 0.0
+    gateway_hang_timeout: float = 0.0
+    worker_memory_limit: int = 0
 
 
 class Reporter(logging.Handler):

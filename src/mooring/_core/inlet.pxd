@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from mooring._core.channel cimport Channel
 from mooring._core.outlet cimport Outlet
 from mooring._core.page cimport Page
+from mooring._core.pulse cimport Pulse
 from mooring._core.wire cimport Record
 
 
@@ -17,6 +18,9 @@ cdef class Inlet:
     cdef list channels               # the outlets that are channels
     cdef readonly uint64_t handled
     cdef public int wants            # what the application has handlers for: Wants, see mooring._core.wire
+    cdef Pulse pulse
+    # messages and requests until worker.limit_reached() is called; 0: never
+    cdef uint64_t until_limit
 
     cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1
     cdef int _start(self, Outlet outlet, int kind, int opcode, int arg, uint32_t extra, uint64_t fd,

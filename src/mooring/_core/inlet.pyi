@@ -4,6 +4,7 @@ from typing_extensions import disjoint_base
 
 from mooring._core.channel import Channel
 from mooring._core.outlet import Outlet
+from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
 from mooring._core.table import Table
 
@@ -12,6 +13,7 @@ CALL_TIMEOUT: float
 @disjoint_base
 class Inlet:
     def __new__(cls, server: object, on_message: tuple[object, ...], worker: object) -> Self: ...
+    def observe(self, pulse: Pulse, limit: int = 0) -> None: ...
     @property
     def suspended(self) -> int: ...
     wants: int

@@ -23,10 +23,12 @@ from mooring._core.buffer cimport buffer_size
 from mooring._core.channel cimport Channel
 from mooring._core.outlet cimport Outlet
 from mooring._core.page cimport DONE, STARTED, Page
+from mooring._core.pulse cimport Pulse
 from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.table cimport Table
 from mooring._core.wire cimport (
-    ATTEMPT, CM_ACK, CM_CALL, CM_HELLO, EV_LEAVE, EV_MESSAGE, EV_SESSION, LISTENER_MASK, VERSION, Record, make_record,
+    ATTEMPT, CM_ACK, CM_CALL, CM_HELLO, EV_LEAVE, EV_MESSAGE, EV_REQUEST, EV_SESSION, LISTENER_MASK, VERSION, Record,
+    make_record,
 )
 from mooring._core.ws cimport Frame, new_frame
 
@@ -48,6 +50,12 @@ cdef class Inlet:
         self.worker = worker
         self.lanes = {}
         self.channels = []
+        self.pulse = Pulse()
+
+    def observe(self, pulse: Pulse, limit: int = 0) -> None:
+        """Notes in `pulse` what is begun; after `limit` messages and requests, if not 0, worker.limit_reached()."""
+        self.pulse = pulse
+        self.until_limit = limit
 
     @property
     def suspended(self) -> int:
@@ -80,6 +88,13 @@ cdef class Inlet:
         """Runs one handler; 1 when it is suspended, and has a lane then."""
         outlet.begin(ticket)
         self.handled += 1
+        self.pulse.data.begun += 1
+        self.pulse.data.fd = fd
+        self.pulse.data.kind = kind
+        if self.until_limit and (kind == EV_MESSAGE or kind == EV_REQUEST):
+            self.until_limit -= 1
+            if self.until_limit == 0:
+                self.worker.limit_reached()
         try:
             if kind == EV_MESSAGE:
                 running = self.on_message[extra](self.server, data)

@@ -19,6 +19,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "shutdown": ("server",),
     "worker_start": ("server", "worker_id"),
     "worker_stop": ("server", "worker_id"),
+    "worker_error": ("server", "worker_id", "pid", "exit_code", "signal", "reason"),
     "origin": ("server", "request"),
     "handshake": ("server", "request"),
     "subprotocol": ("server", "request"),

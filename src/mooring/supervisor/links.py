@@ -16,9 +16,10 @@ import socket
 from typing import Any, NamedTuple
 
 from mooring._core.page import PAGE_BYTES
+from mooring._core.pulse import PULSE_BYTES
 from mooring.supervisor.process import Child
 
-__all__ = ["End", "Link", "new_table"]
+__all__ = ["End", "Link", "new_pulse", "new_table"]
 
 CHANNEL_BUFFER = 4 << 20  # bytes; the default holds only 278 messages of 100 bytes
 _SO_SNDBUFFORCE = 32  # not in the socket module
@@ -105,6 +106,11 @@ class Link:
 def new_table(gateway: int) -> int:
     """An empty memfd for the connection table of a gateway, which gives it its size."""
     return os.memfd_create(f"mooring-table-{gateway}", os.MFD_CLOEXEC)
+
+
+def new_pulse() -> int:
+    """A memfd for the pulse of a process."""
+    return _memory("mooring-pulse", PULSE_BYTES)
 
 
 def _memory(name: str, size: int) -> int:

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from mooring._core.pulse import Pulse
+from mooring._core.wire import Event
 from mooring.net.control import ControlSocket
 
 if TYPE_CHECKING:
@@ -122,6 +124,11 @@ class Child:
         self.was_ready = False
         self.serving_since: float | None = None  # monotonic
         self.killed = False  # by a signal of ours: how it ends says nothing about it
+        self.hangs = False  # its loop stands still
+        self.cause = ""  # why we ended it
+        self.worn = False  # it shall be replaced
+        self.told: dict[str, Any] | None = None  # the state of the tree, by the bulletin
+        self.pulse = Pulse()
         # Descriptors of ours, closed by forget(); -1 or None when not there.
         self.pid = 0
         self.pidfd = -1
@@ -147,6 +154,14 @@ class Child:
     def served(self) -> float:
         """Seconds since it began to serve, 0 when it never did."""
         return 0.0 if self.serving_since is None else time.monotonic() - self.serving_since
+
+    def last_event(self) -> str:
+        """The last event whose handler it has called, for the log; empty when there was none."""
+        pulse = self.pulse
+        if not pulse.begun:
+            return ""
+        kinds = [kind.name.lower() for kind in Event if kind == pulse.kind]
+        return f"; its last event, the {_ordinal(pulse.begun)}: {''.join(kinds)} of connection {pulse.fd}"
 
     def launch(self, argv: Sequence[str], payload: Mapping[str, Any], fds: Sequence[int]) -> None:
         """Start the process. Raises OSError: no descriptors, no memory, no such program."""
@@ -195,6 +210,7 @@ class Child:
         """Give back every descriptor; links are the tree's to close."""
         for deadline in self.deadlines:
             deadline.cancel()
+        self.pulse.freeze()
         if self.control is not None:
             self.control.close()
             self.control = None
@@ -202,3 +218,8 @@ class Child:
             if fd >= 0:
                 os.close(fd)
         self.pidfd = self.table = -1
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if number // 10 % 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"

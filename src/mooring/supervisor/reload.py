@@ -1,5 +1,7 @@
 """One reload: from a generation to the next, without a moment in which nobody serves.
 
+A worker that has worked long enough (`max_request`, `worker_memory_limit`) is replaced in the same way, alone.
+
 Rules
 * Successors are spawned while the old ones serve. Only when all of a batch are ready are they attached and
   told to serve, and only then do the old ones leave. A batch that fails before that is ended, and the old
@@ -43,10 +45,15 @@ class Outcome(Enum):
 class Reload:
     """The supervisor passes on what concerns it, and looks at `outcome` afterwards."""
 
-    def __init__(self, tree: Tree, slots: Iterable[Slot], generation: int, graceful_timeout: float) -> None:
+    def __init__(
+        self, tree: Tree, slots: Iterable[Slot], generation: int, graceful_timeout: float, worn: Child | None = None
+    ) -> None:
+        """`worn`: it is about this one worker, which has worked long enough, and not about new code."""
         slots = [slot for slot in slots if slot.spec.worker is not None]
         workers = [slot for slot in slots if slot.spec.gateway is None]
         self.generation = generation
+        self.worn = worn
+        self._name = f"replacing {worn}" if worn else "reload"
         self.outcome = Outcome.RUNNING
         self._tree = tree
         self._graceful_timeout = graceful_timeout
@@ -82,10 +89,10 @@ class Reload:
         batch, self._successors = self._successors, {}
         old = [slot.current for slot in batch.values() if slot.current is not None]
         for child, slot in batch.items():
-            slot.adopt(child)
+            slot.adopt(child, new_code=self.worn is None)
         self._tree.announce(batch)
         what = ", ".join(str(child.spec) for child in batch)
-        log.info("reload: generation %d serves (%s)", self.generation, what)
+        log.info("%s: generation %d serves (%s)", self._name, self.generation, what)
         self._leaving = set(old)  # before anything is told: an answer may come at once
         for child in old:
             if child.state is ChildState.SERVING:
@@ -110,7 +117,7 @@ class Reload:
             self._fail(f"{child} {why}")
             return True
         if child in self._leaving:
-            log.warning("reload: %s of generation %d %s while it was leaving", child, child.generation, why)
+            log.warning("%s: %s of generation %d %s while it was leaving", self._name, child, child.generation, why)
             return True
         return False
 
@@ -136,7 +143,8 @@ class Reload:
         if child.killed:
             return
         log.warning(
-            "reload: %s of generation %d did not finish within %g s: killing it",
+            "%s: %s of generation %d did not finish within %g s: killing it",
+            self._name,
             child,
             child.generation,
             self._graceful_timeout,
@@ -144,7 +152,7 @@ class Reload:
         self._tree.terminate(child)
 
     def _fail(self, why: str) -> None:
-        log.error("reload failed: %s; generation %d is not used, the old one serves on", why, self.generation)
+        log.error("%s failed: %s; generation %d is not used, the old one serves on", self._name, why, self.generation)
         # Over only when they are gone: else a reload that follows would be a third generation.
         self._failed = True
         self._end_successors()

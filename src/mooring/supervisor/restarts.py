@@ -38,6 +38,11 @@ class Restarts:
         delay = min(FIRST_DELAY * 2.0 ** min(waits - 1, 32), self._longest)
         return delay * random.uniform(1.0 - JITTER, 1.0)
 
+    @property
+    def crashes(self) -> int:
+        """How long the series is."""
+        return self._crashes
+
     def reset(self) -> None:
         """New code serves: the series of the old one says nothing about it."""
         self._crashes = 0

@@ -18,6 +18,7 @@ class Slot:
         self.generation = 1  # the newest that served here
         self.current: Child | None = None
         self.restart: Deadline | None = None
+        self.degraded = False  # its processes end again and again
         self._spawned = 0
 
     def new_child(self, generation: int) -> Child:
@@ -26,10 +27,11 @@ class Slot:
         self._spawned += 1
         return child
 
-    def adopt(self, child: Child) -> None:
-        """A child of a new generation takes the slot; a restart of the old code is not wanted any more."""
+    def adopt(self, child: Child, *, new_code: bool) -> None:
+        """A child of a new generation takes the slot; a restart of the old one is not wanted any more."""
         self.cancel_restart()
-        self.restarts.reset()
+        if new_code:
+            self.restarts.reset()
         self.generation = child.generation
         self.current = child
 

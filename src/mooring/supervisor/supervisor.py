@@ -8,8 +8,9 @@ Theory
     leaves. Only one that serves is known to others, so a process that can't start disturbs nobody.
 
     A generation is one loading of the application's code. The first start is generation 1; each reload
-    that is tried adds 1. A slot is served by the newest generation that became ready; a process that
-    crashes is started again in the generation that serves.
+    that is tried adds 1, and so does each replacement of one worker that has worked long enough. A slot is
+    served by the newest generation that became ready; a process that crashes is started again in the
+    generation that serves.
 
 What the phases mean
     STARTING  nothing has served. Any failure ends everything, exit code 1: the person at the terminal
@@ -34,6 +35,7 @@ import os
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 from functools import partial
@@ -42,6 +44,7 @@ from typing import Protocol
 
 from mooring.net.control import Message
 from mooring.net.listener import address_text
+from mooring.supervisor.bulletin import Bulletin
 from mooring.supervisor.process import Child, ChildState, Exit, ProcessSpec
 from mooring.supervisor.reload import Outcome, Reload
 from mooring.supervisor.restarts import Restarts
@@ -49,17 +52,19 @@ from mooring.supervisor.shutdown import Shutdown
 from mooring.supervisor.signals import Signals
 from mooring.supervisor.slot import Slot
 from mooring.supervisor.tree import BootPayload, Tree
+from mooring.supervisor.watchdog import Watchdog
 from mooring.supervisor.watcher import Watcher
 
 __all__ = ["Limits", "Phase", "Supervisor"]
 
 log = logging.getLogger("mooring.supervisor")
 
+REPLACE_AGAIN = 10.0  # seconds until a worker is replaced whose successor could not start
 QUICK_TIMEOUT = 0.4  # seconds of grace after SIGQUIT, so that it is over within 2 s
 
 
 class Limits(Protocol):
-    """What the supervisor reads of the settings' process section; seconds, except `restart_free`."""
+    """What the supervisor reads of the settings' process section; seconds, bytes or numbers."""
 
     @property
     def graceful_timeout(self) -> float: ...
@@ -71,6 +76,14 @@ class Limits(Protocol):
     def restart_window(self) -> float: ...
     @property
     def restart_backoff_max(self) -> float: ...
+    @property
+    def degraded_after(self) -> int: ...
+    @property
+    def worker_hang_timeout(self) -> float: ...
+    @property
+    def gateway_hang_timeout(self) -> float: ...
+    @property
+    def worker_memory_limit(self) -> int: ...
 
 
 class Phase(Enum):
@@ -108,6 +121,9 @@ class Supervisor:
         self._tree = Tree(self, argv, fds, boot, settings.boot_timeout)
         series = (settings.restart_free, settings.restart_window, settings.restart_backoff_max)
         self._slots = {spec: Slot(spec, Restarts(*series)) for spec in specs}
+        self._bulletin = Bulletin(self._tree, self._slots.values())
+        self._watchdog = Watchdog(self._tree, settings, self._on_hang, self._ask_replacement)
+        self._worn: deque[tuple[Child, str]] = deque()  # workers to be replaced, and why
         self._tried = 1  # the newest generation that was tried
         self._reload: Reload | None = None
         self._pending: str | None = None  # why one more reload shall follow
@@ -169,6 +185,7 @@ class Supervisor:
         children = [slot.current for slot in self._slots.values() if slot.current is not None]
         self._tree.announce(children, started=True)
         log.info("ready after %.1f s: %d processes serve", time.monotonic() - self._started, len(children))
+        self._watchdog.start()
         self._next_reload()
 
     def _fail_start(self, why: str) -> None:
@@ -188,6 +205,7 @@ class Supervisor:
         elif self.phase is Phase.RUNNING and not (self._reload and self._reload.on_ready(child)):
             self._tree.announce([child])
             log.info("%s serves in place of the one that ended", child)
+            self._hope(child)
 
     def on_message(self, child: Child, message: Message) -> None:
         op = message["op"]
@@ -195,6 +213,8 @@ class Supervisor:
             self._ask_reload(f"asked for by {child}")
         elif op == "shutdown":
             self._stop(f"asked for by {child}")
+        elif op == "replace":
+            self._ask_replacement(child, str(message.get("why")))
         elif op == "drained":
             self._on_drained(child, message)
         else:
@@ -221,7 +241,10 @@ class Supervisor:
 
     def on_end(self, child: Child, how: Exit, asked: bool) -> None:
         if not asked:
-            self.on_failure(child, self._ended(child, how))
+            if child.spec.worker is not None and self.phase is Phase.RUNNING:
+                reason = f"{self._ended(child, how)}{child.last_event()}"
+                self._bulletin.event("worker_error", child.spec.worker, child.pid, how.code, how.signal, reason)
+            self.on_failure(child, self._ended(child, how) + child.last_event())
         elif how != Exit(0, None) and not child.killed:
             log.warning("%s ended with %s when told to stop", child, how)
         if self._reload is not None:
@@ -232,14 +255,25 @@ class Supervisor:
     @staticmethod
     def _ended(child: Child, how: Exit) -> str:
         when = "" if child.was_ready else " before it was ready"
-        return f"ended with {how}{when}" if how.signal is None else f"was ended by {how}{when}"
+        cause = f": {child.cause}" if child.cause else ""
+        return f"ended with {how}{when}" if how.signal is None else f"was ended by {how}{when}{cause}"
 
     def _repair(self, slot: Slot, child: Child) -> str:
         """Plan another child for the slot of one that failed; what the log shall say of it."""
         if self.phase is not Phase.RUNNING or slot.current is not child:
             return ""
         slot.current = None
+        self._bulletin.counts["restarts"] += 1
         delay = slot.restarts.delay(child.served)
+        if not slot.degraded and slot.restarts.crashes >= self._settings.degraded_after:
+            slot.degraded = True
+            log.error(
+                "%s is degraded: it has ended %d times in a row, the first lines above say why; restarts go on, "
+                "up to %g s apart",
+                slot.spec,
+                slot.restarts.crashes,
+                self._settings.restart_backoff_max,
+            )
         slot.restart = self._tree.deadlines.after(delay, partial(self._fill, slot))
         return f": restarting it in {delay:.1f} s" if delay else ": restarting it"
 
@@ -254,7 +288,43 @@ class Supervisor:
             why = f"can't be started: {problem.strerror or problem}"
             log.warning("%s %s%s", child, why, self._repair(slot, child))
 
+    def _hope(self, child: Child) -> None:
+        """A slot is not degraded any more when its process has served for long enough."""
+        slot = self._slots[child.spec]
+        if slot.degraded:
+            recover = partial(self._recover, slot, child)
+            child.deadlines.append(self._tree.deadlines.after(self._settings.restart_window, recover))
+
+    def _recover(self, slot: Slot, child: Child) -> None:
+        if slot.current is child and slot.degraded:
+            slot.degraded = False
+            slot.restarts.reset()
+            log.info("%s is not degraded any more", child)
+
+    def _on_hang(self, child: Child) -> None:
+        self._bulletin.counts["hangs"] += 1
+
     # -- reload
+
+    def _ask_replacement(self, child: Child, why: str) -> None:
+        """One worker shall be replaced as by a reload. They go one at a time, behind a reload that is due."""
+        if self.phase is Phase.RUNNING and child.state is ChildState.SERVING and not child.worn:
+            child.worn = True
+            self._worn.append((child, why))
+            self._next_reload()
+
+    def _replace(self) -> None:
+        child, why = self._worn.popleft()
+        slot = self._slots[child.spec]
+        if child.state is ChildState.SERVING and slot.current is child:
+            self._tried += 1
+            log.info("replacing %s: %s", child, why)
+            self._reload = Reload(self._tree, [slot], self._tried, self._settings.graceful_timeout, child)
+            self._reload.begin()
+
+    def _replace_again(self, child: Child) -> None:
+        child.worn = False
+        self._ask_replacement(child, "its successor could not start before")
 
     def _ask_reload(self, why: str) -> None:
         if self.phase is Phase.RUNNING and self._reload is None:
@@ -269,7 +339,12 @@ class Supervisor:
             log.info("reload refused: %s, but the server is stopping", why)
 
     def _next_reload(self) -> None:
-        while self._pending is not None and self._reload is None:
+        while self._reload is None and self.phase is Phase.RUNNING:
+            if self._pending is None:
+                if not self._worn:
+                    return
+                self._replace()
+                continue
             why, self._pending = self._pending, None
             self._tried += 1
             log.info("reload: %s; starting generation %d", why, self._tried)
@@ -281,12 +356,29 @@ class Supervisor:
     def _look(self) -> None:
         """Before each wait: is the reload, or the stop, over?"""
         if self._reload is not None and self._reload.outcome is not Outcome.RUNNING:
-            if self._reload.outcome is Outcome.DONE:
-                log.info("reload: done, the generation before %d is gone", self._reload.generation)
-            self._reload = None
+            reload, self._reload = self._reload, None
+            self._count(reload)
             self._next_reload()
         if self._shutdown is not None and self._shutdown.done:
             self._enter(Phase.ENDED)
+        elif self.phase is Phase.RUNNING:
+            self._bulletin.look()
+
+    def _count(self, reload: Reload) -> None:
+        """A reload, or a replacement, is over."""
+        counts = self._bulletin.counts
+        if reload.outcome is Outcome.DONE and reload.worn is not None:
+            counts["replacements"] += 1
+            log.info("replacing %s: done, it is gone", reload.worn)
+        elif reload.outcome is Outcome.DONE:
+            counts["reloads"] += 1
+            for slot in self._slots.values():
+                slot.degraded = slot.degraded and slot.spec.worker is None
+            log.info("reload: done, the generation before %d is gone", reload.generation)
+        elif reload.outcome is Outcome.FAILED and reload.worn is not None:
+            self._tree.deadlines.after(REPLACE_AGAIN, partial(self._replace_again, reload.worn))
+        elif reload.outcome is Outcome.FAILED:
+            counts["reloads_failed"] += 1
 
     def _on_change(self, paths: list[str]) -> None:
         if paths:

@@ -21,9 +21,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from mooring._core.pulse import Pulse
 from mooring.net.control import ControlError, ControlSocket, Message
 from mooring.supervisor.deadlines import Deadlines
-from mooring.supervisor.links import Link, new_table
+from mooring.supervisor.links import Link, new_pulse, new_table
 from mooring.supervisor.process import PEERS, Child, ChildState, Exit, ProcessSpec
 
 __all__ = ["BootPayload", "Owner", "Tree"]
@@ -123,6 +124,7 @@ class Tree:
     def _launch(self, child: Child, batch: Sequence[Child]) -> None:
         spec = child.spec
         theirs: ControlSocket | None = None
+        pulse = -1
         ends = []
         try:
             entries = []
@@ -137,6 +139,8 @@ class Tree:
                     if link.worker is child and link.gateway.spec.gateway is not None:
                         tables[link.gateway.spec.gateway] = link.gateway.table
             child.control, theirs = ControlSocket.pair()
+            pulse = new_pulse()
+            child.pulse = Pulse(pulse)
             listeners = [] if spec.gateway is None else list(self._listener_fds)
             payload = {
                 **self._boot(spec, child.generation),
@@ -148,16 +152,20 @@ class Tree:
                 "incarnation": child.incarnation,
                 "control": theirs.fileno(),
                 "listeners": listeners,
+                "pulse": pulse,
                 "tables": tables,
                 "links": entries,
             }
-            fds = [theirs.fileno(), *listeners, *tables.values(), *(fd for end in ends for fd in end.descriptors())]
+            own = [theirs.fileno(), pulse, *listeners, *tables.values()]
+            fds = [*own, *(fd for end in ends for fd in end.descriptors())]
             child.launch(self._argv, payload, fds)
         finally:
             for end in ends:
                 end.close()
             if theirs is not None:
                 theirs.close()
+            if pulse >= 0:
+                os.close(pulse)
         self.children.append(child)
         self._selector.register(child.pidfd, selectors.EVENT_READ, partial(self._reap, child))
         self._selector.register(child.control.fileno(), selectors.EVENT_READ, partial(self._talk, child))

@@ -8,6 +8,7 @@ with its traceback under an id, and the client is told the id.
 import asyncio
 import logging
 import os
+import random
 import secrets
 import sys
 import threading
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 
 from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outbox, Outlet
+from mooring._core.pulse import Pulse
 from mooring._core.wire import ATTEMPTED, Event, Wants
 from mooring._core.ws import Frame
 from mooring.app.handlers import Handlers
@@ -48,6 +50,7 @@ class Master(Protocol):
 
     def ask_reload(self) -> None: ...
     def ask_shutdown(self) -> None: ...
+    def ask_replacement(self, why: str) -> None: ...
 
 
 class Worker:
@@ -66,6 +69,7 @@ class Worker:
         self.number = number
         self.generation = generation
         self.master = master
+        self.tree: dict[str, Any] = {}  # the state of the process tree, as the supervisor told it last
         self.outbox = Outbox()
         self.sessions = Sessions(self.outbox, settings.websocket.session_limit)
         self.streams = Streams(self.outbox)
@@ -101,6 +105,8 @@ class Worker:
         self.bench = TaskBench(self._task, self.spawn, settings.tasks.task_max_request) if is_task_worker else None
         self._server = server
         self._handlers = handlers
+        self._max_request = settings.process.max_request
+        self._max_request_grace = settings.process.max_request_grace
         self._tasks: set[asyncio.Task[Any]] = set()
         self._idle: asyncio.Event | None = None
         self._opened: set[int] = set()  # WebSockets whose `open` was called in this worker, and `close` was not
@@ -118,6 +124,13 @@ class Worker:
             running = handler(self._server, *arguments)
             if asyncio.iscoroutine(running):
                 await running
+
+    async def fire_safely(self, event: str, *arguments: object) -> None:
+        """The same for an event whose failure concerns nobody else: it is logged."""
+        try:
+            await self.fire(event, *arguments)
+        except Exception:
+            log.exception("the %r handler failed", event)
 
     async def finish(self) -> None:
         """Waits until no handler is suspended."""
@@ -250,6 +263,15 @@ class Worker:
             self.streams.on_gone(fd, extra)
         elif kind == Event.FINISH:
             self.streams.end()
+
+    def observe(self, pulse: Pulse) -> None:
+        """Notes in `pulse` what handlers begin, and has this worker replaced after `max_request`, if that is set."""
+        limit, grace = self._max_request, self._max_request_grace
+        self.inlet.observe(pulse, limit + random.randint(0, grace if grace >= 0 else limit // 2) if limit else 0)
+
+    def limit_reached(self) -> None:
+        """The inlet has begun so many messages and requests as this worker shall handle; it goes on until replaced."""
+        self.master.ask_replacement(f"it has had max_request={self._max_request} messages and requests, or a few more")
 
     def gateway_lost(self, outlet: Outlet, why: str) -> None:
         """A gateway is gone, and its connections with it."""

@@ -1,0 +1,85 @@
+"""What the application is told of the process tree: events for one worker, and the state for all of them.
+
+The supervisor runs no application code, so an event of the tree (`worker_error`, `before_reload`, ...) is
+handed to a worker that serves; while there is none it waits for the next one. It reaches one worker, once;
+it is lost if that worker ends before its handler has run.
+
+The state (what is wanted, what runs, what happened) goes to every worker when it has changed, and from there
+into `Server.stats()`. A worker that does not read its messages is not sent a second state behind an unread
+one: only the newest is worth anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from mooring.supervisor.process import ChildState
+from mooring.supervisor.slot import Slot
+from mooring.supervisor.tree import Tree
+
+__all__ = ["Bulletin", "alone"]
+
+log = logging.getLogger("mooring.supervisor")
+
+COUNTS = {
+    "restarts": 0,  # of processes that ended unasked
+    "replacements": 0,  # of workers that had worked long enough, or grown too large
+    "reloads": 0,
+    "reloads_failed": 0,
+    "hangs": 0,
+    "events_lost": 0,
+}
+EVENTS_KEPT = 256  # while no worker serves; the oldest go first
+
+
+def alone() -> dict[str, Any]:
+    """The state of a tree that is one process, without a supervisor."""
+    running = {f"{role}s_{what}": 1 for role in ("gateway", "worker") for what in ("wanted", "running")}
+    return {**running, "degraded": [], **COUNTS}
+
+
+class Bulletin:
+    """Counts what happens; `look()` tells it to whom it concerns."""
+
+    def __init__(self, tree: Tree, slots: Iterable[Slot]) -> None:
+        self._tree = tree
+        self._slots = list(slots)
+        self._events: deque[tuple[str, tuple[Any, ...]]] = deque()
+        self.counts = dict(COUNTS)
+
+    def event(self, name: str, *arguments: Any) -> None:
+        """Fire this event of the application in a worker that serves, now or as soon as there is one."""
+        if len(self._events) == EVENTS_KEPT:
+            lost, _ = self._events.popleft()
+            self.counts["events_lost"] += 1
+            log.warning("no worker has served for long: the event %r is lost", lost)
+        self._events.append((name, arguments))
+
+    def state(self) -> dict[str, Any]:
+        """Wanted and running processes, and what happened so far."""
+        state: dict[str, Any] = {}
+        for role in ("gateway", "worker"):
+            slots = [slot for slot in self._slots if slot.spec.role in (role, "server")]
+            serving = [s for s in slots if s.current is not None and s.current.state is ChildState.SERVING]
+            state |= {f"{role}s_wanted": len(slots), f"{role}s_running": len(serving)}
+        state["degraded"] = [str(slot.spec) for slot in self._slots if slot.degraded]
+        return state | self.counts
+
+    def look(self) -> None:
+        """Before each wait: tell what is new."""
+        workers = [
+            slot.current
+            for slot in self._slots
+            if slot.spec.worker is not None and slot.current is not None and slot.current.state is ChildState.SERVING
+        ]
+        while self._events and workers:
+            name, arguments = self._events.popleft()
+            self._tree.tell(workers[0], "event", name=name, arguments=arguments)
+        state = self.state()
+        for child in workers:
+            if child.told != state and child.control is not None and not child.control.pending:
+                child.told = state
+                self._tree.tell(child, "tree", state=state)
