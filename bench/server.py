@@ -1,6 +1,6 @@
 """mooring under test: `/` echoes, `/fanout` sends to everybody there, `GET /hello` answers "hello".
 
-    python bench/server.py PORT [--mode base|process] [--workers N] [--gateways G]
+    python bench/server.py PORT [--mode base|process] [--workers N] [--gateways G] [--tls CERT KEY]
 
 Limits are raised only as far as Autobahn's group 9 needs: messages of 16 MiB, in up to 65,536 fragments.
 Everything else is as users get it. The handlers are plain functions, which is the shortest way through.
@@ -17,6 +17,7 @@ parser.add_argument("port", type=int)
 parser.add_argument("--mode", default="process")
 parser.add_argument("--workers", type=int, default=1)
 parser.add_argument("--gateways", type=int, default=1)
+parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"), default=("", ""))
 parser.add_argument("--compression", action="store_true", help="permessage-deflate with whoever offers it")
 parser.add_argument("--takeover", action="store_true", help="... and with context takeover")
 options = parser.parse_args()
@@ -27,6 +28,8 @@ server = Server(
     mode=options.mode,
     worker_num=options.workers,
     gateway_num=options.gateways,
+    ssl_cert_file=options.tls[0],
+    ssl_key_file=options.tls[1],
     max_message_size=16 << 20,
     max_fragments=70_000,
     websocket_compression=options.compression,

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 from .errors import ConfigError
 
+HOUR = 3600.0  # seconds
 T = TypeVar("T")
 Check = Callable[[Any], str | None]
 
@@ -176,6 +177,13 @@ def check_dispatch(value: str) -> str | None:
     if value in ("connection", "address", "user") or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
         return None
     return "write connection, address, user, or MODULE:FUNCTION"
+
+
+def check_sni(values: tuple[str, ...]) -> str | None:
+    for value in values:
+        if not re.fullmatch(r"(?:\*\.)?[A-Za-z0-9.-]+=[^:=\0]+(?::[^:=\0]+)?", value):
+            return f"{value!r}: write NAME=CERT or NAME=CERT:KEY"
+    return None
 
 
 def check_filled(value: str | tuple[str, ...]) -> str | None:

@@ -16,15 +16,13 @@ import asyncio
 import faulthandler
 import logging
 import os
-import resource
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import msgspec
 import setproctitle
@@ -34,10 +32,9 @@ from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
 from mooring._core.relay import Port
 from mooring._core.table import Table
-from mooring.app.handlers import Handlers
-from mooring.app.listener import Listener
+from mooring.alone import run_alone
 from mooring.app.loader import Application, identify, load_function
-from mooring.app.shared import Declared, Shared, remove
+from mooring.app.shared import Declared, remove
 from mooring.app.static import Documents
 from mooring.config import Settings
 from mooring.dispatcher.dispatcher import Dispatcher, Peer
@@ -47,40 +44,20 @@ from mooring.link.channel import open_outlet, open_port
 from mooring.link.local import open_local
 from mooring.net.bind import bind_all
 from mooring.net.control import ControlError, ControlSocket
-from mooring.net.listener import ListenError, address_text
+from mooring.net.listener import ListenError
 from mooring.net.log import log_to_stderr
 from mooring.net.loop import new_event_loop
 from mooring.net.signals import SignalSocket
+from mooring.net.tls import new_context
+from mooring.parts import GOING_AWAY, Server, new_gateway, new_worker
 from mooring.supervisor import ProcessSpec, Supervisor
-from mooring.supervisor.bulletin import alone
-from mooring.supervisor.shutdown import drained_line
 from mooring.worker.tasks import DispatcherLink
-from mooring.worker.worker import Master, Worker
+from mooring.worker.worker import Worker
 
 log = logging.getLogger("mooring.runtime")
 
-GOING_AWAY = 1001
 ORPHAN_GRACE = 2.0  # seconds a process goes on without its supervisor
-DESCRIPTOR_LIMIT = 1 << 20  # a gateway raises its own up to this
-SPARE_DESCRIPTORS = 64
-STUCK_GRACE = 0.9  # seconds after the graceful timeout until a process without a supervisor gives up waiting
-HURRY = 0.4  # the same for whom a second Ctrl-C does not want to wait
 RETRY = 0.05  # seconds until a control message that had no room is sent again
-
-
-class Server(Protocol):
-    """What the runtime needs of a mooring.Server, which stands above it."""
-
-    @property
-    def settings(self) -> Settings: ...
-    @property
-    def handlers(self) -> Handlers: ...
-    @property
-    def listeners(self) -> Sequence[Listener]: ...
-    @property
-    def shared(self) -> Shared: ...
-    def enter(self, worker: Worker, settings: Settings) -> None:
-        """The server runs in this process from now on, with this worker and these settings."""
 
 
 class LinkEnd(msgspec.Struct):
@@ -134,6 +111,7 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
     if ":" in settings.process.dispatch:
         load_function(settings.process.dispatch)
     for one in settings.per_listener:
+        new_context(one.tls)
         if one.http.document_root:
             Documents(one.http.document_root).close()
     process = settings.process
@@ -141,7 +119,7 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
     more = settings.tasks.task_worker_num or server.handlers.processes
     if process.mode == "base" and process.worker_num == 1 and not supervised and not more:
         log_to_stderr(settings, "server")
-        sys.exit(_alone(server))
+        sys.exit(run_alone(server))
     talks = server.handlers.get("pipe_message") is not None
     boot = Boot("supervisor", identify(target), settings.to_dict())
     boot.dispatcher = talks or settings.tasks.task_worker_num > 0
@@ -226,29 +204,6 @@ def _supervise(told: Boot, settings: Settings) -> int:
         remove(told.shared)
 
 
-def _new_gateway(
-    reactor: Reactor, settings: Settings, number: int, file: int, on_retired: Callable[[Port], None]
-) -> Gateway:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTOR_LIMIT if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTOR_LIMIT)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    slots = settings.flow.max_connections or max(16, wanted * 9 // 10 - SPARE_DESCRIPTORS)
-    # fds shall not come back after a restart: the serials begin where the clock stands, in milliseconds
-    serial = time.time_ns() // 1_000_000
-    return Gateway(
-        reactor, settings, number=number, table=Table(file, slots), first_serial=serial, on_retired=on_retired
-    )
-
-
-def _new_worker(server: Server, settings: Settings, number: int, generation: int, master: Master) -> Worker:
-    here, bound = len(server.listeners), len(settings.listeners)
-    if here != bound:
-        log.warning("the application has %d further listeners, the server %d: restart it to change that", here, bound)
-    handlers = [listener.handlers for listener in server.listeners]
-    return Worker(server, server.handlers, settings, number, generation, master, handlers)
-
-
 # ---- a child of the supervisor
 
 
@@ -277,11 +232,11 @@ class Member:
         self._orphaned = False
         if told.gateway is not None:
             file = told.tables[told.gateway]
-            self._gateway = _new_gateway(self._reactor, self._settings, told.gateway, file, self._on_retired)
+            self._gateway = new_gateway(self._reactor, self._settings, told.gateway, file, self._on_retired)
         if told.worker is not None:
             assert server is not None
             server.shared.open(told.shared)
-            self._worker = _new_worker(server, self._settings, told.worker, told.generation, self)
+            self._worker = new_worker(server, self._settings, told.worker, told.generation, self)
             self._worker.observe(self._pulse)
             server.enter(self._worker, self._settings)
 
@@ -474,6 +429,7 @@ class Member:
 
     def _on_detach(self, *, worker: int, generation: int) -> None:
         if self._gateway is not None:
+            self._gateway.read_certificates()
             self._gateway.relay.retire(worker, generation)
         elif self._dispatcher is not None:
             self._dispatcher.retire(worker, generation)
@@ -528,122 +484,3 @@ class Member:
 
 
 _member: Member | None = None
-
-
-# ---------------------------------------------------------------------------------------------- base mode, one process
-
-
-class _Alone:
-    """Everything in the process that was started: one gateway, one worker, no supervisor."""
-
-    def __init__(self, server: Server) -> None:
-        settings = server.settings
-        self._timeout = settings.process.graceful_timeout
-        self.shared = server.shared.create()
-        server.shared.open(self.shared)
-        keep_freed_memory()
-        self._reactor = Reactor()
-        file = os.memfd_create("mooring-table-0", os.MFD_CLOEXEC)
-        self.gateway = _new_gateway(self._reactor, settings, 0, file, lambda _port: None)
-        self.worker = _new_worker(server, settings, 0, 1, self)
-        self.worker.tree = alone()
-        self._listeners = bind_all([one.listen for one in settings.per_listener])
-        self._drained: asyncio.Future[dict[str, int]] | None = None
-        self._stopping = False
-        server.enter(self.worker, settings)
-
-    def run(self) -> int:
-        try:
-            with asyncio.Runner(loop_factory=partial(new_event_loop, self._reactor)) as runner:
-                runner.run(self._work())
-        finally:
-            self._close_listeners()
-        return 0
-
-    async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._drained = loop.create_future()
-        self.worker.timers.open()
-        self.worker.serve()
-        self.worker.pipe.open_alone()
-        local = open_local(self.gateway.relay, self.worker.inlet, gateway=0, worker=0, generation=1)
-        self.worker.outbox.connect(local)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            loop.add_signal_handler(number, self._stop, number)
-            # The loop hears of it when it turns again; this runs also while a handler is stuck in Python.
-            signal.signal(number, self._limit_stop)
-        for number in (signal.SIGUSR1, signal.SIGHUP):
-            loop.add_signal_handler(number, self.ask_reload)
-        await self.worker.fire("worker_start", 0)
-        local.hello()
-        self.gateway.listen(self._listeners)
-        where = ", ".join(address_text(listener.getsockname()) for listener in self._listeners)
-        log.info("ready, listening on %s", where)
-        await self.worker.fire_safely("start")
-        counts = await self._drained
-        await self.worker.finish()
-        await self.worker.fire("worker_stop", 0)
-        await self.worker.fire("shutdown")
-        self._reactor.flush()
-        log.info("%s", drained_line([counts]))
-
-    def _stop(self, number: int) -> None:
-        log.info("stopping: %s", signal.Signals(number).name)
-        self._drain(0.0 if number == signal.SIGQUIT else self._timeout)
-
-    def _limit_stop(self, number: int, _frame: object = None) -> None:
-        """From here on the stop takes bounded time, whatever the handlers do."""
-        again = self._stopping and number != signal.SIGTERM
-        if again or not self._stopping:
-            signal.signal(signal.SIGALRM, self._give_up)
-            quick = again or number == signal.SIGQUIT
-            signal.setitimer(signal.ITIMER_REAL, HURRY if quick else self._timeout + STUCK_GRACE)
-        self._stopping = True
-
-    def _give_up(self, *_: object) -> None:
-        try:
-            remove(self.shared)
-            log.warning("a handler did not end in time")
-            log.info("%s", drained_line([self.gateway.counts()]))
-        finally:
-            os._exit(0)
-
-    def _drain(self, timeout: float) -> None:
-        self.gateway.drain(timeout, GOING_AWAY, self._on_drained)
-        self._close_listeners()
-
-    def _close_listeners(self) -> None:
-        for listener in self._listeners:
-            listener.close()
-
-    def _on_drained(self, counts: dict[str, int]) -> None:
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(counts)
-
-    def ask_shutdown(self) -> None:
-        self._reactor.post(self._stop_asked)  # it may be called in any thread
-
-    def _stop_asked(self) -> None:
-        log.info("stopping: asked for by the application")
-        self._limit_stop(signal.SIGTERM)
-        self._drain(self._timeout)
-
-    def ask_replacement(self, why: str) -> None:
-        """Whoever wants this has a supervisor, see `launch`."""
-
-    def ask_reload(self) -> None:
-        log.error(
-            "reload: a single process cannot replace itself without closing its connections; "
-            "use mode='process', or more than one worker"
-        )
-
-
-def _alone(server: Server) -> int:
-    setproctitle.setproctitle("mooring: server 0")
-    try:
-        return _Alone(server).run()
-    except ListenError as error:
-        log.error("%s", error)
-        return 1
-    finally:
-        remove(server.shared.declared)

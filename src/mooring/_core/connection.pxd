@@ -4,7 +4,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from mooring._core.deflate cimport Deflate
-from mooring._core.transport cimport By, Connection, Transport
+from mooring._core.secure cimport SecureTransport
+from mooring._core.transport cimport By, Connection
 from mooring._core.ws cimport FrameEvent
 
 
@@ -20,7 +21,7 @@ cdef class Sink:
     cdef int on_gone(self, Connection* connection, int code, bytes reason) except -1
 
 
-cdef class Connections(Transport):
+cdef class Connections(SecureTransport):
     cdef public Sink sink
     cdef uint64_t ping_key           # hides our clock in the payload of pings
     cdef list http_options           # by listener

@@ -3,14 +3,14 @@ from typing import Any, Self
 from typing_extensions import disjoint_base
 
 from mooring._core.reactor import Reactor
+from mooring._core.secure import SecureTransport
 from mooring._core.table import Table
-from mooring._core.transport import Transport
 
 @disjoint_base
 class Sink: ...
 
 @disjoint_base
-class Connections(Transport):
+class Connections(SecureTransport):
     sink: Sink
     def __new__(
         cls,

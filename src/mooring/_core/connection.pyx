@@ -21,10 +21,11 @@ from libc.string cimport memcpy
 from mooring._core.buffer cimport Buffer, buffer_append, buffer_consume, buffer_free, buffer_size
 from mooring._core.reactor cimport Reactor, monotonic_us
 from mooring._core.table cimport Table
+from mooring._core.secure cimport SecureTransport
 from mooring._core.transport cimport (
-    ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_NONE, D_PING, D_PONG, D_REQUEST,
-    D_WRITE, DEAD, DONE, FEEDING, HALF, HELD, HTTP, LINGER, OPEN, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN, By, Connection, Deadline,
-    Transport,
+    ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_NONE, D_PING, D_PONG,
+    D_REQUEST, D_TLS, D_WRITE, DEAD, DONE, FEEDING, HALF, HELD, HTTP, LINGER, OPEN, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN,
+    By, Connection, Deadline,
 )
 from mooring._core.wire cimport EV_GONE, EV_ROOM, RESPOND_ASKS, RESPOND_CLOSE, RESPOND_LAST
 from mooring._core.ws cimport (
@@ -70,7 +71,7 @@ cdef class Sink:
         return 0
 
 
-cdef class Connections(Transport):
+cdef class Connections(SecureTransport):
     """The connections of a gateway. Each profile also has `http`: keyword arguments of HttpCodec."""
 
     def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, *profiles: dict[str, object],
@@ -115,6 +116,8 @@ cdef class Connections(Transport):
         if deadline == D_PONG and c.flags & HELD:
             return self._arm(c, D_PONG, c.profile.pong_ms)    # it is we who do not read
         self.counters.timed_out += 1
+        if deadline == D_TLS:
+            return self.on_tls_late(c)
         if deadline == D_PONG:
             return self._gone(c, 1006, b"no answer to a ping")
         if deadline == D_REQUEST:
@@ -634,6 +637,7 @@ cdef class Connections(Transport):
             "failed": self.counters.failed,
             "slow_consumers": self.counters.slow,
             "timed_out": self.counters.timed_out,
+            "tls_failed": self.tls_failed,
             "pings_sent": self.counters.pings_sent,
             "proxy_headers_refused": self.counters.prefaces_refused,
         }

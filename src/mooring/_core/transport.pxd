@@ -56,6 +56,7 @@ cdef enum Deadline:
     D_PONG = 7       # it must have answered by now
     D_PREFACE = 8    # the header of the proxy must be here
     D_BODY = 9       # more of a request body must be here
+    D_TLS = 10       # the TLS handshake must be over
 
 
 cdef enum By:
@@ -84,6 +85,7 @@ cdef struct Profile:
     bint open_ping, open_pong, open_close            # control frames are messages for the application, too
     bint preface                     # Transport.prefaces has who reads the header that comes first
     uint64_t preface_ms
+    uint64_t tls_ms                  # for a handshake
 
 
 cdef struct Connection:
@@ -98,6 +100,8 @@ cdef struct Connection:
     # out: bytes not yet taken by the kernel; `boundary` bytes of them end the frame that is partly sent
     Buffer out
     size_t boundary
+    void* tls                        # a Tls, kept alive by SecureTransport.tls; NULL: none
+    size_t owed                      # bytes that TLS itself has to send
     # in: raw bytes that wait for the window, and the frame decoder
     Buffer held
     FrameDecoder decoder
@@ -123,6 +127,11 @@ cdef struct Connection:
     Membership* topics
     uint16_t topic_count
     uint16_t topic_capacity
+
+
+cdef inline bint reads(const Connection* c) noexcept:
+    """Whether what its peer sends can be acted on now."""
+    return c.phase == LINGER or not (c.flags & (HELD | SHUT) or c.phase == HTTP and c.flags & (BUSY | WANTED) == BUSY)
 
 
 cdef struct Counters:
@@ -171,6 +180,8 @@ cdef class Transport(Source):
     cdef readonly int count
     cdef Counters counters
 
+    cdef int on_connected(self, Connection* c) except -1
+    cdef int on_raw(self, Connection* c, uint8_t* buffer, size_t got) except -1
     cdef int on_adopted(self, Connection* c) except -1
     cdef int on_bytes(self, Connection* c, uint8_t* buffer, size_t got) except -1
     cdef int on_end(self, Connection* c) except -1
@@ -183,7 +194,6 @@ cdef class Transport(Source):
     cdef int on_gone(self, Connection* c, int code, bytes reason) except -1
     cdef int on_crowd(self, Connection* c) except -1
 
-    cdef int _fill(self, Profile* profile, int index, dict options) except -1
     cdef int _bury(self) noexcept
     cdef Connection* find(self, uint64_t fd) noexcept
     # `listener`: index of its profile

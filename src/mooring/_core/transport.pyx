@@ -67,6 +67,9 @@ cdef uint32_t CONTROL_SECONDS = 10
 cdef bytes RESET = b"the connection was reset"
 
 
+include "transport_profile.pxi"
+
+
 cdef class Transport(Source):
     """The connections of gateway number `gateway`; `table` must be writable. MemoryError without memory for it.
 
@@ -98,38 +101,13 @@ cdef class Transport(Source):
         if self.slots == NULL or self.free_slots == NULL or self.profiles == NULL:
             raise MemoryError("no memory for the table of connections")
         for index, options in enumerate(profiles):
-            self._fill(&self.profiles[index], index, options)
+            fill_profile(&self.profiles[index], index, options)
+            self.prefaces.append(options.get("preface"))
         self.listeners = len(profiles)
         for slot in range(self.slot_count):
             self.free_slots[slot] = slot
         self.free_count = self.slot_count
         reactor.add(self)
-
-    cdef int _fill(self, Profile* profile, int index, dict options) except -1:
-        profile.index = index
-        profile.frames.message = options["max_message"]
-        profile.frames.fragments = options["max_fragments"]
-        profile.write_limit = options["write_limit"]
-        profile.high_water = options["high_water"]
-        profile.request_ms = <uint64_t> (options["request_timeout"] * 1000)
-        profile.body_rate = options.get("body_rate", 500)
-        profile.body_grace_ms = <uint64_t> (options.get("body_grace", 5) * 1000)
-        profile.idle_ms = <uint64_t> (options["idle_timeout"] * 1000)
-        profile.write_ms = <uint64_t> (options["write_timeout"] * 1000)
-        profile.close_ms = <uint64_t> (options["close_timeout"] * 1000)
-        profile.ping_ms = <uint64_t> (options.get("ping_interval", 0) * 1000)
-        profile.pong_ms = <uint64_t> (options.get("pong_timeout", 10) * 1000)
-        profile.heartbeat_ms = <uint64_t> (options.get("heartbeat_idle_time", 0) * 1000)
-        profile.rate = options.get("message_rate", 0)
-        profile.burst = options.get("message_burst", 1)
-        profile.control_limit = options.get("control_limit", 65535)
-        profile.open_ping = options.get("open_ping", False)
-        profile.open_pong = options.get("open_pong", False)
-        profile.open_close = options.get("open_close", False)
-        self.prefaces.append(options.get("preface"))
-        profile.preface = self.prefaces[index] is not None
-        profile.preface_ms = <uint64_t> (options.get("preface_timeout", 5) * 1000)
-        return 0
 
     def __dealloc__(self) -> None:
         # `table` may be cleared by now: an object in a circle loses its references before this
@@ -159,9 +137,15 @@ cdef class Transport(Source):
 
     # ------------------------------------------------------------------ hooks of what is spoken
 
+    cdef int on_connected(self, Connection* c) except -1:
+        return self.on_adopted(c)
+
     cdef int on_adopted(self, Connection* c) except -1:
-        """A client has come."""
+        """A client has come; with TLS, its handshake is done."""
         return 0
+
+    cdef int on_raw(self, Connection* c, uint8_t* buffer, size_t got) except -1:
+        return self.on_bytes(c, buffer, got)
 
     cdef int on_bytes(self, Connection* c, uint8_t* buffer, size_t got) except -1:
         """Bytes of the peer, in the reactor's buffer."""
@@ -219,7 +203,8 @@ cdef class Transport(Source):
         """How many connections can still be taken."""
         return self.free_count
 
-    cdef int adopt(self, int socket, int family, const uint8_t* address, int remote_port, int server_port, int listener) except -1:
+    cdef int adopt(self, int socket, int family, const uint8_t* address, int remote_port, int server_port,
+                   int listener) except -1:
         """Takes over a fresh non-blocking socket; the caller has looked whether there is a free slot."""
         cdef int one = 1
         cdef uint32_t slot
@@ -267,7 +252,7 @@ cdef class Transport(Source):
             c.flags |= PREFACE
             return self._arm(c, D_PREFACE, c.profile.preface_ms)
         self._count(c)
-        return self.on_adopted(c)
+        return self.on_connected(c)
 
     cdef int _count(self, Connection* c) except -1:
         """One more of this address; _gone takes it back."""
@@ -374,7 +359,7 @@ cdef class Transport(Source):
         if c.phase == DEAD:
             return 0
         if not c.flags & HALF:
-            if c.phase == LINGER or not (c.flags & (HELD | SHUT) or c.phase == HTTP and c.flags & (BUSY | WANTED) == BUSY):
+            if reads(c):
                 wanted = EPOLLIN
             else:
                 wanted = EPOLLRDHUP
@@ -437,7 +422,7 @@ cdef class Transport(Source):
         self.counters.bytes_received += got
         if c.flags & PREFACE:
             return self._preface(c, buffer, got)
-        return self.on_bytes(c, buffer, got)
+        return self.on_raw(c, buffer, got)
 
     cdef int _preface(self, Connection* c, uint8_t* buffer, size_t got) except -1:
         """Bytes of the header that a proxy sends ahead of the client's. `held` keeps an unfinished one."""
@@ -463,14 +448,14 @@ cdef class Transport(Source):
         c.flags &= ~PREFACE
         crowded = self.admission.welcome(c.entry.family, c.entry.address) != WELCOME
         self._count(c)
-        self.on_adopted(c)
+        self.on_connected(c)
         if crowded:
             self.counters.refused += 1
             self.counters.refused_by_address += 1
             return self.on_crowd(c)
         if c.phase == DEAD or used == got:
             return 0
-        return self.on_bytes(c, buffer + used, got - used)
+        return self.on_raw(c, buffer + used, got - used)
 
     cdef int _refuse_preface(self, Connection* c, str why) except -1:
         self.counters.prefaces_refused += 1
@@ -583,7 +568,7 @@ cdef class Transport(Source):
 
     cdef int _send_some(self, Connection* c) except -1:
         cdef size_t queued = buffer_size(&c.out)
-        if queued:
+        if queued or c.owed:
             if self._offer(c):
                 return self._lost(c, RESET)
             if (buffer_size(&c.out) < queued and not c.flags & UPGRADED
@@ -595,7 +580,7 @@ cdef class Transport(Source):
                 self._below(c)
         if c.flags & (ASKED | DONE) and buffer_size(&c.out) <= c.profile.high_water:
             self.on_room(c)
-        if buffer_size(&c.out):
+        if buffer_size(&c.out) or c.owed:
             return self._interest(c)
         if c.flags & SHUT:
             return self._written(c)

@@ -28,9 +28,11 @@ from mooring.gateway.pending import PendingHandshakes, Waiting
 from mooring.gateway.refusals import RefusalLog
 from mooring.gateway.rules import Rules, profile
 from mooring.link.policy import Client, new_policy
+from mooring.net.tls import Certificates
 
 log = logging.getLogger("mooring.gateway")
 
+CERTIFICATE_LOOK = 1.0  # seconds between two looks whether a certificate has changed
 DRAIN_LOOK = 0.05  # seconds between two looks whether a drain is done
 
 
@@ -63,16 +65,22 @@ class Gateway:
         self.number = number
         self._tell_retired = on_retired
         flow, websocket = settings.flow, settings.websocket
+        # behind proxies many clients share an address, unless the proxies tell it before anything else
+        shared = settings.http.trusted_proxies and settings.listen.proxy_protocol == "off"
         self.connections = Connections(
             reactor,
             table,
             number,
             first_serial,
             *[profile(one) for one in settings.per_listener],
-            # behind proxies many clients share an address
-            address_limit=0 if settings.http.trusted_proxies else flow.max_connections_per_address,
-            fresh_limit=0 if settings.http.trusted_proxies else flow.max_unfinished_per_address,
+            address_limit=0 if shared else flow.max_connections_per_address,
+            fresh_limit=0 if shared else flow.max_unfinished_per_address,
         )
+        self.connections.on_tls_failed = self._on_tls_failed
+        self._tls_logged = 0.0
+        self._certificates = Certificates([one.tls for one in settings.per_listener], self.connections.use_context)
+        if self._certificates:
+            reactor.call_later(CERTIFICATE_LOOK, self._look_at_certificates)
         self.relay = Relay(
             self.connections,
             Hub(self.connections, websocket.max_topics),
@@ -111,6 +119,20 @@ class Gateway:
             self._acceptors.append(
                 Acceptor(self.reactor, self.connections, listener.fileno(), port, index, rate, self._refusals.say)
             )
+
+    def read_certificates(self) -> None:
+        """Reads those that have changed: a reload was asked for."""
+        self._certificates.look()
+
+    def _look_at_certificates(self) -> None:
+        self._certificates.look()
+        self.reactor.call_later(CERTIFICATE_LOOK, self._look_at_certificates)
+
+    def _on_tls_failed(self, address: str, why: str) -> None:
+        now = time.monotonic()
+        if now - self._tls_logged >= 1.0:  # the counter has the others
+            self._tls_logged = now
+            log.info("TLS with %s: %s", address or "a client", why)
 
     def _client(self, fd: int) -> Client:
         """What a policy may look at."""

@@ -7,6 +7,7 @@ from mooring.gateway.extensions import Compression
 from mooring.gateway.forwarded import TrustedProxies
 from mooring.gateway.handshake import Policy
 from mooring.gateway.preface import ProxyPreface
+from mooring.net.tls import new_context
 
 
 def profile(settings: Settings) -> dict[str, Any]:
@@ -34,6 +35,8 @@ def profile(settings: Settings) -> dict[str, Any]:
         "open_close": websocket.open_websocket_close_frame,
         "preface": ProxyPreface(settings.listen) if settings.listen.proxy_protocol != "off" else None,
         "preface_timeout": settings.listen.proxy_protocol_timeout,
+        "tls": new_context(settings.tls),
+        "tls_timeout": settings.tls.ssl_handshake_timeout,
         "http": {
             "line_limit": http.request_line_limit,
             "field_limit": http.header_field_limit,
@@ -54,6 +57,7 @@ class Rules:
             subprotocols=websocket.subprotocols,
             check_origin=websocket.check_origin,
             allowed_origins=websocket.allowed_origins,
+            scheme="https" if settings.tls.ssl_cert_file else "http",
             compression=Compression(
                 websocket.compression_window_bits,
                 websocket.compression_window_bits,

@@ -1,0 +1,33 @@
+from collections.abc import Callable
+from ssl import SSLContext
+from typing import Any, Self
+
+from typing_extensions import disjoint_base
+
+from mooring._core.reactor import Reactor
+from mooring._core.table import Table
+from mooring._core.transport import Transport
+
+@disjoint_base
+class Tls:
+    def __new__(cls, context: SSLContext) -> Self: ...
+
+@disjoint_base
+class SecureTransport(Transport):
+    on_tls_failed: Callable[[str, str], None] | None
+    def __new__(
+        cls,
+        reactor: Reactor,
+        table: Table,
+        gateway: int,
+        first_serial: int,
+        *profiles: dict[str, Any],
+        address_limit: int = 0,
+        fresh_limit: int = 0,
+    ) -> Self: ...
+    @property
+    def tls_failed(self) -> int: ...
+    def use_context(self, listener: int, context: SSLContext) -> None: ...
+    def is_secure(self, listener: int) -> bool: ...
+
+def reason_of(error: OSError) -> str: ...

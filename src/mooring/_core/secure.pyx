@@ -1,0 +1,314 @@
+"""TLS on a gateway's connections: between the socket and what is spoken, and nothing of it elsewhere.
+
+Theory
+------
+The standard library's `ssl` does the cryptography, on memory (SSLObject and two MemoryBIOs); sockets stay non-blocking and
+in the reactor, so no handshake keeps anybody waiting. A connection without TLS costs a NULL pointer.
+
+* In: what the socket gives is decrypted into the reactor's receive buffer and handed on from there, record by record, as
+  long as the connection reads. When it stops (`held`, a request that is being answered), what is left waits in the BIO:
+  one receive buffer at the most, since the socket is not read meanwhile. `_interest`, which arms reading again, also says
+  that this can go on.
+* Out: the out-queue stays what it is, plaintext with its limits. At the flush up to CHUNK of it are encrypted. They leave
+  the queue when the kernel has taken their ciphertext, not before: so the queue's length, high water and the slow
+  client's end count what waits in either form. What is encrypted is committed: `boundary` covers it, and a close frame
+  that overtakes the rest comes behind it.
+* What TLS itself says (handshake, alerts, tickets) is counted in `c.owed`.
+* A first octet that begins no TLS record (RFC 8446 section 5.1) is somebody who speaks plain HTTP: told so, in plain HTTP.
+"""
+
+from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t
+
+import ssl
+
+from mooring._core.buffer cimport buffer_consume, buffer_size
+from mooring._core.reactor cimport EPOLLIN, RECEIVE_BYTES, Reactor
+from mooring._core.table cimport Table, address_text
+from mooring._core.transport cimport (
+    CLOSING, D_CLOSE, D_TLS, DEAD, FULL, LINGER, SHUT, SLOWLY, Connection, Transport, reads,
+)
+
+cdef extern from "sys/socket.h" nogil:
+    ssize_t c_send "send" (int fd, const void* data, size_t size, int flags)
+    enum:
+        MSG_NOSIGNAL
+
+cdef enum:
+    CHUNK = 65536            # plaintext that is encrypted at once
+    HANDSHAKE_RECORD = 22    # RFC 8446 section 5.1
+
+cdef bytes PLAIN = (
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: 58\r\n\r\n400 Bad Request: this port speaks TLS; use https or wss.\r\n"
+)
+
+
+cdef class Tls:
+    """What one connection has besides."""
+
+    def __cinit__(self, context: object) -> None:
+        self.incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
+        self.session = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
+        self.shaking = True
+        self.unsent = b""
+
+    cdef int collect(self) except -1:
+        """Takes over what the session wants to send."""
+        cdef bytes more = self.outgoing.read()
+        if more:
+            self.unsent = self.unsent[self.at:] + more
+            self.at = 0
+        return 0
+
+
+cdef class SecureTransport(Transport):
+    """A Transport whose profiles may have `tls`, an ssl.SSLContext, and `tls_timeout`, seconds for a handshake."""
+
+    def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, *profiles: dict[str, object],
+                  address_limit: int = 0, fresh_limit: int = 0) -> None:
+        self.contexts = [options.get("tls") for options in profiles]
+        self.tls = {}
+        self.reading = []
+
+    def use_context(self, listener: int, context: ssl.SSLContext) -> None:
+        """New connections of a listener get this context; those that are there keep theirs."""
+        self.contexts[listener] = context
+
+    def is_secure(self, listener: int) -> bool:
+        """Whether clients of this listener speak TLS."""
+        return self.contexts[listener] is not None
+
+    cdef int on_connected(self, Connection* c) except -1:
+        context = self.contexts[c.profile.index]
+        if context is None:
+            return self.on_adopted(c)
+        tls = self.tls[c.fd] = Tls(context)
+        c.tls = <void*> tls
+        return self._arm(c, D_TLS, c.profile.tls_ms)
+
+    cdef int _gone(self, Connection* c, int code, bytes reason) except -1:
+        if c.tls != NULL and c.phase != DEAD:
+            self._drop_tls(c)
+        return Transport._gone(self, c, code, reason)
+
+    # ------------------------------------------------------------------ in
+
+    cdef int on_raw(self, Connection* c, uint8_t* buffer, size_t got) except -1:
+        cdef Tls tls
+        if c.tls == NULL:
+            return self.on_bytes(c, buffer, got)
+        tls = <Tls> c.tls
+        if tls.shaking:
+            return self._greet(c, buffer, got)
+        tls.incoming.write(PyMemoryView_FromMemory(<char*> buffer, got, PyBUF_READ))
+        return self._read(c)
+
+    cdef int _greet(self, Connection* c, uint8_t* buffer, size_t got) except -1:
+        """A part of the handshake."""
+        cdef Tls tls = <Tls> c.tls
+        if c.flags & SHUT:
+            return 0
+        if not tls.met and buffer[0] != HANDSHAKE_RECORD:
+            return self._refuse_plaintext(c)
+        tls.met = True
+        tls.incoming.write(PyMemoryView_FromMemory(<char*> buffer, got, PyBUF_READ))
+        try:
+            tls.session.do_handshake()
+        except ssl.SSLWantReadError:
+            return self._push(c, tls)
+        except (ssl.SSLError, OSError) as error:
+            return self._broken(c, tls, f"the handshake failed: {reason_of(error)}")
+        tls.shaking = False
+        self.on_adopted(c)
+        self._push(c, tls)
+        return self._read(c) if c.phase != DEAD else 0
+
+    cdef int _read(self, Connection* c) except -1:
+        """Hands on what can be decrypted, as long as the connection reads."""
+        cdef Tls tls = <Tls> c.tls
+        cdef uint8_t* buffer = self.reactor.receive_buffer
+        cdef size_t got
+        view = PyMemoryView_FromMemory(<char*> buffer, RECEIVE_BYTES, PyBUF_WRITE)
+        while c.phase != DEAD and c.tls != NULL:
+            if not reads(c):
+                tls.unread = True
+                return self._push(c, tls)
+            try:
+                got = tls.session.read(RECEIVE_BYTES, view)
+            except ssl.SSLWantReadError:
+                tls.unread = False
+                return self._push(c, tls)        # an answer to a key update, for instance
+            except ssl.SSLZeroReturnError:
+                got = 0
+            except (ssl.SSLError, OSError) as error:
+                return self._broken(c, tls, f"the stream is broken: {reason_of(error)}")
+            if got == 0:
+                tls.unread = False
+                if tls.closed:
+                    return 0
+                tls.closed = True
+                return self.on_end(c)
+            if c.phase != LINGER:
+                self.on_bytes(c, buffer, got)
+        return 0
+
+    cdef int _interest(self, Connection* c) except -1:
+        cdef Tls tls
+        Transport._interest(self, c)
+        if c.tls != NULL and c.phase != DEAD and c.interest & EPOLLIN:
+            tls = <Tls> c.tls
+            if tls.unread and not tls.queued:
+                tls.queued = True
+                self.reading.append(c.fd)
+                self.reactor.mark_dirty(self)
+        return 0
+
+    cdef int flush(self) except -1:
+        cdef Connection* c
+        Transport.flush(self)
+        while self.reading:
+            reading = self.reading
+            self.reading = []
+            for fd in reading:
+                c = self.find(fd)
+                if c != NULL and c.tls != NULL:
+                    (<Tls> c.tls).queued = False
+                    self._read(c)
+            Transport.flush(self)
+        return 0
+
+    cdef int _refuse_plaintext(self, Connection* c) except -1:
+        self._drop_tls(c)
+        self.tls_failed += 1
+        self._report(c, "it does not speak TLS")
+        self.write(c, <const uint8_t*> PyBytes_AS_STRING(PLAIN), len(PLAIN), NULL, 0)
+        c.flags |= SHUT | SLOWLY
+        self._enter(c, CLOSING)
+        self._arm(c, D_CLOSE, c.profile.close_ms)
+        return self._mark(c)
+
+    cdef int _drop_tls(self, Connection* c) except -1:
+        c.tls = NULL
+        c.owed = 0
+        del self.tls[c.fd]
+        return 0
+
+    cdef int _report(self, Connection* c, str why) except -1:
+        if self.on_tls_failed is not None:
+            self.on_tls_failed(address_text(c.entry.family, c.entry.address), why)
+        return 0
+
+    cdef int _broken(self, Connection* c, Tls tls, str why) except -1:
+        """It cannot go on; the alert that says so to the peer is sent if the kernel takes it."""
+        self.tls_failed += 1
+        self._report(c, why)
+        tls.collect()
+        if len(tls.unsent) > tls.at:
+            c_send(c.socket, PyBytes_AS_STRING(tls.unsent) + tls.at, len(tls.unsent) - tls.at, MSG_NOSIGNAL)
+        return self._gone(c, 1006, f"TLS: {why}".encode())
+
+    cdef int on_tls_late(self, Connection* c) except -1:
+        self.tls_failed += 1
+        self._report(c, "the handshake took too long")
+        return self._gone(c, 1006, b"TLS: the handshake took too long")
+
+    # ------------------------------------------------------------------ out
+
+    cdef int _push(self, Connection* c, Tls tls) except -1:
+        """What TLS itself has to say goes out with the next flush."""
+        if c.phase == DEAD or c.tls == NULL:
+            return 0
+        tls.collect()
+        c.owed = len(tls.unsent) - tls.at
+        return self._mark(c) if c.owed and not c.flags & FULL else 0
+
+    cdef int _offer(self, Connection* c) except -1:
+        cdef Tls tls
+        cdef size_t size, left
+        cdef ssize_t sent
+        if c.tls == NULL:
+            return Transport._offer(self, c)
+        tls = <Tls> c.tls
+        while True:
+            left = len(tls.unsent) - tls.at
+            if left == 0:
+                if tls.covers:
+                    buffer_consume(&c.out, tls.covers)
+                    c.boundary = c.boundary - tls.covers if c.boundary > tls.covers else 0
+                    tls.covers = 0
+                if buffer_size(&c.out) == 0 or tls.shaking:
+                    break
+                try:
+                    size = self._encrypt(c, tls)
+                except (ssl.SSLError, OSError):
+                    return 1         # the peer has closed the session, or never opened it well
+                if size < buffer_size(&c.out):
+                    self.on_partial(c, size)
+                    c.boundary += size
+                else:
+                    c.boundary = size
+                tls.covers = size
+                continue
+            sent = c_send(c.socket, PyBytes_AS_STRING(tls.unsent) + tls.at, left, MSG_NOSIGNAL)
+            if sent < 0:
+                if errno != EAGAIN and errno != EINTR:
+                    return errno
+                sent = 0
+            c.entry.bytes_sent += sent
+            self.counters.bytes_sent += sent
+            tls.at += sent
+            if <size_t> sent < left:
+                c.flags |= FULL
+                break
+            tls.unsent = b""
+            tls.at = 0
+        # what covers a part of the queue is counted there
+        c.owed = len(tls.unsent) - tls.at if tls.covers == 0 else 0
+        return 0
+
+    cdef size_t _encrypt(self, Connection* c, Tls tls) except? 0:
+        """Encrypts the front of the queue; how much of it."""
+        cdef size_t size = min(buffer_size(&c.out), CHUNK)
+        cdef size_t done = 0
+        while done < size:           # one record at a time (RFC 8446 section 5.1: 2^14 bytes)
+            done += tls.session.write(
+                PyMemoryView_FromMemory(<char*> c.out.data + c.out.start + done, size - done, PyBUF_READ))
+        tls.collect()
+        return done
+
+    cdef int _doom(self, Connection* c, int code, bytes reason) except -1:
+        cdef Tls tls
+        if c.tls != NULL and c.phase < LINGER:
+            tls = <Tls> c.tls
+            tls.unsent = b""
+            tls.at = tls.covers = 0
+            c.owed = 0
+        return Transport._doom(self, c, code, reason)
+
+    cdef int _written(self, Connection* c) except -1:
+        cdef Tls tls
+        if c.tls != NULL and not (<Tls> c.tls).shaking:
+            # close_notify (RFC 8446 section 6.1), if the kernel takes it: it is the last thing said
+            tls = <Tls> c.tls
+            try:
+                tls.session.unwrap()
+            except (ssl.SSLError, OSError):
+                pass                 # it waits for the peer's, which we need not
+            tls.collect()
+            if len(tls.unsent) > tls.at:
+                c_send(c.socket, PyBytes_AS_STRING(tls.unsent) + tls.at, len(tls.unsent) - tls.at, MSG_NOSIGNAL)
+            tls.unsent = b""
+            tls.at = 0
+        return Transport._written(self, c)
+
+
+def reason_of(error: OSError) -> str:
+    """Why OpenSSL gave up, without the names of its functions."""
+    reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+    return str(reason).replace("_", " ").lower()

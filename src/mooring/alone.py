@@ -1,0 +1,141 @@
+"""Base mode in one process: one gateway and one worker, joined by plain calls, without a supervisor."""
+
+import asyncio
+import logging
+import os
+import signal
+from functools import partial
+
+import setproctitle
+
+from mooring._core.process import keep_freed_memory
+from mooring._core.reactor import Reactor
+from mooring.app.shared import remove
+from mooring.link.local import open_local
+from mooring.net.bind import bind_all
+from mooring.net.listener import ListenError, address_text
+from mooring.net.loop import new_event_loop
+from mooring.parts import GOING_AWAY, Server, new_gateway, new_worker
+from mooring.supervisor.bulletin import alone
+from mooring.supervisor.shutdown import drained_line
+
+log = logging.getLogger("mooring.runtime")
+
+STUCK_GRACE = 0.9  # seconds after the graceful timeout until it gives up waiting
+HURRY = 0.4  # the same for whom a second Ctrl-C does not want to wait
+
+
+class _Alone:
+    """Everything in the process that was started: one gateway, one worker, no supervisor."""
+
+    def __init__(self, server: Server) -> None:
+        settings = server.settings
+        self._timeout = settings.process.graceful_timeout
+        self.shared = server.shared.create()
+        server.shared.open(self.shared)
+        keep_freed_memory()
+        self._reactor = Reactor()
+        file = os.memfd_create("mooring-table-0", os.MFD_CLOEXEC)
+        self.gateway = new_gateway(self._reactor, settings, 0, file, lambda _port: None)
+        self.worker = new_worker(server, settings, 0, 1, self)
+        self.worker.tree = alone()
+        self._listeners = bind_all([one.listen for one in settings.per_listener])
+        self._drained: asyncio.Future[dict[str, int]] | None = None
+        self._stopping = False
+        server.enter(self.worker, settings)
+
+    def run(self) -> int:
+        try:
+            with asyncio.Runner(loop_factory=partial(new_event_loop, self._reactor)) as runner:
+                runner.run(self._work())
+        finally:
+            self._close_listeners()
+        return 0
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._drained = loop.create_future()
+        self.worker.timers.open()
+        self.worker.serve()
+        self.worker.pipe.open_alone()
+        local = open_local(self.gateway.relay, self.worker.inlet, gateway=0, worker=0, generation=1)
+        self.worker.outbox.connect(local)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            loop.add_signal_handler(number, self._stop, number)
+            # The loop hears of it when it turns again; this runs also while a handler is stuck in Python.
+            signal.signal(number, self._limit_stop)
+        for number in (signal.SIGUSR1, signal.SIGHUP):
+            loop.add_signal_handler(number, self.ask_reload)
+        await self.worker.fire("worker_start", 0)
+        local.hello()
+        self.gateway.listen(self._listeners)
+        where = ", ".join(address_text(listener.getsockname()) for listener in self._listeners)
+        log.info("ready, listening on %s", where)
+        await self.worker.fire_safely("start")
+        counts = await self._drained
+        await self.worker.finish()
+        await self.worker.fire("worker_stop", 0)
+        await self.worker.fire("shutdown")
+        self._reactor.flush()
+        log.info("%s", drained_line([counts]))
+
+    def _stop(self, number: int) -> None:
+        log.info("stopping: %s", signal.Signals(number).name)
+        self._drain(0.0 if number == signal.SIGQUIT else self._timeout)
+
+    def _limit_stop(self, number: int, _frame: object = None) -> None:
+        """From here on the stop takes bounded time, whatever the handlers do."""
+        again = self._stopping and number != signal.SIGTERM
+        if again or not self._stopping:
+            signal.signal(signal.SIGALRM, self._give_up)
+            quick = again or number == signal.SIGQUIT
+            signal.setitimer(signal.ITIMER_REAL, HURRY if quick else self._timeout + STUCK_GRACE)
+        self._stopping = True
+
+    def _give_up(self, *_: object) -> None:
+        try:
+            remove(self.shared)
+            log.warning("a handler did not end in time")
+            log.info("%s", drained_line([self.gateway.counts()]))
+        finally:
+            os._exit(0)
+
+    def _drain(self, timeout: float) -> None:
+        self.gateway.drain(timeout, GOING_AWAY, self._on_drained)
+        self._close_listeners()
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+
+    def _on_drained(self, counts: dict[str, int]) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(counts)
+
+    def ask_shutdown(self) -> None:
+        self._reactor.post(self._stop_asked)  # it may be called in any thread
+
+    def _stop_asked(self) -> None:
+        log.info("stopping: asked for by the application")
+        self._limit_stop(signal.SIGTERM)
+        self._drain(self._timeout)
+
+    def ask_replacement(self, why: str) -> None:
+        """Whoever wants this has a supervisor, see `launch`."""
+
+    def ask_reload(self) -> None:
+        log.error(
+            "reload: a single process cannot replace itself without closing its connections; "
+            "use mode='process', or more than one worker"
+        )
+
+
+def run_alone(server: Server) -> int:
+    setproctitle.setproctitle("mooring: server 0")
+    try:
+        return _Alone(server).run()
+    except ListenError as error:
+        log.error("%s", error)
+        return 1
+    finally:
+        remove(server.shared.declared)

@@ -1,0 +1,129 @@
+"""Where clients connect, and whether they speak TLS there: the sections `listen` and `tls` of the settings."""
+
+from dataclasses import dataclass
+
+from .errors import ConfigError
+from .options import (
+    HOUR,
+    Section,
+    check_filled,
+    check_inherited,
+    check_mode,
+    check_networks,
+    check_path,
+    check_sni,
+    option,
+)
+
+
+@dataclass(frozen=True)
+class Listen(Section):
+    """Where clients connect."""
+
+    host: str = option("127.0.0.1", "Address or name to listen on; `0.0.0.0` for every interface.", check=check_filled)
+    port: int = option(9501, "TCP port; 0 lets the kernel choose one.", low=0, high=65535)
+    backlog: int = option(
+        2048, "Connections the kernel keeps until they are accepted.", "connections", low=1, high=65535
+    )
+    ipv6_only: bool = option(
+        False, "With the host `::`: IPv6 clients only. Otherwise `::` is every address, IPv4 included."
+    )
+    reuse_port: bool = option(
+        False,
+        "Share the port with other servers of this user that ask for it too (SO_REUSEPORT), so that a new one can "
+        "start before an old one stops. Clients that the kernel has given to a server that stops may be lost.",
+    )
+    unix_socket: str = option(
+        "",
+        "Path of a Unix socket to listen on instead of a port. One that a dead server has left is replaced; anything "
+        "else there is left alone, and the start fails.",
+        check=check_path,
+    )
+    unix_socket_mode: int = option(
+        0o600, "Its permissions; who may write may connect.", shown="0o600", check=check_mode
+    )
+    unix_socket_owner: str = option(
+        "", 'Its owner: `"user:group"`, `"user"` or `":group"`, names or numbers; empty: the user of the server.'
+    )
+    inherited: str = option(
+        "",
+        "A socket that somebody else has bound and this process inherits: `fd://3`, or from systemd's socket "
+        "activation `systemd` (the only one) or `systemd:NAME` (FileDescriptorName= of its unit).",
+        check=check_inherited,
+    )
+
+    proxy_protocol: str = option(
+        "off",
+        "Every connection begins with a header of the PROXY protocol in that version, in which a proxy says who the "
+        "client is. Without one, or with a malformed one, it is closed.",
+        choices=("off", "v1", "v2", "any"),
+    )
+    proxy_protocol_from: tuple[str, ...] = option(
+        (),
+        "Who may connect then, such as `10.0.0.0/8`, or `unix`: whoever can open the Unix socket. Others are closed.",
+        "networks",
+        check=check_networks,
+    )
+    proxy_protocol_timeout: float = option(
+        5.0, "How long that header may take to arrive; then the connection is closed.", "s", low=0.1, high=HOUR
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.proxy_protocol != "off" and not self.proxy_protocol_from:
+            raise ConfigError(
+                f"proxy_protocol={self.proxy_protocol!r} needs proxy_protocol_from, the networks of the proxies: "
+                "anybody else could claim any address"
+            )
+        if self.unix_socket and self.inherited:
+            raise ConfigError(
+                f"unix_socket={self.unix_socket!r} and inherited={self.inherited!r}: a listener is one of them; "
+                "remove one, or give it to listen()"
+            )
+
+
+@dataclass(frozen=True)
+class Tls(Section):
+    """TLS on a listener: versions 1.2 and 1.3, HTTP/1.1 by ALPN."""
+
+    ssl_cert_file: str = option(
+        "",
+        "Certificate chain in PEM; with it clients speak TLS (https and wss), without it they do not. Read again at a "
+        "reload, and within seconds when it changes: connections stay, new ones get the new certificate.",
+        check=check_path,
+    )
+    ssl_key_file: str = option(
+        "", "Its private key in PEM, without a password; empty: it is in `ssl_cert_file`.", check=check_path
+    )
+    ssl_sni: tuple[str, ...] = option(
+        (),
+        "Certificates for other names that a client asks for, each `NAME=CERT` or `NAME=CERT:KEY`, such as "
+        '`"example.org=/etc/ssl/org.pem:/etc/ssl/org.key"`; a name can be `*.example.org`.',
+        check=check_sni,
+    )
+    ssl_verify_client: str = option(
+        "off",
+        "Ask clients for a certificate: `optional` checks those that have one, `required` refuses who has none.",
+        choices=("off", "optional", "required"),
+    )
+    ssl_client_ca_file: str = option(
+        "", "Certificates in PEM that may have signed those of clients; for `ssl_verify_client`.", check=check_path
+    )
+    ssl_minimum_version: str = option("1.2", "The oldest version of TLS that is spoken.", choices=("1.2", "1.3"))
+    ssl_ciphers: str = option(
+        "", "Cipher suites of TLS 1.2, in OpenSSL's notation; empty: those with forward secrecy and authentication."
+    )
+    ssl_handshake_timeout: float = option(
+        5.0, "How long a handshake may take; then the connection is closed.", "s", low=0.1, high=HOUR
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.ssl_cert_file:
+            for name in ("ssl_key_file", "ssl_sni", "ssl_client_ca_file"):
+                if getattr(self, name):
+                    raise ConfigError(f"{name} needs ssl_cert_file, the certificate of clients that name no other")
+            if self.ssl_verify_client != "off":
+                raise ConfigError("ssl_verify_client needs ssl_cert_file")
+        elif (self.ssl_verify_client != "off") != bool(self.ssl_client_ca_file):
+            raise ConfigError("ssl_verify_client and ssl_client_ca_file go together")
