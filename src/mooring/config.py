@@ -361,6 +361,14 @@ class Flow(Section):
     write_timeout: float = option(
         10.0, "How long a client may stay above `write_high_water`; then 1008.", "s", low=0.1, high=HOUR
     )
+    buffer_limit: int = option(
+        0,
+        "Most bytes that may wait for all clients of one gateway together; more end the longest queues, with 1008. 0: "
+        "the gateways share a quarter of the memory of the machine or its control group.",
+        "bytes",
+        low=0,
+        high=1 << 40,
+    )
     in_flight_messages: int = option(
         16,
         "Messages of one connection handed to its worker and not yet finished; then reading stops.",
@@ -548,6 +556,7 @@ SERVER_WIDE = frozenset(
         "max_connections_per_address",
         "max_unfinished_per_address",
         "max_connections",
+        "buffer_limit",
     }
 )
 HOME = {spec.name: section for section, kind in SECTIONS.items() for spec in fields(kind)}

@@ -75,7 +75,7 @@ cdef class Connections(SecureTransport):
     """The connections of a gateway. Each profile also has `http`: keyword arguments of HttpCodec."""
 
     def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, *profiles: dict[str, object],
-                  address_limit: int = 0, fresh_limit: int = 0) -> None:
+                  address_limit: int = 0, fresh_limit: int = 0, ceiling: int = 0) -> None:
         self.http_options = [dict(options["http"]) for options in profiles]
         self.ping_key = int.from_bytes(os.urandom(8), "little")
         self.codecs = {}
@@ -638,6 +638,8 @@ cdef class Connections(SecureTransport):
             "slow_consumers": self.counters.slow,
             "timed_out": self.counters.timed_out,
             "tls_failed": self.tls_failed,
+            "bytes_queued": self.queued,
+            "ended_for_memory": self.counters.ended_for_memory,
             "pings_sent": self.counters.pings_sent,
             "proxy_headers_refused": self.counters.prefaces_refused,
         }

@@ -24,6 +24,7 @@ class SecureTransport(Transport):
         *profiles: dict[str, Any],
         address_limit: int = 0,
         fresh_limit: int = 0,
+        ceiling: int = 0,
     ) -> Self: ...
     @property
     def tls_failed(self) -> int: ...

@@ -71,7 +71,7 @@ cdef class SecureTransport(Transport):
     """A Transport whose profiles may have `tls`, an ssl.SSLContext, and `tls_timeout`, seconds for a handshake."""
 
     def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, *profiles: dict[str, object],
-                  address_limit: int = 0, fresh_limit: int = 0) -> None:
+                  address_limit: int = 0, fresh_limit: int = 0, ceiling: int = 0) -> None:
         self.contexts = [options.get("tls") for options in profiles]
         self.tls = {}
         self.reading = []

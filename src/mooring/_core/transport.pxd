@@ -102,6 +102,7 @@ cdef struct Connection:
     size_t boundary
     void* tls                        # a Tls, kept alive by SecureTransport.tls; NULL: none
     size_t owed                      # bytes that TLS itself has to send
+    size_t counted                   # of `out`, in Transport.queued
     # in: raw bytes that wait for the window, and the frame decoder
     Buffer held
     FrameDecoder decoder
@@ -151,6 +152,7 @@ cdef struct Counters:
     uint64_t bytes_sent
     uint64_t failed                  # closed by us for a fault of the peer
     uint64_t slow                    # ... for not reading
+    uint64_t ended_for_memory        # ... because all queues together were too long
     uint64_t timed_out
     uint64_t pings_sent
     uint64_t prefaces_refused        # by who they came from, for what they said, or for coming too late
@@ -178,6 +180,8 @@ cdef class Transport(Source):
     cdef Connection** graves
     cdef size_t grave_count, grave_capacity
     cdef readonly int count
+    cdef readonly size_t queued      # bytes in all out-queues together
+    cdef size_t ceiling              # more of them end the longest; 0: any number
     cdef Counters counters
 
     cdef int on_connected(self, Connection* c) except -1
@@ -219,9 +223,9 @@ cdef class Transport(Source):
     cdef int _arm(self, Connection* c, Deadline deadline, uint64_t ms) except -1
     cdef int _receive(self, Connection* c) except -1
     cdef int _count(self, Connection* c) except -1
-    cdef int _preface(self, Connection* c, uint8_t* buffer, size_t got) except -1
-    cdef int _refuse_preface(self, Connection* c, str why) except -1
     cdef int _mark(self, Connection* c) except -1
+    cdef int _count_out(self, Connection* c) noexcept
+    cdef int _end_longest(self) except -1
     cdef int _doom(self, Connection* c, int code, bytes reason) except -1
     cdef int _offer(self, Connection* c) except -1
     cdef int _send_some(self, Connection* c) except -1

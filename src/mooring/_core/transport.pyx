@@ -84,11 +84,12 @@ cdef class Transport(Source):
     """
 
     def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, *profiles: dict[str, object],
-                  address_limit: int = 0, fresh_limit: int = 0) -> None:
+                  address_limit: int = 0, fresh_limit: int = 0, ceiling: int = 0) -> None:
         cdef uint32_t slot
         self.table = table
         self.slot_count = table.slots
         self.gateway = gateway
+        self.ceiling = ceiling
         self.serial = <uint64_t> first_serial & ((<uint64_t> 1 << SERIAL_BITS) - 1)
         self.reasons = {}
         self.admission = Admission(address_limit, fresh_limit)
@@ -331,6 +332,7 @@ cdef class Transport(Source):
         c_close(c.socket)
         c.socket = -1
         buffer_free(&c.out)
+        self._count_out(c)
         buffer_free(&c.held)
         decoder_free(&c.decoder)
         self.settle(c)
@@ -405,7 +407,7 @@ cdef class Transport(Source):
         c.deadline = D_NONE
         if deadline == D_PREFACE:
             self.counters.timed_out += 1
-            return self._refuse_preface(c, "no header came in time")
+            return refuse_preface(self, c, "no header came in time")
         return self.on_deadline(c, deadline)
 
     cdef int _receive(self, Connection* c) except -1:
@@ -421,46 +423,8 @@ cdef class Transport(Source):
         c.entry.received = self.reactor.now
         self.counters.bytes_received += got
         if c.flags & PREFACE:
-            return self._preface(c, buffer, got)
+            return read_preface(self, c, buffer, got)
         return self.on_raw(c, buffer, got)
-
-    cdef int _preface(self, Connection* c, uint8_t* buffer, size_t got) except -1:
-        """Bytes of the header that a proxy sends ahead of the client's. `held` keeps an unfinished one."""
-        cdef size_t have = buffer_size(&c.held)
-        cdef size_t used
-        cdef bytes padded
-        if buffer_append(&c.held, buffer, got) < 0:
-            return self._gone(c, 1006, b"no memory for a header of the PROXY protocol")
-        try:
-            header = self.prefaces[c.profile.index].parse((<const char*> c.held.data + c.held.start)[:have + got])
-        except ValueError as error:
-            return self._refuse_preface(c, str(error))
-        if header is None:
-            return 0
-        size, family, address, port = header
-        used = size - have           # it was not whole before these bytes
-        buffer_free(&c.held)
-        if family:
-            c.entry.family = family
-            padded = address.ljust(16, b"\0")
-            memcpy(c.entry.address, <const char*> padded, 16)
-            c.entry.remote_port = port
-        c.flags &= ~PREFACE
-        crowded = self.admission.welcome(c.entry.family, c.entry.address) != WELCOME
-        self._count(c)
-        self.on_connected(c)
-        if crowded:
-            self.counters.refused += 1
-            self.counters.refused_by_address += 1
-            return self.on_crowd(c)
-        if c.phase == DEAD or used == got:
-            return 0
-        return self.on_raw(c, buffer + used, got - used)
-
-    cdef int _refuse_preface(self, Connection* c, str why) except -1:
-        self.counters.prefaces_refused += 1
-        self.prefaces[c.profile.index].refused(address_text(c.entry.family, c.entry.address), why)
-        return self._gone(c, 1006, b"PROXY protocol: " + why.encode())
 
     cdef int wake(self, Connection* c) except -1:
         """The sink can take messages of this connection again."""
@@ -491,8 +455,37 @@ cdef class Transport(Source):
         if size:
             memcpy(c.out.data + c.out.end, data, size)
             c.out.end += size
+        self._count_out(c)
+        if self.ceiling and self.queued > self.ceiling:
+            self._end_longest()
         self._mark(c)
         return 1
+
+    cdef int _count_out(self, Connection* c) noexcept:
+        cdef size_t size = buffer_size(&c.out)
+        self.queued += size - c.counted
+        c.counted = size
+        return 0
+
+    cdef int _end_longest(self) except -1:
+        """All queues together are too long for this process: the longest go, until a tenth of the room is free."""
+        cdef uint32_t slot
+        cdef Connection* c
+        found = []
+        for slot in range(self.table.header.used):
+            c = self.slots[slot]
+            if c != NULL and c.phase <= CLOSING and c.counted:
+                found.append((c.counted, c.fd))
+        found.sort(reverse=True)
+        for _, fd in found:
+            if self.queued <= self.ceiling - self.ceiling // 10:
+                break
+            c = self.find(fd)
+            self.counters.ended_for_memory += 1
+            self.on_slow(c, b"slow consumer: the server's memory for output is full, and most of it waited for you")
+            if self.find(fd) != NULL:
+                self._count_out(c)
+        return 0
 
     cdef int _mark(self, Connection* c) except -1:
         """The connection wants its flush."""
@@ -519,6 +512,7 @@ cdef class Transport(Source):
         if c.phase != CLOSING:
             self._enter(c, CLOSING)
         buffer_free(&c.out)
+        self._count_out(c)
         c.flags |= SHUT
         c.flags &= ~(FULL | SLOWLY)
         return self._mark(c)
@@ -571,6 +565,7 @@ cdef class Transport(Source):
         if queued or c.owed:
             if self._offer(c):
                 return self._lost(c, RESET)
+            self._count_out(c)
             if (buffer_size(&c.out) < queued and not c.flags & UPGRADED
                     and (c.deadline == D_WRITE or c.deadline == D_CLOSE)):
                 self._arm(c, c.deadline, c.profile.write_ms)      # a slow download is fine while it goes on
@@ -631,3 +626,6 @@ cdef class Transport(Source):
         if c == NULL:
             return "", 0, 0
         return address_text(c.entry.family, c.entry.address), c.entry.remote_port, c.entry.server_port
+
+
+include "transport_preface.pxi"

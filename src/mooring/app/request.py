@@ -195,11 +195,12 @@ class Request:
 
     @property
     def query_list(self) -> dict[str, list[str]]:
-        """Every value of each query field, in order. Raises ValueError beyond QUERY_FIELD_LIMIT fields."""
+        """Every value of each query field, in order. Raises BadRequest, which is answered with 400 unless it is
+        caught, beyond QUERY_FIELD_LIMIT fields; `query_string` has them all."""
         if self._query is None:
             text = self.query_string
             if text.count("&") >= QUERY_FIELD_LIMIT:
-                raise ValueError(f"the query has more than {QUERY_FIELD_LIMIT} fields; see query_string")
+                raise BadRequest(400, f"the query has more than {QUERY_FIELD_LIMIT} fields")
             fields: dict[str, list[str]] = {}
             for name, value in parse_qsl(text, keep_blank_values=True):
                 fields.setdefault(name, []).append(value)

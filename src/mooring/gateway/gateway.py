@@ -26,7 +26,7 @@ from mooring.gateway.extensions import Agreed
 from mooring.gateway.handshake import Accepted, answer, judge
 from mooring.gateway.pending import PendingHandshakes, Waiting
 from mooring.gateway.refusals import RefusalLog
-from mooring.gateway.rules import Rules, profile
+from mooring.gateway.rules import Rules, buffer_limit, profile
 from mooring.link.policy import Client, new_policy
 from mooring.net.tls import Certificates
 
@@ -75,6 +75,7 @@ class Gateway:
             *[profile(one) for one in settings.per_listener],
             address_limit=0 if shared else flow.max_connections_per_address,
             fresh_limit=0 if shared else flow.max_unfinished_per_address,
+            ceiling=buffer_limit(settings),
         )
         self.connections.on_tls_failed = self._on_tls_failed
         self._tls_logged = 0.0

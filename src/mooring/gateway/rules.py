@@ -1,5 +1,8 @@
 """What a gateway does differently from listener to listener."""
 
+import contextlib
+import os
+from pathlib import Path
 from typing import Any
 
 from mooring.config import Settings
@@ -46,6 +49,18 @@ def profile(settings: Settings) -> dict[str, Any]:
             "stream_above": http.stream_body_above if http.stream_request_body else -1,
         },
     }
+
+
+def buffer_limit(settings: Settings) -> int:
+    """Bytes that may wait for clients of one gateway, all together: what is set, or its share of a quarter of the
+    memory that this machine, or its control group, has."""
+    if settings.flow.buffer_limit:
+        return settings.flow.buffer_limit
+    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with contextlib.suppress(OSError, ValueError):  # "max", or no control groups here
+        sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    process = settings.process
+    return min(sizes) // 4 // (process.gateway_num if process.mode == "process" else process.worker_num)
 
 
 class Rules:
