@@ -78,7 +78,6 @@ class Gateway:
             ceiling=buffer_limit(settings),
         )
         self.connections.on_tls_failed = self._on_tls_failed
-        self._tls_logged = 0.0
         self._certificates = Certificates([one.tls for one in settings.per_listener], self.connections.use_context)
         if self._certificates:
             reactor.call_later(CERTIFICATE_LOOK, self._look_at_certificates)
@@ -130,10 +129,7 @@ class Gateway:
         self.reactor.call_later(CERTIFICATE_LOOK, self._look_at_certificates)
 
     def _on_tls_failed(self, address: str, why: str) -> None:
-        now = time.monotonic()
-        if now - self._tls_logged >= 1.0:  # the counter has the others
-            self._tls_logged = now
-            log.info("TLS with %s: %s", address or "a client", why)
+        self._refusals.say(logging.INFO, "TLS with %s: %s", address or "a client", why)
 
     def _client(self, fd: int) -> Client:
         """What a policy may look at."""
