@@ -61,7 +61,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def secure(mode: dict[str, Any], certificate: str) -> Iterator[Serving]:
-    with Serving(APP, ssl_cert_file=certificate, ssl_handshake_timeout=1.0, max_message_size=2 * MIB, **mode) as server:
+    with Serving(APP, ssl_cert_file=certificate, max_message_size=2 * MIB, **mode) as server:
         yield server
         assert server.stop() == 0
         server.wait_log(r"adds up")

@@ -40,6 +40,8 @@ cdef extern from "sys/socket.h" nogil:
 
 cdef enum:
     CHUNK = 65536            # plaintext that is encrypted at once
+    SLICE = 16384            # ciphertext that is given to a session at once
+    OWED = 65536             # bytes of TLS itself that a peer may leave unread
     HANDSHAKE_RECORD = 22    # RFC 8446 section 5.1
 
 cdef bytes PLAIN = (
@@ -106,8 +108,18 @@ cdef class SecureTransport(Transport):
         tls = <Tls> c.tls
         if tls.shaking:
             return self._greet(c, buffer, got)
-        tls.incoming.write(PyMemoryView_FromMemory(<char*> buffer, got, PyBUF_READ))
-        return self._read(c)
+        if got <= SLICE:
+            tls.incoming.write(PyMemoryView_FromMemory(<char*> buffer, got, PyBUF_READ))
+            return self._read(c)
+        # a BIO keeps the memory of the most that was ever in it; and what is decrypted goes where these bytes are
+        raw = memoryview(PyBytes_FromStringAndSize(<const char*> buffer, got))
+        for at in range(0, got, SLICE):
+            if c.phase == DEAD or c.tls == NULL:
+                return 0
+            tls.incoming.write(raw[at:at + SLICE])
+            if not tls.unread:
+                self._read(c)
+        return 0
 
     cdef int _greet(self, Connection* c, uint8_t* buffer, size_t got) except -1:
         """A part of the handshake."""
@@ -226,6 +238,8 @@ cdef class SecureTransport(Transport):
             return 0
         tls.collect()
         c.owed = len(tls.unsent) - tls.at
+        if c.owed > OWED and tls.covers == 0:
+            return self._broken(c, tls, "it asks and does not read the answers")
         return self._mark(c) if c.owed and not c.flags & FULL else 0
 
     cdef int _offer(self, Connection* c) except -1:
