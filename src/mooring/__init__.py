@@ -1,6 +1,7 @@
 """A WebSocket and HTTP server whose connections outlive your code."""
 
 from mooring._core.ws import CloseFrame, Frame
+from mooring.admin.client import ControlClient, connect
 from mooring.app.events import EventStream
 from mooring.app.forms import UploadedFile
 from mooring.app.handshake import Accept, Reject
@@ -9,12 +10,14 @@ from mooring.app.request import Request
 from mooring.app.response import Response
 from mooring.app.shared import Atomic, Table
 from mooring.errors import (
+    AdminError,
     BadRequest,
     BootError,
     ClientGone,
     ConfigError,
     HttpError,
     MooringError,
+    ServerUnreachable,
     StateError,
     TableFull,
     TaskError,
@@ -30,6 +33,7 @@ from mooring.worker.tasks import Outcome, Task
 
 __all__ = [
     "Accept",
+    "AdminError",
     "Atomic",
     "BadRequest",
     "BootError",
@@ -41,6 +45,7 @@ __all__ = [
     "ClosedBy",
     "ConfigError",
     "ConnectionState",
+    "ControlClient",
     "EventStream",
     "Frame",
     "Headers",
@@ -53,6 +58,7 @@ __all__ = [
     "Request",
     "Response",
     "Server",
+    "ServerUnreachable",
     "Session",
     "StateError",
     "Table",
@@ -64,4 +70,5 @@ __all__ = [
     "TaskQueueFull",
     "TaskTimeout",
     "UploadedFile",
+    "connect",
 ]

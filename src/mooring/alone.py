@@ -10,9 +10,10 @@ import setproctitle
 
 from mooring._core.process import keep_freed_memory
 from mooring._core.reactor import Reactor
+from mooring.admin.desk import Desk
 from mooring.app.shared import remove
 from mooring.link.local import open_local
-from mooring.net.bind import bind_all
+from mooring.net.bind import bind_all, bind_control
 from mooring.net.listener import ListenError, address_text
 from mooring.net.loop import new_event_loop
 from mooring.parts import GOING_AWAY, Server, new_gateway, new_worker
@@ -40,6 +41,12 @@ class _Alone:
         self.worker = new_worker(server, settings, 0, 1, self)
         self.worker.tree = alone()
         self._listeners = bind_all([one.listen for one in settings.per_listener])
+        try:
+            self._control = bind_control(settings.process.control_socket)
+        except ListenError:
+            self._close_listeners()
+            raise
+        self._desk = Desk(self._control, server, can_reload=False) if self._control is not None else None
         self._drained: asyncio.Future[dict[str, int]] | None = None
         self._stopping = False
         server.enter(self.worker, settings)
@@ -53,6 +60,13 @@ class _Alone:
         return 0
 
     async def _work(self) -> None:
+        try:
+            await self._serve()
+        finally:
+            if self._desk is not None:
+                self._desk.close()
+
+    async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         self._drained = loop.create_future()
         self.worker.timers.open()
@@ -69,6 +83,8 @@ class _Alone:
         await self.worker.fire("worker_start", 0)
         local.hello()
         self.gateway.listen(self._listeners)
+        if self._desk is not None:
+            await self._desk.open()
         where = ", ".join(address_text(listener.getsockname()) for listener in self._listeners)
         log.info("ready, listening on %s", where)
         await self.worker.fire_safely("start")
@@ -95,6 +111,8 @@ class _Alone:
     def _give_up(self, *_: object) -> None:
         try:
             remove(self.shared)
+            if self._control is not None:
+                self._control.close()
             log.warning("a handler did not end in time")
             log.info("%s", drained_line([self.gateway.counts()]))
         finally:

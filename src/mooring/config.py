@@ -21,6 +21,7 @@ from .options import (
     check_hosts,
     check_networks,
     check_origins,
+    check_path,
     check_protocols,
     number,
     option,
@@ -137,6 +138,13 @@ class Process(Section):
         "Files and directories: a change in one reloads the workers. Needs `mooring[watch]`.",
         "paths",
         check=check_filled,
+    )
+    control_socket: str = option(
+        "",
+        "Path of a Unix socket on which other programs of this user can ask for counts and connections, push, reload "
+        "and stop: `mooring status --socket PATH`, `mooring.connect(PATH)`. Its permissions are 0600. One that a dead "
+        "server has left is replaced; anything else there is left alone, and the start fails. Empty: there is none.",
+        check=check_path,
     )
     log_level: str = option(
         "info",

@@ -5,6 +5,8 @@
     ├── StateError    (also RuntimeError)  a call at the wrong time
     ├── ClientGone    (also ConnectionError)  nobody is left to read the answer
     ├── BootError                          an application that can't be loaded
+    ├── AdminError                         what a control socket was asked is refused, or can't be asked
+    │   └── ServerUnreachable (also ConnectionError)  no server answers there
     ├── TableFull                          a shared table has no room
     ├── TaskError                          a task that has no result
     │   ├── TaskFailed                     its handler has raised
@@ -39,6 +41,15 @@ class ClientGone(MooringError, ConnectionError):
 
 class BootError(MooringError):
     """The application can't be loaded: no such module, no such attribute, or the attribute is no server."""
+
+
+class AdminError(MooringError):
+    """A request on the control socket that the server refuses, or that can't be sent; the text says why."""
+
+
+class ServerUnreachable(AdminError, ConnectionError):
+    """No server answers on the control socket, or not in time. What was asked may have been done nevertheless when the
+    text says so."""
 
 
 class TableFull(MooringError):

@@ -9,6 +9,7 @@ from typing import Protocol
 from mooring._core.reactor import Reactor
 from mooring._core.relay import Port
 from mooring._core.table import Table
+from mooring.admin.desk import Controlled
 from mooring.app.handlers import Handlers
 from mooring.app.listener import Listener
 from mooring.app.shared import Shared
@@ -23,7 +24,7 @@ DESCRIPTOR_LIMIT = 1 << 20  # a gateway raises its own up to this
 SPARE_DESCRIPTORS = 64
 
 
-class Server(Protocol):
+class Server(Controlled, Protocol):
     """What the runtime needs of a mooring.Server, which stands above it."""
 
     @property

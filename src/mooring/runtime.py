@@ -20,7 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -32,6 +32,7 @@ from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
 from mooring._core.relay import Port
 from mooring._core.table import Table
+from mooring.admin.desk import Desk
 from mooring.alone import run_alone
 from mooring.app.loader import Application, identify, load_function
 from mooring.app.shared import Declared, remove
@@ -42,7 +43,7 @@ from mooring.errors import BootError, ConfigError, StateError
 from mooring.gateway.gateway import Gateway
 from mooring.link.channel import open_outlet, open_port
 from mooring.link.local import open_local
-from mooring.net.bind import bind_all
+from mooring.net.bind import bind_all, bind_control
 from mooring.net.control import ControlError, ControlSocket
 from mooring.net.listener import ListenError
 from mooring.net.log import log_to_stderr
@@ -86,6 +87,7 @@ class Boot(msgspec.Struct):
     control: int = -1
     pulse: int = -1
     listeners: list[int] = []
+    desk: list[int] = []  # of worker 0: the socket on which other programs ask
     tables: dict[int, int] = {}
     links: list[LinkEnd] = []
     dispatcher: bool = False  # for the supervisor: there shall be one
@@ -194,13 +196,19 @@ def _supervise(told: Boot, settings: Settings) -> int:
         "parent": os.getpid(),
         "shared": told.shared,
     }
+    control = None
     try:
+        control = bind_control(process.control_socket)
         listeners = bind_all([one.listen for one in settings.per_listener])
-        return Supervisor(specs, listeners, lambda _spec, _gen: extra, process, _command(), process.watch).run()
+        return Supervisor(
+            specs, listeners, lambda _spec, _gen: extra, process, _command(), process.watch, control
+        ).run()
     except (ListenError, ConfigError) as error:
         log.error("%s", error)
         return 1
     finally:
+        if control is not None:
+            control.close()
         remove(told.shared)
 
 
@@ -222,6 +230,7 @@ class Member:
         self._listeners = [socket.socket(fileno=fd) for fd in told.listeners]
         self._gateway: Gateway | None = None
         self._worker: Worker | None = None
+        self._desk: Desk | None = None
         self._dispatcher = Dispatcher(self._reactor, self._on_retired) if told.role == "dispatcher" else None
         self._dispatcher_link: DispatcherLink | None = None
         self._stopping: asyncio.Future[bool] | None = None
@@ -239,6 +248,8 @@ class Member:
             self._worker = new_worker(server, self._settings, told.worker, told.generation, self)
             self._worker.observe(self._pulse)
             server.enter(self._worker, self._settings)
+            for fd in told.desk:
+                self._desk = Desk(socket.socket(fileno=fd), server, can_reload=True)
 
     def run(self) -> int:
         """Serves until it is told to stop; the exit code."""
@@ -294,6 +305,8 @@ class Member:
         await worker.fire("worker_stop", worker.number)
         if last:
             await worker.fire("shutdown")
+        if self._desk is not None:
+            self._desk.close()
         for outlet in worker.outbox.all():
             outlet.flush()
         self._reactor.flush()
@@ -415,17 +428,25 @@ class Member:
         """The successor of this worker serves."""
         if self._worker is not None:
             self._worker.retire()
+        if self._desk is not None:
+            self._desk.close()
 
     def _on_event(self, *, name: str, arguments: Sequence[object] = ()) -> None:
         """An event of the process tree, for the application."""
         if self._worker is not None:
-            task = asyncio.get_running_loop().create_task(self._worker.fire_safely(name, *arguments))
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
+            self._begin(self._worker.fire_safely(name, *arguments))
+
+    def _begin(self, running: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(running)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _on_tree(self, *, state: dict[str, Any]) -> None:
         if self._worker is not None:
+            first = not self._worker.tree
             self._worker.tree = state
+            if first and self._desk is not None:
+                self._begin(self._desk.open())  # whoever asks shall find this in stats()
 
     def _on_detach(self, *, worker: int, generation: int) -> None:
         if self._gateway is not None:
@@ -435,8 +456,7 @@ class Member:
             self._dispatcher.retire(worker, generation)
 
     def _on_drain(self, *, timeout: float, code: int) -> None:
-        if self._worker is not None:
-            self._worker.retire()
+        self._on_retire()
         if self._gateway is not None:
             self._drain(self._gateway, timeout, code)
         elif self._dispatcher is not None:

@@ -1,4 +1,4 @@
-"""The command line: `mooring run MODULE:ATTR` and what describes the package."""
+"""The command line: `mooring run MODULE:ATTR`, what asks one that runs (control.py), what describes the package."""
 
 from importlib.metadata import version
 
@@ -6,6 +6,7 @@ import click
 
 from mooring import config
 from mooring.app.loader import load
+from mooring.cli import control
 from mooring.errors import BootError, ConfigError
 
 
@@ -62,6 +63,10 @@ def run(
         server.start(target=target)
     except (BootError, ConfigError) as error:
         raise click.ClickException(str(error)) from error
+
+
+for command in control.COMMANDS:
+    main.add_command(command)
 
 
 @main.command()

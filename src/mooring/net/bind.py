@@ -8,12 +8,15 @@ from collections.abc import Sequence
 
 from mooring.net.inherited import adopt, find, systemd_sockets
 from mooring.net.listener import ListenError, bind_listener
-from mooring.net.unix import bind_unix
+from mooring.net.unix import UnixListener, bind_unix
 from mooring.sockets import Listen
 
-__all__ = ["bind_all"]
+__all__ = ["bind_all", "bind_control"]
 
 log = logging.getLogger("mooring.net")
+
+CONTROL_MODE = 0o600
+CONTROL_BACKLOG = 64  # requests that wait while worker 0 is being replaced
 
 
 def bind_all(wanted: Sequence[Listen]) -> list[socket.socket]:
@@ -41,6 +44,14 @@ def bind_all(wanted: Sequence[Listen]) -> list[socket.socket]:
         if fd not in used:
             log.warning("systemd has passed the socket %r, and no listener uses it: inherited='systemd:%s'", name, name)
     return made
+
+
+def bind_control(path: str) -> UnixListener | None:
+    """The socket on which a server is asked by other programs of its user; None when there shall be none.
+
+    Raises ListenError.
+    """
+    return bind_unix(path, CONTROL_MODE, backlog=CONTROL_BACKLOG) if path else None
 
 
 def _bind(listen: Listen) -> socket.socket:

@@ -106,19 +106,22 @@ class Supervisor:
         settings: Limits,
         argv: Sequence[str],
         watch: Sequence[str | Path] = (),
+        control: socket.socket | None = None,
     ) -> None:
         """`listeners` listen already and are closed when the stop begins, or at the end of `run()`.
 
         `boot(spec, generation)` returns what a child's boot payload holds beside the supervisor's own
         keys. `argv` is the command of a child; the number of the memfd with its payload is added to it.
-        `watch` names files and folders whose change is a reload.
+        `watch` names files and folders whose change is a reload. `control` listens, too; worker 0 is given it, and
+        it stays the caller's.
         """
         self.phase = Phase.STARTING
         self._settings = settings
         self._listeners = list(listeners)
         self._watch = watch
         fds = [listener.fileno() for listener in listeners]
-        self._tree = Tree(self, argv, fds, boot, settings.boot_timeout)
+        desk = control.fileno() if control is not None else -1
+        self._tree = Tree(self, argv, fds, boot, settings.boot_timeout, desk)
         series = (settings.restart_free, settings.restart_window, settings.restart_backoff_max)
         self._slots = {spec: Slot(spec, Restarts(*series)) for spec in specs}
         self._bulletin = Bulletin(self._tree, self._slots.values())

@@ -61,6 +61,7 @@ class Tree:
         listener_fds: Sequence[int],
         boot: BootPayload,
         boot_timeout: float,
+        control_fd: int = -1,
     ) -> None:
         self.children: list[Child] = []
         self.deadlines = Deadlines()
@@ -69,6 +70,7 @@ class Tree:
         self._listener_fds = listener_fds
         self._boot = boot
         self._boot_timeout = boot_timeout
+        self._control_fd = control_fd  # of the socket that worker 0 answers on; -1: there is none
         self._selector = selectors.DefaultSelector()
 
     # -- the loop
@@ -142,6 +144,7 @@ class Tree:
             pulse = new_pulse()
             child.pulse = Pulse(pulse)
             listeners = [] if spec.gateway is None else list(self._listener_fds)
+            desk = [self._control_fd] if spec.worker == 0 and self._control_fd >= 0 else []
             payload = {
                 **self._boot(spec, child.generation),
                 "role": spec.role,
@@ -153,10 +156,11 @@ class Tree:
                 "control": theirs.fileno(),
                 "listeners": listeners,
                 "pulse": pulse,
+                "desk": desk,
                 "tables": tables,
                 "links": entries,
             }
-            own = [theirs.fileno(), pulse, *listeners, *tables.values()]
+            own = [theirs.fileno(), pulse, *listeners, *desk, *tables.values()]
             fds = [*own, *(fd for end in ends for fd in end.descriptors())]
             child.launch(self._argv, payload, fds)
         finally:

@@ -1,0 +1,288 @@
+"""Other programs on the machine ask a server that runs, through its control socket."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import mooring
+from contract.clients import Peer, crowd, dial, gateways_of
+from contract.modes import only
+from mooring import AdminError, ControlClient, ServerUnreachable
+from mooring.admin.desk import CLIENTS
+from mooring.admin.requests import LINE_LIMIT
+from mooring.cli import main
+from support.serving import Serving, eventually
+
+APPLICATION = """
+@server.on("open")
+def opened(server, request):
+    server.subscribe(request.fd, "all")
+    server.bind(request.fd, request.query.get("user", "nobody"))
+    server.push(request.fd, json.dumps({"fd": request.fd, "worker": server.worker_id, "pid": os.getpid()}))
+
+@server.on("message")
+def said(server, frame):
+    server.push(frame.fd, frame.data)
+"""
+
+
+@contextlib.contextmanager
+def serve(mode: dict[str, Any], path: Path) -> Iterator[Serving]:
+    with Serving(APPLICATION, **mode, control_socket=str(path)) as running:
+        yield running
+        if running.process.poll() is None:
+            assert running.stop() == 0
+        assert "(adds up)" in running.lines[-2], "\n".join(running.lines[-10:])
+        assert not path.exists()
+
+
+@pytest.fixture(scope="module")
+def path(mode: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("control") / "control.sock"
+
+
+@pytest.fixture(scope="module")
+def asked(mode: dict[str, Any], path: Path) -> Iterator[Serving]:
+    with serve(mode, path) as running:
+        yield running
+
+
+@pytest.fixture
+def client(asked: Serving, path: Path) -> ControlClient:
+    return mooring.connect(path, timeout=20)
+
+
+def talk(path: Path, data: bytes, *, shut: bool = False) -> bytes:
+    """What comes for these bytes, until the server closes."""
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.settimeout(20)
+        raw.connect(str(path))
+        with contextlib.suppress(BrokenPipeError):  # refused before everything was read
+            raw.sendall(data)
+        if shut:
+            raw.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := raw.recv(65536):
+            answer += part
+            if answer.endswith(b"\n"):
+                break
+        return answer
+
+
+def command(path: Path, *words: str) -> Result:
+    return CliRunner().invoke(main, [*words, "--socket", str(path), "--timeout", "20"])
+
+
+async def take(peers: list[Peer]) -> list[str | bytes]:
+    return [await peer.recv() for peer in peers]
+
+
+async def test_it_pushes_to_connections_of_every_gateway(asked: Serving, mode: dict[str, Any], client: ControlClient):
+    async with crowd(asked, mode, "/", user="ann") as peers, dial(asked, "/", user="bob") as stranger:
+        everybody = [*peers, stranger]
+        for peer in everybody:
+            assert client.push(peer.fd, "to you") is True
+            assert client.push(peer.fd, b"\x00\xff") is True
+            assert await peer.take(2) == ["to you", b"\x00\xff"]
+        client.publish("all", "to all")
+        assert await take(everybody) == ["to all"] * len(everybody)
+        client.push_user("ann", "to ann")
+        client.publish("all", "fence")
+        assert await take(peers) == ["to ann"] * len(peers)
+        assert await take(everybody) == ["fence"] * len(everybody)
+
+
+async def test_it_closes_connections(asked: Serving, mode: dict[str, Any], client: ControlClient):
+    async with crowd(asked, mode, "/", user="carl") as peers, dial(asked, "/", user="dora") as other:
+        assert client.disconnect(other.fd, 4001, "out") is True
+        assert await other.ended() == (4001, "out")
+        assert client.disconnect_user("carl", 4002, "all out") == len(peers)
+        for peer in peers:
+            assert await peer.ended() == (4002, "all out")
+        eventually(lambda: client.inspect(other.fd) is None)
+        assert client.disconnect(other.fd) is False
+        assert client.push(other.fd, "nobody") is False
+
+
+async def test_it_tells_of_connections(asked: Serving, mode: dict[str, Any], client: ControlClient):
+    async with crowd(asked, mode, "/", user="eve") as peers:
+        fds = {peer.fd for peer in peers}
+        assert {one["fd"] for one in client.connections("eve")} == fds
+        assert fds <= {one["fd"] for one in client.connections()}
+        assert len(client.connections("eve", limit=1)) == 1
+        assert client.listing("eve", limit=1)["total"] == len(peers)
+        found = client.inspect(peers[0].fd)
+        assert found is not None
+        assert (found["fd"], found["state"], found["remote_ip"]) == (peers[0].fd, "OPEN", "127.0.0.1")
+        stats = client.stats()
+        assert stats["connections"] >= len(peers)
+        assert len(stats["gateways"]) == gateways_of(mode)
+        assert stats["tree"]["workers_running"] == mode["worker_num"]
+
+
+async def test_commands(asked: Serving, path: Path):
+    async with dial(asked, "/", user="fay") as peer:
+        fd = str(peer.fd)
+        assert json.loads(command(path, "status", "--json").output)["connections"] >= 1
+        assert "workers" in command(path, "status").output
+        assert fd in command(path, "connections").output
+        assert json.loads(command(path, "connections", "--user", "fay", "--json").output)["total"] == 1
+        assert json.loads(command(path, "inspect", fd, "--json").output)["fd"] == peer.fd
+        assert command(path, "push", fd, "one").exit_code == 0
+        assert command(path, "push", "--user", "fay", "two").exit_code == 0
+        assert command(path, "push", "--topic", "all", "three").exit_code == 0
+        assert await peer.take(3) == ["one", "two", "three"]
+        assert json.loads(command(path, "kick", fd, "--code", "4003", "--reason", "bye", "--json").output) is True
+        assert await peer.ended() == (4003, "bye")
+        for words in (["push", fd, "late"], ["kick", fd], ["inspect", fd]):
+            eventually(lambda words=words: command(path, *words).exit_code == 1)
+        for words in (["push", "text"], ["push", fd, "--user", "fay", "text"], ["kick"], ["push", "x", "text"]):
+            assert command(path, *words).exit_code == 2
+        result = command(path, "kick", "--user", "fay", "--code", "1")
+        assert result.exit_code == 1
+        assert "Error: " in result.output
+
+
+def test_only_the_user_of_the_server_may_ask(asked: Serving, path: Path):
+    found = path.stat()
+    assert stat.S_ISSOCK(found.st_mode)
+    assert stat.S_IMODE(found.st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"\n", "no request"),
+        (b"GET / HTTP/1.1\r\n", "no request"),
+        (b"\xff\x00\xfe\n", "no request"),
+        (b"[" * 100_000 + b"\n", "no request"),
+        (b'{"command": "dance"}\n', "dance"),
+        (b'{"command": "push", "fd": "7", "text": "a"}\n', "Expected `int"),
+        (b'{"command": "push", "fd": 7, "text": "a", "more": 1}\n', "unknown field"),
+        (b'{"command": "push", "fd": 7}\n', "either text or binary"),
+        (b'{"command": "push", "text": "a"}\n', "exactly one of fd, user, topic"),
+        (b'{"command": "push", "fd": 7, "topic": "t", "text": "a"}\n', "exactly one of"),
+        (b'{"command": "push", "topic": "", "text": "a"}\n', "1 to 255 bytes"),
+        (b'{"command": "kick", "fd": 7, "code": 99999}\n', "99999"),
+        (b'{"command": "connections", "limit": -1}\n', "limit=-1"),
+        (b"x" * (LINE_LIMIT + 70_000) + b"\n", "too long"),
+    ],
+    ids=lambda value: repr(value[:30]),
+)
+def test_garbage_is_refused_with_a_reason(asked: Serving, client: ControlClient, path: Path, line: bytes, reason: str):
+    answer = json.loads(talk(path, line))
+    assert answer["ok"] is False
+    assert reason in answer["error"]
+    assert client.stats()["tree"]
+
+
+def test_numbers_that_no_connection_has(asked: Serving, client: ControlClient):
+    for fd in (0, -1, 1 << 62, (1 << 64) - 1, 1 << 200):
+        with contextlib.suppress(AdminError):  # more than 64 bits are no number of the protocol
+            assert client.push(fd, "a") is False
+            assert client.inspect(fd) is None
+            assert client.disconnect(fd) is False
+
+
+def test_half_a_request_is_none(asked: Serving, path: Path):
+    assert b"without a newline" in talk(path, b'{"command": "stop"}', shut=True)
+    assert talk(path, b"", shut=True) == b""
+    assert asked.process.poll() is None
+
+
+def test_others_are_answered_while_some_stall(asked: Serving, client: ControlClient, path: Path):
+    with contextlib.ExitStack() as stack:
+        stalled = []
+        for number in range(CLIENTS):
+            if number == CLIENTS - 1:
+                assert client.stats()["tree"]
+            raw = stack.enter_context(socket.socket(socket.AF_UNIX))
+            raw.settimeout(20)
+            raw.connect(str(path))
+            raw.sendall(b'{"command": "st')
+            stalled.append(raw)
+        with pytest.raises(AdminError, match=f"{CLIENTS} others are asking"):
+            client.stats()
+        # their time is over, and their places are free again
+        assert [raw.recv(100) for raw in stalled] == [b""] * CLIENTS
+        eventually(lambda: json.loads(talk(path, b'{"command": "stats"}\n'))["ok"])
+
+
+def test_no_server_is_a_clear_error(tmp_path: Path):
+    missing = tmp_path / "none.sock"
+    with pytest.raises(ServerUnreachable, match=r"no server answers at .*none\.sock: No such file"):
+        mooring.connect(missing)
+    result = command(missing, "status")
+    assert result.exit_code == 1
+    assert "is it running, with control_socket=" in result.output
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "silent.sock"))
+        with pytest.raises(ServerUnreachable, match="Connection refused"):
+            mooring.connect(tmp_path / "silent.sock")
+        silent.listen()
+        with pytest.raises(ServerUnreachable, match=r"not answered within 0\.2 s"):
+            mooring.connect(tmp_path / "silent.sock", timeout=0.2)
+
+
+@only("process", "process-2", "base-2")
+async def test_it_asks_on_over_a_reload_and_the_death_of_worker_0(mode: dict[str, Any], tmp_path: Path):
+    path = tmp_path / "control.sock"
+    with serve(mode, path) as server:
+        client = mooring.connect(path, timeout=20)
+        async with dial(server, "/") as peer:
+            client.reload()
+            eventually(lambda: client.stats()["tree"]["reloads"] == 1)
+            assert client.stats()["generation"] == 2
+            if mode["mode"] == "process":
+                assert client.push(peer.fd, "still here") is True
+                assert await peer.recv() == "still here"
+        mark = server.mark()
+        os.kill(server.pid_of("worker 0" if mode["mode"] == "process" else "server 0"), signal.SIGKILL)
+        server.wait_log("serves in place", since=mark)
+        assert client.stats()["tree"]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@only("base")
+def test_one_process_refuses_a_reload(asked: Serving, path: Path):
+    result = command(path, "reload")
+    assert result.exit_code == 1
+    assert "a single process cannot replace itself" in result.output
+
+
+def test_stop(mode: dict[str, Any], tmp_path: Path):
+    path = tmp_path / "control.sock"
+    with serve(mode, path) as server:
+        assert command(path, "stop", "--json").output == "null\n"
+        assert server.ended() == 0
+        with pytest.raises(ServerUnreachable):
+            mooring.connect(path)
+
+
+def test_a_second_server_leaves_the_first_its_socket(asked: Serving, mode: dict[str, Any], path: Path):
+    with Serving(APPLICATION, ready=False, **mode, control_socket=str(path)) as second:
+        assert second.ended() == 1
+        assert any("another server listens there" in line for line in second.lines)
+    assert mooring.connect(path, timeout=20).stats()["tree"]
+
+
+def test_what_a_dead_server_has_left_is_replaced(mode: dict[str, Any], tmp_path: Path):
+    path = tmp_path / "control.sock"
+    with Serving(APPLICATION, **mode, control_socket=str(path)) as first:
+        children = first.pids()
+        first.signal(signal.SIGKILL)
+        first.ended()
+        for pid in children:
+            eventually(lambda pid=pid: not Path(f"/proc/{pid}").exists())
+        assert path.exists()
+    with serve(mode, path):
+        assert mooring.connect(path, timeout=20).stats()["tree"]
