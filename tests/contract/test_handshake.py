@@ -101,7 +101,7 @@ def test_refusals(server: Serving, name: str):
             assert answer.body.startswith(b"%d " % status)
             assert len(answer.body) > 20
         assert raw.rest() == b""
-    server.wait_log(rf"refused with {status}: ", since=mark)
+    server.wait_refusal(rf"refused with {status}: ", since=mark)
 
 
 def test_refusals_are_counted(server: Serving, workers: list[Asker]):

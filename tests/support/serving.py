@@ -149,6 +149,10 @@ class Serving:
             assert len(found) >= count, f"no {pattern!r} within {limit} s; the log:\n" + "\n".join(self.lines[-60:])
         return found[count - 1]
 
+    def wait_refusal(self, pattern: str, *, since: int = 0) -> None:
+        """The log line of a refusal; or, if there were many within that second, the one that counts the rest."""
+        self.wait_log(rf"{pattern}|more suppressed within a second: .*refused", since=since)
+
     def mark(self) -> int:
         """The number of the next line; for `since`."""
         return len(self.lines)
