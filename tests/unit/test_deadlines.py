@@ -9,7 +9,8 @@ from contextlib import ExitStack
 import pytest
 
 from mooring._core.acceptor import Acceptor
-from mooring._core.connection import Connections, Sink
+from mooring._core.connection import Connections
+from mooring._core.exchange import Sink
 from mooring._core.reactor import Reactor
 from mooring._core.table import Table
 

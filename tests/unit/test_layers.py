@@ -69,10 +69,10 @@ def test_every_source_was_looked_at_and_its_imports_seen():
     assert {
         "mooring._core.buffer.buffer_append",
         "mooring._core.hub.Hub",
-        "mooring._core.connection.Sink",
+        "mooring._core.exchange.Sink",
         "logging",
     } <= seen["_core/relay.pyx"]
-    assert "mooring._core.http.HttpCodec" in seen["_core/connection.pyx"]
+    assert "mooring._core.http.HttpCodec" in seen["_core/exchange.pyx"]
     assert "mooring.supervisor.process.Child" in seen["supervisor/tree.py"]
     for name, found in seen.items():
         text = (package / name).read_text()

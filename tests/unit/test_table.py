@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from mooring._core.acceptor import Acceptor
-from mooring._core.connection import Connections, Sink
+from mooring._core.connection import Connections
+from mooring._core.exchange import Sink
 from mooring._core.reactor import Reactor
 from mooring._core.table import Table
 from mooring.types import ClientInfo, ConnectionState

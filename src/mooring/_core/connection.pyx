@@ -1,4 +1,4 @@
-"""What is spoken on a gateway's connections: HTTP, the upgrade, WebSocket.
+"""WebSocket on a gateway's connections, and the upgrade that leads there.
 
 Theory
 ------
@@ -10,24 +10,23 @@ Theory
 * A peer that lets its out-queue fill is told 1008 behind the frame that is partly sent, and cut if it does not read
   that either.
 
-Sockets, deadlines and queues are those of transport.pyx. The connection knows a `Sink`, not the gateway.
+Sockets, deadlines and queues are those of transport.pyx, HTTP is that of exchange.pyx. The connection knows a `Sink`, not
+the gateway.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from mooring._core.buffer cimport Buffer, buffer_append, buffer_consume, buffer_free, buffer_size
+from mooring._core.buffer cimport buffer_append, buffer_consume, buffer_free, buffer_size
+from mooring._core.exchange cimport Exchanges
 from mooring._core.reactor cimport Reactor, monotonic_us
 from mooring._core.table cimport Table
-from mooring._core.secure cimport SecureTransport
 from mooring._core.transport cimport (
-    ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_NONE, D_PING, D_PONG,
-    D_REQUEST, D_TLS, D_WRITE, DEAD, DONE, FEEDING, HALF, HELD, HTTP, LINGER, OPEN, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN,
-    By, Connection, Deadline,
+    BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_PING, D_PONG, DEAD, FEEDING, HALF, HELD, HTTP, OPEN,
+    SHUT, SLOWLY, UPGRADED, By, Connection, Deadline,
 )
-from mooring._core.wire cimport EV_GONE, EV_ROOM, RESPOND_ASKS, RESPOND_CLOSE, RESPOND_LAST
 from mooring._core.ws cimport (
     CONTROL, FAILED, MESSAGE, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, RSV1, SERVER_HEADER_LIMIT, FrameEvent, Outcome,
     decode_next, decoder_release, encode_header, is_utf8, parse_close,
@@ -36,71 +35,23 @@ from mooring._core.ws cimport (
 import os
 
 from mooring._core.deflate import Broken, TooLong
-from mooring._core.http import CONTINUE as _CONTINUE, HttpCodec, HttpError
 
 cdef uint32_t CONTROL_SECONDS = 10
-cdef bytes CONTINUE_RESPONSE = b"HTTP/1.1 100 Continue\r\n\r\n"
-cdef bytes ENDED = b"the peer ended the connection"
-cdef bytes NO_CLOSE_FRAME = b"the peer ended the connection without a close frame"
-
-include "connection_requests.pxi"
 
 
-cdef class Sink:
-    """What connections tell; the gateway's relay is one."""
-
-    cdef bint ready(self, Connection* connection) except -1:
-        return True
-
-    cdef int on_message(self, Connection* connection, int opcode, const uint8_t* data, size_t size) except -1:
-        return 0
-
-    cdef int on_request(self, Connection* connection, object request) except -1:
-        return 0
-
-    cdef int on_bad_request(self, Connection* connection, object error) except -1:
-        return 0
-
-    cdef int on_note(self, Connection* connection, int kind) except -1:
-        return 0
-
-    cdef int on_part(self, Connection* connection, bytes part) except -1:
-        return 0
-
-    cdef int on_gone(self, Connection* connection, int code, bytes reason) except -1:
-        return 0
-
-
-cdef class Connections(SecureTransport):
-    """The connections of a gateway. Each profile also has `http`: keyword arguments of HttpCodec."""
+cdef class Connections(Exchanges):
+    """The connections of a gateway."""
 
     def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, *profiles: dict[str, object],
                   address_limit: int = 0, fresh_limit: int = 0, ceiling: int = 0) -> None:
-        self.http_options = [dict(options["http"]) for options in profiles]
         self.ping_key = int.from_bytes(os.urandom(8), "little")
-        self.codecs = {}
         self.deflates = {}
 
-    cdef int on_adopted(self, Connection* c) except -1:
-        return self._arm(c, D_REQUEST, c.profile.request_ms)
-
-    cdef int on_crowd(self, Connection* c) except -1:
-        return self.sink.on_bad_request(c, HttpError(429, "too many connections from your address"))
-
     cdef int on_gone(self, Connection* c, int code, bytes reason) except -1:
-        self.codecs.pop(c.fd, None)
         if c.deflate != NULL:
             c.deflate = NULL
             self.deflates.pop(c.fd, None)
-        if c.flags & (BUSY | DONE) == BUSY:
-            self.sink.on_note(c, EV_GONE)
-        return self.sink.on_gone(c, code, reason)
-
-    cdef int on_room(self, Connection* c) except -1:
-        if c.flags & ASKED:
-            c.flags &= ~ASKED
-            self.sink.on_note(c, EV_ROOM)
-        return self._answered(c) if c.flags & DONE else 0
+        return Exchanges.on_gone(self, c, code, reason)
 
     cdef int on_relieved(self, Connection* c) except -1:
         return self._await_silence(c)
@@ -115,26 +66,10 @@ cdef class Connections(SecureTransport):
             return self._await_silence(c)        # any byte shows that the peer is there
         if deadline == D_PONG and c.flags & HELD:
             return self._arm(c, D_PONG, c.profile.pong_ms)    # it is we who do not read
-        self.counters.timed_out += 1
-        if deadline == D_TLS:
-            return self.on_tls_late(c)
         if deadline == D_PONG:
+            self.counters.timed_out += 1
             return self._gone(c, 1006, b"no answer to a ping")
-        if deadline == D_REQUEST:
-            codec = self.codecs.get(c.fd)
-            if codec is None or codec.idle:
-                return self._gone(c, 1006, b"no request came in time")
-            return self.sink.on_bad_request(c, HttpError(408, "the request took too long to arrive"))
-        if deadline == D_BODY:
-            late = HttpError(408, f"the body came at less than {c.profile.body_rate} bytes per second")
-            return _body_failed(self, c, late) if c.flags & BUSY else self.sink.on_bad_request(c, late)
-        if deadline == D_IDLE:
-            return self._gone(c, 1006, b"idle for too long")
-        if deadline == D_WRITE:
-            return self.on_slow(c, b"slow consumer: above high water for too long")
-        if deadline == D_CLOSE:
-            return self._gone(c, 1006, b"no close frame came in time")
-        return self._gone(c, 1006, b"lingered for too long")
+        return Exchanges.on_deadline(self, c, deadline)
 
     # ------------------------------------------------------------------ in
 
@@ -147,18 +82,8 @@ cdef class Connections(SecureTransport):
                     return self._fail(c, 1011, b"out of memory")
                 c.flags |= HELD
                 self._interest(c)
-        elif c.phase == HTTP:
-            codec = self.codecs.get(c.fd)
-            if codec is None:
-                codec = self.codecs[c.fd] = HttpCodec(**self.http_options[c.profile.index])
-                if c.requests:
-                    self._arm(c, D_REQUEST, c.profile.request_ms)
-            codec.receive(PyBytes_FromStringAndSize(<const char*> buffer, got))
-            _body_came(self, c, got)
-            if c.flags & WANTED:
-                return _next_part(self, c)
-            _next_request(self, c)
-        return 0
+            return 0
+        return Exchanges.on_bytes(self, c, buffer, got)
 
     cdef size_t _feed(self, Connection* c, uint8_t* data, size_t size) except? 0:
         """Decodes frames; gives the bytes used, fewer than `size` when the sink wants to wait."""
@@ -311,11 +236,7 @@ cdef class Connections(SecureTransport):
     cdef int on_wake(self, Connection* c) except -1:
         """Goes on with what was held, then with the socket."""
         cdef size_t used
-        c.flags &= ~WOKEN
-        if c.phase == HTTP:
-            if not c.flags & BUSY:
-                _next_request(self, c)
-        elif c.flags & HELD and not c.flags & FEEDING:
+        if c.phase != HTTP and c.flags & HELD and not c.flags & FEEDING:
             c.flags |= FEEDING
             used = self._feed(c, c.held.data + c.held.start, buffer_size(&c.held))
             c.flags &= ~FEEDING
@@ -325,95 +246,9 @@ cdef class Connections(SecureTransport):
             if buffer_size(&c.held) == 0 or c.flags & SHUT:
                 buffer_free(&c.held)
                 c.flags &= ~HELD
-        # the peer's end is told by the next read
-        c.flags &= ~HALF
-        return self._interest(c)
+        return Exchanges.on_wake(self, c)
 
-    cdef int on_end(self, Connection* c) except -1:
-        if c.phase == HTTP:
-            # a client may send a request and shut its half: it still gets the answer
-            if c.flags & WANTED:
-                return self._lost(c, ENDED)
-            if c.flags & BUSY:
-                c.flags |= HALF
-                return self._interest(c)
-            if buffer_size(&c.out) == 0:
-                return self._lost(c, ENDED)
-            self._decide(c, BY_PEER, 1006, ENDED)
-            self._enter(c, CLOSING)
-            self._arm(c, D_CLOSE, c.profile.close_ms)
-        if c.phase == CLOSING and buffer_size(&c.out):
-            c.flags |= HALF | SHUT
-            return self._interest(c)
-        return self._lost(c, NO_CLOSE_FRAME)
-
-    # ------------------------------------------------------------------ HTTP and the upgrade
-
-    cdef int want(self, Connection* c, uint32_t number) except -1:
-        """The next part of the body of request `number`: now, or when it comes."""
-        if c.phase == HTTP and c.flags & (BUSY | DONE | SHUT) == BUSY and c.requests == number:
-            c.flags |= WANTED
-            c.flags &= ~HALF         # the peer's end is told by the next read
-            return _next_part(self, c)
-        return 0
-
-    cdef int respond(self, Connection* c, uint32_t number, int flags, const uint8_t* data, size_t size) except -1:
-        """Bytes of the answer to request `number`. A late answer, to a request that is over, is refused (0)."""
-        if c.phase != HTTP or c.flags & (BUSY | DONE) != BUSY or c.requests != number:
-            return 0
-        if size and not self.write(c, data, size, NULL, 0):
-            return 0
-        if flags & RESPOND_ASKS:
-            c.flags |= ASKED
-            return self._mark(c) + 1
-        c.flags |= BEGUN
-        if flags & RESPOND_LAST:
-            self.settle(c)
-            codec = self.codecs.get(c.fd)
-            # behind a body that nobody has read no request can be found
-            if flags & RESPOND_CLOSE or codec is not None and codec.streaming:
-                self._decide(c, BY_SERVER, 1006, b"the answer was the last one")
-                c.flags |= SHUT | SLOWLY
-                c.flags &= ~(BUSY | WANTED)
-                self._enter(c, CLOSING)
-                self._arm(c, D_CLOSE, c.profile.close_ms)
-                if buffer_size(&c.out) == 0:
-                    self._written(c)
-                else:
-                    self._interest(c)
-            elif buffer_size(&c.out) > c.profile.high_water:
-                # the next request waits until most of this answer is out: answers must not pile up
-                c.flags |= DONE
-                self._mark(c)
-            else:
-                self._answered(c)
-        return 1
-
-    cdef int _answered(self, Connection* c) except -1:
-        """The request is over: on to the next one."""
-        c.flags |= WOKEN
-        c.flags &= ~(BUSY | BEGUN | DONE | ASKED)
-        codec = self.codecs.get(c.fd)
-        if codec is None or codec.idle:
-            self._arm(c, D_IDLE, c.profile.idle_ms)
-        else:
-            self._arm(c, D_REQUEST, c.profile.request_ms)
-        self.woken.append(c.fd)
-        self.reactor.mark_dirty(self)
-        return 0
-
-    def answer(self, fd: int, data: bytes, reason: bytes) -> None:
-        """The gateway's own last answer on a connection: it is closed behind it, for this reason."""
-        cdef Connection* c = self.find(fd)
-        if c != NULL and c.phase == HTTP and not c.flags & SHUT:
-            self._decide(c, BY_SERVER, 1006, reason)
-            c.flags |= BUSY
-            self.respond(c, c.requests, RESPOND_LAST | RESPOND_CLOSE, data, len(data))
-
-    def answer_begun(self, fd: int) -> bool:
-        """Whether bytes of the answer to the present request are on their way; True for a connection that is gone."""
-        cdef Connection* c = self.find(fd)
-        return c == NULL or c.phase != HTTP or not c.flags & BUSY or c.flags & BEGUN != 0
+    # ------------------------------------------------------------------ the upgrade
 
     def upgrade(self, fd: int, response: bytes, deflate: tuple | None = None) -> bool:
         """Writes the 101 and makes the connection a WebSocket, unread bytes included.
@@ -533,14 +368,7 @@ cdef class Connections(SecureTransport):
         """Ends a connection, whatever it speaks."""
         if c.phase == OPEN:
             return self.close(c, 1000, b"", BY_APPLICATION)
-        if c.phase == HTTP and not c.flags & SHUT:
-            self._decide(c, BY_APPLICATION, 1006, b"")
-            c.flags |= SHUT
-            self._enter(c, CLOSING)
-            self._arm(c, D_CLOSE, c.profile.close_ms)
-            self._mark(c)
-            return 1
-        return 0
+        return self.leave(c)
 
     cdef int on_slow(self, Connection* c, bytes why) except -1:
         """The peer does not read. What is queued behind the frame it is in the middle of gives way to the reason."""
@@ -598,17 +426,6 @@ cdef class Connections(SecureTransport):
         """Ends a connection, whatever it speaks."""
         cdef Connection* c = self.find(fd)
         return c != NULL and self.drop(c) == 1
-
-    def idle_http(self) -> list[int]:
-        """Connections that speak HTTP and wait for a request."""
-        cdef uint32_t slot
-        cdef Connection* c
-        found = []
-        for slot in range(self.table.header.used):
-            c = self.slots[slot]
-            if c != NULL and c.phase == HTTP and not c.flags & BUSY and buffer_size(&c.out) == 0:
-                found.append(c.fd)
-        return found
 
     def stats(self) -> dict[str, int]:
         """Counters since the start, and how many connections there are."""

@@ -5,7 +5,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from mooring._core.buffer cimport Buffer
 from mooring._core.channel cimport Channel
-from mooring._core.connection cimport Connections, Sink
+from mooring._core.connection cimport Connections
+from mooring._core.exchange cimport Sink
 from mooring._core.hub cimport Hub
 from mooring._core.page cimport Mark, Page
 from mooring._core.transport cimport Connection

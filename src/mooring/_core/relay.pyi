@@ -4,7 +4,8 @@ from typing import Any, Self
 from typing_extensions import disjoint_base
 
 from mooring._core.channel import Channel
-from mooring._core.connection import Connections, Sink
+from mooring._core.connection import Connections
+from mooring._core.exchange import Sink
 from mooring._core.hub import Hub
 from mooring._core.reactor import Reactor
 

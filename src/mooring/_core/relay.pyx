@@ -39,7 +39,8 @@ from operator import itemgetter
 
 from mooring._core.buffer cimport Buffer, buffer_append, buffer_free, buffer_size
 from mooring._core.channel cimport Channel
-from mooring._core.connection cimport Connections, Sink
+from mooring._core.connection cimport Connections
+from mooring._core.exchange cimport Sink
 from mooring._core.hub cimport Hub
 from mooring._core.page cimport DONE, MARKS, NOT_STARTED, STARTED, Mark, Page
 from mooring._core.reactor cimport Reactor

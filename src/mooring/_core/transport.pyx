@@ -15,7 +15,8 @@ buffer. Its life is one enum, changed in one function (`_enter`), and it only mo
   phase is looked at again.
 * Limits and times are those of the listener a connection came from: its `profile`.
 
-What is spoken is a subclass's matter (connection.pyx). It fills in the hooks `on_...`, which this class only calls.
+What is spoken is a subclass's matter (exchange.pyx, connection.pyx). It fills in the hooks `on_...`, which this class only
+calls.
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno

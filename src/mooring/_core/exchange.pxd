@@ -1,0 +1,31 @@
+"""HTTP on a gateway's connections. Theory in exchange.pyx."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t
+
+from mooring._core.secure cimport SecureTransport
+from mooring._core.transport cimport Connection
+
+
+cdef class Sink:
+    # May a message of this connection be taken now? If not, the sink calls wake() later.
+    cdef bint ready(self, Connection* connection) except -1
+    cdef int on_message(self, Connection* connection, int opcode, const uint8_t* data, size_t size) except -1
+    cdef int on_request(self, Connection* connection, object request) except -1
+    # The worker that handles its request is to be told: EV_ROOM, EV_GONE
+    cdef int on_part(self, Connection* connection, bytes part) except -1
+    cdef int on_note(self, Connection* connection, int kind) except -1
+    cdef int on_bad_request(self, Connection* connection, object error) except -1
+    cdef int on_gone(self, Connection* connection, int code, bytes reason) except -1
+
+
+cdef class Exchanges(SecureTransport):
+    cdef public Sink sink
+    cdef list http_options           # by listener
+    cdef dict codecs                 # fd -> HttpCodec, while a request is coming in
+
+    # The worker asks for the next part of the body; the sink gets it.
+    cdef int want(self, Connection* c, uint32_t number) except -1
+    cdef int respond(self, Connection* c, uint32_t number, int flags, const uint8_t* data, size_t size) except -1
+    cdef int leave(self, Connection* c) except -1
+    cdef int _answered(self, Connection* c) except -1

@@ -1,0 +1,239 @@
+"""HTTP on a gateway's connections: requests in, answers out, one exchange after the other.
+
+Theory
+------
+* One request at a time: the next one is not even parsed before the answer to this one is out, but for what fits below
+  high water. Answers do not pile up, and stand in the order of their requests (RFC 9112 section 9.3.2).
+* A request has a number on its connection. Whoever answers says which one is meant; a late answer, to one that is over,
+  is refused.
+* Whoever sends an answer in parts may ask to be told when the client has read most of it, and hears if it leaves.
+
+How bodies come in is explained in exchange_requests.pxi. Sockets, deadlines and queues are those of transport.pyx. What
+comes of a request is a `Sink`'s matter.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from mooring._core.buffer cimport buffer_size
+from mooring._core.reactor cimport Reactor
+from mooring._core.secure cimport SecureTransport
+from mooring._core.table cimport Table
+from mooring._core.transport cimport (
+    ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_NONE, D_REQUEST, D_TLS,
+    D_WRITE, DEAD, DONE, HALF, HTTP, SHUT, SLOWLY, WANTED, WOKEN, Connection, Deadline,
+)
+from mooring._core.wire cimport EV_GONE, EV_ROOM, RESPOND_ASKS, RESPOND_CLOSE, RESPOND_LAST
+
+from mooring._core.http import CONTINUE as _CONTINUE, HttpCodec, HttpError
+
+cdef bytes CONTINUE_RESPONSE = b"HTTP/1.1 100 Continue\r\n\r\n"
+cdef bytes ENDED = b"the peer ended the connection"
+cdef bytes NO_CLOSE_FRAME = b"the peer ended the connection without a close frame"
+
+include "exchange_requests.pxi"
+
+
+cdef class Sink:
+    """What connections tell; the gateway's relay is one."""
+
+    cdef bint ready(self, Connection* connection) except -1:
+        return True
+
+    cdef int on_message(self, Connection* connection, int opcode, const uint8_t* data, size_t size) except -1:
+        return 0
+
+    cdef int on_request(self, Connection* connection, object request) except -1:
+        return 0
+
+    cdef int on_bad_request(self, Connection* connection, object error) except -1:
+        return 0
+
+    cdef int on_note(self, Connection* connection, int kind) except -1:
+        return 0
+
+    cdef int on_part(self, Connection* connection, bytes part) except -1:
+        return 0
+
+    cdef int on_gone(self, Connection* connection, int code, bytes reason) except -1:
+        return 0
+
+
+cdef class Exchanges(SecureTransport):
+    """Connections that speak HTTP. Each profile also has `http`: keyword arguments of HttpCodec."""
+
+    def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, *profiles: dict[str, object],
+                  address_limit: int = 0, fresh_limit: int = 0, ceiling: int = 0) -> None:
+        self.http_options = [dict(options["http"]) for options in profiles]
+        self.codecs = {}
+
+    cdef int on_adopted(self, Connection* c) except -1:
+        return self._arm(c, D_REQUEST, c.profile.request_ms)
+
+    cdef int on_crowd(self, Connection* c) except -1:
+        return self.sink.on_bad_request(c, HttpError(429, "too many connections from your address"))
+
+    cdef int on_gone(self, Connection* c, int code, bytes reason) except -1:
+        self.codecs.pop(c.fd, None)
+        if c.flags & (BUSY | DONE) == BUSY:
+            self.sink.on_note(c, EV_GONE)
+        return self.sink.on_gone(c, code, reason)
+
+    cdef int on_room(self, Connection* c) except -1:
+        if c.flags & ASKED:
+            c.flags &= ~ASKED
+            self.sink.on_note(c, EV_ROOM)
+        return self._answered(c) if c.flags & DONE else 0
+
+    cdef int on_deadline(self, Connection* c, Deadline deadline) except -1:
+        self.counters.timed_out += 1
+        if deadline == D_TLS:
+            return self.on_tls_late(c)
+        if deadline == D_REQUEST:
+            codec = self.codecs.get(c.fd)
+            if codec is None or codec.idle:
+                return self._gone(c, 1006, b"no request came in time")
+            return self.sink.on_bad_request(c, HttpError(408, "the request took too long to arrive"))
+        if deadline == D_BODY:
+            late = HttpError(408, f"the body came at less than {c.profile.body_rate} bytes per second")
+            return _body_failed(self, c, late) if c.flags & BUSY else self.sink.on_bad_request(c, late)
+        if deadline == D_IDLE:
+            return self._gone(c, 1006, b"idle for too long")
+        if deadline == D_WRITE:
+            return self.on_slow(c, b"slow consumer: above high water for too long")
+        if deadline == D_CLOSE:
+            return self._gone(c, 1006, b"no close frame came in time")
+        return self._gone(c, 1006, b"lingered for too long")
+
+    # ------------------------------------------------------------------ in
+
+    cdef int on_bytes(self, Connection* c, uint8_t* buffer, size_t got) except -1:
+        if c.phase != HTTP:
+            return 0
+        codec = self.codecs.get(c.fd)
+        if codec is None:
+            codec = self.codecs[c.fd] = HttpCodec(**self.http_options[c.profile.index])
+            if c.requests:
+                self._arm(c, D_REQUEST, c.profile.request_ms)
+        codec.receive(PyBytes_FromStringAndSize(<const char*> buffer, got))
+        _body_came(self, c, got)
+        if c.flags & WANTED:
+            return _next_part(self, c)
+        return _next_request(self, c)
+
+    cdef int on_wake(self, Connection* c) except -1:
+        c.flags &= ~WOKEN
+        if c.phase == HTTP and not c.flags & BUSY:
+            _next_request(self, c)
+        # the peer's end is told by the next read
+        c.flags &= ~HALF
+        return self._interest(c)
+
+    cdef int on_end(self, Connection* c) except -1:
+        if c.phase == HTTP:
+            # a client may send a request and shut its half: it still gets the answer
+            if c.flags & WANTED:
+                return self._lost(c, ENDED)
+            if c.flags & BUSY:
+                c.flags |= HALF
+                return self._interest(c)
+            if buffer_size(&c.out) == 0:
+                return self._lost(c, ENDED)
+            self._decide(c, BY_PEER, 1006, ENDED)
+            self._enter(c, CLOSING)
+            self._arm(c, D_CLOSE, c.profile.close_ms)
+        if c.phase == CLOSING and buffer_size(&c.out):
+            c.flags |= HALF | SHUT
+            return self._interest(c)
+        return self._lost(c, NO_CLOSE_FRAME)
+
+    # ------------------------------------------------------------------ out
+
+    cdef int want(self, Connection* c, uint32_t number) except -1:
+        """The next part of the body of request `number`: now, or when it comes."""
+        if c.phase == HTTP and c.flags & (BUSY | DONE | SHUT) == BUSY and c.requests == number:
+            c.flags |= WANTED
+            c.flags &= ~HALF         # the peer's end is told by the next read
+            return _next_part(self, c)
+        return 0
+
+    cdef int respond(self, Connection* c, uint32_t number, int flags, const uint8_t* data, size_t size) except -1:
+        """Bytes of the answer to request `number`. A late answer, to a request that is over, is refused (0)."""
+        if c.phase != HTTP or c.flags & (BUSY | DONE) != BUSY or c.requests != number:
+            return 0
+        if size and not self.write(c, data, size, NULL, 0):
+            return 0
+        if flags & RESPOND_ASKS:
+            c.flags |= ASKED
+            return self._mark(c) + 1
+        c.flags |= BEGUN
+        if flags & RESPOND_LAST:
+            self.settle(c)
+            codec = self.codecs.get(c.fd)
+            # behind a body that nobody has read no request can be found
+            if flags & RESPOND_CLOSE or codec is not None and codec.streaming:
+                self._decide(c, BY_SERVER, 1006, b"the answer was the last one")
+                c.flags |= SHUT | SLOWLY
+                c.flags &= ~(BUSY | WANTED)
+                self._enter(c, CLOSING)
+                self._arm(c, D_CLOSE, c.profile.close_ms)
+                if buffer_size(&c.out) == 0:
+                    self._written(c)
+                else:
+                    self._interest(c)
+            elif buffer_size(&c.out) > c.profile.high_water:
+                # the next request waits until most of this answer is out: answers must not pile up
+                c.flags |= DONE
+                self._mark(c)
+            else:
+                self._answered(c)
+        return 1
+
+    cdef int _answered(self, Connection* c) except -1:
+        """The request is over: on to the next one."""
+        c.flags |= WOKEN
+        c.flags &= ~(BUSY | BEGUN | DONE | ASKED)
+        codec = self.codecs.get(c.fd)
+        if codec is None or codec.idle:
+            self._arm(c, D_IDLE, c.profile.idle_ms)
+        else:
+            self._arm(c, D_REQUEST, c.profile.request_ms)
+        self.woken.append(c.fd)
+        self.reactor.mark_dirty(self)
+        return 0
+
+    def answer(self, fd: int, data: bytes, reason: bytes) -> None:
+        """The gateway's own last answer on a connection: it is closed behind it, for this reason."""
+        cdef Connection* c = self.find(fd)
+        if c != NULL and c.phase == HTTP and not c.flags & SHUT:
+            self._decide(c, BY_SERVER, 1006, reason)
+            c.flags |= BUSY
+            self.respond(c, c.requests, RESPOND_LAST | RESPOND_CLOSE, data, len(data))
+
+    def answer_begun(self, fd: int) -> bool:
+        """Whether bytes of the answer to the present request are on their way; True for a connection that is gone."""
+        cdef Connection* c = self.find(fd)
+        return c == NULL or c.phase != HTTP or not c.flags & BUSY or c.flags & BEGUN != 0
+
+    cdef int leave(self, Connection* c) except -1:
+        """Ends a connection that speaks HTTP behind what is queued."""
+        if c.phase == HTTP and not c.flags & SHUT:
+            self._decide(c, BY_APPLICATION, 1006, b"")
+            c.flags |= SHUT
+            self._enter(c, CLOSING)
+            self._arm(c, D_CLOSE, c.profile.close_ms)
+            self._mark(c)
+            return 1
+        return 0
+
+    def idle_http(self) -> list[int]:
+        """Connections that speak HTTP and wait for a request."""
+        cdef uint32_t slot
+        cdef Connection* c
+        found = []
+        for slot in range(self.table.header.used):
+            c = self.slots[slot]
+            if c != NULL and c.phase == HTTP and not c.flags & BUSY and buffer_size(&c.out) == 0:
+                found.append(c.fd)
+        return found
