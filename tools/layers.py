@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"errors", "types"},
     {"_core"},
     {"options"},
-    {"sockets"},
+    {"operation", "sockets"},
     {"config", "app"},
     {"net", "pubsub"},
     {"link"},

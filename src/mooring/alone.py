@@ -12,12 +12,14 @@ from mooring._core.process import keep_freed_memory
 from mooring._core.reactor import Reactor
 from mooring.admin.desk import Desk
 from mooring.app.shared import remove
+from mooring.errors import ConfigError
 from mooring.link.local import open_local
 from mooring.net.bind import bind_all, bind_control
 from mooring.net.listener import ListenError, address_text
 from mooring.net.loop import new_event_loop
 from mooring.parts import GOING_AWAY, Server, new_gateway, new_worker
 from mooring.supervisor.bulletin import alone
+from mooring.supervisor.pid_file import PidFile, take_pid_file
 from mooring.supervisor.shutdown import drained_line
 
 log = logging.getLogger("mooring.runtime")
@@ -29,9 +31,10 @@ HURRY = 0.4  # the same for whom a second Ctrl-C does not want to wait
 class _Alone:
     """Everything in the process that was started: one gateway, one worker, no supervisor."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, pid_file: PidFile | None) -> None:
         settings = server.settings
         self._timeout = settings.process.graceful_timeout
+        self._pid_file = pid_file
         self.shared = server.shared.create()
         server.shared.open(self.shared)
         keep_freed_memory()
@@ -113,6 +116,8 @@ class _Alone:
             remove(self.shared)
             if self._control is not None:
                 self._control.close()
+            if self._pid_file is not None:
+                self._pid_file.close()
             log.warning("a handler did not end in time")
             log.info("%s", drained_line([self.gateway.counts()]))
         finally:
@@ -150,10 +155,14 @@ class _Alone:
 
 def run_alone(server: Server) -> int:
     setproctitle.setproctitle("mooring: server 0")
+    pid_file = None
     try:
-        return _Alone(server).run()
-    except ListenError as error:
+        pid_file = take_pid_file(server.settings.operation.pid_file)
+        return _Alone(server, pid_file).run()
+    except (ListenError, ConfigError) as error:
         log.error("%s", error)
         return 1
     finally:
+        if pid_file is not None:
+            pid_file.close()
         remove(server.shared.declared)

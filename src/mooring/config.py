@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from .errors import ConfigError
+from .operation import Operation
 from .options import (
     HOUR,
     Section,
@@ -498,6 +499,7 @@ class Settings:
     """Every option of a server, by section: `settings.listen.port`."""
 
     process: Process = field(default_factory=Process)
+    operation: Operation = field(default_factory=Operation)
     listen: Listen = field(default_factory=Listen)
     tls: Tls = field(default_factory=Tls)
     http: Http = field(default_factory=Http)
@@ -543,6 +545,7 @@ class Settings:
 
 SECTIONS: dict[str, type[Section]] = {
     "process": Process,
+    "operation": Operation,
     "listen": Listen,
     "tls": Tls,
     "http": Http,

@@ -52,6 +52,7 @@ from mooring.net.signals import SignalSocket
 from mooring.net.tls import new_context
 from mooring.parts import GOING_AWAY, Server, new_gateway, new_worker
 from mooring.supervisor import ProcessSpec, Supervisor
+from mooring.supervisor.pid_file import take_pid_file
 from mooring.worker.tasks import DispatcherLink
 from mooring.worker.worker import Worker
 
@@ -196,8 +197,9 @@ def _supervise(told: Boot, settings: Settings) -> int:
         "parent": os.getpid(),
         "shared": told.shared,
     }
-    control = None
+    control = pid_file = None
     try:
+        pid_file = take_pid_file(settings.operation.pid_file)
         control = bind_control(process.control_socket)
         listeners = bind_all([one.listen for one in settings.per_listener])
         return Supervisor(
@@ -209,6 +211,8 @@ def _supervise(told: Boot, settings: Settings) -> int:
     finally:
         if control is not None:
             control.close()
+        if pid_file is not None:
+            pid_file.close()
         remove(told.shared)
 
 

@@ -26,6 +26,7 @@ def main() -> None:
 @click.option("--gateways", type=int, help="Processes that keep the connections.")
 @click.option("--mode", help="process (the default) or base.")
 @click.option("--watch", metavar="PATH", multiple=True, help="Reload when something below PATH changes (repeatable).")
+@click.option("--pid-file", metavar="PATH", help="Locked file with the process id; a second server does not start.")
 @click.option("--log-level", help="debug, info, warning, error or critical.")
 def run(
     target: str,
@@ -37,6 +38,7 @@ def run(
     gateways: int | None,
     mode: str | None,
     watch: tuple[str, ...],
+    pid_file: str | None,
     log_level: str | None,
 ) -> None:
     """Serve the Server that MODULE:ATTR names, such as chat:server.
@@ -52,6 +54,7 @@ def run(
         "gateway_num": gateways,
         "mode": mode,
         "watch": list(watch) or None,
+        "pid_file": pid_file,
         "log_level": log_level,
     }
     if any(value is not None for value in (host, port, unix, inherited)):

@@ -1,0 +1,18 @@
+"""How a server is run by whoever runs it: the section `operation` of the settings."""
+
+from dataclasses import dataclass
+
+from .options import Section, check_path, option
+
+
+@dataclass(frozen=True)
+class Operation(Section):
+    """How it is run: its process id."""
+
+    pid_file: str = option(
+        "",
+        "Path of a file with the process id, locked (flock) while the server runs: a second server with the same file "
+        "does not start. One that a dead server has left is replaced; anything else there is left alone, and the start "
+        "fails. Removed at the end. Empty: there is none.",
+        check=check_path,
+    )
