@@ -1,7 +1,8 @@
 """Accepts clients from a listening socket.
 
 At most ACCEPTS of them in one turn, so that a crowd of newcomers does not keep those who are in waiting. When the process
-runs out of descriptors the listener is left alone for a moment instead of spinning on an event that cannot be served.
+runs out of descriptors, or nobody can be accepted for another reason, the listener is left alone for a moment instead of
+spinning on an event that cannot be served.
 """
 
 from libc.errno cimport (
@@ -127,6 +128,7 @@ cdef class Acceptor(Source):
         cdef unsigned int size
         cdef uint8_t address[16]
         cdef int family, remote_port, client, count
+        cdef int failed = 0
         cdef Welcome welcome
         for count in range(ACCEPTS):
             if not self.listening:
@@ -137,7 +139,9 @@ cdef class Acceptor(Source):
                 if errno == EAGAIN:
                     break
                 if errno == EINTR or errno == ECONNABORTED or errno == EPROTO or errno == EPERM:
-                    continue         # this client is gone; the next one may be there
+                    failed += 1      # this client is gone; the next one may be there
+                    if failed < ACCEPTS:
+                        continue
                 self._pause(errno)
                 break
             self._make_room()
@@ -234,7 +238,8 @@ cdef class Acceptor(Source):
     cdef int _pause(self, int error) except -1:
         self.connections.counters.accept_pauses += 1
         self._leave_alone(PAUSE_MS)
-        return self._log("cannot accept (%s): trying again in 0.1 s; raise the limit of open files", os.strerror(error))
+        advice = "; raise the limit of open files" if error == EMFILE or error == ENFILE else ""
+        return self._log("cannot accept (%s): trying again in 0.1 s" + advice, os.strerror(error))
 
     cdef int _log(self, str message, object value) except -1:
         self.say(logging.WARNING, message, value)

@@ -14,6 +14,7 @@ cdef class Channel(Source):
     cdef Buffer output               # records not yet taken by the kernel
     cdef bint writing                # EPOLLOUT is armed: the kernel's buffer is full
     cdef bint reset                  # the kernel has told that the other end left something of ours unread
+    cdef bint torn                   # a part of what came was lost
     cdef uint64_t received            # bytes, since the beginning of either stream
     cdef uint64_t sent
     cdef readonly uint64_t records_in
@@ -26,6 +27,7 @@ cdef class Channel(Source):
     cdef int send_some(self) except -1
     cdef int wait_writable(self, bint wanted) except -1
     cdef int lose(self, str why) except -1
+    cdef int _tear(self, str why) except -1
     cdef Py_ssize_t _parse(self, const uint8_t* data, size_t size) except -1
     cdef int take(self, const uint8_t* data, size_t size) except -1
     cdef int _read(self) except -1

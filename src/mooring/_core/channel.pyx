@@ -4,7 +4,7 @@ Neither side ever blocks on a write, and reading goes on while writing cannot: t
 deadlock. What comes in is parsed where it was received; only the head of a record that is not complete is kept.
 """
 
-from libc.errno cimport EAGAIN, ECONNRESET, EINTR, errno
+from libc.errno cimport EAGAIN, ECONNRESET, EINTR, ENOBUFS, ENOMEM, errno
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -12,7 +12,7 @@ from libc.string cimport memcpy
 import os
 
 from mooring._core.buffer cimport (
-    Buffer, buffer_append, buffer_consume, buffer_free, buffer_size,
+    Buffer, buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size,
 )
 from mooring._core.reactor cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, RECEIVE_BYTES, Reactor, Source
 from mooring._core.wire cimport RECORD_BYTES, RECORD_LIMIT, Record
@@ -26,6 +26,8 @@ cdef extern from "sys/socket.h" nogil:
 
 cdef extern from "unistd.h" nogil:
     int close(int fd)
+
+cdef double RETRY = 0.005            # seconds, when the kernel has no memory for what we send
 
 
 cdef class Channel(Source):
@@ -75,6 +77,11 @@ cdef class Channel(Source):
             self.on_lost(why)
         return 0
 
+    cdef int _tear(self, str why) except -1:
+        """Part of what the other end has sent is lost, so the rest means nothing."""
+        self.torn = True
+        return self.lose(why)
+
     # ------------------------------------------------------------------ in
 
     cdef int on_ready(self, uint64_t token, uint32_t events) except -1:
@@ -113,14 +120,14 @@ cdef class Channel(Source):
         cdef Py_ssize_t used
         if buffer_size(&self.input):
             if buffer_append(&self.input, data, size) < 0:
-                raise MemoryError("no memory for a record")
+                return self._tear("no memory for a record")
             used = self._parse(self.input.data + self.input.start, buffer_size(&self.input))
             if self.fd >= 0:
                 buffer_consume(&self.input, used)
         else:
             used = self._parse(data, size)
             if self.fd >= 0 and <size_t> used < size and buffer_append(&self.input, data + used, size - used) < 0:
-                raise MemoryError("no memory for a record")
+                return self._tear("no memory for a record")
         return 0
 
     cdef Py_ssize_t _parse(self, const uint8_t* data, size_t size) except -1:
@@ -130,7 +137,7 @@ cdef class Channel(Source):
         while size - at >= RECORD_BYTES:
             memcpy(&record, data + at, RECORD_BYTES)
             if record.size > RECORD_LIMIT:
-                self.lose(f"a record of {record.size} bytes: the stream is broken")
+                self._tear(f"a record of {record.size} bytes: the stream is broken")
                 break
             if size - at - RECORD_BYTES < record.size:
                 break
@@ -153,9 +160,10 @@ cdef class Channel(Source):
             return 0
         if record.size > RECORD_LIMIT:
             raise ValueError("a record holds at most 1 GiB")
-        if buffer_append(&self.output, <const uint8_t*> record, RECORD_BYTES) < 0 or (
-                record.size and buffer_append(&self.output, payload, record.size) < 0):
+        if buffer_reserve(&self.output, RECORD_BYTES + record.size) < 0:     # all of it, or nothing
             raise MemoryError("no memory for a record")
+        buffer_append(&self.output, <const uint8_t*> record, RECORD_BYTES)
+        buffer_append(&self.output, payload, record.size)
         self.records_out += 1
         self.reactor.mark_dirty(self)
         return 0
@@ -175,12 +183,23 @@ cdef class Channel(Source):
                     continue
                 if errno == EAGAIN:
                     return self.wait_writable(True)
+                if errno == ENOBUFS or errno == ENOMEM:
+                    # the socket would be said to be writable, so time is waited for
+                    if not self.writing:
+                        self.writing = True
+                        self.reactor.call_later(RETRY, self._send_again)
+                    return 0
                 # the other end is gone: what it sent before is read first, then EOF says so
                 buffer_free(&self.output)
                 break
             self.sent += sent
             buffer_consume(&self.output, sent)
         return self.wait_writable(False)
+
+    def _send_again(self) -> None:
+        if self.fd >= 0:
+            self.writing = False
+            self.send_some()
 
     cdef int wait_writable(self, bint wanted) except -1:
         if wanted != self.writing:

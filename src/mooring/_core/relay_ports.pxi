@@ -100,7 +100,8 @@ cdef class ChannelPort(Port):
         return self.channel.put(record, payload)
 
     cdef Mark mark_of(self, uint32_t ticket) noexcept:
-        return self.page.mark_of(ticket)
+        cdef Mark mark = self.page.mark_of(ticket)
+        return STARTED if mark == DONE and self.channel.torn else mark       # what it sent may be in the lost part
 
     cdef int clear_mark(self, uint32_t ticket) noexcept:
         return self.page.mark(ticket, NOT_STARTED)
