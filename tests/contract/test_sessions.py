@@ -154,7 +154,6 @@ async def test_sessions_from_threads_at_once(server: Serving, mode: dict[str, An
 
 
 @only("base-2")
-@pytest.mark.xfail(strict=True, reason="who waits for another gateway's answer does not answer for its own meanwhile")
 async def test_two_servers_that_ask_each_other(
     server: Serving, mode: dict[str, Any], workers: list[Asker], folder: Path
 ):

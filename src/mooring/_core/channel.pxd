@@ -32,3 +32,4 @@ cdef class Channel(Source):
     cdef int take(self, const uint8_t* data, size_t size) except -1
     cdef int _read(self) except -1
     cdef int read_with(self, uint8_t* buffer, size_t size) except -1
+    cdef bint read_alive(self, uint8_t* buffer, size_t size) except -1

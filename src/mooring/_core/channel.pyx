@@ -115,6 +115,18 @@ cdef class Channel(Source):
         self.received += got
         return self.take(buffer, got)
 
+    cdef bint read_alive(self, uint8_t* buffer, size_t size) except -1:
+        """Like read_with, inside of a handler: that the channel has ended is left to the loop. False: there was nothing."""
+        cdef ssize_t got = recv(self.fd, buffer, size, MSG_DONTWAIT) if self.fd >= 0 else 0
+        if got < 0 and errno == ECONNRESET and not self.reset:
+            self.reset = True
+            return True
+        if got <= 0:
+            return False
+        self.received += got
+        self.take(buffer, got)
+        return True
+
     cdef int take(self, const uint8_t* data, size_t size) except -1:
         """The next bytes of the stream that comes in."""
         cdef Py_ssize_t used

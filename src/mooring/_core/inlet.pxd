@@ -9,6 +9,10 @@ from mooring._core.pulse cimport Pulse
 from mooring._core.wire cimport Record
 
 
+cdef class Waiting:
+    pass
+
+
 cdef class Inlet:
     cdef object server
     cdef tuple on_message            # the application's handler, by the index of the listener
@@ -19,6 +23,7 @@ cdef class Inlet:
     cdef readonly uint64_t handled
     cdef public int wants            # what the application has handlers for: Wants, see mooring._core.wire
     cdef Pulse pulse
+    cdef object waiting              # a Waiting
     # messages and requests until worker.limit_reached() is called; 0: never
     cdef uint64_t until_limit
 

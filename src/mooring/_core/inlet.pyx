@@ -15,7 +15,9 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 import os
+import select
 import threading
+import time
 from collections import deque
 from types import CoroutineType
 
@@ -40,6 +42,29 @@ cdef size_t OUTPUT_LIMIT = 16 << 20      # bytes that may wait on the way to a g
 CALL_TIMEOUT = 5.0       # seconds a gateway has to answer
 
 
+cdef class Waiting:
+    """How this worker waits for a gateway while its loop stands still. Where the process is itself a gateway, it must go on
+    as one meanwhile: local.pyx has that kind."""
+
+    def readable(self, fd: int, timeout: float) -> bool:
+        """Until there is something to read; False: there was nothing in `timeout` seconds."""
+        return _ready(fd, select.POLLIN, timeout)
+
+    def writable(self, fd: int, timeout: float) -> bool:
+        """Until there is room to write; False: there was none in `timeout` seconds."""
+        return _ready(fd, select.POLLOUT, timeout)
+
+    def acquire(self, lock: object) -> None:
+        """Until the lock is this thread's, which others hold for the length of one call."""
+        lock.acquire()
+
+
+def _ready(fd: int, events: int, timeout: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, events)
+    return bool(poll.poll(timeout * 1000))
+
+
 cdef class Inlet:
     """Calls handlers. `on_message` are those of messages, one for each listener; `worker` is told of everything else, see
     mooring.worker.Worker."""
@@ -51,6 +76,7 @@ cdef class Inlet:
         self.lanes = {}
         self.channels = []
         self.pulse = Pulse()
+        self.waiting = Waiting()
 
     def observe(self, pulse: Pulse, limit: int = 0) -> None:
         """Notes in `pulse` what is begun; after `limit` messages and requests, if not 0, worker.limit_reached()."""
@@ -213,7 +239,7 @@ cdef class ChannelOutlet(Outlet):
             self.channel.send_some()
             if not self.channel.writing:
                 break
-            _wait_writable(self.channel.fd)
+            self.channel.inlet.waiting.writable(self.channel.fd, CALL_TIMEOUT)
 
     cdef int command(self, Record* record, const uint8_t* payload) except -1:
         if buffer_size(&self.channel.output) > OUTPUT_LIMIT:
@@ -262,8 +288,11 @@ cdef class ChannelOutlet(Outlet):
             self.channel.put(&record, NULL)
 
     def call(self, what: int, fd: int, payload: bytes) -> bytes:
-        with self.one_call:
+        self.channel.inlet.waiting.acquire(self.one_call)
+        try:
             return self._call(what, fd, payload)
+        finally:
+            self.one_call.release()
 
     def _call(self, what: int, fd: int, payload: bytes) -> bytes:
         cdef Record record = make_record(CM_CALL, fd, 0, what, <uint32_t> len(payload))
@@ -271,29 +300,25 @@ cdef class ChannelOutlet(Outlet):
         record.ticket = self.calls
         self.channel.put(&record, payload)
         self.flush()
+        deadline = time.monotonic() + CALL_TIMEOUT
         try:
             while True:
-                head = self._receive(8)
-                answer = self._receive(int.from_bytes(head[4:], "little"))
+                head = self._receive(8, deadline)
+                answer = self._receive(int.from_bytes(head[4:], "little"), deadline)
                 # an answer that came too late for an earlier call is not this one's
                 if int.from_bytes(head[:4], "little") == self.calls:
                     return answer
         except OSError as error:
             raise StateError(f"gateway {self.gateway} does not answer: {error}") from None
 
-    def _receive(self, size: int) -> bytes:
+    def _receive(self, size: int, deadline: float) -> bytes:
         parts = b""
         while len(parts) < size:
+            fd = self.reply_socket.fileno()
+            if fd < 0 or not self.channel.inlet.waiting.readable(fd, max(0.0, deadline - time.monotonic())):
+                raise TimeoutError("timed out")
             part = self.reply_socket.recv(size - len(parts))
             if not part:
                 raise ConnectionError("it is gone")
             parts += part
         return parts
-
-
-def _wait_writable(fd: int) -> None:
-    import select
-
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    poll.poll(CALL_TIMEOUT * 1000)

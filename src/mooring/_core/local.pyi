@@ -1,6 +1,6 @@
 from typing_extensions import disjoint_base
 
-from mooring._core.inlet import Inlet
+from mooring._core.inlet import Inlet, Waiting
 from mooring._core.outlet import Outlet
 from mooring._core.relay import Port, Relay
 
@@ -8,9 +8,14 @@ from mooring._core.relay import Port, Relay
 class LocalPort(Port): ...
 
 @disjoint_base
+class ServingWait(Waiting): ...
+
+@disjoint_base
 class LocalOutlet(Outlet):
     def hello(self) -> None: ...
     def flush(self) -> None: ...
     def close(self) -> None: ...
+
+LOCK_LOOK: float
 
 def join(relay: Relay, inlet: Inlet, gateway: int, worker: int, generation: int) -> LocalOutlet: ...
