@@ -57,6 +57,15 @@ class Process(Section):
         high=256,
         shown="usable CPUs",
     )
+    spare_worker_num: int = option(
+        0,
+        "Processes that have loaded the application and wait. When a worker or task worker dies, one of them takes its "
+        "place at once, however long the application takes to load; then another is started. In `base` mode for task "
+        "workers only.",
+        "processes",
+        low=0,
+        high=64,
+    )
     gateway_num: int = option(
         1, "Processes that keep the connections; not used in `base` mode.", "processes", low=1, high=32
     )

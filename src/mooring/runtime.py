@@ -4,7 +4,7 @@
                                └─ worker 0 ..             (one worker: everything in the process that was started)
 
 With task workers there are in both modes a dispatcher and `task worker 0 ..`, and always a supervisor. The dispatcher
-is also there when workers send messages to one another.
+is also there when workers send messages to one another. A spare is what can become a worker or task worker.
 
 How a server starts. The application runs up to `start()`, which calls `launch`. What must be known of it (settings, how
 to find it again) goes into a memory file, and this process becomes the supervisor by exec: the same process id, without
@@ -16,11 +16,13 @@ import asyncio
 import faulthandler
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Coroutine, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any, NoReturn
 
@@ -46,7 +48,7 @@ from mooring.link.local import open_local
 from mooring.net.bind import bind_all, bind_control
 from mooring.net.control import ControlError, ControlSocket
 from mooring.net.listener import ListenError
-from mooring.net.log import log_to_stderr
+from mooring.net.log import log_as, log_to_stderr
 from mooring.net.loop import new_event_loop
 from mooring.net.signals import SignalSocket
 from mooring.net.tls import new_context
@@ -69,8 +71,8 @@ class LinkEnd(msgspec.Struct):
     gateway: int | None  # None: the dispatcher
     peer_generation: int
     channel: int
-    reply: int
-    page: int
+    reply: int = -1
+    page: int = -1
 
 
 class Boot(msgspec.Struct):
@@ -107,6 +109,8 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
     settings = server.settings
     server.handlers.check(tasks=settings.tasks.task_worker_num > 0)
     if _boot is not None:
+        if _boot.role == "spare":
+            _wait_for_place(_boot)
         if _boot.worker is None or _member is not None:
             raise StateError("start() was called twice")
         sys.exit(Member(_boot, server).run())
@@ -142,7 +146,7 @@ def boot(fd: int) -> None:
     with open(fd, "rb") as file:
         told = msgspec.msgpack.decode(file.read(), type=Boot)
     settings = Settings.from_options(told.settings)
-    name = told.role if told.role == "supervisor" else f"{told.role} {told.number}"
+    name = _name(told)
     setproctitle.setproctitle(f"mooring: {name}")
     log_to_stderr(settings, name)
     if told.role == "supervisor":
@@ -155,7 +159,7 @@ def boot(fd: int) -> None:
     # those that can leave do so within a second after ORPHAN_GRACE; this is for those that are stuck
     die_with_parent(told.parent, int(ORPHAN_GRACE) + 2)
     _boot = told
-    if told.worker is None:
+    if told.worker is None and told.role != "spare":
         if ":" in settings.process.dispatch:
             sys.path.insert(0, told.application.folder)  # the function stands beside the application
         sys.exit(Member(told, None).run())
@@ -168,6 +172,41 @@ def boot(fd: int) -> None:
         # in one write: those of several workers, which fail at the same moment, would mix
         log.exception("the application has failed")
         sys.exit(1)
+
+
+def _name(told: Boot) -> str:
+    return told.role if told.role == "supervisor" else f"{told.role} {told.number}"
+
+
+def _wait_for_place(told: Boot) -> None:
+    """A spare has loaded the application. It blocks here until it is told which process to be, and writes that into
+    `told`, as if it had been told so at its start. Ends the process when the supervisor has gone."""
+    with closing(ControlSocket(os.dup(told.control))) as control:
+        control.send("warm")
+        readable = select.poll()
+        readable.register(control, select.POLLIN)
+        while told.worker is None:
+            readable.poll()
+            received = control.receive()
+            if received is None:
+                log.error("the supervisor is gone: leaving")
+                sys.exit(1)
+            message, fds = received
+            op = message.pop("op")
+            if op == "attach":
+                *ends, table = fds if message["gateway"] is not None else [*fds, -1]
+                end = LinkEnd(message["worker"], message["gateway"], message["generation"], *ends)
+                told.links.append(end)
+                if end.gateway is not None:
+                    told.tables[end.gateway] = table
+            elif op == "place":
+                told.desk = fds
+                for field, value in message.items():
+                    setattr(told, field, value)
+            else:
+                log.error("unknown control message %r", op)
+    setproctitle.setproctitle(f"mooring: {_name(told)}")
+    log_as(_name(told))
 
 
 def _command() -> list[str]:

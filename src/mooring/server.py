@@ -380,8 +380,8 @@ class Server:
     def stats(self) -> dict[str, Any]:
         """Counters, added up over all gateways, and each gateway's own under "gateways".
 
-        "tree" is the state of the process tree: processes wanted and running, those that are degraded (they end
-        again and again), and counts of restarts, replacements, reloads and hangs.
+        "tree" is the state of the process tree: processes wanted and running (of spares: those that are ready), those
+        that are degraded (they end again and again), and counts of restarts, replacements, reloads and hangs.
 
         accepted = finished + uncertain + dropped + in_flight, counted over messages and requests.
         Raises StateError when a gateway does not answer within 5 seconds.

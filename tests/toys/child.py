@@ -27,12 +27,7 @@ import msgspec
 class Toy:
     def __init__(self, boot):
         self.boot = boot
-        self.name = f"{boot['role']} {boot['number']}"
-        self.rules = {}
-        for rule in boot["rules"]:
-            keys = {"name": self.name, "generation": boot["generation"], "incarnation": boot["incarnation"]}
-            if all(rule.get(key, value) == value for key, value in keys.items()):
-                self.rules.update(rule)
+        self.take_rules()
         self.reports = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.reports.connect(boot["report"])
         self.commands = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -42,6 +37,15 @@ class Toy:
         self.links = []
         self.tables = dict(boot["tables"])
         self.listeners = []
+
+    def take_rules(self):
+        boot = self.boot
+        self.name = f"{boot['role']} {boot['number']}"
+        self.rules = {}
+        for rule in boot["rules"]:
+            keys = {"name": self.name, "generation": boot["generation"], "incarnation": boot["incarnation"]}
+            if all(rule.get(key, value) == value for key, value in keys.items()):
+                self.rules.update(rule)
 
     def report(self, event, **fields):
         fields |= {"event": event, "who": self.name, "pid": os.getpid()}
@@ -74,7 +78,7 @@ class Toy:
         self.selector.register(self.control, selectors.EVENT_READ, self.on_control)
         self.selector.register(self.commands, selectors.EVENT_READ, self.on_command)
         if self.rules.get("start") != "hang":
-            self.send("ready")
+            self.send("warm" if self.boot["role"] == "spare" else "ready")
         while True:
             for key, _ in self.selector.select():
                 key.data()
@@ -110,6 +114,15 @@ class Toy:
         if len(fds) > 3:
             self.tables[message["gateway"]] = fds[3]
         self.add_link(link)
+
+    def on_place(self, message, fds):
+        """A spare takes a slot."""
+        self.boot |= message
+        self.take_rules()
+        if self.rules.get("start") == "exit":
+            os._exit(self.rules["code"])
+        if self.rules.get("start") != "hang":
+            self.send("ready")
 
     def on_serve(self, message, fds):
         if self.rules.get("serve") == "exit":
@@ -153,7 +166,7 @@ class Toy:
         if do == "send":
             self.send(**command)
         elif do == "ready":
-            self.send("ready")
+            self.send(command.get("op", "ready"))
         elif do == "exit":
             os._exit(command["code"])
         elif do == "write":  # to every link that the command's keys select

@@ -29,6 +29,7 @@ class Settings:
     worker_hang_timeout: float = 0.0
     gateway_hang_timeout: float = 0.0
     worker_memory_limit: int = 0
+    spare_worker_num: int = 0
 
 
 class Reporter(logging.Handler):

@@ -61,6 +61,8 @@ def status(client: ControlClient) -> tuple[Any, Show]:
         tree = stats["tree"]
         for role in ("gateway", "worker"):
             click.echo(f"{role + 's':<16}{tree.get(f'{role}s_running')} of {tree.get(f'{role}s_wanted')} serve")
+        if tree.get("spares_wanted"):
+            click.echo(f"{'spares':<16}{tree.get('spares_running')} of {tree['spares_wanted']} wait")
         for name in (*(name for name in SHOWN if name in stats), "generation"):
             click.echo(f"{name:<16}{stats[name]}")
         for name in ("restarts", "replacements", "reloads", "reloads_failed", "hangs"):

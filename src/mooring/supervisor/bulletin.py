@@ -32,13 +32,15 @@ COUNTS = {
     "hangs": 0,
     "events_lost": 0,
 }
+ROLES = {"gateway": ("gateway", "server"), "worker": ("worker", "server"), "spare": ("spare",)}
+AT_WORK = (ChildState.SERVING, ChildState.WARM)
 EVENTS_KEPT = 256  # while no worker serves; the oldest go first
 
 
 def alone() -> dict[str, Any]:
     """The state of a tree that is one process, without a supervisor."""
     running = {f"{role}s_{what}": 1 for role in ("gateway", "worker") for what in ("wanted", "running")}
-    return {**running, "degraded": [], **COUNTS}
+    return {**running, "spares_wanted": 0, "spares_running": 0, "degraded": [], **COUNTS}
 
 
 class Bulletin:
@@ -61,10 +63,10 @@ class Bulletin:
     def state(self) -> dict[str, Any]:
         """Wanted and running processes, and what happened so far."""
         state: dict[str, Any] = {}
-        for role in ("gateway", "worker"):
-            slots = [slot for slot in self._slots if slot.spec.role in (role, "server")]
-            serving = [s for s in slots if s.current is not None and s.current.state is ChildState.SERVING]
-            state |= {f"{role}s_wanted": len(slots), f"{role}s_running": len(serving)}
+        for role, roles in ROLES.items():
+            slots = [slot for slot in self._slots if slot.spec.role in roles]
+            running = [s for s in slots if s.current is not None and s.current.state in AT_WORK]
+            state |= {f"{role}s_wanted": len(slots), f"{role}s_running": len(running)}
         state["degraded"] = [str(slot.spec) for slot in self._slots if slot.degraded]
         return state | self.counts
 

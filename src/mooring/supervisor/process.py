@@ -39,11 +39,11 @@ class ProcessSpec:
     """A process that is wanted: its role, its number in that role, and what it carries.
 
     `gateway` and `worker` are the numbers of the gateway and of the worker inside it; None: it has none.
-    A "server" has both, the dispatcher neither. Task workers are counted on from the last
+    A "server" has both, the dispatcher and a spare neither. Task workers are counted on from the last
     worker, and processes of the application's own from the last task worker.
     """
 
-    role: Literal["gateway", "worker", "server", "dispatcher", "task worker", "process"]
+    role: Literal["gateway", "worker", "server", "dispatcher", "task worker", "process", "spare"]
     number: int
     gateway: int | None = None
     worker: int | None = None
@@ -56,6 +56,7 @@ class ProcessSpec:
             "dispatcher": (False, False),
             "task worker": (False, True),
             "process": (False, True),
+            "spare": (False, False),
         }
         if carries.get(self.role) != (self.gateway is not None, self.worker is not None):
             raise ValueError(f"a {self.role} can't have gateway={self.gateway} and worker={self.worker}")
@@ -65,13 +66,20 @@ class ProcessSpec:
         """Whether every worker has a link to it."""
         return self.gateway is not None or self.role == "dispatcher"
 
+    @property
+    def fits_spare(self) -> bool:
+        """Whether a process that has loaded the application, and nothing else, can become it."""
+        return self.worker is not None and self.gateway is None
+
     def __str__(self) -> str:
         return f"{self.role} {self.number}"
 
 
 class ChildState(Enum):
-    """The life of a child, top to bottom; GONE may follow anything."""
+    """The life of a child, top to bottom; GONE may follow anything. Only spares are WARMING and WARM."""
 
+    WARMING = "warming"  # a spare: loads the application
+    WARM = "warm"  # a spare: waits for a slot
     STARTING = "starting"  # spawned (or about to be), has not said ready
     READY = "ready"  # said ready; not yet known to its peers
     SERVING = "serving"  # peers are attached to it, it was told to serve
@@ -83,6 +91,8 @@ class ChildState(Enum):
 
 
 _NEXT = {
+    ChildState.WARMING: {ChildState.WARM, ChildState.STARTING, ChildState.STOPPING},
+    ChildState.WARM: {ChildState.STARTING, ChildState.STOPPING},
     ChildState.STARTING: {ChildState.READY, ChildState.STOPPING},
     ChildState.READY: {ChildState.SERVING, ChildState.DRAINING, ChildState.STOPPING},
     ChildState.SERVING: {ChildState.RETIRING, ChildState.DRAINING, ChildState.STOPPING},
@@ -120,9 +130,9 @@ class Child:
         self.spec = spec
         self.generation = generation
         self.incarnation = incarnation
-        self.state = ChildState.STARTING
+        self.state = ChildState.WARMING if spec.role == "spare" else ChildState.STARTING
         self.was_ready = False
-        self.serving_since: float | None = None  # monotonic
+        self.serving_since: float | None = None  # monotonic; a spare serves by waiting
         self.killed = False  # by a signal of ours: how it ends says nothing about it
         self.hangs = False  # its loop stands still
         self.cause = ""  # why we ended it
@@ -146,9 +156,16 @@ class Child:
         if state is not ChildState.GONE and state not in _NEXT[self.state]:
             raise AssertionError(f"{self} can't go from {self.state.value} to {state.value}")
         self.state = state
-        self.was_ready |= state is ChildState.READY
-        if state is ChildState.SERVING:
+        self.was_ready |= state in (ChildState.READY, ChildState.WARM)
+        if state in (ChildState.SERVING, ChildState.WARM):
             self.serving_since = time.monotonic()
+
+    def take(self, spec: ProcessSpec, generation: int, incarnation: int) -> None:
+        """A spare becomes an incarnation of that spec, and has to get ready and serve as such."""
+        self.become(ChildState.STARTING)
+        self.spec, self.generation, self.incarnation = spec, generation, incarnation
+        self.was_ready = False
+        self.serving_since = None
 
     @property
     def served(self) -> float:

@@ -62,6 +62,12 @@ class Reload:
         self._successors: dict[Child, Slot] = {}
         self._leaving: set[Child] = set()  # the old ones, or the successors that failed
         self._failed = False
+        self._switched = False
+
+    @property
+    def new_code_serves(self) -> bool:
+        """Some slots have another generation of the application now."""
+        return self._switched and self.worn is None
 
     def begin(self) -> None:
         """Spawn the first batch."""
@@ -87,6 +93,7 @@ class Reload:
 
     def _switch(self) -> None:
         batch, self._successors = self._successors, {}
+        self._switched = True
         old = [slot.current for slot in batch.values() if slot.current is not None]
         for child, slot in batch.items():
             slot.adopt(child, new_code=self.worn is None)

@@ -136,7 +136,7 @@ class Shutdown:
 
     def _drain(self, children: Iterable[Child]) -> None:
         for child in children:
-            if child.state is ChildState.STARTING:
+            if child.state in (ChildState.WARMING, ChildState.WARM, ChildState.STARTING):
                 self._tree.terminate(child)  # it has no clients and no messages
             elif child.spec.takes_links and child.state is not ChildState.STOPPING:
                 self._asked.append(child)

@@ -27,6 +27,14 @@ class Slot:
         self._spawned += 1
         return child
 
+    def take(self, spare: Slot, generation: int) -> Child:
+        """The next incarnation is what waits in the slot of a spare, which is empty then."""
+        assert spare.current is not None
+        child, spare.current = spare.current, None
+        child.take(self.spec, generation, self._spawned)
+        self._spawned += 1
+        return child
+
     def adopt(self, child: Child, *, new_code: bool) -> None:
         """A child of a new generation takes the slot; a restart of the old one is not wanted any more."""
         self.cancel_restart()

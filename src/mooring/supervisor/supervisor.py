@@ -12,6 +12,12 @@ Theory
     served by the newest generation that became ready; a process that crashes is started again in the
     generation that serves.
 
+    A spare is a process that has loaded the application and waits, in a slot of its own, which is kept full
+    like any other. When a worker has died, a spare leaves its slot for that of the worker: from then on it is
+    a process that starts, and has the slow part behind it. Its code is that of the generation which served
+    when it was started, so a reload replaces spares once the new generation serves. A worker that is replaced
+    while it serves needs none: nobody waits for its successor.
+
 What the phases mean
     STARTING  nothing has served. Any failure ends everything, exit code 1: the person at the terminal
               reads the traceback now, rather than finding a server that restarts for ever.
@@ -84,6 +90,8 @@ class Limits(Protocol):
     def gateway_hang_timeout(self) -> float: ...
     @property
     def worker_memory_limit(self) -> int: ...
+    @property
+    def spare_worker_num(self) -> int: ...
 
 
 class Phase(Enum):
@@ -124,7 +132,10 @@ class Supervisor:
         self._tree = Tree(self, argv, fds, boot, settings.boot_timeout, desk)
         series = (settings.restart_free, settings.restart_window, settings.restart_backoff_max)
         self._slots = {spec: Slot(spec, Restarts(*series)) for spec in specs}
-        self._bulletin = Bulletin(self._tree, self._slots.values())
+        spare_num = settings.spare_worker_num if any(spec.fits_spare for spec in specs) else 0
+        spares = [ProcessSpec("spare", n) for n in range(spare_num)]
+        self._spares = {spec: Slot(spec, Restarts(*series)) for spec in spares}
+        self._bulletin = Bulletin(self._tree, [*self._slots.values(), *self._spares.values()])
         self._watchdog = Watchdog(self._tree, settings, self._on_hang, self._ask_replacement)
         self._worn: deque[tuple[Child, str]] = deque()  # workers to be replaced, and why
         self._tried = 1  # the newest generation that was tried
@@ -189,6 +200,7 @@ class Supervisor:
         self._tree.announce(children, started=True)
         log.info("ready after %.1f s: %d processes serve", time.monotonic() - self._started, len(children))
         self._watchdog.start()
+        self._warm_spares()
         self._next_reload()
 
     def _fail_start(self, why: str) -> None:
@@ -205,10 +217,20 @@ class Supervisor:
         if self.phase is Phase.STARTING:
             if all(slot.current and slot.current.state is ChildState.READY for slot in self._slots.values()):
                 self._serve_all()
-        elif self.phase is Phase.RUNNING and not (self._reload and self._reload.on_ready(child)):
+        elif self.phase is not Phase.RUNNING:
+            return
+        elif child.state is ChildState.WARM:
+            log.info("%s is ready to take the place of a worker", child)
+            self._hope(child)
+        elif self._reload is not None and self._reload.on_ready(child):
+            if self._reload.new_code_serves:
+                self._end_spares()
+                self._warm_spares()
+        else:
             self._tree.announce([child])
             log.info("%s serves in place of the one that ended", child)
             self._hope(child)
+            self._warm_spares()
 
     def on_message(self, child: Child, message: Message) -> None:
         op = message["op"]
@@ -240,7 +262,7 @@ class Supervisor:
         if self.phase is Phase.STARTING:
             self._fail_start(f"{child} {why}")
         elif self._reload is None or not self._reload.on_failure(child, why):
-            log.warning("%s %s%s", child, why, self._repair(self._slots[child.spec], child))
+            log.warning("%s %s%s", child, why, self._repair(self._slot_of(child), child))
 
     def on_end(self, child: Child, how: Exit, asked: bool) -> None:
         if not asked:
@@ -260,6 +282,9 @@ class Supervisor:
         when = "" if child.was_ready else " before it was ready"
         cause = f": {child.cause}" if child.cause else ""
         return f"ended with {how}{when}" if how.signal is None else f"was ended by {how}{when}{cause}"
+
+    def _slot_of(self, child: Child) -> Slot:
+        return (self._spares if child.spec.role == "spare" else self._slots)[child.spec]
 
     def _repair(self, slot: Slot, child: Child) -> str:
         """Plan another child for the slot of one that failed; what the log shall say of it."""
@@ -284,16 +309,21 @@ class Supervisor:
         slot.restart = None
         # The newest that serves anywhere: that is the code which is on the disk.
         generation = max(other.generation for other in self._slots.values())
-        child = slot.current = slot.new_child(generation)
+        spare = self._best_spare() if slot.spec.fits_spare else None
+        child = slot.current = slot.take(spare, generation) if spare else slot.new_child(generation)
         try:
-            self._tree.spawn([child])
+            if spare:
+                log.info("%s takes the place of %s", spare.spec, child)
+                self._tree.place(child)
+            else:
+                self._tree.spawn([child])
         except OSError as problem:
             why = f"can't be started: {problem.strerror or problem}"
             log.warning("%s %s%s", child, why, self._repair(slot, child))
 
     def _hope(self, child: Child) -> None:
         """A slot is not degraded any more when its process has served for long enough."""
-        slot = self._slots[child.spec]
+        slot = self._slot_of(child)
         if slot.degraded:
             recover = partial(self._recover, slot, child)
             child.deadlines.append(self._tree.deadlines.after(self._settings.restart_window, recover))
@@ -303,6 +333,28 @@ class Supervisor:
             slot.degraded = False
             slot.restarts.reset()
             log.info("%s is not degraded any more", child)
+
+    # -- spares
+
+    def _best_spare(self) -> Slot | None:
+        """One that waits, else one that is on its way there and still earlier than a new process."""
+        spares = [slot for slot in self._spares.values() if slot.current is not None]
+        return max(spares, key=lambda slot: slot.current is not None and slot.current.was_ready, default=None)
+
+    def _warm_spares(self) -> None:
+        """Fill the slots of spares, at moments when no client waits for the processor."""
+        for slot in self._spares.values():
+            if slot.current is None and slot.restart is None:
+                self._fill(slot)
+
+    def _end_spares(self) -> None:
+        """They have loaded code that does not serve any more."""
+        for slot in self._spares.values():
+            slot.cancel_restart()
+            slot.restarts.reset()
+            child, slot.current = slot.current, None
+            if child is not None:
+                self._tree.terminate(child)
 
     def _on_hang(self, child: Child) -> None:
         self._bulletin.counts["hangs"] += 1
@@ -410,7 +462,7 @@ class Supervisor:
         had_started = self.phase is Phase.RUNNING
         self._enter(Phase.STOPPING)
         self._close_listeners()
-        for slot in self._slots.values():
+        for slot in (*self._slots.values(), *self._spares.values()):
             slot.cancel_restart()
         self._pending = None
         if self._reload is not None:

@@ -42,7 +42,9 @@ MARGIN = 0.5  # seconds that an answer may take to come, or a tenth of the timeo
 class Owner(Protocol):
     """Who is told what happens to the children."""
 
-    def on_ready(self, child: Child) -> None: ...
+    def on_ready(self, child: Child) -> None:
+        """It can be announced; a spare: it can take a slot."""
+
     def on_message(self, child: Child, message: Message) -> None: ...
     def on_retired(self, child: Child) -> None: ...
     def on_failure(self, child: Child, why: str) -> None:
@@ -173,8 +175,7 @@ class Tree:
         self.children.append(child)
         self._selector.register(child.pidfd, selectors.EVENT_READ, partial(self._reap, child))
         self._selector.register(child.control.fileno(), selectors.EVENT_READ, partial(self._talk, child))
-        late = partial(self._late, child)
-        child.deadlines.append(self.deadlines.after(self._boot_timeout, late))
+        self._limit_boot(child)
 
     def _connect(self, child: Child, peer: Child) -> list[Link]:
         """The links of two processes, made when they shall have some and have none."""
@@ -186,8 +187,32 @@ class Tree:
                     links.append(Link(worker, gateway))
         return links
 
-    def _late(self, child: Child) -> None:
-        if child.state is ChildState.STARTING:
+    def place(self, child: Child) -> None:
+        """A spare has taken a slot: tell it which one, and attach it to the peers that serve, as `spawn` does.
+
+        Raises OSError when it can't be linked; it is killed then.
+        """
+        spec = child.spec
+        self._limit_boot(child)
+        try:
+            for peer in list(self.children):
+                for link in self._connect(child, peer):
+                    if peer.state is ChildState.SERVING:
+                        self._attach(link, child)
+        except OSError:
+            self.kill(child)
+            raise
+        desk = [self._control_fd] if spec.worker == 0 and self._control_fd >= 0 else []
+        numbers = {"number": spec.number, "worker": spec.worker}
+        numbers |= {"generation": child.generation, "incarnation": child.incarnation}
+        self.tell(child, "place", desk, role=spec.role, **numbers)
+
+    def _limit_boot(self, child: Child) -> None:
+        late = partial(self._late, child, child.state)
+        child.deadlines.append(self.deadlines.after(self._boot_timeout, late))
+
+    def _late(self, child: Child, state: ChildState) -> None:
+        if child.state is state:
             self.terminate(child)
             self._owner.on_failure(child, f"was not ready within {self._boot_timeout:g} s")
 
@@ -348,6 +373,10 @@ class Tree:
         if message["op"] == "ready":
             if child.state is ChildState.STARTING:
                 child.become(ChildState.READY)
+                self._owner.on_ready(child)
+        elif message["op"] == "warm":
+            if child.state is ChildState.WARMING:  # else it has taken a slot already
+                child.become(ChildState.WARM)
                 self._owner.on_ready(child)
         elif message["op"] == "retired":
             self._retired(child, message)
