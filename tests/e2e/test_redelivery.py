@@ -67,7 +67,7 @@ async def test_it_is_handled_again_in_its_place():
 
 
 @in_loop(60)
-async def test_what_ends_three_workers_is_quarantined():
+async def test_f07_what_ends_three_workers_is_quarantined():
     with serving(DYING, UNCERTAIN, QUARANTINED, STATS) as server:
         with Rude(server) as one, Rude(server) as other:
             one.send("a", "die 9", "b")

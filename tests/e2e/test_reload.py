@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import signal
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from e2e.peers import STATS, Talkers, adds_up, app, client, drained, in_loop, logged, stats, until
+from e2e.peers import STATS, Talkers, adds_up, app, client, drained, edit, in_loop, logged, stats
 from support.serving import Serving
 
 DONE = r"reload: done, the generation before (\d+) is gone"
@@ -45,15 +44,6 @@ def said(server, frame):
     time.sleep(0.0005)
     server.push(frame.fd, f"{frame.data} {VERSION}")
 """
-
-
-def edit(script: Path, old: str, new: str) -> None:
-    """As an editor does it: the whole new file takes the place of the old one at once."""
-    text = script.read_text()
-    assert old in text
-    fresh = script.with_name(script.name + "~")  # a name that the watcher ignores
-    fresh.write_text(text.replace(old, new))
-    fresh.replace(script)
 
 
 async def ask(ws, text="who"):
@@ -153,31 +143,6 @@ async def test_the_application_asks_for_it():
 
 
 @in_loop()
-async def test_a_handler_that_never_ends_does_not_hold_up_the_reload():
-    code = """
-    import asyncio
-    @server.on("message")
-    async def said(server, frame):
-        if frame.data == "forever":
-            await asyncio.Event().wait()
-        server.push(frame.fd, f"{frame.data} {os.getpid()}")
-
-    @server.on("uncertain")
-    def uncertain(server, frame, reason):
-        server.push(frame.fd, f"uncertain {frame.data}")
-    """
-    with Serving(code, worker_num=1, graceful_timeout=0.5) as server:
-        async with client(server) as ws:
-            await ws.send("forever")
-            await ws.send("behind")
-            server.signal(signal.SIGUSR1)
-            await logged(server, "did not finish within 0.5 s: killing it")
-            assert await ws.recv() == "uncertain forever"
-            assert await ws.recv() == f"behind {server.pid_of('worker 0')}"
-            await logged(server, DONE)
-
-
-@in_loop()
 @pytest.mark.parametrize("how", ["setting", "command line"])
 async def test_watch(how, tmp_path):
     """Saving the file is enough; two saves and a broken one in between included."""
@@ -204,56 +169,6 @@ async def test_watch(how, tmp_path):
             await logged(server, DONE, count=2)
             assert await ask(ws) == "who 3rd"
         assert server.stop() == 0
-
-
-@in_loop()
-async def test_code_that_is_broken():
-    """The old generation serves on under load, the log has the traceback, and a good one works afterwards."""
-    with Serving(BUSY, worker_num=2) as server:
-        workers = {pid for pid, title in server.titles().items() if "worker" in title}
-        async with Talkers(server, 4) as talkers:
-            good = server.script.read_text()
-            for old, broken, log in (
-                ("said(server", "said((server", "SyntaxError: "),
-                ("VERSION =", "VERSION = 1 / 0 #", "ZeroDivisionError: "),
-                ('"message"', '"massage"', "no event is called 'massage'; did you mean 'message'"),
-            ):
-                mark = server.mark()
-                edit(server.script, old, broken)
-                server.signal(signal.SIGUSR1)
-                await logged(server, log, since=mark)
-                await logged(server, r"reload failed: worker \d .*the old one serves on", since=mark)
-                if "Error" in log:
-                    assert await logged(server, rf'File "{server.script}", line \d+', since=mark)
-                await asyncio.gather(*[one.goes_on(20) for one in talkers])
-                server.script.write_text(good)
-            # the failed ones are gone before the next one begins
-            await until(lambda: {p for p, title in server.titles().items() if "worker" in title} == workers)
-            edit(server.script, "v1", "v2")
-            server.signal(signal.SIGUSR1)
-            await asyncio.gather(*[one.answered_by("v2") for one in talkers])
-        assert all(one.in_order() for one in talkers)
-        assert server.stop() == 0
-
-
-def test_a_worker_that_cannot_start():
-    """At the start somebody looks: the traceback, exit code 1, no restart and nothing left behind."""
-    code = """
-    if "STARTED" in os.environ:  # not in the process that was started by hand
-        raise RuntimeError("the database is not there")
-    os.environ["STARTED"] = "yes"
-
-    @server.on("message")
-    def said(server, frame):
-        pass
-    """
-    with Serving(code, worker_num=2, ready=False) as server:
-        assert server.ended() == 1
-        log = "\n".join(server.lines)
-        assert "Traceback (most recent call last)" in log
-        assert "RuntimeError: the database is not there" in log
-        assert re.search(r"the start failed: worker \d .*exit code 1 before it was ready", log)
-        assert "restarting" not in log
 
 
 @in_loop()

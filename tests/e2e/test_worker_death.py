@@ -49,7 +49,7 @@ def said(server, frame):
 
 
 @in_loop(60)
-async def test_kills_under_load(tmp_path):
+async def test_f01_kills_under_load(tmp_path):
     """Four kills while 16 clients talk: no connection ends, each message is answered once or reported once."""
     notes = tmp_path / "notes"
     code = """

@@ -9,7 +9,7 @@ import pytest
 from toys.harness import Running, base_mode, eventually, process_mode
 
 
-def test_order_of_a_reload(tmp_path):
+def test_f12_order_of_a_reload(tmp_path):
     """All successors ready < attach < detach < retired by every gateway < stop of the old one."""
     rules = [{"generation": 2, "name": "worker 1", "start": "hang"}]
     with Running(tmp_path, process_mode(gateways=2, workers=2), rules) as tree:
@@ -47,7 +47,7 @@ def test_order_of_a_reload(tmp_path):
         assert not tree.find(since, event="born", who="gateway 0"), "gateways are not reloaded"
 
 
-def test_an_old_worker_stops_only_when_every_gateway_let_it_go(tmp_path):
+def test_f12_an_old_worker_stops_only_when_every_gateway_let_it_go(tmp_path):
     rules = [{"name": "gateway 1", "keep_retired": True}]
     with Running(tmp_path, process_mode(gateways=2, workers=1), rules) as tree:
         tree.wait_ready()
@@ -84,7 +84,7 @@ def test_asked_for_by_a_child(tmp_path):
         ({"start": "hang"}, "was not ready within 1.5 s"),
     ],
 )
-def test_a_failed_reload_keeps_the_old_generation(tmp_path, rule, why):
+def test_f05_a_failed_reload_keeps_the_old_generation(tmp_path, rule, why):
     rules = [{"name": "worker 1", "generation": 2, **rule}]
     with Running(tmp_path, process_mode(1, 3), rules, boot_timeout=1.5) as tree:
         tree.wait_ready()
@@ -120,7 +120,7 @@ def test_one_that_was_ready_and_dies_before_the_switch_fails_the_reload(tmp_path
         assert not tree.find(since, event="got")
 
 
-def test_a_storm_is_one_running_and_one_pending(tmp_path):
+def test_f13_a_storm_is_one_running_and_one_pending(tmp_path):
     rules = [{"name": "worker 0", "generation": 2, "start": "hang"}]
     with Running(tmp_path, process_mode(), rules) as tree:
         tree.wait_ready()
@@ -142,7 +142,7 @@ def test_a_storm_is_one_running_and_one_pending(tmp_path):
         assert len(tree.alive()) == 3
 
 
-def test_a_storm_at_full_speed_keeps_the_number_of_processes_bounded(tmp_path):
+def test_f13_a_storm_at_full_speed_keeps_the_number_of_processes_bounded(tmp_path):
     with Running(tmp_path, process_mode(1, 2)) as tree:
         tree.wait_ready()
         over, most = threading.Event(), 0
@@ -166,7 +166,7 @@ def test_a_storm_at_full_speed_keeps_the_number_of_processes_bounded(tmp_path):
         assert tree.ended() == 0
 
 
-def test_a_reload_during_the_start_follows_it(tmp_path):
+def test_f13_a_reload_during_the_start_follows_it(tmp_path):
     rules = [{"name": "worker 0", "generation": 1, "start": "hang"}]
     with Running(tmp_path, process_mode(), rules) as tree:
         slow = tree.wait(event="born", who="worker 0")["pid"]
@@ -179,7 +179,7 @@ def test_a_reload_during_the_start_follows_it(tmp_path):
         assert [event["fields"] for event in serves] == [{"started": True}, {}]
 
 
-def test_a_worker_that_does_not_finish_is_killed(tmp_path):
+def test_f14_a_worker_that_does_not_finish_is_killed(tmp_path):
     """F14: neither retired nor SIGTERM helps; SIGKILL does, and the reload ends."""
     rules = [{"name": "gateway 0", "keep_retired": True}, {"generation": 1, "ignore_term": True}]
     with Running(tmp_path, process_mode(1, 1), rules, graceful_timeout=0.5) as tree:

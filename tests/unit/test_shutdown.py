@@ -281,7 +281,7 @@ def test_stop_while_an_old_server_drains(tmp_path):
         assert tree.alive() == []
 
 
-def test_a_reload_during_the_drain_is_refused(tmp_path):
+def test_f13_a_reload_during_the_drain_is_refused(tmp_path):
     with Running(tmp_path, process_mode(), [{"name": "gateway 0", "ignore_drain": True}]) as tree:
         tree.wait_ready()
         since = tree.mark()

@@ -111,7 +111,7 @@ def test_a_client_reaches_a_gateway_through_the_listener(tmp_path):
         ("gateway 0", {"start": "hang"}, "was not ready within 2 s"),
     ],
 )
-def test_a_failing_start_ends_everything(tmp_path, who, rule, text):
+def test_f05_a_failing_start_ends_everything(tmp_path, who, rule, text):
     hangs = rule["start"] == "hang"
     # In some cases all ignore SIGTERM, so that only SIGKILL can have ended them.
     rules = [{"ignore_term": who == "worker 1", "ignore_stop": True}, {"name": who, **rule}]
@@ -281,7 +281,7 @@ def test_a_restart_that_never_gets_ready_is_tried_again(tmp_path):
         assert tree.alive() == []
 
 
-def test_a_fork_that_fails_is_tried_again(tmp_path):
+def test_f08_a_program_that_is_gone_is_tried_again(tmp_path):
     """The program is gone when a worker is to be restarted (as EAGAIN of fork is: an OSError of spawn)."""
     program = tmp_path / "program"
     program.symlink_to(sys.executable)
@@ -326,7 +326,7 @@ def test_unknown_messages_are_noted_and_ignored(tmp_path):
 # -- nothing is left behind
 
 
-def test_no_zombies_also_when_the_supervisor_inherits_strangers(tmp_path):
+def test_f09_no_zombies_also_when_the_supervisor_inherits_strangers(tmp_path):
     with Running(tmp_path, process_mode(), subreaper=True) as tree:
         tree.wait_ready()
         since = tree.mark()
@@ -368,7 +368,7 @@ def test_as_pid_1(tmp_path):
         assert tree.ended() == 0
 
 
-def test_no_process_outlives_a_killed_supervisor(tmp_path):
+def test_f24_no_process_outlives_a_killed_supervisor(tmp_path):
     with Running(tmp_path, process_mode()) as tree:
         tree.wait_ready()
         tree.signal(signal.SIGKILL)
@@ -405,7 +405,7 @@ def test_crashes_before_ready_leak_no_descriptor(tmp_path):
         assert tree.descriptors() == before
 
 
-def test_signals_never_go_to_a_pid_only():
+def test_f10_signals_never_go_to_a_pid_only():
     """os.kill may meet another process which got the number; a pidfd can't."""
     for file in (Path(__file__).parents[2] / "src/mooring/supervisor").glob("*.py"):
         text = file.read_text()
