@@ -20,21 +20,24 @@ from mooring.net.loop import new_event_loop
 from mooring.parts import GOING_AWAY, Server, new_gateway, new_worker
 from mooring.supervisor.bulletin import alone
 from mooring.supervisor.pid_file import PidFile, take_pid_file
+from mooring.supervisor.service import Keepalive, Service
 from mooring.supervisor.shutdown import drained_line
 
 log = logging.getLogger("mooring.runtime")
 
 STUCK_GRACE = 0.9  # seconds after the graceful timeout until it gives up waiting
 HURRY = 0.4  # the same for whom a second Ctrl-C does not want to wait
+SERVING = "serving, in one process"  # for the service manager
 
 
 class _Alone:
     """Everything in the process that was started: one gateway, one worker, no supervisor."""
 
-    def __init__(self, server: Server, pid_file: PidFile | None) -> None:
+    def __init__(self, server: Server, pid_file: PidFile | None, service: Service) -> None:
         settings = server.settings
         self._timeout = settings.process.graceful_timeout
         self._pid_file = pid_file
+        self._service = service
         self.shared = server.shared.create()
         server.shared.open(self.shared)
         keep_freed_memory()
@@ -90,6 +93,8 @@ class _Alone:
             await self._desk.open()
         where = ", ".join(address_text(listener.getsockname()) for listener in self._listeners)
         log.info("ready, listening on %s", where)
+        self._service.ready(SERVING)
+        Keepalive(self._service, (), self._reactor.call_later).start()
         await self.worker.fire_safely("start")
         counts = await self._drained
         await self.worker.finish()
@@ -100,6 +105,7 @@ class _Alone:
 
     def _stop(self, number: int) -> None:
         log.info("stopping: %s", signal.Signals(number).name)
+        self._service.stopping("stopping")
         self._drain(0.0 if number == signal.SIGQUIT else self._timeout)
 
     def _limit_stop(self, number: int, _frame: object = None) -> None:
@@ -140,6 +146,7 @@ class _Alone:
 
     def _stop_asked(self) -> None:
         log.info("stopping: asked for by the application")
+        self._service.stopping("stopping")
         self._limit_stop(signal.SIGTERM)
         self._drain(self._timeout)
 
@@ -147,6 +154,8 @@ class _Alone:
         """Whoever wants this has a supervisor, see `launch`."""
 
     def ask_reload(self) -> None:
+        self._service.reloading(SERVING)
+        self._service.ready(SERVING)
         log.error(
             "reload: a single process cannot replace itself without closing its connections; "
             "use mode='process', or more than one worker"
@@ -155,14 +164,16 @@ class _Alone:
 
 def run_alone(server: Server) -> int:
     setproctitle.setproctitle("mooring: server 0")
+    service = Service.from_environment()
     pid_file = None
     try:
         pid_file = take_pid_file(server.settings.operation.pid_file)
-        return _Alone(server, pid_file).run()
+        return _Alone(server, pid_file, service).run()
     except (ListenError, ConfigError) as error:
         log.error("%s", error)
         return 1
     finally:
         if pid_file is not None:
             pid_file.close()
+        service.close()
         remove(server.shared.declared)

@@ -55,6 +55,7 @@ from mooring.net.tls import new_context
 from mooring.parts import GOING_AWAY, Server, new_gateway, new_worker
 from mooring.supervisor import ProcessSpec, Supervisor
 from mooring.supervisor.pid_file import take_pid_file
+from mooring.supervisor.service import Service
 from mooring.worker.tasks import DispatcherLink
 from mooring.worker.worker import Worker
 
@@ -236,13 +237,14 @@ def _supervise(told: Boot, settings: Settings) -> int:
         "parent": os.getpid(),
         "shared": told.shared,
     }
+    service = Service.from_environment()
     control = pid_file = None
     try:
         pid_file = take_pid_file(settings.operation.pid_file)
         control = bind_control(process.control_socket)
         listeners = bind_all([one.listen for one in settings.per_listener])
         return Supervisor(
-            specs, listeners, lambda _spec, _gen: extra, process, _command(), process.watch, control
+            specs, listeners, lambda _spec, _gen: extra, process, _command(), process.watch, control, service
         ).run()
     except (ListenError, ConfigError) as error:
         log.error("%s", error)
@@ -252,6 +254,7 @@ def _supervise(told: Boot, settings: Settings) -> int:
             control.close()
         if pid_file is not None:
             pid_file.close()
+        service.close()
         remove(told.shared)
 
 

@@ -54,6 +54,7 @@ from mooring.supervisor.bulletin import Bulletin
 from mooring.supervisor.process import Child, ChildState, Exit, ProcessSpec
 from mooring.supervisor.reload import Outcome, Reload
 from mooring.supervisor.restarts import Restarts
+from mooring.supervisor.service import Keepalive, Service
 from mooring.supervisor.shutdown import Shutdown
 from mooring.supervisor.signals import Signals
 from mooring.supervisor.slot import Slot
@@ -115,13 +116,14 @@ class Supervisor:
         argv: Sequence[str],
         watch: Sequence[str | Path] = (),
         control: socket.socket | None = None,
+        service: Service | None = None,
     ) -> None:
         """`listeners` listen already and are closed when the stop begins, or at the end of `run()`.
 
         `boot(spec, generation)` returns what a child's boot payload holds beside the supervisor's own
         keys. `argv` is the command of a child; the number of the memfd with its payload is added to it.
         `watch` names files and folders whose change is a reload. `control` listens, too; worker 0 is given it, and
-        it stays the caller's.
+        it stays the caller's. `service` is told how it goes.
         """
         self.phase = Phase.STARTING
         self._settings = settings
@@ -137,6 +139,9 @@ class Supervisor:
         self._spares = {spec: Slot(spec, Restarts(*series)) for spec in spares}
         self._bulletin = Bulletin(self._tree, [*self._slots.values(), *self._spares.values()])
         self._watchdog = Watchdog(self._tree, settings, self._on_hang, self._ask_replacement)
+        self._service = service or Service()
+        self._keepalive = Keepalive(self._service, self._slots.values(), self._tree.deadlines.after)
+        self._last_failed = False  # the last reload
         self._worn: deque[tuple[Child, str]] = deque()  # workers to be replaced, and why
         self._tried = 1  # the newest generation that was tried
         self._reload: Reload | None = None
@@ -201,10 +206,13 @@ class Supervisor:
         log.info("ready after %.1f s: %d processes serve", time.monotonic() - self._started, len(children))
         self._watchdog.start()
         self._warm_spares()
+        self._service.ready(self._status())
+        self._keepalive.start()
         self._next_reload()
 
     def _fail_start(self, why: str) -> None:
         log.error("the start failed: %s", why)
+        self._service.stopping(f"the start failed: {why}")
         self._exit_code = 1
         self._enter(Phase.STOPPING)
         self._close_listeners()
@@ -403,6 +411,7 @@ class Supervisor:
             why, self._pending = self._pending, None
             self._tried += 1
             log.info("reload: %s; starting generation %d", why, self._tried)
+            self._service.reloading(f"reloading, generation {self._tried}")
             slots = self._slots.values()
             self._reload = Reload(self._tree, slots, self._tried, self._settings.graceful_timeout)
             self._reload.begin()
@@ -413,11 +422,25 @@ class Supervisor:
         if self._reload is not None and self._reload.outcome is not Outcome.RUNNING:
             reload, self._reload = self._reload, None
             self._count(reload)
+            if reload.worn is None and self.phase is Phase.RUNNING:
+                self._service.ready(self._status())
             self._next_reload()
         if self._shutdown is not None and self._shutdown.done:
             self._enter(Phase.ENDED)
         elif self.phase is Phase.RUNNING:
             self._bulletin.look()
+            if self._reload is None:
+                self._service.status(self._status())
+
+    def _status(self) -> str:
+        """How it goes, for people."""
+        state = self._bulletin.state()
+        running = [
+            f"{state[f'{role}s_running']} of {state[f'{role}s_wanted']} {role}s" for role in ("gateway", "worker")
+        ]
+        degraded = f"; degraded: {', '.join(state['degraded'])}" if state["degraded"] else ""
+        failed = "; the last reload failed, see the log" if self._last_failed else ""
+        return f"serving: {', '.join(running)}{degraded}{failed}"
 
     def _count(self, reload: Reload) -> None:
         """A reload, or a replacement, is over."""
@@ -427,6 +450,7 @@ class Supervisor:
             log.info("replacing %s: done, it is gone", reload.worn)
         elif reload.outcome is Outcome.DONE:
             counts["reloads"] += 1
+            self._last_failed = False
             for slot in self._slots.values():
                 slot.degraded = slot.degraded and slot.spec.worker is None
             log.info("reload: done, the generation before %d is gone", reload.generation)
@@ -434,6 +458,7 @@ class Supervisor:
             self._tree.deadlines.after(REPLACE_AGAIN, partial(self._replace_again, reload.worn))
         elif reload.outcome is Outcome.FAILED:
             counts["reloads_failed"] += 1
+            self._last_failed = True
 
     def _on_change(self, paths: list[str]) -> None:
         if paths:
@@ -459,6 +484,8 @@ class Supervisor:
         if self._shutdown is not None:
             return
         log.info("stopping: %s", why)
+        self._service.stopping(f"stopping: {why}")
+        self._keepalive.stopping()
         had_started = self.phase is Phase.RUNNING
         self._enter(Phase.STOPPING)
         self._close_listeners()
