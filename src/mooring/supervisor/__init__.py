@@ -2,7 +2,7 @@
 
 `supervisor.py` holds the theory and the plan; `reload.py` and `shutdown.py` the two long plans; `tree.py`
 is the mechanism below them; `process.py`, `links.py`, `slot.py`, `restarts.py`, `deadlines.py`,
-`watchdog.py`, `bulletin.py`, `signals.py` and `watcher.py` one thing each.
+`watchdog.py`, `bulletin.py`, `service.py`, `pid_file.py`, `signals.py` and `watcher.py` one thing each.
 """
 
 from mooring.supervisor.process import ProcessSpec
