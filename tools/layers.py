@@ -42,7 +42,7 @@ CORE: list[set[str]] = [
     {"exchange"},
     {"connection"},
     {"acceptor", "hub", "inlet", "records"},
-    {"relay"},
+    {"finder", "relay"},
     {"local"},
 ]
 PURE = {"deflate", "http", "wire", "ws"}

@@ -13,6 +13,7 @@ from mooring._core.wire import Call
 from mooring._core.ws import CloseFrame, Frame, pack, unpack
 from mooring.app.handlers import Handlers
 from mooring.app.listener import Listener
+from mooring.app.search import Found, Search, merged
 from mooring.app.shared import Atomic, Shared, Table
 from mooring.config import LISTENERS, Settings, listener_options
 from mooring.errors import ConfigError, StateError
@@ -271,6 +272,19 @@ class Server:
         name = user_name(user)
         calls = (outlet.call(Call.CONNECTIONS_OF, 0, name) for outlet in self._outlets())
         return [fd for answer in calls for fd in msgspec.msgpack.decode(answer, type=list[int])]
+
+    def search(self, search: Search, fd: int = 0) -> Found:
+        """For the control socket: the connections that are wanted, as their gateways know them; with `fd` that one
+        only. It waits, and raises, like connections_of(); ValueError for what can't be meant."""
+        search.terms()
+        what = msgspec.msgpack.encode(search)
+        outlets = [
+            outlet
+            for outlet in self._outlets()
+            if search.gateway in (None, outlet.gateway) and (not fd or outlet is self._outlet(fd))
+        ]
+        answers = [outlet.call(Call.FIND, fd, what) for outlet in outlets]
+        return merged((msgspec.msgpack.decode(answer, type=Found) for answer in answers), search.limit)
 
     def disconnect_user(self, user: str | int, code: int = 1000, reason: str = "") -> None:
         """Closes every connection of a user. Raises ValueError for what may not be sent."""

@@ -1,5 +1,6 @@
 """Other programs on the machine ask a server that runs, through its control socket."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import mooring
-from contract.clients import Peer, crowd, dial, gateways_of
+from contract.clients import Peer, Raw, crowd, dial, gateways_of
 from contract.modes import only
 from mooring import AdminError, ControlClient, ServerUnreachable
 from mooring.admin.desk import CLIENTS
@@ -129,12 +130,101 @@ async def test_it_tells_of_connections(asked: Serving, mode: dict[str, Any], cli
         assert stats["tree"]["workers_running"] == mode["worker_num"]
 
 
+def found(client: ControlClient, **search: Any) -> list[int]:
+    return [one["fd"] for one in client.connections(**search)]
+
+
+async def test_it_finds_connections(asked: Serving, mode: dict[str, Any], client: ControlClient):
+    """Whatever is asked for, all gateways search, and the answer is in one order."""
+    async with crowd(asked, mode, "/room/7", user="gus") as gus, dial(asked, "/room/8%20b", user="hal") as hal:
+        everybody = [*(peer.fd for peer in gus), hal.fd]
+        assert found(client, path="/room/*") == everybody, "the oldest come first"
+        assert found(client, path="/room/*", reverse=True) == everybody[::-1]
+        assert found(client, path="/room/*", limit=2) == everybody[:2]
+        assert found(client, path="/room/7") == everybody[:-1]
+        assert found(client, path="/room/8 b") == [hal.fd]
+        assert found(client, path="/room") == found(client, path="/room/") == []
+        assert set(found(client, path="*")) >= set(everybody)
+        assert found(client, user="hal") == found(client, user="hal", topic="all", path="/room/8*") == [hal.fd]
+        assert found(client, user="nobody there") == found(client, topic="nowhere") == []
+        assert set(found(client, topic="all")) >= set(everybody)
+        assert found(client, path="/room/*", address="127.0.0.1") == everybody
+        assert found(client, path="/room/*", address="127.3.2.1/9") == everybody
+        assert found(client, path="/room/*", address="127.128.0.0/9") == found(client, address="::/0") == []
+        for number in range(mode["worker_num"]):
+            mine = [peer.fd for peer in [*gus, hal] if peer.worker == number]
+            assert found(client, path="/room/*", worker=number) == mine
+        for number in range(gateways_of(mode)):
+            mine = [peer.fd for peer in [*gus, hal] if peer.gateway == number]
+            assert found(client, path="/room/*", gateway=number) == mine
+        assert found(client, worker=60) == found(client, gateway=60) == []
+        assert found(client, path="/room/*", older=3600) == found(client, path="/room/*", idle=3600) == []
+        assert found(client, path="/room/*", younger=3600) == everybody
+        one = client.inspect(hal.fd)
+        assert one is not None
+        assert (one["path"], one["user"], one["topics"], one["bytes_queued"]) == ("/room/8 b", "hal", 1, 0)
+        assert "message_rate" not in one
+        assert 0 <= one["idle"] <= one["age"] < 60
+        for _ in range(5):
+            await hal.send("x" * 100)
+            assert await hal.recv() == "x" * 100
+        await gus[0].send("x" * 5000)
+        assert await gus[0].recv() == "x" * 5000
+        assert found(client, path="/room/*", sort="messages")[:2] == [hal.fd, gus[0].fd]
+        assert found(client, path="/room/*", sort="bytes")[:2] == [gus[0].fd, hal.fd]
+        assert set(found(client, path="/room/*", sort="idle")[-2:]) == {hal.fd, gus[0].fd}
+        assert set(found(client, path="/room/*", sort="idle", reverse=True)[:2]) == {hal.fd, gus[0].fd}
+        assert set(found(client, path="/room/*", sort="rtt")) == set(everybody), "also who was not measured"
+        with Raw(asked) as raw:
+            raw.send(b"GET / HTTP/1.1\r\n")
+            eventually(lambda: [one["remote_port"] for one in client.connections(state="http", younger=60)])
+            [http] = client.connections(state="http")
+            assert (http["remote_port"], http["path"]) == (raw.socket.getsockname()[1], "")
+            assert http["fd"] not in found(client, state="established")
+
+
+async def test_who_does_not_read_is_found(asked: Serving, mode: dict[str, Any], client: ControlClient):
+    async with crowd(asked, mode, "/readers") as peers:
+        with Raw(asked, receive_buffer=4096) as lazy:
+            lazy.upgrade("/readers?user=lazy")
+            [one] = client.connections("lazy")
+
+            def waits() -> bool:
+                longest = client.connections(path="/readers", sort="queued", limit=1)[0]["bytes_queued"]
+                if longest < 200_000:
+                    client.push(one["fd"], "x" * 50_000)  # the kernel takes some MB first
+                return longest >= 200_000
+
+            eventually(waits)
+            assert found(client, path="/readers", sort="queued")[0] == one["fd"]
+            assert found(client, path="/readers", sort="queued", reverse=True)[-1] == one["fd"]
+            assert client.listing(path="/readers", limit=1)["total"] == len(peers) + 1
+
+
+async def test_rates(asked: Serving, client: ControlClient):
+    """The first time they are since the connection began, later since the look before."""
+    async with dial(asked, "/rates", user="busy") as busy, dial(asked, "/rates", user="calm"):
+        for _ in range(50):
+            await busy.send("hello")
+            await busy.recv()
+        first = client.connections(path="/rates", sort="rate")
+        assert [one["user"] for one in first] == ["busy", "calm"]
+        assert first[0]["message_rate"] > first[1]["message_rate"] >= 0
+        assert first[0]["byte_rate"] > 0
+        await asyncio.sleep(1.1)  # a sample is a second old before it is taken again
+        client.connections(path="/rates", sort="rate")
+        assert [one["message_rate"] for one in client.connections(path="/rates", sort="rate")] == [0, 0]
+
+
 async def test_commands(asked: Serving, path: Path):
     async with dial(asked, "/", user="fay") as peer:
         fd = str(peer.fd)
         assert json.loads(command(path, "status", "--json").output)["connections"] >= 1
         assert "workers" in command(path, "status").output
         assert fd in command(path, "connections").output
+        assert fd in command(path, "connections", "--path", "/", "--idle", "0", "--younger", "1h").output
+        assert command(path, "connections", "--path", "/none").output == "no connection fits\n"
+        assert command(path, "connections", "--idle", "soon").exit_code == 2
         assert json.loads(command(path, "connections", "--user", "fay", "--json").output)["total"] == 1
         assert json.loads(command(path, "inspect", fd, "--json").output)["fd"] == peer.fd
         assert command(path, "push", fd, "one").exit_code == 0
@@ -174,6 +264,17 @@ def test_only_the_user_of_the_server_may_ask(asked: Serving, path: Path):
         (b'{"command": "push", "topic": "", "text": "a"}\n', "1 to 255 bytes"),
         (b'{"command": "kick", "fd": 7, "code": 99999}\n', "99999"),
         (b'{"command": "connections", "limit": -1}\n', "limit=-1"),
+        (b'{"command": "connections", "limit": 10001}\n', "from 0 to 10000"),
+        (b'{"command": "connections", "sort": "beauty"}\n', "beauty"),
+        (b'{"command": "connections", "state": "OPEN"}\n', "OPEN"),
+        (b'{"command": "connections", "address": "300.1.1.1"}\n', "write 192.0.2.7 or"),
+        (b'{"command": "connections", "older": -1}\n', "older=-1"),
+        (b'{"command": "connections", "idle": 1e300}\n', "idle=1e+300"),
+        (b'{"command": "connections", "worker": -1}\n', "worker=-1"),
+        (b'{"command": "connections", "gateway": 70000}\n', "gateway=70000"),
+        (b'{"command": "connections", "path": ""}\n', "1 to 255 bytes"),
+        (b'{"command": "connections", "topic": ""}\n', "1 to 255 bytes"),
+        (b'{"command": "connections", "user": "%s"}\n' % (b"u" * 256), "1 to 255 bytes"),
         (b"x" * (LINE_LIMIT + 70_000) + b"\n", "too long"),
     ],
     ids=lambda value: repr(value[:30]),

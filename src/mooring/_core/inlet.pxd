@@ -36,6 +36,7 @@ cdef class ChannelOutlet(Outlet):
     cdef WorkerChannel channel
     cdef Page page
     cdef object reply_socket
+    cdef bytearray unread            # of the answers, by the gateway
     cdef object one_call             # a lock: threads of the worker may ask at the same time
     cdef uint32_t calls
     cdef public bint eager           # every command leaves at once: the loop of this process may not turn for long

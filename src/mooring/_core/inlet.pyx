@@ -40,6 +40,7 @@ cdef uint32_t NO_TICKET = 0xFFFFFFFF
 cdef uint64_t LONG_TURN_MS = 5
 cdef size_t OUTPUT_LIMIT = 16 << 20      # bytes that may wait on the way to a gateway
 CALL_TIMEOUT = 5.0       # seconds a gateway has to answer
+ANSWER_PART = 1 << 18    # bytes of an answer that are taken from the kernel at once
 
 
 cdef class Waiting:
@@ -215,6 +216,7 @@ cdef class ChannelOutlet(Outlet):
         self.reply_socket = reply_socket
         self.one_call = threading.Lock()
         reply_socket.settimeout(CALL_TIMEOUT)
+        self.unread = bytearray()
         self.channel = WorkerChannel(reactor, channel)
         self.channel.outlet = self
         self.channel.inlet = inlet
@@ -303,22 +305,24 @@ cdef class ChannelOutlet(Outlet):
         deadline = time.monotonic() + CALL_TIMEOUT
         try:
             while True:
-                head = self._receive(8, deadline)
-                answer = self._receive(int.from_bytes(head[4:], "little"), deadline)
-                # an answer that came too late for an earlier call is not this one's
-                if int.from_bytes(head[:4], "little") == self.calls:
+                call, answer = self._receive(deadline)
+                if call == self.calls:   # else it came too late for an earlier one
                     return answer
         except OSError as error:
             raise StateError(f"gateway {self.gateway} does not answer: {error}") from None
 
-    def _receive(self, size: int, deadline: float) -> bytes:
-        parts = b""
-        while len(parts) < size:
+    def _receive(self, deadline: float) -> tuple[int, bytes]:
+        """The next answer, and the number of its call; `unread` keeps what a call that was given up has left."""
+        answers = self.unread
+        while len(answers) < 8 or len(answers) < 8 + int.from_bytes(answers[4:8], "little"):
             fd = self.reply_socket.fileno()
             if fd < 0 or not self.channel.inlet.waiting.readable(fd, max(0.0, deadline - time.monotonic())):
                 raise TimeoutError("timed out")
-            part = self.reply_socket.recv(size - len(parts))
+            part = self.reply_socket.recv(ANSWER_PART)
             if not part:
                 raise ConnectionError("it is gone")
-            parts += part
-        return parts
+            answers += part
+        end = 8 + int.from_bytes(answers[4:8], "little")
+        call, answer = int.from_bytes(answers[:4], "little"), bytes(answers[8:end])
+        del answers[:end]
+        return call, answer

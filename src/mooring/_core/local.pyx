@@ -22,6 +22,7 @@ from mooring._core.wire cimport Record
 cdef enum:
     SERVE_BYTES = 65536      # taken from another worker in one go while this one waits
 
+ANSWER_LOOK = 0.002          # seconds between two tries to send the rest of an answer
 LOCK_LOOK = 0.01             # seconds between two looks at a lock that a thread of this process has
 
 
@@ -71,10 +72,11 @@ cdef class ServingWait(Waiting):
             raise MemoryError("no memory to serve other workers")
         try:
             while True:
-                ready = dict(poll.poll(max(0.0, end - time.monotonic()) * 1000))
+                left = max(0.0, end - time.monotonic())
+                ready = dict(poll.poll((min(left, ANSWER_LOOK) if self._answer() else left) * 1000))
                 if fd in ready:
                     return True
-                if not ready or time.monotonic() >= end:
+                if time.monotonic() >= end:
                     return False
                 for other in ready:
                     # one that has ended is the loop's matter
@@ -82,6 +84,15 @@ cdef class ServingWait(Waiting):
                         poll.unregister(other)
         finally:
             free(buffer)
+
+    cdef bint _answer(self) except -1:
+        """Whether others still wait for the rest of an answer from this gateway; no timer runs that would send it."""
+        cdef Port port
+        cdef bint waits = False
+        for port in self.relay.ports:
+            if isinstance(port, ChannelPort):
+                waits |= (<ChannelPort> port).send_answers()
+        return waits
 
     cdef dict _watch(self, object poll):
         """Other workers, by the descriptor on which they are heard."""

@@ -61,6 +61,10 @@ cdef class ChannelPort(Port):
     cdef PortChannel channel
     cdef Page page                   # where the worker marks what it has started
     cdef object reply_socket
+    cdef bytearray answers           # those that the reply socket had no room for
+    cdef uint64_t answers_since      # milliseconds: when it last took some of them
+
+    cdef bint send_answers(self) except -1
 
 
 cdef class Relay(Sink):

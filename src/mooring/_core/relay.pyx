@@ -43,7 +43,7 @@ from mooring._core.connection cimport Connections
 from mooring._core.exchange cimport Sink
 from mooring._core.hub cimport Hub
 from mooring._core.page cimport DONE, MARKS, NOT_STARTED, STARTED, Mark, Page
-from mooring._core.reactor cimport Reactor
+from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.table cimport SLOT_BITS
 from mooring._core.transport cimport (
     BUSY, BY_APPLICATION, BY_SERVER, HELD, MOVES, NO_PORT, OPEN, PAUSED, UPGRADED, Connection,

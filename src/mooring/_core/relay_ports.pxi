@@ -1,5 +1,9 @@
 """The workers, as a gateway sees them. Included by `relay.pyx`, whose text explains tickets and the page."""
 
+cdef uint64_t ANSWER_MS = 5000    # for which a worker may leave an answer unread; then it does not wait any more
+ANSWER_AGAIN = 0.002              # seconds until an answer that had no room is offered again
+
+
 cdef class Port:
     """One worker, as the gateway sees it. Subclasses carry records to it."""
 
@@ -93,6 +97,7 @@ cdef class ChannelPort(Port):
         self.page = Page(page)
         self.reply_socket = reply_socket
         reply_socket.setblocking(False)
+        self.answers = bytearray()
         self.channel = PortChannel(reactor, channel)
         self.channel.port = self
 
@@ -111,12 +116,29 @@ cdef class ChannelPort(Port):
         self.reply_socket.close()
 
     def reply(self, call: int, payload: bytes) -> None:
-        head = call.to_bytes(4, "little") + len(payload).to_bytes(4, "little")
+        waits = len(self.answers) > 0
+        self.answers += call.to_bytes(4, "little") + len(payload).to_bytes(4, "little") + payload
+        if not waits:
+            self.answers_since = monotonic_ms()
+            self._answer()
+
+    def _answer(self) -> None:
+        if self.send_answers():
+            self.relay.connections.reactor.call_later(ANSWER_AGAIN, self._answer)
+
+    cdef bint send_answers(self) except -1:
+        """Sends what the worker, which waits, has not been sent yet: it need not fit into the socket's buffer. Whether
+        something is left."""
         try:
-            sent = self.reply_socket.send(head + payload)
-        except OSError:
-            sent = 0
-        if sent != len(payload) + 8:
-            # a partial answer would be taken for the next one's beginning: the worker's call times out instead
+            while self.answers:
+                del self.answers[:self.reply_socket.send(self.answers)]
+                self.answers_since = monotonic_ms()
+        except BlockingIOError:
+            if monotonic_ms() - self.answers_since < ANSWER_MS:
+                return True
             log.error("worker %d does not read its answers", self.worker)
-            self.reply_socket.close()
+            self.reply_socket.close()    # its calls fail from now on; a part of an answer would be taken for the next one
+        except OSError:
+            pass                         # it is gone
+        self.answers.clear()
+        return False

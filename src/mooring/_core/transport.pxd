@@ -128,6 +128,9 @@ cdef struct Connection:
     Membership* topics
     uint16_t topic_count
     uint16_t topic_capacity
+    # finder: the path it was opened for
+    uint8_t* path
+    uint8_t path_size
 
 
 cdef inline bint reads(const Connection* c) noexcept:

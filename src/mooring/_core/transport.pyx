@@ -122,6 +122,7 @@ cdef class Transport(Source):
                     buffer_free(&self.slots[slot].held)
                     decoder_free(&self.slots[slot].decoder)
                     free(self.slots[slot].topics)
+                    free(self.slots[slot].path)
                     free(self.slots[slot])
         self._bury()
         free(self.slots)
@@ -352,6 +353,9 @@ cdef class Transport(Source):
             free(c.topics)
             c.topics = NULL
             c.topic_count = 0
+            free(c.path)
+            c.path = NULL
+            c.path_size = 0
         return 0
 
     # ------------------------------------------------------------------ readiness and time

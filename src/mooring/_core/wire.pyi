@@ -49,6 +49,7 @@ class Call(IntEnum):
     SESSION = 1
     STATS = 2
     CONNECTIONS_OF = 10
+    FIND = 11
 
 class Mail(IntEnum):
     HELLO = 64

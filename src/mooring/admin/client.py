@@ -3,15 +3,33 @@
 import os
 import socket
 import time
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from mooring.admin import requests
 from mooring.admin.requests import Request
+from mooring.app.search import Sort, State
 from mooring.errors import AdminError, ServerUnreachable
 
 __all__ = ["ControlClient", "connect"]
 
 TIMEOUT = 10.0  # seconds; longer than the server takes for what it asks its gateways
+
+
+class SearchTerms(TypedDict, total=False):
+    """What can be said of the connections that are wanted; see mooring.app.search.Search."""
+
+    path: str
+    address: str
+    topic: str
+    worker: int
+    gateway: int
+    state: State
+    older: float
+    younger: float
+    idle: float
+    sort: Sort
+    reverse: bool
+    limit: int
 
 
 class ControlClient:
@@ -50,15 +68,18 @@ class ControlClient:
         """What `Server.stats()` says."""
         return self._dict(requests.Stats())
 
-    def connections(self, user: str | int | None = None, *, limit: int = 1000) -> list[dict[str, Any]]:
-        """What is known of each connection, or of those of a user: a dict as of ClientInfo, with `fd`, `state` by its
-        name, `remote_ip`, ...; at most `limit`, up to 10,000."""
-        listed: list[dict[str, Any]] = self.listing(user, limit=limit)["connections"]
+    def connections(self, user: str | int | None = None, **search: Unpack[SearchTerms]) -> list[dict[str, Any]]:
+        """What is known of each connection, or of those that are wanted: `path`, `address`, `user`, `topic`, `worker`,
+        `gateway`, `state`, `older`, `younger`, `idle`; in the order of `sort`, `reverse`; at most `limit`. Each is a
+        dict as of ClientInfo, with `fd`, `state` by its name, `remote_ip`, `path`, `user`, `bytes_queued`, ...
+
+        docs/control.md lists what each term means. The gateways search, so this is cheap among very many."""
+        listed: list[dict[str, Any]] = self.listing(user, **search)["connections"]
         return listed
 
-    def listing(self, user: str | int | None = None, *, limit: int = 1000) -> dict[str, Any]:
+    def listing(self, user: str | int | None = None, **search: Unpack[SearchTerms]) -> dict[str, Any]:
         """The same under "connections", and under "total" how many there are."""
-        return self._dict(requests.Connections(user=None if user is None else str(user), limit=limit))
+        return self._dict(requests.Connections(user=None if user is None else str(user), **search))
 
     def inspect(self, fd: int) -> dict[str, Any] | None:
         """What is known of one connection; None when it is gone."""

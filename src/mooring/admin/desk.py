@@ -11,12 +11,13 @@ one of CLIENTS places, for TIME_LIMIT. Who may ask is a matter of the socket's p
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from typing import Any, Protocol
 
 from mooring.admin import requests
-from mooring.admin.requests import LINE_LIMIT, LISTED_LIMIT, Answer, Request
+from mooring.admin.requests import LINE_LIMIT, Answer, Request
+from mooring.app.search import Found, FoundConnection, Search
 from mooring.errors import AdminError, MooringError
 from mooring.types import ClientInfo
 
@@ -25,12 +26,13 @@ log = logging.getLogger("mooring.control")
 CLIENTS = 32  # at the same time; more are refused
 TIME_LIMIT = 5.0  # seconds for a request to arrive, and for its answer to be taken
 
+_FIELDS = [field.name for field in fields(ClientInfo)]
+
 
 class Controlled(Protocol):
     """What is asked of a mooring.Server, which stands above this."""
 
-    @property
-    def connections(self) -> list[int]: ...
+    def search(self, search: Search, fd: int = ...) -> Found: ...
     def connections_of(self, user: str | int) -> list[int]: ...
     def get_client_info(self, fd: int) -> ClientInfo | None: ...
     def push_user(self, user: str | int, data: str | bytes, opcode: int = ...) -> None: ...
@@ -122,8 +124,8 @@ class Desk:
             case requests.Connections():
                 return self._connections(request)
             case requests.Inspect():
-                info = server.get_client_info(request.fd)
-                return None if info is None else _shown(info)
+                found = server.search(Search(limit=1), request.fd) if 0 < request.fd < 1 << 63 else Found(0, [])
+                return next(self._known(found.first), None)
             case requests.Push():
                 return self._push(request)
             case requests.Kick():
@@ -139,16 +141,14 @@ class Desk:
                 return server.shutdown()
 
     def _connections(self, request: requests.Connections) -> dict[str, Any]:
-        if not 0 <= request.limit <= LISTED_LIMIT:
-            raise ValueError(f"limit={request.limit}: must be from 0 to {LISTED_LIMIT}")
-        everybody = self._server.connections if request.user is None else self._server.connections_of(request.user)
-        return {"total": len(everybody), "connections": list(self._known(everybody[: request.limit]))}
+        found = self._server.search(request)
+        return {"total": found.total, "connections": list(self._known(found.first))}
 
-    def _known(self, fds: Iterable[int]) -> Iterable[dict[str, Any]]:
-        for fd in fds:
-            info = self._server.get_client_info(fd)
-            if info is not None:
-                yield _shown(info)
+    def _known(self, rows: Iterable[FoundConnection]) -> Iterator[dict[str, Any]]:
+        for row in rows:
+            info = self._server.get_client_info(row.fd)
+            if info is not None:  # else it has left since
+                yield _shown(info, row)
 
     def _push(self, request: requests.Push) -> bool | None:
         _one_of(fd=request.fd, user=request.user, topic=request.topic)
@@ -182,5 +182,17 @@ def _one_of(**given: object) -> None:
         raise ValueError(f"give exactly one of {', '.join(given)}")
 
 
-def _shown(info: ClientInfo) -> dict[str, Any]:
-    return asdict(info) | {"state": info.state.name}
+def _shown(info: ClientInfo, row: FoundConnection) -> dict[str, Any]:
+    rates = {} if row.message_rate is None else {"message_rate": row.message_rate, "byte_rate": row.byte_rate}
+    return {
+        **{name: getattr(info, name) for name in _FIELDS},
+        "state": info.state.name,
+        "gateway": row.fd >> 57,
+        "age": row.age,
+        "idle": row.idle,
+        "path": row.path.decode(errors="ignore"),  # it may have been cut inside a character
+        "user": row.user.decode(),
+        "topics": row.topics,
+        "bytes_queued": row.queued,
+        **rates,
+    }

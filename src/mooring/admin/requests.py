@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from mooring.app.search import Search
 from mooring.errors import AdminError
 
 LINE_LIMIT = 2 << 20  # bytes of a request; 1.5 MiB of binary data, which travels as base64
-LISTED_LIMIT = 10_000  # connections in one answer
 
 
 class _Request(msgspec.Struct, tag_field="command", forbid_unknown_fields=True, omit_defaults=True):
@@ -26,11 +26,8 @@ class Stats(_Request, tag="stats"):
     """`Server.stats()`."""
 
 
-class Connections(_Request, tag="connections"):
-    """What is known of each connection, or of a user's; so many at most."""
-
-    user: str | None = None
-    limit: int = 1000
+class Connections(Search, tag_field="command", tag="connections", forbid_unknown_fields=True, omit_defaults=True):
+    """What is known of each connection that is wanted."""
 
 
 class Inspect(_Request, tag="inspect"):

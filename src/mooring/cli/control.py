@@ -1,7 +1,7 @@
 """Commands for a server that runs: each is one request on its control socket, and prints the answer."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,14 +9,15 @@ import click
 import msgspec
 
 from mooring.admin.client import TIMEOUT, ControlClient
+from mooring.app.search import LISTED_LIMIT, SORTS, STATES
+from mooring.cli.text import duration, number, plain, seconds, size, table
 from mooring.errors import AdminError
 
 COMMANDS: list[click.Command] = []
-COLUMNS = ("fd", "state", "remote", "worker", "connected", "received", "sent", "in flight")
-SHOWN = ("connections", "websockets", "topics", "users", "accepted", "finished", "uncertain", "dropped", "in_flight")
 
 Show = Callable[[Any], None]
 """Prints a result for people."""
+Column = tuple[str, Callable[[dict[str, Any]], str]]
 
 
 def command(function: Callable[..., tuple[Any, Show]]) -> click.Command:
@@ -56,52 +57,114 @@ def there(fd: int, done: str) -> Show:
 @command
 def status(client: ControlClient) -> tuple[Any, Show]:
     """What the server is doing: processes, connections, counts."""
+    return client.stats(), lambda stats: click.echo("\n".join(status_lines(stats)))
 
-    def show(stats: dict[str, Any]) -> None:
-        tree = stats["tree"]
-        for role in ("gateway", "worker"):
-            click.echo(f"{role + 's':<16}{tree.get(f'{role}s_running')} of {tree.get(f'{role}s_wanted')} serve")
-        if tree.get("spares_wanted"):
-            click.echo(f"{'spares':<16}{tree.get('spares_running')} of {tree['spares_wanted']} wait")
-        for name in (*(name for name in SHOWN if name in stats), "generation"):
-            click.echo(f"{name:<16}{stats[name]}")
-        for name in ("restarts", "replacements", "reloads", "reloads_failed", "hangs"):
-            click.echo(f"{name:<16}{tree.get(name, 0)}")
-        if tree.get("degraded"):
-            click.echo(f"degraded: {', '.join(tree['degraded'])}")
 
-    return client.stats(), show
+def status_lines(stats: dict[str, Any]) -> list[str]:
+    """For people."""
+    tree = stats["tree"]
+    get = stats.get
+    lines = {
+        "processes": ", ".join(
+            f"{tree.get(f'{role}s_running')} of {tree.get(f'{role}s_wanted')} {role}s" for role in ("gateway", "worker")
+        )
+        + f" serve; generation {get('generation')}",
+        "connections": f"{number(get('connections'))}, {number(get('websockets'))} of them WebSockets; "
+        f"{number(get('connections_accepted'))} since the start",
+        "topics": f"{number(get('topics'))}, and {number(get('users'))} users",
+        "messages": f"{number(get('messages_received'))} in, {number(get('messages_sent'))} out",
+        "bytes": f"{size(get('bytes_received'))} in, {size(get('bytes_sent'))} out, {size(get('bytes_queued'))} queued",
+        "handlers": f"{number(get('accepted'))} called or to be called: {number(get('finished'))} finished, "
+        f"{number(get('in_flight'))} in flight, {number(get('uncertain'))} uncertain, {number(get('dropped'))} dropped",
+        "refused": refusals(stats) or "nothing",
+        **(
+            {"spares": f"{tree.get('spares_running')} of {tree['spares_wanted']} wait"}
+            if tree.get("spares_wanted")
+            else {}
+        ),
+        "so far": f"{plural(tree, 'restarts')}, {plural(tree, 'replacements')}, {plural(tree, 'reloads')}, "
+        f"{plural(tree, 'reloads_failed')}, {plural(tree, 'hangs')}",
+    }
+    if tree.get("degraded"):
+        lines["degraded"] = f"{', '.join(tree['degraded'])}: ends again and again, the log says why"
+    return [f"{name:<13}{text}" for name, text in lines.items()]
+
+
+def plural(counts: dict[str, Any], name: str) -> str:
+    count = counts.get(name, 0)
+    words = name.replace("reloads_failed", "failed reloads")
+    return f"{number(count)} {words[:-1] if count == 1 else words}"
+
+
+def refusals(stats: dict[str, Any]) -> str:
+    """What was refused so far, by reason; empty for nothing."""
+    found = {name: count for name, count in stats.items() if "refused" in name and isinstance(count, int) and count}
+    return ", ".join(
+        f"{number(count)} {name.replace('_refused', '').replace('_', ' ')}" for name, count in found.items()
+    )
 
 
 @command
-@click.option("--user", help="Only those of this user.")
-@click.option("--limit", type=click.IntRange(0, 10_000), default=1000, show_default=True, help="So many at most.")
-def connections(client: ControlClient, user: str | None, limit: int) -> tuple[Any, Show]:
-    """List connections."""
+@click.option("--path", "path_", metavar="PATH", help="Opened for this path; '/room/*' for all that begin so.")
+@click.option("--address", help="Of this address, or network such as 10.0.0.0/8.")
+@click.option("--user", help="Of this user.")
+@click.option("--topic", help="In this topic.")
+@click.option("--worker", type=click.IntRange(0), help="Served by this worker, by its number.")
+@click.option("--gateway", type=click.IntRange(0), help="Of this gateway, by its number.")
+@click.option("--state", type=click.Choice(list(STATES)), help="Open WebSockets, HTTP, or about to close.")
+@click.option("--older", callback=seconds, metavar="TIME", help="Connected at least so long: 90, 30s, 2h.")
+@click.option("--younger", callback=seconds, metavar="TIME", help="Connected for less than this.")
+@click.option("--idle", callback=seconds, metavar="TIME", help="Silent for at least so long.")
+@click.option("--sort", type=click.Choice(SORTS), default="age", show_default=True, help="The largest come first.")
+@click.option("--reverse", is_flag=True, help="The smallest come first.")
+@click.option("--limit", type=click.IntRange(0, LISTED_LIMIT), default=1000, show_default=True, help="At most so many.")
+def connections(client: ControlClient, user: str | None, path_: str | None, **terms: Any) -> tuple[Any, Show]:
+    """List connections: all of them, or those that fit."""
 
     def show(listing: dict[str, Any]) -> None:
-        rows = [COLUMNS, *(_row(one) for one in listing["connections"])]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-        for row in rows:
-            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        if listing["total"] > limit:
-            click.echo(f"{listing['total']} in all; --limit shows more")
+        rows = listing["connections"]
+        if rows:
+            click.echo("\n".join(connection_lines(rows)))
+        if listing["total"] == 0:
+            click.echo("no connection fits" if any(given.values()) or user else "there are no connections")
+        elif listing["total"] > len(rows):
+            click.echo(f"{number(len(rows))} of {number(listing['total'])}; --limit shows more")
 
-    return client.listing(user, limit=limit), show
+    given = {name: value for name, value in terms.items() if name not in ("sort", "reverse", "limit")}
+    given["path"] = path_
+    search: Any = {name: value for name, value in (terms | given).items() if value is not None}
+    return client.listing(user, **search), show
 
 
-def _row(one: dict[str, Any]) -> tuple[str, ...]:
-    worker = one["worker_id"]
-    return (
-        str(one["fd"]),
-        one["state"].lower(),
-        f"{one['remote_ip']}:{one['remote_port']}" if one["remote_ip"] else one["unix_socket"] or "unix",
-        "-" if worker is None else str(worker),
-        _time(one["connect_time"]),
-        str(one["messages_received"]),
-        str(one["messages_sent"]),
-        str(one["in_flight"]),
-    )
+COLUMNS: Sequence[Column] = (
+    ("fd", lambda one: str(one["fd"])),
+    ("state", lambda one: "websocket" if one["state"] == "OPEN" else one["state"].lower()),
+    ("path", lambda one: plain(one["path"], 30) or "-"),
+    ("user", lambda one: plain(one["user"], 20) or "-"),
+    ("from", lambda one: remote(one)),
+    ("worker", lambda one: number(one["worker_id"])),
+    ("age", lambda one: duration(one["age"])),
+    ("idle", lambda one: duration(one["idle"])),
+    ("msgs in", lambda one: number(one["messages_received"])),
+    ("out", lambda one: number(one["messages_sent"])),
+    ("bytes in", lambda one: size(one["bytes_received"])),
+    ("out ", lambda one: size(one["bytes_sent"])),
+    ("queued", lambda one: size(one["bytes_queued"])),
+    ("rtt", lambda one: duration(one["round_trip"])),
+)
+"""What is shown of a connection, and how."""
+LEFT = ("fd", "state", "path", "user", "from")
+
+
+def connection_lines(rows: Iterable[dict[str, Any]], columns: Sequence[Column] = COLUMNS) -> list[str]:
+    return table([name for name, _ in columns], [[show(one) for _, show in columns] for one in rows], LEFT)
+
+
+def remote(one: dict[str, Any]) -> str:
+    host = one["remote_ip"]
+    if not host:
+        return one["unix_socket"] or "unix"
+    return f"[{host}]:{one['remote_port']}" if ":" in host else f"{host}:{one['remote_port']}"
 
 
 def _time(seconds: float) -> str:
@@ -117,7 +180,7 @@ def inspect(client: ControlClient, fd: int) -> tuple[Any, Show]:
         if info is None:
             click.echo(f"connection {fd} is gone", err=True)
         for name, value in (info or {}).items():
-            text = _time(value) if name.endswith("_time") else "-" if value is None else value
+            text = _time(value) if name.endswith("_time") else "-" if value in (None, "") else plain(str(value))
             click.echo(f"{name:<20}{text}")
 
     return client.inspect(fd), show

@@ -9,11 +9,13 @@ import socket
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
 from mooring._core.acceptor import Acceptor
 from mooring._core.connection import Connections
+from mooring._core.finder import Finder
 from mooring._core.http import HttpError, ParsedRequest
 from mooring._core.hub import Hub
 from mooring._core.reactor import Reactor
@@ -21,6 +23,7 @@ from mooring._core.relay import Port, Relay
 from mooring._core.table import Table
 from mooring._core.wire import USER, Call, Command, Event, Wants
 from mooring.app.request import RequestRecord, encode_request
+from mooring.app.search import Search
 from mooring.config import Settings
 from mooring.gateway.extensions import Agreed
 from mooring.gateway.handshake import Accepted, answer, judge
@@ -45,6 +48,7 @@ class SessionEntry(msgspec.Struct, array_like=True):
 
 _entry = msgspec.msgpack.Decoder(SessionEntry)
 _acceptance = msgspec.msgpack.Decoder(tuple[str | None, list[tuple[str, str]]])
+_search = msgspec.msgpack.Decoder(Search)
 
 
 class Gateway:
@@ -90,6 +94,7 @@ class Gateway:
             flow.worker_bytes,
         )
         self.relay.gateway = self
+        self._finder = Finder(self.connections, self.relay.hub)
         dispatch = settings.process.dispatch
         self.relay.policy = new_policy(dispatch, self._client)
         self.relay.by_user = dispatch not in ("connection", "address")
@@ -179,6 +184,7 @@ class Gateway:
             head_only = request.method == "HEAD"
             self._refuse(fd, verdict.status, verdict.reason, verdict.headers, head_only=head_only)
             return
+        self._finder.note_path(fd, unquote(request.target.partition("?")[0]).encode())  # as `request.path`
         self.relay.sessions.pop(fd, None)  # of requests before: a WebSocket begins with an empty session
         payload = encode_request(record, b"")
         if wants & Wants.HANDSHAKE or verdict.foreign or (verdict.offers and wants & Wants.SUBPROTOCOL):
@@ -336,6 +342,9 @@ class Gateway:
             return msgspec.msgpack.encode(self.stats())
         if what == Call.CONNECTIONS_OF:
             return msgspec.msgpack.encode(self.relay.hub.members(USER + payload))
+        if what == Call.FIND:
+            # fd: 0, or the only one that is asked about
+            return msgspec.msgpack.encode(self._finder.find(fd=fd, **_search.decode(payload).terms()))
         return b"\xc0"
 
     def stats(self) -> dict[str, Any]:
