@@ -36,6 +36,8 @@ class _Alone:
     def __init__(self, server: Server, pid_file: PidFile | None, service: Service) -> None:
         settings = server.settings
         self._timeout = settings.process.graceful_timeout
+        self._event_timeout = settings.process.event_timeout
+        self._why = ""  # it stops
         self._pid_file = pid_file
         self._service = service
         self.shared = server.shared.create()
@@ -98,13 +100,15 @@ class _Alone:
         await self.worker.fire_safely("start")
         counts = await self._drained
         await self.worker.finish()
+        await self.worker.leave(f"shutdown: {self._why}", self._event_timeout)
         await self.worker.fire("worker_stop", 0)
         await self.worker.fire("shutdown")
         self._reactor.flush()
         log.info("%s", drained_line([counts]))
 
     def _stop(self, number: int) -> None:
-        log.info("stopping: %s", signal.Signals(number).name)
+        self._why = signal.Signals(number).name
+        log.info("stopping: %s", self._why)
         self._service.stopping("stopping")
         self._drain(0.0 if number == signal.SIGQUIT else self._timeout)
 
@@ -145,7 +149,8 @@ class _Alone:
         self._reactor.post(self._stop_asked)  # it may be called in any thread
 
     def _stop_asked(self) -> None:
-        log.info("stopping: asked for by the application")
+        self._why = "asked for by the application"
+        log.info("stopping: %s", self._why)
         self._service.stopping("stopping")
         self._limit_stop(signal.SIGTERM)
         self._drain(self._timeout)

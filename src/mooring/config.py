@@ -81,6 +81,13 @@ class Process(Section):
     graceful_timeout: float = option(
         30.0, "How long a stop or a reload waits for running handlers.", "s", low=0, high=HOUR
     )
+    event_timeout: float = option(
+        5.0,
+        "How long a reload waits for the handler of `before_reload`, and a worker that leaves for `worker_exit`.",
+        "s",
+        low=0,
+        high=HOUR,
+    )
     boot_timeout: float = option(
         30.0,
         "How long a new process may take to import the application and be ready.",

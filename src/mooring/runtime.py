@@ -62,6 +62,7 @@ from mooring.worker.worker import Worker
 log = logging.getLogger("mooring.runtime")
 
 ORPHAN_GRACE = 2.0  # seconds a process goes on without its supervisor
+ORPHANED = "the supervisor is gone"
 RETRY = 0.05  # seconds until a control message that had no room is sent again
 
 
@@ -279,7 +280,7 @@ class Member:
         self._desk: Desk | None = None
         self._dispatcher = Dispatcher(self._reactor, self._on_retired) if told.role == "dispatcher" else None
         self._dispatcher_link: DispatcherLink | None = None
-        self._stopping: asyncio.Future[bool] | None = None
+        self._stopping: asyncio.Future[tuple[bool, str]] | None = None  # whether it is the last one, and the reason
         self._background: set[asyncio.Task[None]] = set()
         self._pulse = Pulse(told.pulse)
         os.close(told.pulse)
@@ -346,8 +347,9 @@ class Member:
         loop.add_signal_handler(signal.SIGTERM, self._leave)
         loop.add_reader(self._control.fileno(), self._hear)
         self._tell("ready")
-        last = await self._stopping
+        last, reason = await self._stopping
         await worker.finish()
+        await worker.leave(reason, self._settings.process.event_timeout)
         await worker.fire("worker_stop", worker.number)
         if last:
             await worker.fire("shutdown")
@@ -477,10 +479,15 @@ class Member:
         if self._desk is not None:
             self._desk.close()
 
-    def _on_event(self, *, name: str, arguments: Sequence[object] = ()) -> None:
-        """An event of the process tree, for the application."""
+    def _on_event(self, *, name: str, arguments: Sequence[object] = (), answer: int | None = None) -> None:
+        """An event of the process tree, for the application; with `answer`, the supervisor waits for its end."""
         if self._worker is not None:
-            self._begin(self._worker.fire_safely(name, *arguments))
+            self._begin(self._handle_event(self._worker, name, arguments, answer))
+
+    async def _handle_event(self, worker: Worker, name: str, arguments: Sequence[object], answer: int | None) -> None:
+        await worker.fire_safely(name, *arguments)
+        if answer is not None:
+            self._tell("handled", answer=answer)
 
     def _begin(self, running: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(running)
@@ -516,16 +523,16 @@ class Member:
     def _drained(self, counts: dict[str, int]) -> None:
         self._tell("drained", counts=counts)
         if self._orphaned:
-            self._end(last=False)
+            self._end(ORPHANED)
 
-    def _on_stop(self, *, last: bool = False) -> None:
-        self._end(last=last)
+    def _on_stop(self, *, reason: str, last: bool = False) -> None:
+        self._end(reason, last=last)
 
-    def _end(self, *, last: bool) -> None:
+    def _end(self, reason: str, *, last: bool = False) -> None:
         if self._worker is None:
             self._reactor.stop()
         elif self._stopping is not None and not self._stopping.done():
-            self._stopping.set_result(last)
+            self._stopping.set_result((last, reason))
 
     def _leave(self) -> None:
         """SIGTERM, or nobody there to serve for."""
@@ -533,7 +540,7 @@ class Member:
             grace = ORPHAN_GRACE if self._orphaned else self._settings.process.graceful_timeout
             self._drain(self._gateway, grace, GOING_AWAY)
         else:
-            self._end(last=False)
+            self._end(ORPHANED if self._orphaned else "SIGTERM")
 
     def _orphan(self) -> None:
         """The supervisor is gone: nobody would restart anything here, so clients had better go elsewhere."""

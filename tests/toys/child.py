@@ -102,6 +102,11 @@ class Toy:
         for _, _, content in rights:
             fds.frombytes(content)
         op = message.pop("op")
+        if op == "event" and "answer" in message:
+            self.report("asked", name=message["name"], arguments=message["arguments"])
+            if not self.rules.get("ignore_event"):
+                self.control.send(msgspec.msgpack.encode({"op": "handled", "answer": message["answer"]}))
+            return
         if op in ("tree", "event"):
             return  # for the application, whenever something has happened: no test of the order can say when
         self.report("got", op=op, fields=message, fds=len(fds))

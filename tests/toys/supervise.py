@@ -22,6 +22,7 @@ PR_SET_CHILD_SUBREAPER = 36
 class Settings:
     graceful_timeout: float = 5.0
     boot_timeout: float = 20.0
+    event_timeout: float = 10.0
     restart_free: int = 3
     restart_window: float = 10.0
     restart_backoff_max: float = 5.0

@@ -29,7 +29,7 @@ def test_f12_order_of_a_reload(tmp_path):
             serve = tree.wait(since, event="got", op="serve", pid=new)
             assert (serve["generation"], serve["fields"]) == (2, {})
             stop = tree.wait(since, event="got", op="stop", pid=old)
-            assert stop["fields"] == {"last": False}
+            assert stop["fields"] == {"last": False, "reason": "reload: SIGUSR1"}
             for g in (0, 1):
                 attach, detach = (
                     tree.wait(since, event="got", op=op, who=f"gateway {g}", fields__worker=w)
@@ -356,7 +356,7 @@ def test_servers_are_replaced_one_at_a_time(tmp_path):
             assert drain["fields"] == {"timeout": 4.5, "code": 1012}, "time is left to answer"
             drained = tree.wait(since, event="sent", op="drained", pid=old[n])
             stop = tree.wait(since, event="got", op="stop", pid=old[n])
-            assert stop["fields"] == {"last": False}
+            assert stop["fields"] == {"last": False, "reason": "reload: SIGHUP"}
             assert tree.wait(since, event="got", op="serve", pid=new)["fields"] == {}
             order += [tree.wait(since, event="born", pid=new), ready, drain, drained, stop]
         assert [event["index"] for event in order] == sorted(event["index"] for event in order)
@@ -414,3 +414,57 @@ def test_a_changed_file_is_a_reload(tmp_path):
         assert set(os.listdir(f"/proc/{tree.pid}/task")) == threads
         tree.signal(signal.SIGTERM)
         assert tree.ended() == 0
+
+
+def test_f12_the_application_is_told_before_the_new_code_is_loaded(tmp_path):
+    """In one worker, and the reload waits for its handler; a replacement of one worker tells nobody."""
+    rules = [{"name": "worker 0", "ignore_event": True}]
+    with Running(tmp_path, process_mode(), rules) as tree:
+        tree.wait_ready()
+        since = tree.mark()
+        tree.signal(signal.SIGHUP)
+        asked = tree.wait(since, event="asked", who="worker 0")
+        assert (asked["name"], asked["arguments"]) == ("before_reload", ["SIGHUP"])
+        old = tree.child("worker 0")
+        tree.command(old, "send", op="handled", answer=77)  # of a reload that was given up, say
+        tree.command(old, "send", op="nonsense")
+        tree.wait_log("unknown control message", since)
+        assert not tree.find(since, event="born")
+        tree.command(old, "send", op="handled", answer=2)
+        tree.wait_log("reload: done", since)
+        assert len(tree.find(since, event="asked")) == 1
+        since = tree.mark()
+        tree.command(tree.child("worker 1"), "send", op="replace", why="it is old")
+        tree.wait_log("done, it is gone", since)
+        assert not tree.find(since, event="asked")
+        assert tree.find(since, event="got", op="stop")[0]["fields"]["reason"] == "replaced: it is old"
+
+
+def test_f12_a_reload_does_not_wait_for_ever_for_the_application(tmp_path):
+    rules = [{"name": "worker 0", "ignore_event": True}]
+    with Running(tmp_path, process_mode(), rules, event_timeout=0.3) as tree:
+        tree.wait_ready()
+        tree.signal(signal.SIGHUP)
+        tree.wait_log("the 'before_reload' handler in worker 0")
+        tree.wait_log("reload: done")
+
+
+def test_f12_a_reload_goes_on_when_the_worker_that_was_told_dies(tmp_path):
+    rules = [{"name": "worker 0", "ignore_event": True}]
+    with Running(tmp_path, process_mode(), rules) as tree:
+        tree.wait_ready()
+        tree.signal(signal.SIGHUP)
+        os.kill(tree.wait(event="asked")["pid"], signal.SIGKILL)
+        tree.wait_log("reload: done")
+        assert not tree.lines("did not end within")
+
+
+def test_f12_a_stop_while_the_application_is_told_of_a_reload(tmp_path):
+    rules = [{"name": "worker 0", "ignore_event": True}]
+    with Running(tmp_path, process_mode(), rules) as tree:
+        tree.wait_ready()
+        tree.signal(signal.SIGHUP)
+        tree.wait(event="asked")
+        tree.signal(signal.SIGTERM)
+        assert tree.ended(limit=5) == 0
+        assert not tree.find(event="born", generation=2)

@@ -189,7 +189,7 @@ def test_a_stuck_child_is_killed_at_the_deadline(tmp_path, stuck):
         tree.signal(signal.SIGTERM)
         assert tree.ended(limit=LIMIT) == 0
         assert 0.5 < time.monotonic() - begin < 0.5 + 1.0 + 0.7
-        assert stops(tree)["worker 0"]["fields"] == {"last": True}
+        assert stops(tree)["worker 0"]["fields"] == {"last": True, "reason": "shutdown: SIGTERM"}
         assert tree.alive() == []
         killed = tree.lines("did not end in time")
         assert len(killed) == 1
@@ -245,7 +245,7 @@ def test_stop_while_a_new_generation_starts(tmp_path, number):
         tree.signal(number)
         assert tree.ended(limit=5) == 0
         assert tree.alive() == []
-        assert tree.find(event="got", op="stop", pid=old)[0]["fields"] == {"last": True}
+        assert tree.find(event="got", op="stop", pid=old)[0]["fields"]["last"] is True
         assert not tree.find(event="born", generation=3)
 
 
@@ -260,8 +260,8 @@ def test_stop_while_the_old_generation_leaves(tmp_path):
         new = tree.child("worker 0", since)
         tree.signal(signal.SIGTERM)
         assert tree.ended(limit=5) == 0
-        assert tree.find(event="got", op="stop", pid=old)[0]["fields"] == {"last": False}
-        assert tree.find(event="got", op="stop", pid=new)[0]["fields"] == {"last": True}
+        assert tree.find(event="got", op="stop", pid=old)[0]["fields"] == {"last": False, "reason": "shutdown: SIGTERM"}
+        assert tree.find(event="got", op="stop", pid=new)[0]["fields"] == {"last": True, "reason": "shutdown: SIGTERM"}
         assert tree.alive() == []
 
 

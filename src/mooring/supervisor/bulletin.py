@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from mooring.supervisor.process import ChildState
+from mooring.supervisor.process import Child, ChildState
 from mooring.supervisor.slot import Slot
 from mooring.supervisor.tree import Tree
 
@@ -60,6 +60,17 @@ class Bulletin:
             log.warning("no worker has served for long: the event %r is lost", lost)
         self._events.append((name, arguments))
 
+    def listener(self) -> Child | None:
+        """Who hears of an event that is told now: the first worker that serves."""
+        return next(iter(self._workers()), None)
+
+    def _workers(self) -> list[Child]:
+        return [
+            slot.current
+            for slot in self._slots
+            if slot.spec.worker is not None and slot.current is not None and slot.current.state is ChildState.SERVING
+        ]
+
     def state(self) -> dict[str, Any]:
         """Wanted and running processes, and what happened so far."""
         state: dict[str, Any] = {}
@@ -72,11 +83,7 @@ class Bulletin:
 
     def look(self) -> None:
         """Before each wait: tell what is new."""
-        workers = [
-            slot.current
-            for slot in self._slots
-            if slot.spec.worker is not None and slot.current is not None and slot.current.state is ChildState.SERVING
-        ]
+        workers = self._workers()
         while self._events and workers:
             name, arguments = self._events.popleft()
             self._tree.tell(workers[0], "event", name=name, arguments=arguments)

@@ -3,6 +3,8 @@
 A worker that has worked long enough (`max_request`, `worker_memory_limit`) is replaced in the same way, alone.
 
 Rules
+* First the application is told, in a worker that serves, and has some seconds for what it wants to do before the new
+  code is loaded (`before_reload`).
 * Successors are spawned while the old ones serve. Only when all of a batch are ready are they attached and
   told to serve, and only then do the old ones leave. A batch that fails before that is ended, and the old
   generation never learns of it.
@@ -46,13 +48,21 @@ class Reload:
     """The supervisor passes on what concerns it, and looks at `outcome` afterwards."""
 
     def __init__(
-        self, tree: Tree, slots: Iterable[Slot], generation: int, graceful_timeout: float, worn: Child | None = None
+        self,
+        tree: Tree,
+        slots: Iterable[Slot],
+        generation: int,
+        graceful_timeout: float,
+        why: str,
+        worn: Child | None = None,
     ) -> None:
         """`worn`: it is about this one worker, which has worked long enough, and not about new code."""
         slots = [slot for slot in slots if slot.spec.worker is not None]
         workers = [slot for slot in slots if slot.spec.gateway is None]
         self.generation = generation
         self.worn = worn
+        self.why = why
+        self.failure = ""
         self._name = f"replacing {worn}" if worn else "reload"
         self.outcome = Outcome.RUNNING
         self._tree = tree
@@ -63,6 +73,7 @@ class Reload:
         self._leaving: set[Child] = set()  # the old ones, or the successors that failed
         self._failed = False
         self._switched = False
+        self._preparing: Child | None = None  # runs the handler of before_reload
 
     @property
     def new_code_serves(self) -> bool:
@@ -71,7 +82,29 @@ class Reload:
 
     def begin(self) -> None:
         """Spawn the first batch."""
+        self._preparing = None
         self._next_batch()
+
+    def prepare(self, child: Child, limit: float) -> None:
+        """Begin when that worker has run the handler of `before_reload`, in `limit` seconds at the latest."""
+        self._preparing = child
+        self._tree.tell(child, "event", name="before_reload", arguments=[self.why], answer=self.generation)
+        child.deadlines.append(self._tree.deadlines.after(limit, partial(self._begin_anyway, child, limit)))
+
+    def _begin_anyway(self, child: Child, limit: float) -> None:
+        if self._preparing is child:
+            log.warning("reload: the 'before_reload' handler in %s did not end within %g s: not waiting", child, limit)
+            self.begin()
+
+    def on_handled(self, child: Child, answer: object) -> None:
+        """A worker has run the handler of an event."""
+        if self._preparing is child and answer == self.generation:
+            self.begin()
+
+    @property
+    def reason(self) -> str:
+        """Why the old processes have to leave, for the application."""
+        return f"{'replaced' if self.worn else 'reload'}: {self.why}"
 
     def _next_batch(self) -> None:
         if not self._batches:
@@ -116,7 +149,7 @@ class Reload:
     def on_drained(self, child: Child) -> None:
         """An old server has no clients any more."""
         if child in self._leaving and child.state is ChildState.DRAINED:
-            self._tree.stop(child)
+            self._tree.stop(child, self.reason)
 
     def on_failure(self, child: Child, why: str) -> bool:
         """A child failed, or ended unasked; whether it was one of ours."""
@@ -130,12 +163,15 @@ class Reload:
 
     def on_end(self, child: Child) -> None:
         """A child is gone."""
+        if child is self._preparing:
+            self.begin()
         if child in self._leaving:
             self._leaving.discard(child)
             self._look()
 
     def abandon(self) -> None:
         """The server stops: end what does not serve yet."""
+        self._preparing = None
         self._end_successors()
         self.outcome = Outcome.ABANDONED
 
@@ -162,6 +198,7 @@ class Reload:
         log.error("%s failed: %s; generation %d is not used, the old one serves on", self._name, why, self.generation)
         # Over only when they are gone: else a reload that follows would be a third generation.
         self._failed = True
+        self.failure = why
         self._end_successors()
         self._look()
 

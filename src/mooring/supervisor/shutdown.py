@@ -49,12 +49,16 @@ class Stage(IntEnum):
 class Shutdown:
     """The supervisor passes on what concerns it, and looks at `done` afterwards."""
 
-    def __init__(self, tree: Tree, last: Child | None, graceful_timeout: float, *, event: bool) -> None:
-        """`last` is the child that carries worker 0; `event`: it shall run the `shutdown` event."""
+    def __init__(
+        self, tree: Tree, last: Child | None, graceful_timeout: float, *, event: bool, reason: str = "shutdown"
+    ) -> None:
+        """`last` is the child that carries worker 0; `event`: it shall run the `shutdown` event. `reason`: for those
+        that leave."""
         self.stage = Stage.BEGIN
         self._tree = tree
         self._last = last
         self._event = event
+        self._reason = reason
         self._timeout = graceful_timeout
         self._hastened = False
         self._limits: list[Deadline] = []
@@ -124,10 +128,10 @@ class Shutdown:
         elif stage is Stage.OTHERS:
             for child in children:
                 if child is not self._last and child.state is not ChildState.STOPPING:
-                    self._tree.stop(child)
+                    self._tree.stop(child, self._reason)
         elif stage is Stage.LAST:
             if self._last in children and self._last.state is not ChildState.STOPPING:
-                self._tree.stop(self._last, last=self._event)
+                self._tree.stop(self._last, self._reason, last=self._event)
             elif self._event:
                 log.warning("worker 0 is gone: the shutdown event does not run")
         elif stage is Stage.KILL:

@@ -76,6 +76,8 @@ class Limits(Protocol):
     @property
     def graceful_timeout(self) -> float: ...
     @property
+    def event_timeout(self) -> float: ...
+    @property
     def boot_timeout(self) -> float: ...
     @property
     def restart_free(self) -> int: ...
@@ -250,6 +252,9 @@ class Supervisor:
             self._ask_replacement(child, str(message.get("why")))
         elif op == "drained":
             self._on_drained(child, message)
+        elif op == "handled":
+            if self._reload is not None:
+                self._reload.on_handled(child, message.get("answer"))
         else:
             log.warning("%s sent the unknown control message %r", child, op)
 
@@ -264,7 +269,7 @@ class Supervisor:
             self._reload.on_drained(child)
 
     def on_retired(self, child: Child) -> None:
-        self._tree.stop(child)
+        self._tree.stop(child, self._reload.reason if self._reload is not None else "")
 
     def on_failure(self, child: Child, why: str) -> None:
         if self.phase is Phase.STARTING:
@@ -382,7 +387,7 @@ class Supervisor:
         if child.state is ChildState.SERVING and slot.current is child:
             self._tried += 1
             log.info("replacing %s: %s", child, why)
-            self._reload = Reload(self._tree, [slot], self._tried, self._settings.graceful_timeout, child)
+            self._reload = Reload(self._tree, [slot], self._tried, self._settings.graceful_timeout, why, child)
             self._reload.begin()
 
     def _replace_again(self, child: Child) -> None:
@@ -413,8 +418,12 @@ class Supervisor:
             log.info("reload: %s; starting generation %d", why, self._tried)
             self._service.reloading(f"reloading, generation {self._tried}")
             slots = self._slots.values()
-            self._reload = Reload(self._tree, slots, self._tried, self._settings.graceful_timeout)
-            self._reload.begin()
+            self._reload = Reload(self._tree, slots, self._tried, self._settings.graceful_timeout, why)
+            told = self._bulletin.listener()
+            if told is not None:
+                self._reload.prepare(told, self._settings.event_timeout)
+            else:
+                self._reload.begin()
             self._look()
 
     def _look(self) -> None:
@@ -454,11 +463,13 @@ class Supervisor:
             for slot in self._slots.values():
                 slot.degraded = slot.degraded and slot.spec.worker is None
             log.info("reload: done, the generation before %d is gone", reload.generation)
+            self._bulletin.event("after_reload", True, reload.why)
         elif reload.outcome is Outcome.FAILED and reload.worn is not None:
             self._tree.deadlines.after(REPLACE_AGAIN, partial(self._replace_again, reload.worn))
         elif reload.outcome is Outcome.FAILED:
             counts["reloads_failed"] += 1
             self._last_failed = True
+            self._bulletin.event("after_reload", False, reload.failure)
 
     def _on_change(self, paths: list[str]) -> None:
         if paths:
@@ -496,9 +507,8 @@ class Supervisor:
             self._reload.abandon()
         last = next((slot.current for slot in self._slots.values() if slot.spec.worker == 0), None)
         timeout = self._settings.graceful_timeout
-        self._shutdown = Shutdown(
-            self._tree, last, min(timeout, QUICK_TIMEOUT) if quick else timeout, event=had_started
-        )
+        timeout = min(timeout, QUICK_TIMEOUT) if quick else timeout
+        self._shutdown = Shutdown(self._tree, last, timeout, event=had_started, reason=f"shutdown: {why}")
         self._shutdown.begin()
 
     def _close_listeners(self) -> None:

@@ -288,10 +288,10 @@ class Tree:
         child.become(ChildState.DRAINING)
         self.tell(child, "drain", timeout=max(0.0, timeout - min(MARGIN, timeout / 10)), code=code)
 
-    def stop(self, child: Child, *, last: bool = False) -> None:
-        """Ask a process to end."""
+    def stop(self, child: Child, reason: str, *, last: bool = False) -> None:
+        """Ask a process to end; `reason` is for the application."""
         child.become(ChildState.STOPPING)
-        self.tell(child, "stop", last=last)
+        self.tell(child, "stop", last=last, reason=reason)
 
     def tell(self, child: Child, op: str, fds: Sequence[int] = (), **fields: Any) -> None:
         """Send a control message; a process that is ending does not hear it, and need not."""

@@ -147,6 +147,14 @@ class Worker:
         while self._calls:
             await asyncio.wait(self._calls)
 
+    async def leave(self, reason: str, limit: float) -> None:
+        """Tells the application that this worker has handled its last event; it is not waited for longer than that."""
+        try:
+            async with asyncio.timeout(limit):
+                await self.fire_safely("worker_exit", self.number, reason)
+        except TimeoutError:
+            log.warning("the 'worker_exit' handler did not end within event_timeout=%g s: not waiting", limit)
+
     def serve(self) -> None:
         """This worker serves from now on."""
         self.timers.serve()
