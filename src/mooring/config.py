@@ -388,8 +388,9 @@ class Flow(Section):
     )
     buffer_limit: int = option(
         0,
-        "Most bytes that may wait for all clients of one gateway together; more end the longest queues, with 1008. 0: "
-        "the gateways share a quarter of the memory of the machine or its control group.",
+        "Most bytes that may be kept for all clients of one gateway together: what waits to be read by them, and the "
+        "beginnings of messages and bodies. More end those for whom most is kept: 1008 for who does not read, 1013 or "
+        "503 for who sends. 0: the gateways share a quarter of the memory of the machine or its control group.",
         "bytes",
         low=0,
         high=1 << 40,

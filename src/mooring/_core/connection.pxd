@@ -21,6 +21,7 @@ cdef class Connections(Exchanges):
     cdef bytes _inflated(self, Connection* c, const FrameEvent* event)
     cdef Deflate _agree(self, Connection* c, tuple terms)
     cdef size_t _feed(self, Connection* c, uint8_t* data, size_t size) except? 0
+    cdef size_t _decode(self, Connection* c, uint8_t* data, size_t size) except? 0
     cdef bint _is_control(self, Connection* c, uint8_t first) noexcept
     cdef int _control(self, Connection* c, const FrameEvent* event) except -1
     cdef bint _is_dead(self, Connection* c) noexcept

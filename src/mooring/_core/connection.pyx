@@ -29,7 +29,7 @@ from mooring._core.transport cimport (
 )
 from mooring._core.ws cimport (
     CONTROL, FAILED, MESSAGE, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, RSV1, SERVER_HEADER_LIMIT, FrameEvent, Outcome,
-    decode_next, decoder_release, encode_header, is_utf8, parse_close,
+    decode_next, decoder_free, decoder_release, encode_header, is_utf8, parse_close,
 )
 
 import os
@@ -82,11 +82,18 @@ cdef class Connections(Exchanges):
                     return self._fail(c, 1011, b"out of memory")
                 c.flags |= HELD
                 self._interest(c)
-            return 0
+            return self.gather(c, buffer_size(&c.held) + buffer_size(&c.decoder.message))
         return Exchanges.on_bytes(self, c, buffer, got)
 
     cdef size_t _feed(self, Connection* c, uint8_t* data, size_t size) except? 0:
         """Decodes frames; gives the bytes used, fewer than `size` when the sink wants to wait."""
+        c.flags |= FEEDING
+        try:
+            return self._decode(c, data, size)
+        finally:
+            c.flags &= ~FEEDING
+
+    cdef size_t _decode(self, Connection* c, uint8_t* data, size_t size) except? 0:
         cdef size_t at = 0
         cdef FrameEvent event
         cdef Outcome outcome
@@ -237,15 +244,14 @@ cdef class Connections(Exchanges):
         """Goes on with what was held, then with the socket."""
         cdef size_t used
         if c.phase != HTTP and c.flags & HELD and not c.flags & FEEDING:
-            c.flags |= FEEDING
             used = self._feed(c, c.held.data + c.held.start, buffer_size(&c.held))
-            c.flags &= ~FEEDING
             if c.phase == DEAD:
                 return 0
             buffer_consume(&c.held, used)
             if buffer_size(&c.held) == 0 or c.flags & SHUT:
                 buffer_free(&c.held)
                 c.flags &= ~HELD
+            self.gather(c, buffer_size(&c.held) + buffer_size(&c.decoder.message))
         return Exchanges.on_wake(self, c)
 
     # ------------------------------------------------------------------ the upgrade
@@ -274,6 +280,7 @@ cdef class Connections(Exchanges):
             agreed = self._agree(c, deflate)
             c.deflate = <void*> agreed
         self._await_silence(c)
+        self.gather(c, 0)
         if rest:
             if buffer_append(&c.held, rest, len(rest)) < 0:
                 self._fail(c, 1011, b"out of memory")
@@ -388,6 +395,17 @@ cdef class Connections(Exchanges):
         self._arm(c, D_CLOSE, c.profile.close_ms)
         return self._interest(c)
 
+    cdef int on_greedy(self, Connection* c) except -1:
+        if not c.flags & UPGRADED:
+            return Exchanges.on_greedy(self, c)
+        self._fail(c, 1013, b"the server's memory is full, and most of it kept your message; try again later")
+        if not c.flags & FEEDING and c.phase != DEAD:
+            buffer_free(&c.held)
+            c.flags &= ~HELD
+            decoder_free(&c.decoder)
+            self.gather(c, 0)
+        return 0
+
     cdef int on_partial(self, Connection* c, size_t sent) except -1:
         """`sent` bytes leave the front of the queue: where does the frame that is then partly sent end?"""
         cdef size_t at = c.boundary
@@ -456,6 +474,7 @@ cdef class Connections(Exchanges):
             "timed_out": self.counters.timed_out,
             "tls_failed": self.tls_failed,
             "bytes_queued": self.queued,
+            "bytes_gathered": self.gathered,
             "ended_for_memory": self.counters.ended_for_memory,
             "pings_sent": self.counters.pings_sent,
             "proxy_headers_refused": self.counters.prefaces_refused,

@@ -80,6 +80,14 @@ cdef class Exchanges(SecureTransport):
             self.sink.on_note(c, EV_GONE)
         return self.sink.on_gone(c, code, reason)
 
+    cdef int on_greedy(self, Connection* c) except -1:
+        full = HttpError(503, "the server's memory is full, and most of it kept your request; try again later")
+        codec = self.codecs.pop(c.fd, None)
+        self.gather(c, 0)
+        if c.phase != HTTP or codec is None:
+            return self._doom(c, 1006, full.reason.encode())
+        return _body_failed(self, c, full) if c.flags & BUSY else self.sink.on_bad_request(c, full)
+
     cdef int on_room(self, Connection* c) except -1:
         if c.flags & ASKED:
             c.flags &= ~ASKED
@@ -119,13 +127,16 @@ cdef class Exchanges(SecureTransport):
         codec.receive(PyBytes_FromStringAndSize(<const char*> buffer, got))
         _body_came(self, c, got)
         if c.flags & WANTED:
-            return _next_part(self, c)
-        return _next_request(self, c)
+            _next_part(self, c)
+        else:
+            _next_request(self, c)
+        return _count_kept(self, c)
 
     cdef int on_wake(self, Connection* c) except -1:
         c.flags &= ~WOKEN
         if c.phase == HTTP and not c.flags & BUSY:
             _next_request(self, c)
+            _count_kept(self, c)
         # the peer's end is told by the next read
         c.flags &= ~HALF
         return self._interest(c)
@@ -155,7 +166,8 @@ cdef class Exchanges(SecureTransport):
         if c.phase == HTTP and c.flags & (BUSY | DONE | SHUT) == BUSY and c.requests == number:
             c.flags |= WANTED
             c.flags &= ~HALF         # the peer's end is told by the next read
-            return _next_part(self, c)
+            _next_part(self, c)
+            return _count_kept(self, c)
         return 0
 
     cdef int respond(self, Connection* c, uint32_t number, int flags, const uint8_t* data, size_t size) except -1:

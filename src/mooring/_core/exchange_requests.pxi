@@ -44,6 +44,14 @@ cdef int _next_request(Exchanges self, Connection* c) except -1:
     return self._interest(c)
 
 
+cdef int _count_kept(Exchanges self, Connection* c) except -1:
+    """What is here of requests that are not handed over counts against the memory for all connections."""
+    if c.phase != HTTP:
+        return 0
+    codec = self.codecs.get(c.fd)
+    return self.gather(c, codec.gathered if codec is not None else 0)
+
+
 cdef int _await_body(Exchanges self, Connection* c) except -1:
     """It is the client's turn to send: it may take as long as what has come allows, less what it took before."""
     cdef uint64_t allowed = c.profile.body_grace_ms

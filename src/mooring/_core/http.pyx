@@ -129,6 +129,11 @@ cdef class HttpCodec:
         return self._state == HEAD and PyByteArray_GET_SIZE(self._buffer) == 0
 
     @property
+    def gathered(self):
+        """The same, and what chunks have carried so far."""
+        return PyByteArray_GET_SIZE(self._buffer) + PyByteArray_GET_SIZE(self._body)
+
+    @property
     def in_body(self):
         """The head is read, and more of the body is missing."""
         return self._state != HEAD and self._state != BROKEN

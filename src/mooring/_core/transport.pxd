@@ -32,7 +32,7 @@ cdef enum Flag:
     SHUT = 64        # ends when the out-queue is empty
     SLOWLY = 128     # ... and lingers then, because the peer may still be sending (RFC 9112 section 9.6)
     HALF = 256       # the peer has ended its half
-    FEEDING = 512    # the decoder is at work on `held`
+    FEEDING = 512    # the decoder is at work: its memory is in use
     UPGRADED = 1024  # was an open WebSocket once
     BEGUN = 2048     # HTTP: a part of the answer is written
     ASKED = 4096     # HTTP: the worker waits for the queue to be below high water
@@ -102,6 +102,7 @@ cdef struct Connection:
     size_t boundary
     void* tls                        # a Tls, kept alive by SecureTransport.tls; NULL: none
     size_t owed                      # bytes that TLS itself has to send
+    size_t gathered                  # bytes kept of what it sent: the beginning of a message or a body
     size_t counted                   # of `out`, in Transport.queued
     # in: raw bytes that wait for the window, and the frame decoder
     Buffer held
@@ -155,7 +156,7 @@ cdef struct Counters:
     uint64_t bytes_sent
     uint64_t failed                  # closed by us for a fault of the peer
     uint64_t slow                    # ... for not reading
-    uint64_t ended_for_memory        # ... because all queues together were too long
+    uint64_t ended_for_memory        # because too much was kept for all connections together
     uint64_t timed_out
     uint64_t pings_sent
     uint64_t prefaces_refused        # by who they came from, for what they said, or for coming too late
@@ -184,7 +185,9 @@ cdef class Transport(Source):
     cdef size_t grave_count, grave_capacity
     cdef readonly int count
     cdef readonly size_t queued      # bytes in all out-queues together
-    cdef size_t ceiling              # more of them end the longest; 0: any number
+    cdef readonly size_t gathered    # bytes of all unfinished messages and bodies
+    cdef size_t ceiling              # more of both end who has most; 0: any number
+    cdef bint relieving              # that is being done
     cdef Counters counters
 
     cdef int on_connected(self, Connection* c) except -1
@@ -195,6 +198,7 @@ cdef class Transport(Source):
     cdef int on_wake(self, Connection* c) except -1
     cdef int on_deadline(self, Connection* c, Deadline deadline) except -1
     cdef int on_slow(self, Connection* c, bytes why) except -1
+    cdef int on_greedy(self, Connection* c) except -1
     cdef int on_partial(self, Connection* c, size_t sent) except -1
     cdef int on_room(self, Connection* c) except -1
     cdef int on_relieved(self, Connection* c) except -1
@@ -227,8 +231,9 @@ cdef class Transport(Source):
     cdef int _receive(self, Connection* c) except -1
     cdef int _count(self, Connection* c) except -1
     cdef int _mark(self, Connection* c) except -1
+    # So much of what it sent is kept now; this may end it.
+    cdef int gather(self, Connection* c, size_t size) except -1
     cdef int _count_out(self, Connection* c) noexcept
-    cdef int _end_longest(self) except -1
     cdef int _doom(self, Connection* c, int code, bytes reason) except -1
     cdef int _offer(self, Connection* c) except -1
     cdef int _send_some(self, Connection* c) except -1

@@ -69,6 +69,7 @@ cdef bytes RESET = b"the connection was reset"
 
 
 include "transport_profile.pxi"
+include "transport_memory.pxi"
 
 
 cdef class Transport(Source):
@@ -168,6 +169,10 @@ cdef class Transport(Source):
     cdef int on_slow(self, Connection* c, bytes why) except -1:
         """The peer does not read, and its queue is full."""
         return self._doom(c, 1006, why)
+
+    cdef int on_greedy(self, Connection* c) except -1:
+        """Memory is full, and most of it keeps what this peer has begun to send."""
+        return self._doom(c, 1006, b"the server's memory is full")
 
     cdef int on_partial(self, Connection* c, size_t sent) except -1:
         """`sent` bytes leave the front of the queue, and others stay."""
@@ -337,6 +342,8 @@ cdef class Transport(Source):
         self._count_out(c)
         buffer_free(&c.held)
         decoder_free(&c.decoder)
+        self.gathered -= c.gathered
+        c.gathered = 0
         self.settle(c)
         if c.flags & COUNTED:
             self.admission.leave(c.entry.family, c.entry.address)
@@ -461,8 +468,8 @@ cdef class Transport(Source):
             memcpy(c.out.data + c.out.end, data, size)
             c.out.end += size
         self._count_out(c)
-        if self.ceiling and self.queued > self.ceiling:
-            self._end_longest()
+        if self.ceiling and self.queued + self.gathered > self.ceiling:
+            _relieve(self)
         self._mark(c)
         return 1
 
@@ -472,24 +479,12 @@ cdef class Transport(Source):
         c.counted = size
         return 0
 
-    cdef int _end_longest(self) except -1:
-        """All queues together are too long for this process: the longest go, until a tenth of the room is free."""
-        cdef uint32_t slot
-        cdef Connection* c
-        found = []
-        for slot in range(self.table.header.used):
-            c = self.slots[slot]
-            if c != NULL and c.phase <= CLOSING and c.counted:
-                found.append((c.counted, c.fd))
-        found.sort(reverse=True)
-        for _, fd in found:
-            if self.queued <= self.ceiling - self.ceiling // 10:
-                break
-            c = self.find(fd)
-            self.counters.ended_for_memory += 1
-            self.on_slow(c, b"slow consumer: the server's memory for output is full, and most of it waited for you")
-            if self.find(fd) != NULL:
-                self._count_out(c)
+    cdef int gather(self, Connection* c, size_t size) except -1:
+        if size != c.gathered and c.phase != DEAD:
+            self.gathered += size - c.gathered
+            c.gathered = size
+            if self.ceiling and self.queued + self.gathered > self.ceiling:
+                _relieve(self)
         return 0
 
     cdef int _mark(self, Connection* c) except -1:
