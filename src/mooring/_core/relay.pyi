@@ -9,6 +9,8 @@ from mooring._core.exchange import Sink
 from mooring._core.hub import Hub
 from mooring._core.reactor import Reactor
 
+ANSWER_AGAIN: float
+
 @disjoint_base
 class Port:
     def __new__(cls, relay: Relay, worker: int, generation: int = 0, serves: bool = True, *args: object) -> Self: ...
