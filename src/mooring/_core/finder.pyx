@@ -23,7 +23,7 @@ from mooring._core.hub cimport Hub, Topic
 from mooring._core.table cimport Entry
 from mooring._core.transport cimport Connection
 
-from mooring._core.wire import USER
+from mooring._core.wire import USER as _USER
 
 PATH_LIMIT = 255
 SORTS = ("age", "idle", "messages", "bytes", "queued", "rtt", "rate")
@@ -140,7 +140,7 @@ cdef class Finder:
         memcpy(wanted.network, <const uint8_t*> network, len(network) if family else 0)
         wanted.user = wanted.topic = NULL
         if user:
-            group = self.hub.topics.get(USER + user)
+            group = self.hub.topics.get(_USER + user)
             if group is None:
                 return 0, []
             wanted.user = <void*> group

@@ -8,6 +8,7 @@ from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
 from mooring._core.table import Table
 
+ANSWER_PART: int
 CALL_TIMEOUT: float
 
 class Waiting:
