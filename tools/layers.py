@@ -39,6 +39,7 @@ CORE: list[set[str]] = [
     {"reactor"},
     {"channel", "outlet", "transport"},
     {"secure"},
+    {"files"},
     {"exchange"},
     {"connection"},
     {"acceptor", "hub", "inlet", "records"},

@@ -235,7 +235,7 @@ class Http(Section):
     static_file_limit: int = option(
         1 << 20,
         "Largest file, or part of one, that is read and sent at once, and compressed if that is asked for. A larger "
-        "one is sent in pieces, as fast as the client reads.",
+        "one is sent by the gateway, as fast as the client reads.",
         "bytes",
         low=0,
         high=GIB,

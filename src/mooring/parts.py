@@ -49,9 +49,12 @@ def new_gateway(
     slots = settings.flow.max_connections or max(16, wanted * 9 // 10 - SPARE_DESCRIPTORS)
     # fds shall not come back after a restart: the serials begin where the clock stands, in milliseconds
     serial = time.time_ns() // 1_000_000
-    return Gateway(
+    gateway = Gateway(
         reactor, settings, number=number, table=Table(file, slots), first_serial=serial, on_retired=on_retired
     )
+    # a connection that is sent a file has two descriptors: these are of what connections leave
+    gateway.connections.file_limit = max(16, wanted - slots - SPARE_DESCRIPTORS)
+    return gateway
 
 
 def new_worker(server: Server, settings: Settings, number: int, generation: int, master: Master) -> Worker:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -250,6 +251,27 @@ def websocket(server: Serving, path: str = "/echo", /, **query: object) -> Itera
     with Raw(server) as raw:
         assert raw.upgrade(f"{path}?{urlencode(query)}").status == 101
         yield raw, json.loads(raw.text())["fd"]
+
+
+def take(raw: Raw, size: int) -> bytes:
+    """`size` bytes behind the head of an answer that is large."""
+    found = bytearray(raw.received)
+    raw.received = b""
+    while len(found) < size:
+        got = raw.socket.recv(1 << 18)
+        assert got, f"the connection ended after {len(found)} bytes"
+        found += got
+    raw.received = bytes(found[size:])
+    return bytes(found[:size])
+
+
+def head(raw: Raw) -> bytes:
+    return raw.until(b"\r\n\r\n").lower()
+
+
+def unread(raw: Raw) -> None:
+    """Waits until the client has something to read, and reads nothing."""
+    assert select.select([raw.socket], [], [], LIMIT)[0]
 
 
 # ---------------------------------------------------------------------------------------------- one worker

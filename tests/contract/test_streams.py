@@ -1,7 +1,6 @@
 """Answers in parts, for clients that read slowly, or leave: written ones, files, server-sent events."""
 
 import os
-import select
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from contract.clients import Raw, get
-from support.serving import LIMIT, Serving, eventually
+from contract.clients import Raw, get, head, take, unread
+from support.serving import Serving, eventually
 
 PART = 50_000
 PARTS = 200  # 10 MB: more than the kernel keeps for the two ends of a connection
@@ -95,27 +94,6 @@ def chunks(parts: int = PARTS) -> bytes:
     """The body of /parts as it is sent."""
     sizes = b"%x\r\n" % PART
     return b"".join(sizes + bytes([n % 251]) * PART + b"\r\n" for n in range(parts)) + b"3\r\nend\r\n0\r\n\r\n"
-
-
-def take(raw: Raw, size: int) -> bytes:
-    """`size` bytes behind the head of an answer that is large."""
-    found = bytearray(raw.received)
-    raw.received = b""
-    while len(found) < size:
-        got = raw.socket.recv(1 << 18)
-        assert got, f"the connection ended after {len(found)} bytes"
-        found += got
-    raw.received = bytes(found[size:])
-    return bytes(found[:size])
-
-
-def head(raw: Raw) -> bytes:
-    return raw.until(b"\r\n\r\n").lower()
-
-
-def unread(raw: Raw) -> None:
-    """Waits until the client has something to read, and reads nothing."""
-    assert select.select([raw.socket], [], [], LIMIT)[0]
 
 
 def test_a_write_waits_for_the_client(streaming: Serving) -> None:

@@ -43,6 +43,8 @@ def left(server, fd, code, reason):
 def page(request, response):
     if request.path == "/stats":
         response.json(server.stats())
+    elif request.path == "/file":
+        response.send_file(request.query["path"])
     else:
         response.end(f"{request.scheme} {len(request.body)}")
 """
@@ -125,6 +127,49 @@ def stats(server: Serving, **options: Any) -> dict[str, Any]:
     with contextlib.closing(client):
         client.request("GET", "/stats")
         return json.loads(client.getresponse().read())
+
+
+def test_a_large_file(secure: Serving, tmp_path: Path):
+    """It is encrypted slice by slice: the client reads slowly, and the gateway does not grow."""
+    path = tmp_path / "large.bin"
+    content = random.Random(8446).randbytes(24 * MIB)
+    path.write_bytes(content)
+    before = stats(secure)
+    client = http.client.HTTPSConnection("localhost", secure.port, timeout=LIMIT, context=trusting())
+    with contextlib.closing(client):
+        client.request("GET", f"/file?path={path}")
+        response = client.getresponse()
+        found = response.read(MIB)
+        eventually(lambda: stats(secure)["files_open"] == before["files_open"] + 1)
+        assert stats(secure)["bytes_queued"] < MIB
+        assert found + response.read() == content
+        client.request("GET", f"/file?path={path}", headers={"Range": "bytes=1000000-20000000"})
+        response = client.getresponse()
+        assert response.status == 206
+        assert response.read() == content[1_000_000:20_000_001]
+        client.request("GET", "/")
+        assert client.getresponse().read() == b"https 0"
+    with contextlib.closing(http.client.HTTPSConnection("localhost", secure.port, context=trusting())) as leaver:
+        leaver.request("GET", f"/file?path={path}")
+        leaver.getresponse().read(MIB)
+    eventually(lambda: stats(secure)["files_open"] == before["files_open"])
+    assert stats(secure)["files_sent"] == before["files_sent"] + 2
+
+
+def test_a_file_that_becomes_shorter(secure: Serving, tmp_path: Path):
+    """The client can tell: there is no close_notify, or less than was promised."""
+    path = tmp_path / "large.bin"
+    path.write_bytes(bytes(24 * MIB))
+    since = secure.mark()
+    with contextlib.closing(
+        http.client.HTTPSConnection("localhost", secure.port, timeout=LIMIT, context=trusting())
+    ) as client:
+        client.request("GET", f"/file?path={path}")
+        response = client.getresponse()
+        os.truncate(path, MIB)
+        with pytest.raises((http.client.IncompleteRead, OSError)):
+            response.read()
+    secure.wait_log("was not sent to its end: it has become shorter", since=since)
 
 
 def test_every_message_comes_back_whole(secure: Serving):

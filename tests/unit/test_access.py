@@ -28,7 +28,7 @@ def line(caplog: pytest.LogCaptureFixture, act: Any, *, taken: bool = True, **ch
     act(response)
     caplog.clear()
     with caplog.at_level(logging.INFO, "mooring.access"):
-        access.write(request, response, 0.00207, taken=taken)
+        access.write(request, response, response.body_size, 0.00207, taken=taken)
     (record,) = caplog.records
     return record.getMessage()
 

@@ -478,4 +478,8 @@ cdef class Connections(Exchanges):
             "ended_for_memory": self.counters.ended_for_memory,
             "pings_sent": self.counters.pings_sent,
             "proxy_headers_refused": self.counters.prefaces_refused,
+            "files_open": self.files_open,
+            "files_sent": self.files_sent,
+            "files_refused": self.files_refused,
+            "files_broken": self.files_broken,
         }

@@ -3,7 +3,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t
 
-from mooring._core.secure cimport SecureTransport
+from mooring._core.files cimport FileClaim, FileSender
 from mooring._core.transport cimport Connection
 
 
@@ -12,14 +12,13 @@ cdef class Sink:
     cdef bint ready(self, Connection* connection) except -1
     cdef int on_message(self, Connection* connection, int opcode, const uint8_t* data, size_t size) except -1
     cdef int on_request(self, Connection* connection, object request) except -1
-    # The worker that handles its request is to be told: EV_ROOM, EV_GONE
-    cdef int on_part(self, Connection* connection, bytes part) except -1
-    cdef int on_note(self, Connection* connection, int kind) except -1
+    # The worker that handles its request is to be told: EV_ROOM, EV_GONE, EV_BODY, EV_FILE
+    cdef int on_note(self, Connection* connection, int kind, bytes payload) except -1
     cdef int on_bad_request(self, Connection* connection, object error) except -1
     cdef int on_gone(self, Connection* connection, int code, bytes reason) except -1
 
 
-cdef class Exchanges(SecureTransport):
+cdef class Exchanges(FileSender):
     cdef public Sink sink
     cdef list http_options           # by listener
     cdef dict codecs                 # fd -> HttpCodec, while a request is coming in
@@ -27,5 +26,9 @@ cdef class Exchanges(SecureTransport):
     # The worker asks for the next part of the body; the sink gets it.
     cdef int want(self, Connection* c, uint32_t number) except -1
     cdef int respond(self, Connection* c, uint32_t number, int flags, const uint8_t* data, size_t size) except -1
+    # The head of the answer and, behind it, a part of a file; what the worker is to be told (FileNote).
+    cdef int respond_file(self, Connection* c, uint32_t number, int flags, const FileClaim* claim, bytes path,
+                          const uint8_t* head, size_t size) except -1
     cdef int leave(self, Connection* c) except -1
+    cdef int _complete(self, Connection* c, bint closes) except -1
     cdef int _answered(self, Connection* c) except -1

@@ -2,15 +2,15 @@ from typing import Any, Self
 
 from typing_extensions import disjoint_base
 
+from mooring._core.files import FileSender
 from mooring._core.reactor import Reactor
-from mooring._core.secure import SecureTransport
 from mooring._core.table import Table
 
 @disjoint_base
 class Sink: ...
 
 @disjoint_base
-class Exchanges(SecureTransport):
+class Exchanges(FileSender):
     sink: Sink
     def __new__(
         cls,
@@ -24,5 +24,6 @@ class Exchanges(SecureTransport):
         ceiling: int = 0,
     ) -> Self: ...
     def answer(self, fd: int, data: bytes, reason: bytes) -> None: ...
+    def is_answered(self, fd: int, number: int) -> bool: ...
     def answer_begun(self, fd: int) -> bool: ...
     def idle_http(self) -> list[int]: ...

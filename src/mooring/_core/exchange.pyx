@@ -7,6 +7,7 @@ Theory
 * A request has a number on its connection. Whoever answers says which one is meant; a late answer, to one that is over,
   is refused.
 * Whoever sends an answer in parts may ask to be told when the client has read most of it, and hears if it leaves.
+* The rest of an answer may be a file, which goes out without whoever answered (files.pyx).
 
 How bodies come in is explained in exchange_requests.pxi. Sockets, deadlines and queues are those of transport.pyx. What
 comes of a request is a `Sink`'s matter.
@@ -17,14 +18,17 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from mooring._core.buffer cimport buffer_size
+from mooring._core.files cimport FileClaim, FileSender
 from mooring._core.reactor cimport Reactor
-from mooring._core.secure cimport SecureTransport
 from mooring._core.table cimport Table
 from mooring._core.transport cimport (
     ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_NONE, D_REQUEST, D_TLS,
     D_WRITE, DEAD, DONE, HALF, HTTP, SHUT, SLOWLY, WANTED, WOKEN, Connection, Deadline,
 )
-from mooring._core.wire cimport EV_GONE, EV_ROOM, RESPOND_ASKS, RESPOND_CLOSE, RESPOND_LAST
+from mooring._core.wire cimport (
+    EV_BODY, EV_FILE, EV_GONE, EV_ROOM, FILE_LATE, FILE_LEFT, FILE_OVER, FILE_TAKEN, RESPOND_ASKS, RESPOND_CLOSE,
+    RESPOND_LAST,
+)
 
 from mooring._core.http import CONTINUE as _CONTINUE, HttpCodec, HttpError
 
@@ -50,17 +54,14 @@ cdef class Sink:
     cdef int on_bad_request(self, Connection* connection, object error) except -1:
         return 0
 
-    cdef int on_note(self, Connection* connection, int kind) except -1:
-        return 0
-
-    cdef int on_part(self, Connection* connection, bytes part) except -1:
+    cdef int on_note(self, Connection* connection, int kind, bytes payload) except -1:
         return 0
 
     cdef int on_gone(self, Connection* connection, int code, bytes reason) except -1:
         return 0
 
 
-cdef class Exchanges(SecureTransport):
+cdef class Exchanges(FileSender):
     """Connections that speak HTTP. Each profile also has `http`: keyword arguments of HttpCodec."""
 
     def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, *profiles: dict[str, object],
@@ -77,7 +78,7 @@ cdef class Exchanges(SecureTransport):
     cdef int on_gone(self, Connection* c, int code, bytes reason) except -1:
         self.codecs.pop(c.fd, None)
         if c.flags & (BUSY | DONE) == BUSY:
-            self.sink.on_note(c, EV_GONE)
+            self.sink.on_note(c, EV_GONE, b"")
         return self.sink.on_gone(c, code, reason)
 
     cdef int on_greedy(self, Connection* c) except -1:
@@ -91,10 +92,12 @@ cdef class Exchanges(SecureTransport):
     cdef int on_room(self, Connection* c) except -1:
         if c.flags & ASKED:
             c.flags &= ~ASKED
-            self.sink.on_note(c, EV_ROOM)
-        return self._answered(c) if c.flags & DONE else 0
+            self.sink.on_note(c, EV_ROOM, b"")
+        return self._answered(c) if c.flags & DONE and c.file == NULL else 0
 
     cdef int on_deadline(self, Connection* c, Deadline deadline) except -1:
+        if deadline == D_WRITE and self.goes_on(c):
+            return 0
         self.counters.timed_out += 1
         if deadline == D_TLS:
             return self.on_tls_late(c)
@@ -182,25 +185,51 @@ cdef class Exchanges(SecureTransport):
         c.flags |= BEGUN
         if flags & RESPOND_LAST:
             self.settle(c)
-            codec = self.codecs.get(c.fd)
-            # behind a body that nobody has read no request can be found
-            if flags & RESPOND_CLOSE or codec is not None and codec.streaming:
-                self._decide(c, BY_SERVER, 1006, b"the answer was the last one")
-                c.flags |= SHUT | SLOWLY
-                c.flags &= ~(BUSY | WANTED)
-                self._enter(c, CLOSING)
-                self._arm(c, D_CLOSE, c.profile.close_ms)
-                if buffer_size(&c.out) == 0:
-                    self._written(c)
-                else:
-                    self._interest(c)
-            elif buffer_size(&c.out) > c.profile.high_water:
-                # the next request waits until most of this answer is out: answers must not pile up
-                c.flags |= DONE
-                self._mark(c)
-            else:
-                self._answered(c)
+            self._complete(c, flags & RESPOND_CLOSE != 0)
         return 1
+
+    cdef int _complete(self, Connection* c, bint closes) except -1:
+        """The whole answer is out or queued."""
+        codec = self.codecs.get(c.fd)
+        # behind a body that nobody has read no request can be found
+        if closes or codec is not None and codec.streaming:
+            self._decide(c, BY_SERVER, 1006, b"the answer was the last one")
+            c.flags |= SHUT | SLOWLY
+            c.flags &= ~(BUSY | WANTED)
+            self._enter(c, CLOSING)
+            self._arm(c, D_CLOSE, c.profile.close_ms)
+            if buffer_size(&c.out) == 0:
+                return self._written(c)
+            return self._interest(c)
+        if buffer_size(&c.out) > c.profile.high_water:
+            # the next request waits until most of this answer is out: answers must not pile up
+            c.flags |= DONE
+            return self._mark(c)
+        return self._answered(c)
+
+    cdef int respond_file(self, Connection* c, uint32_t number, int flags, const FileClaim* claim, bytes path,
+                          const uint8_t* head, size_t size) except -1:
+        if c.phase != HTTP or c.flags & (BUSY | DONE | SHUT) != BUSY or c.requests != number:
+            return FILE_LATE
+        if c.flags & BEGUN or not self.take_file(c, claim, path, flags & RESPOND_CLOSE != 0):
+            return FILE_LEFT
+        if not self.write(c, head, size, NULL, 0) or c.file == NULL:
+            return FILE_LATE         # it was the one slow reader too many
+        # the worker has said all; whoever read the request's body in there reads no further
+        c.flags |= BEGUN | DONE
+        c.flags &= ~WANTED
+        if c.deadline == D_BODY:
+            c.deadline = D_NONE
+            self.reactor.disarm(&c.timer)
+        self.settle(c)
+        self._interest(c)
+        return FILE_TAKEN
+
+    cdef int on_file_sent(self, Connection* c, bint closes) except -1:
+        return self._complete(c, closes)
+
+    cdef int on_file_over(self, Connection* c, uint64_t sent) except -1:
+        return self.sink.on_note(c, EV_FILE, bytes([FILE_OVER]) + sent.to_bytes(8, "little"))
 
     cdef int _answered(self, Connection* c) except -1:
         """The request is over: on to the next one."""
@@ -222,6 +251,11 @@ cdef class Exchanges(SecureTransport):
             self._decide(c, BY_SERVER, 1006, reason)
             c.flags |= BUSY
             self.respond(c, c.requests, RESPOND_LAST | RESPOND_CLOSE, data, len(data))
+
+    def is_answered(self, fd: int, number: int) -> bool:
+        """Whether nothing more is to come of the answer to request `number`; True for a connection that is gone."""
+        cdef Connection* c = self.find(fd)
+        return c == NULL or c.phase != HTTP or c.flags & (BUSY | DONE) != BUSY or c.requests != number
 
     def answer_begun(self, fd: int) -> bool:
         """Whether bytes of the answer to the present request are on their way; True for a connection that is gone."""

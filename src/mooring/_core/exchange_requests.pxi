@@ -93,14 +93,14 @@ cdef int _next_part(Exchanges self, Connection* c) except -1:
         c.flags &= ~WANTED
         if codec is not None and codec.idle:
             del self.codecs[c.fd]
-        self.sink.on_part(c, part)
+        self.sink.on_note(c, EV_BODY, part)
     return self._interest(c)
 
 
 cdef int _body_failed(Exchanges self, Connection* c, object error) except -1:
     """The rest of a body will not come: for its handler the client has left."""
     c.flags &= ~WANTED
-    self.sink.on_note(c, EV_GONE)
+    self.sink.on_note(c, EV_GONE, b"")
     if c.flags & BEGUN:
         return self._doom(c, 1006, error.reason.encode())
     return self.sink.on_bad_request(c, error)

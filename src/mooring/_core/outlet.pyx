@@ -12,7 +12,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from mooring._core.table cimport GATEWAY_SHIFT, Table
 from mooring._core.wire cimport (
-    CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_HANDSHAKE, CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_SEND,
+    CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HANDSHAKE, CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_SEND,
     CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, Record, make_record,
 )
 from mooring._core.ws cimport (
@@ -181,6 +181,17 @@ cdef class Outbox:
             return False
         record.extra = number
         outlet.command(&record, data)
+        return True
+
+    def send_file(self, fd: int, number: int, flags: int, claim: bytes, path: bytes, head: bytes) -> bool:
+        """The rest of the answer to an HTTP request: its head, and a part of a file that the gateway sends."""
+        cdef Outlet outlet = self.outlet_of(fd)
+        cdef bytes payload = claim + path + head
+        cdef Record record = make_record(CM_FILE, fd, flags, <uint16_t> len(path), <uint32_t> len(payload))
+        if outlet is None or outlet.table.find(fd) == NULL:
+            return False
+        record.extra = number
+        outlet.command(&record, payload)
         return True
 
     def handshake(self, fd: int, status: int, payload: bytes) -> bool:

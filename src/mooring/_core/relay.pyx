@@ -32,6 +32,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
 
 import logging
 from collections import deque
@@ -41,6 +42,7 @@ from mooring._core.buffer cimport Buffer, buffer_append, buffer_free, buffer_siz
 from mooring._core.channel cimport Channel
 from mooring._core.connection cimport Connections
 from mooring._core.exchange cimport Sink
+from mooring._core.files cimport FileClaim
 from mooring._core.hub cimport Hub
 from mooring._core.page cimport DONE, MARKS, NOT_STARTED, STARTED, Mark, Page
 from mooring._core.reactor cimport Reactor, monotonic_ms
@@ -49,9 +51,9 @@ from mooring._core.transport cimport (
     BUSY, BY_APPLICATION, BY_SERVER, HELD, MOVES, NO_PORT, OPEN, PAUSED, UPGRADED, Connection,
 )
 from mooring._core.wire cimport (
-    ATTEMPT, ATTEMPTS, CM_ACK, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_HELLO, CM_PAUSE, CM_PUBLISH,
-    CM_RESPOND, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EV_BODY, EV_CLOSE, EV_DISCONNECT, EV_FINISH,
-    EV_HANDSHAKE, EV_LEAVE,
+    ATTEMPT, ATTEMPTS, CM_ACK, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HELLO, CM_PAUSE, CM_PUBLISH,
+    CM_RESPOND, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EV_CLOSE, EV_DISCONNECT, EV_FILE, EV_FINISH,
+    EV_HANDSHAKE, EV_LEAVE, FILE_LATE,
     EV_MESSAGE, EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, LISTENER_MASK, VERSION, WANTS_DISCONNECT,
     Record, is_counted, is_last, is_repeatable, is_report, kind_of, make_record,
 )
@@ -64,6 +66,7 @@ cdef uint32_t NO_TICKET = 0xFFFFFFFF
 
 
 include "relay_ports.pxi"
+include "relay_files.pxi"
 
 
 cdef class Relay(Sink):
@@ -358,14 +361,9 @@ cdef class Relay(Sink):
         self.gateway.on_bad_request(c.fd, error)
         return 0
 
-    cdef int on_part(self, Connection* c, bytes part) except -1:
-        """The next part of a body, for whoever handles its request."""
-        self._tell(c, EV_BODY, c.requests, part)
-        return 0
-
-    cdef int on_note(self, Connection* c, int kind) except -1:
-        """ROOM, GONE: for whoever handles its request."""
-        self._tell(c, kind, c.requests, b"")
+    cdef int on_note(self, Connection* c, int kind, bytes payload) except -1:
+        """ROOM, GONE, BODY, FILE: for whoever handles its request."""
+        self._tell(c, kind, c.requests, payload)
         return 0
 
     cdef int on_gone(self, Connection* c, int code, bytes reason) except -1:
@@ -530,6 +528,8 @@ cdef class Relay(Sink):
             if c != NULL:
                 self.connections.respond(c, record.extra, record.opcode, payload, record.size)
             return 0
+        if kind == CM_FILE:
+            return take_file(self, port, record, payload)
         if kind == CM_WANT:
             c = self.connections.find(record.fd)
             if c != NULL:

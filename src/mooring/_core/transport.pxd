@@ -103,6 +103,7 @@ cdef struct Connection:
     void* tls                        # a Tls, kept alive by SecureTransport.tls; NULL: none
     size_t owed                      # bytes that TLS itself has to send
     size_t gathered                  # bytes kept of what it sent: the beginning of a message or a body
+    void* file                       # an Outfile of files.pyx, sent behind `out`; NULL: none
     size_t counted                   # of `out`, in Transport.queued
     # in: raw bytes that wait for the window, and the frame decoder
     Buffer held

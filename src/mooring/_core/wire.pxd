@@ -37,6 +37,7 @@ cdef enum Kind:
     EV_FINISH = 12
     EV_BODY = 13
     EV_QUARANTINED = 14
+    EV_FILE = 15
     # commands: worker -> gateway
     CM_HELLO = 32
     CM_ACK = 33
@@ -51,6 +52,7 @@ cdef enum Kind:
     CM_CALL = 42
     CM_HANDSHAKE = 43
     CM_WANT = 44
+    CM_FILE = 45
     CM_BIND = 50
     CM_PAUSE = 51
     CM_DISCONNECT_USER = 52
@@ -70,6 +72,14 @@ cdef enum:
     RESPOND_LAST = 1
     RESPOND_CLOSE = 2
     RESPOND_ASKS = 4
+
+
+cdef enum:
+    # EV_FILE: the first byte
+    FILE_LEFT = 0
+    FILE_TAKEN = 1
+    FILE_OVER = 2
+    FILE_LATE = 3
 
 
 cdef enum:

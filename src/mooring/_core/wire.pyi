@@ -18,6 +18,7 @@ class Event(IntEnum):
     FINISH = 12
     BODY = 13
     QUARANTINED = 14
+    FILE = 15
 
 ATTEMPTED: int
 
@@ -38,12 +39,19 @@ class Command(IntEnum):
     PAUSE = 51
     DISCONNECT_USER = 52
     WANT = 44
+    FILE = 45
 
 class Wants(IntFlag):
     HANDSHAKE = 1
     ORIGIN = 2
     SUBPROTOCOL = 4
     DISCONNECT = 8
+
+class FileNote(IntEnum):
+    LEFT = 0
+    TAKEN = 1
+    OVER = 2
+    LATE = 3
 
 class Call(IntEnum):
     SESSION = 1

@@ -25,6 +25,8 @@ while its handler ran:
     ROOM       extra: number of the request; what waits for that client is below high water again
     GONE       extra: number of the request; its client has left
     BODY       extra: number of the request; payload: the next part of its body, empty behind the last one
+    FILE       extra: number of the request; payload: u8 what became of the file (FileNote); if it is over, u64 how many
+               bytes of it were sent
     FINISH     this worker is to go: what would never end by itself (event streams) shall end
 
 Commands go down, worker to gateway:
@@ -39,6 +41,9 @@ Commands go down, worker to gateway:
     RESPOND    extra: number of the request; opcode: flags (LAST, CLOSE; ASKS: tell with ROOM when the client has
                read most of it); payload: bytes of an HTTP response
     WANT       extra: number of the request; answered with BODY, once, as soon as there is more of it
+    FILE       extra: number of the request; opcode: flags (CLOSE); arg: length of the path; payload: FileClaim, path,
+               bytes of the HTTP response ahead of the file. The rest of the answer is that part of that file. Answered
+               with FILE, twice if the gateway takes it
     SUBSCRIBE, UNSUBSCRIBE  payload: topic
     PUBLISH    opcode; arg: length of the topic; payload: topic, message
     BIND       payload: id of the user whose connection it is; empty: nobody's
@@ -86,6 +91,7 @@ class Event(IntEnum):
     FINISH = EV_FINISH
     BODY = EV_BODY
     QUARANTINED = EV_QUARANTINED
+    FILE = EV_FILE
 
 
 ATTEMPTED = ATTEMPTS
@@ -110,6 +116,7 @@ class Command(IntEnum):
     PAUSE = CM_PAUSE
     DISCONNECT_USER = CM_DISCONNECT_USER
     WANT = CM_WANT
+    FILE = CM_FILE
 
 
 class Wants(IntFlag):
@@ -119,6 +126,15 @@ class Wants(IntFlag):
     ORIGIN = WANTS_ORIGIN
     SUBPROTOCOL = WANTS_SUBPROTOCOL
     DISCONNECT = WANTS_DISCONNECT
+
+
+class FileNote(IntEnum):
+    """What became of a file that a gateway was asked to send."""
+
+    LEFT = FILE_LEFT       # it can't; the worker shall
+    TAKEN = FILE_TAKEN     # it will; for the worker the request is over
+    OVER = FILE_OVER       # it has, or the client has left
+    LATE = FILE_LATE       # that request has an answer, or no client any more
 
 
 class Call(IntEnum):

@@ -21,6 +21,7 @@ from urllib.parse import quote
 import msgspec
 
 from mooring._core.http import LAST_CHUNK, REASONS, chunk, response_head
+from mooring._core.wire import FileNote
 from mooring.app.compress import Compressor, is_text
 from mooring.app.cookies import SameSite, set_cookie
 from mooring.app.events import EventStream
@@ -33,6 +34,9 @@ Send = Callable[[bytes, bool, bool], bool]
 `close`: close the connection once they are sent. False: the connection is gone."""
 Room = Callable[[], Awaitable[bool]]
 """room(): waits until the client has read most of what was sent before. False: it has left."""
+Transfer = Callable[[bytes, int, int, int, bool], Awaitable[FileNote] | None]
+"""transfer(head, fd, first, length, close): have the gateway send `head` and that part of an open file. None: it can't
+be asked to; else what has become of it."""
 Watch = Callable[[Callable[[], None]], None]
 """watch(end): call `end` when the client leaves, or when this worker is to go."""
 
@@ -87,6 +91,7 @@ class Response:
         "_flow",
         "_headers",
         "_keep_alive",
+        "_left",
         "_length",
         "_pending",
         "_reason",
@@ -95,6 +100,7 @@ class Response:
         "_send",
         "_server_header",
         "_status",
+        "_transfer",
         "_window",
         "body_size",
         "broken",
@@ -113,11 +119,13 @@ class Response:
         file_limit: int = 1 << 20,
         compressor: Compressor | None = None,
         flow: tuple[Room, Watch] | None = None,
+        transfer: Transfer | None = None,
         window: int = 64 << 10,
     ) -> None:
         """`keepalive_requests`: after that many requests the connection is closed (see `Request.number`).
         `file_limit`: the largest body that `send_file` sends at once. `compressor`: None leaves every body as it is.
-        `flow`: how to wait for the client; None: nothing ever waits. `window`: bytes sent without asking for room."""
+        `flow`: how to wait for the client; None: nothing ever waits. `transfer`: how to leave a file to the gateway.
+        `window`: bytes sent without asking for room."""
         self._request = request
         self._send = send
         self._server_header = server_header
@@ -128,6 +136,9 @@ class Response:
         self._compressor = compressor
         self._file_limit = file_limit
         self._flow = flow
+        self._transfer = transfer
+        self._left: tuple[bytes, Awaitable[FileNote], int] | None = None
+        """A head that the gateway was given, with a file; what it says; when the file was last changed."""
         self._window = window
         self._pending = 0  # bytes sent since the client was last known to read
         self._rest: tuple[int, int, int] | None = None  # of a file: descriptor, where to go on, how many bytes
@@ -316,8 +327,9 @@ class Response:
         save it under that name. Raises HttpError, which the worker answers if the handler does not catch it: 404
         when there is no such file.
 
-        Up to `static_file_limit` bytes are read and sent at once. More is read and sent in pieces as fast as the client
-        reads, once the handler has returned: the file must not be changed meanwhile.
+        Up to `static_file_limit` bytes are read and sent at once. More is sent by the gateway, as fast as the client
+        reads; or, if that can't have the file, in pieces once the handler has returned. The file must not be changed
+        meanwhile; it may be replaced or unlinked.
         """
         self._must_not_have_started("send_file")
         if content_type is not None:
@@ -357,7 +369,13 @@ class Response:
         if found.body is not None:
             return self.end(found.body)
         self.started = True
-        return self._send(self._head(b"", found.length), False, False)
+        head = self._head(b"", found.length)
+        if self._transfer is not None:
+            noted = self._transfer(head, opened.fd, found.first, found.length, not self._keep_alive)
+            if noted is not None:
+                self._left = head, noted, found.modified
+                return True
+        return self._send(head, False, False)
 
     @property
     def has_rest(self) -> bool:
@@ -365,11 +383,25 @@ class Response:
         return self._rest is not None
 
     async def send_rest(self) -> None:
-        """For the worker: sends the rest of a large file, as fast as the client reads. Raises ClientGone, OSError."""
+        """For the worker: sends the rest of a large file, as fast as the client reads, unless the gateway does.
+        Raises ClientGone, OSError."""
         if self._rest is None:
             return
         fd, first, count = self._rest
         try:
+            if self._left is not None:
+                head, noted, modified = self._left
+                note = await noted
+                if note == FileNote.LATE:
+                    raise ClientGone("the client has left before the file was sent")
+                if note == FileNote.TAKEN:
+                    self.ended = True
+                    self.body_size, count = count, 0
+                elif os.fstat(fd).st_mtime_ns != modified:
+                    self.started = False  # no byte of that answer has left
+                    raise HttpError(503, "the file has changed while it was read", [("Retry-After", "1")])
+                else:
+                    self._send(head, False, False)
             while count:
                 data = os.pread(fd, min(count, PIECE), first)
                 if not data:

@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import stat
+import struct
 from collections.abc import Sequence
 from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
@@ -57,13 +58,14 @@ class Opened(NamedTuple):
 
 class FileAnswer(NamedTuple):
     """What to answer. `length` is that of the body, also where it is left out (HEAD). If `body` is None it is too large
-    to be read at once; it begins at byte `first` of the file."""
+    to be read at once; it begins at byte `first` of the file, which was changed at `modified` (nanoseconds)."""
 
     status: int
     headers: list[tuple[str, str]]
     body: bytes | None
     length: int
     first: int = 0
+    modified: int = 0
 
 
 # ------------------------------------------------------------------ which file
@@ -188,13 +190,30 @@ def content_type_of(name: str) -> str:
     return f"{kind}; charset=utf-8" if kind.startswith("text/") or kind in _TEXT else kind
 
 
+_CLAIM = struct.Struct("=QQQqQQ")  # a FileClaim, see mooring._core.files
+
+
+def claim(fd: int, first: int, length: int) -> tuple[bytes, bytes] | None:
+    """What tells another process which part of this file it shall send: how to know the file again, and its path. None
+    when it has no path any more."""
+    try:
+        path = os.readlink(b"/proc/self/fd/%d" % fd)
+    except OSError:
+        return None
+    facts = os.fstat(fd)
+    if not facts.st_nlink or path[:1] != b"/":
+        return None
+    return _CLAIM.pack(facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, first, length), path
+
+
 # ------------------------------------------------------------------ what to answer
 
 
 def whole(fd: int, limit: int, *, head_only: bool) -> FileAnswer:
     """The file without conditions or ranges."""
-    size = os.fstat(fd).st_size
-    return FileAnswer(200, [], b"" if head_only else _read(fd, 0, size, limit), size)
+    facts = os.fstat(fd)
+    body = b"" if head_only else _read(fd, 0, facts.st_size, limit)
+    return FileAnswer(200, [], body, facts.st_size, 0, facts.st_mtime_ns)
 
 
 def conditional(fd: int, method: str, headers: Headers, limit: int) -> FileAnswer:
@@ -212,12 +231,13 @@ def conditional(fd: int, method: str, headers: Headers, limit: int) -> FileAnswe
     # A date in If-Range never fits: a file may change twice in a second (RFC 9110 section 13.1.5).
     wanted = _range(headers.get("range", ""), size) if headers.get("if-range", tag) == tag else None
     if wanted is None:
-        return FileAnswer(200, fields, _read(fd, 0, size, limit), size)
+        return FileAnswer(200, fields, _read(fd, 0, size, limit), size, 0, facts.st_mtime_ns)
     first, end = wanted
     if first >= end:
         return FileAnswer(416, [("Content-Range", f"bytes */{size}")], b"", 0)
     fields.append(("Content-Range", f"bytes {first}-{end - 1}/{size}"))
-    return FileAnswer(206, fields, _read(fd, first, end - first, limit), end - first, first)
+    body = _read(fd, first, end - first, limit)
+    return FileAnswer(206, fields, body, end - first, first, facts.st_mtime_ns)
 
 
 def _precondition(headers: Headers, tag: str, modified: int) -> int:

@@ -82,6 +82,7 @@ class Gateway:
             ceiling=buffer_limit(settings),
         )
         self.connections.on_tls_failed = self._on_tls_failed
+        self.connections.on_file_failed = self._on_file_failed
         self._certificates = Certificates([one.tls for one in settings.per_listener], self.connections.use_context)
         if self._certificates:
             reactor.call_later(CERTIFICATE_LOOK, self._look_at_certificates)
@@ -135,6 +136,9 @@ class Gateway:
 
     def _on_tls_failed(self, address: str, why: str) -> None:
         self._refusals.say(logging.INFO, "TLS with %s: %s", address or "a client", why)
+
+    def _on_file_failed(self, why: str) -> None:
+        self._refusals.say(logging.INFO, "%s", why)
 
     def _client(self, fd: int) -> Client:
         """What a policy may look at."""
@@ -260,6 +264,8 @@ class Gateway:
 
     def on_request_lost(self, fd: int, number: int) -> None:
         """Its worker ended while its handler ran: the client is told, unless the answer has begun."""
+        if self.connections.is_answered(fd, number):
+            return  # the rest of it may be a file, which needs no worker
         if not self.connections.answer_begun(fd):
             self._refuse(fd, 502, "the worker that was handling this request has ended; it may have had an effect")
         else:

@@ -3,8 +3,10 @@
     127.0.0.1 "GET /a?b HTTP/1.1" 200 1234 0.0021 "https://example.org/" "curl/8.5.0"
     address   request             status bytes seconds  referrer          user agent
 
-Bytes are those of the body, seconds run from when the worker had the request until the answer was handed on. What a
-client wrote is cut and escaped, so that it can neither end a line nor steer a terminal.
+Bytes are those of the body, seconds run from when the worker had the request until the answer was handed on. For a
+file that the gateway sends they run until its last byte was out or the client had left; a dash stands for bytes whose
+end this worker did not see. What a client wrote is cut and escaped, so that it can neither end a line nor steer a
+terminal.
 """
 
 import logging
@@ -19,16 +21,17 @@ LONGEST = 256  # characters of a field, before they are escaped
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {0x22: '\\"', 0x5C: "\\\\"}
 
 
-def write(request: Request, response: Response, seconds: float, *, taken: bool) -> None:
-    """A line for an answer that is complete. `taken`: the client was still there."""
+def write(request: Request, response: Response, size: int | None, seconds: float, *, taken: bool) -> None:
+    """A line for an answer that is complete. `size`: of the body; None: nobody knows. `taken`: the client was still
+    there."""
     first = f"{request.method} {request.target[: LONGEST + 1]}"
     end = "" if taken and not response.broken else " cut"
     log.info(
-        "%s %s %d %d %.4f %s %s%s",
+        "%s %s %d %s %.4f %s %s%s",
         request.remote_ip or "-",
         quoted(first, f" HTTP/{request.http_version}"),
         response.status_code,
-        response.body_size,
+        "-" if size is None else size,
         seconds,
         quoted(request.headers.get("referer", "-")),
         quoted(request.headers.get("user-agent", "-")),

@@ -5,15 +5,22 @@ when what waits for that client is below its high water, or with GONE when the c
 bytes is on the way and one in the gateway, however slow the client is, and neither end ever counts for the other.
 
 The other way round it is the same: the next part of a streamed body comes when it is asked for (WANT, BODY).
+
+A file is left to the gateway (FILE), which says at once whether it takes it, and once more when it is over.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from mooring._core.outlet import Outbox
+from mooring._core.wire import FileNote
+from mooring.app.static import claim
 from mooring.errors import StateError
 
-_ASKS = 4  # a flag of a RESPOND record, see mooring._core.wire
+_CLOSE, _ASKS = 2, 4  # flags of a RESPOND record, see mooring._core.wire
+Over = Callable[[int | None, bool], None]
+"""over(sent, whole): nothing more of a file will be sent; how many bytes of it were, None when nobody knows, and
+whether that is all of them."""
 
 
 class Streams:
@@ -24,6 +31,8 @@ class Streams:
         self._waiting: dict[tuple[int, int], list[asyncio.Future[bool]]] = {}
         self._open: dict[tuple[int, int], Callable[[], None]] = {}
         self._parts: dict[tuple[int, int], asyncio.Future[bytes | None]] = {}
+        self._files: dict[tuple[int, int], asyncio.Future[FileNote]] = {}
+        self._sent: dict[tuple[int, int], tuple[Over, int]] = {}  # and how many bytes there are to send
         self._ending = False
 
     async def room(self, fd: int, number: int) -> bool:
@@ -52,6 +61,34 @@ class Streams:
         if waiter is not None and not waiter.done():
             waiter.set_result(part)
 
+    def transfer(
+        self, over: Over | None, fd: int, number: int, head: bytes, file: int, first: int, length: int, close: bool
+    ) -> Awaitable[FileNote] | None:
+        """Asks the gateway to answer that request with `head` and a part of an open file; see response.Transfer."""
+        found = claim(file, first, length)
+        if found is None:
+            return None
+        waiter = self._files[fd, number] = asyncio.get_running_loop().create_future()
+        if over is not None:
+            self._sent[fd, number] = over, length
+        if not self._outbox.send_file(fd, number, _CLOSE if close else 0, *found, head):
+            self.on_file(fd, number, bytes([FileNote.LATE]))
+        return waiter
+
+    def on_file(self, fd: int, number: int, note: bytes) -> None:
+        """The gateway tells what has become of a file."""
+        if note[0] == FileNote.OVER:
+            sent = int.from_bytes(note[1:], "little")
+            over, length = self._sent.pop((fd, number), (None, 0))
+            if over is not None:
+                over(sent, sent == length)
+            return
+        waiter = self._files.pop((fd, number), None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(FileNote(note[0]))
+        if note[0] != FileNote.TAKEN:
+            self._sent.pop((fd, number), None)
+
     def watch(self, fd: int, number: int, end: Callable[[], None]) -> None:
         """`end` is called when the client leaves, or this worker is to."""
         self._open[fd, number] = end
@@ -72,6 +109,8 @@ class Streams:
         """The gateway tells that the client has left."""
         self.on_part(fd, number, None)
         self._answer(fd, number, room=False)
+        if (fd, number) in self._files:
+            self.on_file(fd, number, bytes([FileNote.LATE]))
         end = self._open.pop((fd, number), None)
         if end is not None:
             end()
@@ -83,9 +122,17 @@ class Streams:
 
     def gateway_lost(self) -> None:
         """The outbox does not know that gateway any more: its clients are gone."""
-        for fd, number in {*self._waiting, *self._open, *self._parts}:
+        for fd, number in {*self._waiting, *self._open, *self._parts, *self._files}:
             if self._outbox.find(fd) is None:
                 self.on_gone(fd, number)
+        for fd, number in [*self._sent]:
+            if self._outbox.find(fd) is None:
+                self._sent.pop((fd, number))[0](None, False)
+
+    def finish(self) -> None:
+        """This worker ends: what becomes of the files that are under way is not its matter any more."""
+        while self._sent:
+            self._sent.popitem()[1][0](None, True)
 
     def end(self) -> None:
         """This worker is to go: what would never end by itself ends now, and as soon as it begins."""

@@ -36,7 +36,7 @@ from mooring.worker.pipe import Pipe
 from mooring.worker.process import OwnProcess
 from mooring.worker.session import Session, Sessions
 from mooring.worker.site import Site, sites_of
-from mooring.worker.streams import Streams
+from mooring.worker.streams import Over, Streams
 from mooring.worker.tasks import Outcome, Task, TaskBench, TaskDesk
 from mooring.worker.timers import Timers
 
@@ -137,6 +137,7 @@ class Worker:
         while self.inlet.suspended:
             self._idle = asyncio.Event()
             await self._idle.wait()
+        self.streams.finish()
         self.stopping.set()
         if self._process is not None:
             await self._process.finish()
@@ -267,6 +268,8 @@ class Worker:
             self.streams.on_room(fd, extra)
         elif kind == Event.BODY:
             self.streams.on_part(fd, extra, payload)
+        elif kind == Event.FILE:
+            self.streams.on_file(fd, extra, payload)
         elif kind == Event.GONE:
             self.streams.on_gone(fd, extra)
         elif kind == Event.FINISH:
@@ -329,8 +332,9 @@ class Worker:
         fd = request.fd
         request.source = partial(self.streams.part, fd, number)
         send = self._sender(fd, number)
+        over = None
         if site.http.access_log:
-            send = _logged(send, request, lambda: response, time.monotonic())
+            send, over = _logged(send, request, lambda: response, time.monotonic())
         response = Response(
             request,
             send,
@@ -339,6 +343,7 @@ class Worker:
             file_limit=site.http.static_file_limit,
             compressor=site.compressor,
             flow=(partial(self.streams.room, fd, number), partial(self.streams.watch, fd, number)),
+            transfer=partial(self.streams.transfer, over, fd, number),
             window=site.window,
         )
         handler = site.handlers.get("request")
@@ -446,16 +451,20 @@ class Worker:
         return None
 
 
-def _logged(send: Send, request: Request, response: Callable[[], Response], start: float) -> Send:
-    """`send`, and a line in the access log behind the last call."""
+def _logged(send: Send, request: Request, response: Callable[[], Response], start: float) -> tuple[Send, Over]:
+    """`send`, and a line in the access log behind the last call; what to call instead behind a file that the gateway
+    has sent."""
 
     def send_and_log(data: bytes, last: bool, close: bool) -> bool:
         taken = send(data, last, close)
         if last:
-            access.write(request, response(), time.monotonic() - start, taken=taken)
+            access.write(request, response(), response().body_size, time.monotonic() - start, taken=taken)
         return taken
 
-    return send_and_log
+    def log_file(sent: int | None, whole: bool) -> None:
+        access.write(request, response(), sent, time.monotonic() - start, taken=whole)
+
+    return send_and_log, log_file
 
 
 async def _contained(running: Coroutine[Any, Any, Any]) -> Any:
