@@ -17,7 +17,7 @@ from mooring.link.local import open_local
 from mooring.net.bind import bind_all, bind_control
 from mooring.net.listener import ListenError, address_text
 from mooring.net.loop import new_event_loop
-from mooring.parts import GOING_AWAY, Server, new_gateway, new_worker
+from mooring.parts import GOING_AWAY, Server, clock_offset, new_gateway, new_worker
 from mooring.supervisor.bulletin import alone
 from mooring.supervisor.pid_file import PidFile, take_pid_file
 from mooring.supervisor.service import Keepalive, Service
@@ -45,7 +45,7 @@ class _Alone:
         keep_freed_memory()
         self._reactor = Reactor()
         file = os.memfd_create("mooring-table-0", os.MFD_CLOEXEC)
-        self.gateway = new_gateway(self._reactor, settings, 0, file, lambda _port: None)
+        self.gateway = new_gateway(self._reactor, settings, 0, file, clock_offset(), lambda _port: None)
         self.worker = new_worker(server, settings, 0, 1, self)
         self.worker.tree = alone()
         self._listeners = bind_all([one.listen for one in settings.per_listener])

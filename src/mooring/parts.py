@@ -39,18 +39,36 @@ class Server(Controlled, Protocol):
         """The server runs in this process from now on, with this worker and these settings."""
 
 
+def clock_offset() -> int:
+    """Milliseconds from the clock that nobody sets to the wall clock, at this moment."""
+    return (time.time_ns() - time.monotonic_ns()) // 1_000_000
+
+
+def first_serial(offset: int) -> int:
+    """Where the serials of a gateway's fds begin, so that none comes back when a gateway, or the server, starts again.
+
+    They begin where the wall clock would stand had it not been set since the server started (`offset`, of then), in
+    milliseconds.
+    """
+    return offset + time.monotonic_ns() // 1_000_000
+
+
 def new_gateway(
-    reactor: Reactor, settings: Settings, number: int, file: int, on_retired: Callable[[Port], None]
+    reactor: Reactor, settings: Settings, number: int, file: int, offset: int, on_retired: Callable[[Port], None]
 ) -> Gateway:
+    """`offset` is what `clock_offset()` was when the server started."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTOR_LIMIT if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTOR_LIMIT)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     slots = settings.flow.max_connections or max(16, wanted * 9 // 10 - SPARE_DESCRIPTORS)
-    # fds shall not come back after a restart: the serials begin where the clock stands, in milliseconds
-    serial = time.time_ns() // 1_000_000
     gateway = Gateway(
-        reactor, settings, number=number, table=Table(file, slots), first_serial=serial, on_retired=on_retired
+        reactor,
+        settings,
+        number=number,
+        table=Table(file, slots),
+        first_serial=first_serial(offset),
+        on_retired=on_retired,
     )
     # a connection that is sent a file has two descriptors: these are of what connections leave
     gateway.connections.file_limit = max(16, wanted - slots - SPARE_DESCRIPTORS)

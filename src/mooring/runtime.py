@@ -52,7 +52,7 @@ from mooring.net.log import log_as, log_to_stderr
 from mooring.net.loop import new_event_loop
 from mooring.net.signals import SignalSocket
 from mooring.net.tls import new_context
-from mooring.parts import GOING_AWAY, Server, new_gateway, new_worker
+from mooring.parts import GOING_AWAY, Server, clock_offset, new_gateway, new_worker
 from mooring.supervisor import ProcessSpec, Supervisor
 from mooring.supervisor.pid_file import take_pid_file
 from mooring.supervisor.service import Service
@@ -89,6 +89,7 @@ class Boot(msgspec.Struct):
     worker: int | None = None
     generation: int = 1
     incarnation: int = 1
+    clock: int = 0  # clock_offset() when the server started
     control: int = -1
     pulse: int = -1
     listeners: list[int] = []
@@ -236,6 +237,7 @@ def _supervise(told: Boot, settings: Settings) -> int:
         "application": told.application,
         "settings": told.settings,
         "parent": os.getpid(),
+        "clock": clock_offset(),
         "shared": told.shared,
     }
     service = Service.from_environment()
@@ -288,7 +290,7 @@ class Member:
         self._orphaned = False
         if told.gateway is not None:
             file = told.tables[told.gateway]
-            self._gateway = new_gateway(self._reactor, self._settings, told.gateway, file, self._on_retired)
+            self._gateway = new_gateway(self._reactor, self._settings, told.gateway, file, told.clock, self._on_retired)
         if told.worker is not None:
             assert server is not None
             server.shared.open(told.shared)
