@@ -464,7 +464,7 @@ class Run:
             else:
                 self.looks += 1
                 for gateway in counts["gateways"]:
-                    if not adds_up(gateway):
+                    if "error" not in gateway and not adds_up(gateway):  # it stands still, or is gone
                         self.faults["counts_wrong"] += 1
                         self.say(f"the counts do not add up: {gateway}")
             await asyncio.sleep(min(1.0, self.options.duration / 5))

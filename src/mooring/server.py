@@ -398,10 +398,12 @@ class Server:
         that are degraded (they end again and again), and counts of restarts, replacements, reloads and hangs.
 
         accepted = finished + uncertain + dropped + in_flight, counted over messages and requests.
-        Raises StateError when a gateway does not answer within 5 seconds.
+
+        A gateway that does not answer within 5 seconds (or has not answered to a question before) is "error": TEXT
+        in place of its counters, is not in the sums, and is counted in "gateways_silent".
         """
-        gateways = [msgspec.msgpack.decode(outlet.call(Call.STATS, 0, b"")) for outlet in self._outlets()]
-        totals: dict[str, Any] = {}
+        gateways = [_counters(outlet) for outlet in self._outlets()]
+        totals: dict[str, Any] = {"gateways_silent": sum("error" in one for one in gateways)}
         for one in gateways:
             for name, value in one.items():
                 if isinstance(value, int) and name != "gateway":
@@ -415,3 +417,12 @@ class Server:
 
     pack = staticmethod(pack)
     unpack = staticmethod(unpack)
+
+
+def _counters(outlet: Outlet) -> dict[str, Any]:
+    """Those of one gateway; one that stands still must not hide the others'."""
+    try:
+        counters: dict[str, Any] = msgspec.msgpack.decode(outlet.call(Call.STATS, 0, b""))
+    except StateError as error:
+        return {"gateway": outlet.gateway, "error": str(error)}
+    return counters

@@ -11,7 +11,7 @@ import time
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from e2e.peers import BOTH_MODES, HELD_BACK, Rude, alive, app, client, drained, in_loop, logged, until
+from e2e.peers import BOTH_MODES, HELD_BACK, Rude, alive, app, client, drained, in_loop, logged
 from support.serving import Serving
 
 MODES = pytest.mark.parametrize("mode", BOTH_MODES, ids=lambda settings: settings["mode"])
@@ -183,32 +183,6 @@ async def test_the_application_stops_the_server(mode):
             assert await asyncio.to_thread(server.ended) == 0
         assert re.search(r"stopping: asked for by (worker \d|the application)", "\n".join(server.lines))
         assert drained(server)["finished"] == 1
-
-
-@pytest.mark.parametrize("mode", [{"mode": "process", "worker_num": 3}, {"mode": "base", "worker_num": 3}], ids=str)
-@in_loop(40)
-async def test_nothing_outlives_the_supervisor(mode):
-    """SIGKILL of the supervisor: everybody leaves, clients are told, and who is stuck is ended by the kernel."""
-    with Serving(APP, **mode) as server:
-        pids = set(server.titles()) - {server.pid}
-        assert len(pids) >= 3
-        async with contextlib.AsyncExitStack() as stack:
-            idle = await stack.enter_async_context(client(server))
-            if mode["mode"] == "process":  # one worker each; in base mode the kernel chooses
-                for how in ("stuck", "sleeping"):
-                    ws = await stack.enter_async_context(client(server, close_timeout=0.1))
-                    await ws.send(how)
-                    await logged(server, f"^report begin {how}")
-            else:
-                ws = await stack.enter_async_context(client(server, close_timeout=0.1))
-                await ws.send("stuck")
-                await logged(server, "^report begin stuck")
-            start = time.monotonic()
-            server.process.kill()
-            if mode["mode"] == "process":
-                assert (await told_to_go(idle)).code == 1001
-            await until(lambda: not [pid for pid in pids if alive(pid)], f"all of {pids} are gone", limit=8)
-            assert time.monotonic() - start < 8
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ cdef class ChannelOutlet(Outlet):
     cdef bytearray unread            # of the answers, by the gateway
     cdef object one_call             # a lock: threads of the worker may ask at the same time
     cdef uint32_t calls
+    cdef uint32_t answered           # the call that was answered last
     cdef public bint eager           # every command leaves at once: the loop of this process may not turn for long
     # acknowledgements not yet sent: `acked` tickets from `first_ack` on
     cdef uint32_t first_ack

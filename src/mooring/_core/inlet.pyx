@@ -298,6 +298,10 @@ cdef class ChannelOutlet(Outlet):
 
     def _call(self, what: int, fd: int, payload: bytes) -> bytes:
         cdef Record record = make_record(CM_CALL, fd, 0, what, <uint32_t> len(payload))
+        waits = self.reply_socket.fileno()
+        if self.answered != self.calls and (waits < 0 or not _ready(waits, select.POLLIN, 0.0)):
+            # it stands still: this worker waits for that once, and not again with each question
+            raise StateError(f"gateway {self.gateway} does not answer: timed out")
         self.calls += 1
         record.ticket = self.calls
         self.channel.put(&record, payload)
@@ -305,8 +309,8 @@ cdef class ChannelOutlet(Outlet):
         deadline = time.monotonic() + CALL_TIMEOUT
         try:
             while True:
-                call, answer = self._receive(deadline)
-                if call == self.calls:   # else it came too late for an earlier one
+                self.answered, answer = self._receive(deadline)
+                if self.answered == self.calls:   # else it came too late for an earlier one
                     return answer
         except OSError as error:
             raise StateError(f"gateway {self.gateway} does not answer: {error}") from None
