@@ -54,7 +54,7 @@ class _Alone:
         except ListenError:
             self._close_listeners()
             raise
-        self._desk = Desk(self._control, server, can_reload=False) if self._control is not None else None
+        self._desk = Desk(self._control, server, self.worker, can_reload=False) if self._control is not None else None
         self._drained: asyncio.Future[dict[str, int]] | None = None
         self._stopping = False
         server.enter(self.worker, settings)

@@ -54,7 +54,13 @@ def first_serial(offset: int) -> int:
 
 
 def new_gateway(
-    reactor: Reactor, settings: Settings, number: int, file: int, offset: int, on_retired: Callable[[Port], None]
+    reactor: Reactor,
+    settings: Settings,
+    number: int,
+    file: int,
+    offset: int,
+    on_retired: Callable[[Port], None],
+    on_broken: Callable[[Port, str], None] = lambda _port, _why: None,
 ) -> Gateway:
     """`offset` is what `clock_offset()` was when the server started."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -69,6 +75,7 @@ def new_gateway(
         table=Table(file, slots),
         first_serial=first_serial(offset),
         on_retired=on_retired,
+        on_broken=on_broken,
     )
     # a connection that is sent a file has two descriptors: these are of what connections leave
     gateway.connections.file_limit = max(16, wanted - slots - SPARE_DESCRIPTORS)

@@ -14,6 +14,7 @@ a line of the application in it. The supervisor starts gateways and workers as f
 
 import asyncio
 import faulthandler
+import inspect
 import logging
 import os
 import select
@@ -63,6 +64,8 @@ log = logging.getLogger("mooring.runtime")
 
 ORPHAN_GRACE = 2.0  # seconds a process goes on without its supervisor
 ORPHANED = "the supervisor is gone"
+# what the supervisor says
+HEARD = frozenset({"attach", "serve", "retire", "event", "tree", "detach", "drain", "stop"})
 RETRY = 0.05  # seconds until a control message that had no room is sent again
 
 
@@ -280,7 +283,9 @@ class Member:
         self._gateway: Gateway | None = None
         self._worker: Worker | None = None
         self._desk: Desk | None = None
-        self._dispatcher = Dispatcher(self._reactor, self._on_retired) if told.role == "dispatcher" else None
+        self._dispatcher = (
+            Dispatcher(self._reactor, self._on_retired, self._on_broken) if told.role == "dispatcher" else None
+        )
         self._dispatcher_link: DispatcherLink | None = None
         self._stopping: asyncio.Future[tuple[bool, str]] | None = None  # whether it is the last one, and the reason
         self._background: set[asyncio.Task[None]] = set()
@@ -290,7 +295,9 @@ class Member:
         self._orphaned = False
         if told.gateway is not None:
             file = told.tables[told.gateway]
-            self._gateway = new_gateway(self._reactor, self._settings, told.gateway, file, told.clock, self._on_retired)
+            self._gateway = new_gateway(
+                self._reactor, self._settings, told.gateway, file, told.clock, self._on_retired, self._on_broken
+            )
         if told.worker is not None:
             assert server is not None
             server.shared.open(told.shared)
@@ -298,7 +305,7 @@ class Member:
             self._worker.observe(self._pulse)
             server.enter(self._worker, self._settings)
             for fd in told.desk:
-                self._desk = Desk(socket.socket(fileno=fd), server, can_reload=True)
+                self._desk = Desk(socket.socket(fileno=fd), server, self._worker, can_reload=True)
 
     def run(self) -> int:
         """Serves until it is told to stop; the exit code."""
@@ -370,7 +377,8 @@ class Member:
             return
         if end.gateway is None:
             assert self._worker is not None
-            link = DispatcherLink(self._reactor, end.channel, self._worker.tasks, self._worker.bench, self._worker.pipe)
+            worker = self._worker
+            link = DispatcherLink(self._reactor, end.channel, worker.tasks, worker.bench, worker.pipe, worker)
             self._dispatcher_link = link
             if self._stopping is not None:
                 link.hello()
@@ -405,6 +413,9 @@ class Member:
 
     def _on_retired(self, port: Port | Peer) -> None:
         self._tell("retired", worker=port.worker, generation=port.generation, pid=port.pid)
+
+    def _on_broken(self, port: Port | Peer, why: str) -> None:
+        self._tell("broken", worker=port.worker, generation=port.generation, pid=port.pid, why=why)
 
     # ------------------------------------------------------------------ the control socket
 
@@ -446,9 +457,15 @@ class Member:
                 return
             message, fds = received
             op = message.pop("op")
-            handle = getattr(self, f"_on_{op}", None)
-            if handle is None:
-                log.error("unknown control message %r", op)
+            handle = getattr(self, f"_on_{op}") if op in HEARD else None
+            try:
+                if handle is None:
+                    raise TypeError("there is none of that name")
+                inspect.signature(handle).bind(*fds, **message)
+            except TypeError as error:
+                log.error("the control message %r makes no sense and is ignored: %s", op[:64], error)
+                for fd in fds:
+                    os.close(fd)
                 continue
             handle(*fds, **message)
 

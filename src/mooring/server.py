@@ -409,8 +409,15 @@ class Server:
                 if isinstance(value, int) and name != "gateway":
                     totals[name] = totals.get(name, 0) + value
         worker = self._running()
-        totals.update(worker.tasks.stats())
-        own = {"worker_id": worker.number, "generation": worker.generation}
+        tasks = worker.tasks.stats()
+        bad = worker.bad_records + tasks.pop("bad_records", 0)
+        totals["bad_records"] = totals.get("bad_records", 0) + bad
+        totals.update(tasks)
+        own = {
+            "worker_id": worker.number,
+            "generation": worker.generation,
+            "control_refused": worker.control_refused,
+        }
         return {**totals, **own, "gateways": gateways, "tree": worker.tree}
 
     # ------------------------------------------------------------------ frames by hand

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from mooring._core.reactor import Reactor
-from mooring.gateway.refusals import FIELD, LINES, RefusalLog, printable
+from mooring.net.refusals import FIELD, LINES, RefusalLog, printable
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_fields_are_cut(letter: str) -> None:
 
 def test_a_flood_is_ten_lines(caplog: pytest.LogCaptureFixture) -> None:
     reactor = Reactor()
-    refusals = RefusalLog(reactor, logging.getLogger("test.refusals"))
+    refusals = RefusalLog(reactor.call_later, logging.getLogger("test.refusals"))
     with caplog.at_level(logging.INFO, "test.refusals"):
         for n in range(500):
             refusals.say(logging.INFO, "flood %d: %s", n, "a\nb")

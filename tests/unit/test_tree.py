@@ -38,6 +38,9 @@ class Notes:
     def on_retired(self, child):
         self.notes.append("retired")
 
+    def on_distrust(self):
+        pass
+
     def on_failure(self, child, why):
         self.notes.append(why)
 

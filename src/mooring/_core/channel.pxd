@@ -14,15 +14,19 @@ cdef class Channel(Source):
     cdef Buffer output               # records not yet taken by the kernel
     cdef bint writing                # EPOLLOUT is armed: the kernel's buffer is full
     cdef bint reset                  # the kernel has told that the other end left something of ours unread
-    cdef bint torn                   # a part of what came was lost
+    cdef readonly bint torn          # a part of what came was lost; what still comes is thrown away
     cdef uint64_t received            # bytes, since the beginning of either stream
     cdef uint64_t sent
     cdef readonly uint64_t records_in
     cdef readonly uint64_t records_out
 
+    cdef bint fits(self, const Record* record) noexcept
     cdef int on_record(self, const Record* record, const uint8_t* payload) except -1
     cdef int on_end(self) except -1
     cdef int on_lost(self, str why) except -1
+    cdef int on_bad(self, object problem) except -1
+    cdef int on_broken(self, str why) except -1
+    cdef int _ended(self, str why) except -1
     cdef int put(self, Record* record, const uint8_t* payload) except -1
     cdef int send_some(self) except -1
     cdef int wait_writable(self, bint wanted) except -1

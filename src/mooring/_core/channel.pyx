@@ -2,6 +2,12 @@
 
 Neither side ever blocks on a write, and reading goes on while writing cannot: two full directions would otherwise be a
 deadlock. What comes in is parsed where it was received; only the head of a record that is not complete is kept.
+
+What comes in may be nonsense: a fault in the other process, or in something that writes to a descriptor which is not its
+own. A record that makes no sense is counted and ignored, and those behind it are read. A head that none can have, by its
+kind or its length, says that the stream is lost, as is one for which there was no memory: nothing of it is believed any
+more. That is told once (`on_broken`), and what still comes is thrown away; who owns the channel has the worker at its one
+end replaced, and the end of that process ends the channel.
 """
 
 from libc.errno cimport EAGAIN, ECONNRESET, EINTR, ENOBUFS, ENOMEM, errno
@@ -30,6 +36,10 @@ cdef extern from "unistd.h" nogil:
 cdef double RETRY = 0.005            # seconds, when the kernel has no memory for what we send
 
 
+class BadRecord(ValueError):
+    """A record that makes no sense."""
+
+
 cdef class Channel(Source):
     """Owns descriptor `fd` of a stream socket and closes it."""
 
@@ -44,6 +54,10 @@ cdef class Channel(Source):
         if self.fd >= 0:
             close(self.fd)
 
+    cdef bint fits(self, const Record* record) noexcept:
+        """Whether this can be the head of a record here."""
+        return True
+
     cdef int on_record(self, const Record* record, const uint8_t* payload) except -1:
         """One whole record; `payload` is valid during the call."""
         return 0
@@ -55,6 +69,15 @@ cdef class Channel(Source):
     cdef int on_lost(self, str why) except -1:
         """The other end is gone, or spoke nonsense. Everything it had sent was handed out before."""
         return 0
+
+    cdef int on_bad(self, object problem) except -1:
+        """A record was ignored: `problem`, an exception, was raised by `on_record`, or says what is wrong with it."""
+        self.reactor._error("handling a record")
+        return 0
+
+    cdef int on_broken(self, str why) except -1:
+        """The stream that comes in is lost."""
+        return self.lose(why)
 
     @property
     def open(self) -> bool:
@@ -80,7 +103,7 @@ cdef class Channel(Source):
     cdef int _tear(self, str why) except -1:
         """Part of what the other end has sent is lost, so the rest means nothing."""
         self.torn = True
-        return self.lose(why)
+        return self.on_broken(why)
 
     # ------------------------------------------------------------------ in
 
@@ -97,7 +120,6 @@ cdef class Channel(Source):
     cdef int read_with(self, uint8_t* buffer, size_t size) except -1:
         """Receives once, into a buffer that is the caller's, and hands out what is whole."""
         cdef ssize_t got
-        cdef int error
         got = recv(self.fd, buffer, size, MSG_DONTWAIT)
         if got < 0:
             if errno == EAGAIN or errno == EINTR:
@@ -106,12 +128,9 @@ cdef class Channel(Source):
                 # it ended with something of ours unread; the kernel says so once, and before what it had sent
                 self.reset = True
                 return 0
-            error = errno
-            self.on_end()
-            return self.lose(os.strerror(error))
+            return self._ended(os.strerror(errno))
         if got == 0:
-            self.on_end()
-            return self.lose("the other end closed the channel")
+            return self._ended("the other end closed the channel")
         self.received += got
         return self.take(buffer, got)
 
@@ -127,18 +146,30 @@ cdef class Channel(Source):
         self.take(buffer, got)
         return True
 
+    cdef int _ended(self, str why) except -1:
+        if not self.torn:
+            self.on_end()
+        if self.fd >= 0 and buffer_size(&self.input):
+            self.on_bad(BadRecord("the channel has ended in the middle of a record"))
+        return self.lose(why)
+
     cdef int take(self, const uint8_t* data, size_t size) except -1:
         """The next bytes of the stream that comes in."""
         cdef Py_ssize_t used
+        if self.torn:
+            return 0
         if buffer_size(&self.input):
             if buffer_append(&self.input, data, size) < 0:
                 return self._tear("no memory for a record")
             used = self._parse(self.input.data + self.input.start, buffer_size(&self.input))
-            if self.fd >= 0:
+            if self.torn:
+                buffer_free(&self.input)
+            elif self.fd >= 0:
                 buffer_consume(&self.input, used)
         else:
             used = self._parse(data, size)
-            if self.fd >= 0 and <size_t> used < size and buffer_append(&self.input, data + used, size - used) < 0:
+            if (self.fd >= 0 and not self.torn and <size_t> used < size
+                    and buffer_append(&self.input, data + used, size - used) < 0):
                 return self._tear("no memory for a record")
         return 0
 
@@ -148,18 +179,18 @@ cdef class Channel(Source):
         cdef Record record
         while size - at >= RECORD_BYTES:
             memcpy(&record, data + at, RECORD_BYTES)
-            if record.size > RECORD_LIMIT:
-                self._tear(f"a record of {record.size} bytes: the stream is broken")
+            if record.size > RECORD_LIMIT or not self.fits(&record):
+                self._tear(f"a record of kind {record.kind} with {record.size} bytes: the stream is broken")
                 break
             if size - at - RECORD_BYTES < record.size:
                 break
             self.records_in += 1
             try:
                 self.on_record(&record, data + at + RECORD_BYTES)
-            except Exception:
+            except Exception as problem:
                 # one bad record must not stop those behind it
-                self.reactor._error("handling a record")
-            if self.fd < 0:
+                self.on_bad(problem)
+            if self.fd < 0 or self.torn:
                 break
             at += RECORD_BYTES + record.size
         return at

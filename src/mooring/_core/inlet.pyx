@@ -24,16 +24,17 @@ from types import CoroutineType
 from mooring._core.buffer cimport buffer_size
 from mooring._core.channel cimport Channel
 from mooring._core.outlet cimport Outlet
-from mooring._core.page cimport DONE, STARTED, Page
+from mooring._core.page cimport DONE, MARKS, STARTED, Page
 from mooring._core.pulse cimport Pulse
 from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.table cimport Table
 from mooring._core.wire cimport (
-    ATTEMPT, CM_ACK, CM_CALL, CM_HELLO, EV_LEAVE, EV_MESSAGE, EV_REQUEST, EV_SESSION, LISTENER_MASK, VERSION, Record,
-    make_record,
+    ATTEMPT, CM_ACK, CM_CALL, CM_HELLO, EV_LEAVE, EV_MESSAGE, EV_REQUEST, EV_SESSION, LISTENER_MASK, RECORD_LIMIT, VERSION, Record,
+    is_event, make_record, takes_ticket,
 )
 from mooring._core.ws cimport Frame, new_frame
 
+from mooring._core.channel import BadRecord
 from mooring.errors import StateError
 
 cdef uint32_t NO_TICKET = 0xFFFFFFFF
@@ -91,6 +92,11 @@ cdef class Inlet:
 
     cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1:
         cdef object data
+        if record.ticket != NO_TICKET:
+            if record.ticket >= MARKS or record.extra & LISTENER_MASK >= <uint32_t> len(self.on_message):
+                raise BadRecord(f"an event on ticket {record.ticket} of listener {record.extra & LISTENER_MASK}")
+            if not takes_ticket(record.kind):
+                raise BadRecord(f"unknown kind {record.kind}")
         if record.kind == EV_MESSAGE:
             data = new_frame(record.fd, record.opcode, payload, record.size)
             if record.extra >= ATTEMPT:
@@ -189,11 +195,22 @@ cdef class _Done:
 cdef class WorkerChannel(Channel):
     """The worker's end of a channel to a gateway."""
 
+    cdef bint fits(self, const Record* record) noexcept:
+        return is_event(record)
+
     cdef int on_record(self, const Record* record, const uint8_t* payload) except -1:
         if monotonic_ms() - self.reactor.now > LONG_TURN_MS:
             # handlers are slow: what those before have sent shall not wait for those behind
             self.flush()
         return self.inlet.deliver(self.outlet, record, payload)
+
+    cdef int on_bad(self, object problem) except -1:
+        self.inlet.worker.on_bad_record(f"gateway {self.outlet.gateway}", problem)
+        return 0
+
+    cdef int on_broken(self, str why) except -1:
+        self.inlet.worker.on_broken(f"gateway {self.outlet.gateway}", why)
+        return 0
 
     cdef int on_lost(self, str why) except -1:
         self.inlet.channels.remove(self.outlet)
@@ -319,6 +336,9 @@ cdef class ChannelOutlet(Outlet):
         """The next answer, and the number of its call; `unread` keeps what a call that was given up has left."""
         answers = self.unread
         while len(answers) < 8 or len(answers) < 8 + int.from_bytes(answers[4:8], "little"):
+            if len(answers) >= 8 and int.from_bytes(answers[4:8], "little") > RECORD_LIMIT:
+                self.reply_socket.close()        # whatever follows is no answer either
+                raise ConnectionError(f"an answer of {int.from_bytes(answers[4:8], 'little')} bytes: the stream is broken")
             fd = self.reply_socket.fileno()
             if fd < 0 or not self.channel.inlet.waiting.readable(fd, max(0.0, deadline - time.monotonic())):
                 raise TimeoutError("timed out")

@@ -15,20 +15,23 @@ import select
 
 from mooring._core.buffer cimport buffer_size
 from mooring._core.channel cimport Channel
-from mooring._core.wire cimport Record, make_record
+from mooring._core.wire cimport Record, is_mail, make_record
 
 cdef enum:
     PUMP_BYTES = 65536
 
 
 cdef class RecordChannel(Channel):
-    """Owns descriptor `fd`. `owner` has on_record(channel, kind, opcode, arg, number, payload) and
-    on_lost(channel, why)."""
+    """Owns descriptor `fd`. `owner` has on_record(channel, kind, opcode, arg, number, payload),
+    on_lost(channel, why), on_bad(channel, problem) and on_broken(channel, why): see Channel."""
 
     cdef public object owner
 
     def __init__(self, reactor: object, fd: int, owner: object) -> None:
         self.owner = owner
+
+    cdef bint fits(self, const Record* record) noexcept:
+        return is_mail(record)
 
     cdef int on_record(self, const Record* record, const uint8_t* payload) except -1:
         self.owner.on_record(self, record.kind, record.opcode, record.arg, record.fd,
@@ -37,6 +40,14 @@ cdef class RecordChannel(Channel):
 
     cdef int on_lost(self, str why) except -1:
         self.owner.on_lost(self, why)
+        return 0
+
+    cdef int on_bad(self, object problem) except -1:
+        self.owner.on_bad(self, problem)
+        return 0
+
+    cdef int on_broken(self, str why) except -1:
+        self.owner.on_broken(self, why)
         return 0
 
     @property

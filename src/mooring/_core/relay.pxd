@@ -89,7 +89,7 @@ cdef class Relay(Sink):
     cdef readonly uint64_t redelivered
     cdef readonly uint64_t repeated  # handled again, their handler having started before
     cdef readonly uint64_t reports_lost
-    cdef readonly uint64_t bad_records
+    cdef readonly uint64_t bad_records            # that made no sense and were ignored
     cdef readonly dict dropped       # reason -> count
 
     cdef Port port_of(self, Connection* c)
@@ -98,6 +98,7 @@ cdef class Relay(Sink):
     cdef int unbind(self, Connection* c) except -1
     cdef int hand(self, Port port, uint64_t fd, int kind, int opcode, int arg, int extra,
                   const uint8_t* data, size_t size) except -1
+    # 1 when there was no such ticket
     cdef int finish(self, Port port, uint32_t number) except -1
     cdef int _tell(self, Connection* c, int kind, uint32_t extra, bytes payload) except -1
     cdef int on_command(self, Port port, const Record* record, const uint8_t* payload) except -1

@@ -51,19 +51,20 @@ from mooring._core.transport cimport (
     BUSY, BY_APPLICATION, BY_SERVER, HELD, MOVES, NO_PORT, OPEN, PAUSED, UPGRADED, Connection,
 )
 from mooring._core.wire cimport (
-    ATTEMPT, ATTEMPTS, CM_ACK, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HELLO, CM_PAUSE, CM_PUBLISH,
-    CM_RESPOND, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EV_CLOSE, EV_DISCONNECT, EV_FILE, EV_FINISH,
-    EV_HANDSHAKE, EV_LEAVE, FILE_LATE,
-    EV_MESSAGE, EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, LISTENER_MASK, VERSION, WANTS_DISCONNECT,
-    Record, is_counted, is_last, is_repeatable, is_report, kind_of, make_record,
+    ATTEMPT, ATTEMPTS, CM_ACK, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HELLO, CM_PAUSE,
+    CM_PUBLISH, CM_RESPOND, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EV_CLOSE, EV_DISCONNECT, EV_FILE, EV_FINISH,
+    EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, FILE_LATE,
+    LISTENER_MASK, VERSION, WANTS_DISCONNECT, Record, is_command, is_counted, is_last, is_repeatable, is_report, kind_of,
+    make_record,
 )
+from mooring._core.ws cimport OP_BINARY, OP_PING, OP_PONG, OP_TEXT, is_utf8, may_send_close_code
 
+from mooring._core.channel import BadRecord
 from mooring._core.wire import USER as _USER
 
 log = logging.getLogger("mooring.gateway")
 
 cdef uint32_t NO_TICKET = 0xFFFFFFFF
-
 
 include "relay_ports.pxi"
 include "relay_files.pxi"
@@ -185,9 +186,7 @@ cdef class Relay(Sink):
         cdef Connection* c
         cdef const uint8_t* data
         port.usable = False
-        taken_back = []
-        done = []
-        doubtful = []
+        taken_back, done, doubtful = [], [], []
         for i in range(port.ticket_count):
             ticket = &port.tickets[i]
             if not ticket.used:
@@ -440,8 +439,7 @@ cdef class Relay(Sink):
         cdef Connection* c
         cdef uint32_t place
         if number >= port.ticket_count or not port.tickets[number].used:
-            self.bad_records += 1
-            return 0
+            return 1
         ticket = &port.tickets[number]
         ticket.used = False
         buffer_free(&ticket.payload)
@@ -494,21 +492,21 @@ cdef class Relay(Sink):
     # ------------------------------------------------------------------ down: commands
 
     cdef int on_command(self, Port port, const Record* record, const uint8_t* payload) except -1:
-        """One command of a worker. Unknown or wrong ones are counted and have no effect."""
+        """One command of a worker. BadRecord, without an effect, for one that makes no sense."""
         cdef Connection* c
-        cdef uint32_t i
+        cdef uint32_t i, unknown = 0
         cdef int kind = record.kind
         if kind == CM_ACK:
-            if record.extra > port.ticket_count:
-                self.bad_records += 1
-                return 0
+            if record.ticket >= port.ticket_count or record.extra > port.ticket_count:
+                raise BadRecord(f"{record.extra} tickets from {record.ticket} on are acknowledged, of {port.ticket_count}")
             for i in range(record.extra):
-                self.finish(port, (record.ticket + i) % port.ticket_count)
+                unknown += self.finish(port, (record.ticket + i) % port.ticket_count)
+            if unknown:
+                raise BadRecord(f"{unknown} tickets are acknowledged that are not in use")
             return 0
         if kind == CM_PUBLISH:
-            if record.arg > record.size:
-                self.bad_records += 1
-                return 0
+            if record.arg > record.size or record.opcode != OP_TEXT and record.opcode != OP_BINARY:
+                raise BadRecord(f"a message with opcode {record.opcode} for a topic of {record.arg} bytes")
             self.hub.publish(PyBytes_FromStringAndSize(<const char*> payload, record.arg), record.opcode,
                              payload + record.arg, record.size - record.arg)
             return 0
@@ -519,6 +517,8 @@ cdef class Relay(Sink):
                 self.greet(port, record.extra, record.opcode)
             return 0
         if kind == CM_SEND:
+            if record.opcode not in (OP_TEXT, OP_BINARY, OP_PING, OP_PONG):
+                raise BadRecord(f"a message with opcode {record.opcode}")
             c = self.connections.find(record.fd)
             if c != NULL:
                 self.connections.send(c, record.opcode, payload, record.size)
@@ -535,6 +535,8 @@ cdef class Relay(Sink):
             if c != NULL:
                 self.connections.want(c, record.extra)
             return 0
+        if (kind == CM_DISCONNECT or kind == CM_DISCONNECT_USER) and not may_send_close_code(record.arg):
+            raise BadRecord(f"close code {record.arg}")
         if kind == CM_DISCONNECT:
             c = self.connections.find(record.fd)
             if c != NULL:
@@ -556,6 +558,8 @@ cdef class Relay(Sink):
                     self.gateway.on_topic_limit(record.fd, name)
             return 0
         if kind == CM_BIND or kind == CM_PAUSE:
+            if kind == CM_BIND and not is_utf8(payload, record.size):
+                raise BadRecord("a user id that is not UTF-8")
             c = self.connections.find(record.fd)
             if c == NULL or c.phase != OPEN:
                 return 0
@@ -571,8 +575,7 @@ cdef class Relay(Sink):
             return 0
         if kind == CM_DISCONNECT_USER:
             if record.extra > record.size:
-                self.bad_records += 1
-                return 0
+                raise BadRecord(f"a user id of {record.extra} bytes in {record.size}")
             reason = PyBytes_FromStringAndSize(<const char*> payload + record.extra, record.size - record.extra)
             for fd in self.hub.members(_USER + PyBytes_FromStringAndSize(<const char*> payload, record.extra)):
                 c = self.connections.find(fd)

@@ -8,8 +8,7 @@ cdef int take_file(Relay self, Port port, const Record* record, const uint8_t* p
     cdef size_t head = sizeof(claim) + record.arg
     cdef uint8_t note = FILE_LATE
     if record.size < head:
-        self.bad_records += 1
-        return 0
+        raise BadRecord(f"a file with a path of {record.arg} bytes in {record.size}")
     if c != NULL:
         memcpy(&claim, payload, sizeof(claim))
         path = PyBytes_FromStringAndSize(<const char*> payload + sizeof(claim), record.arg)

@@ -75,8 +75,21 @@ cdef class Port:
 cdef class PortChannel(Channel):
     """The gateway's end of a channel to a worker."""
 
+    cdef bint fits(self, const Record* record) noexcept:
+        return is_command(record)
+
     cdef int on_record(self, const Record* record, const uint8_t* payload) except -1:
         return self.port.relay.on_command(self.port, record, payload)
+
+    cdef int on_bad(self, object problem) except -1:
+        self.port.relay.bad_records += 1
+        self.port.relay.gateway.on_bad_record(self.port, problem)
+        return 0
+
+    cdef int on_broken(self, str why) except -1:
+        self.port.relay.bad_records += 1
+        self.port.relay.gateway.on_port_broken(self.port, why)
+        return 0
 
     cdef int on_end(self) except -1:
         """Behind what the worker had sent comes what it had kept in the page for its death."""

@@ -38,6 +38,7 @@ cdef enum Kind:
     EV_BODY = 13
     EV_QUARANTINED = 14
     EV_FILE = 15
+    EV_END                           # behind the last one
     # commands: worker -> gateway
     CM_HELLO = 32
     CM_ACK = 33
@@ -53,9 +54,11 @@ cdef enum Kind:
     CM_HANDSHAKE = 43
     CM_WANT = 44
     CM_FILE = 45
+    CM_GAP
     CM_BIND = 50
     CM_PAUSE = 51
     CM_DISCONNECT_USER = 52
+    CM_END
     # to and from the dispatcher
     DM_HELLO = 64
     DM_TASK = 65
@@ -65,6 +68,7 @@ cdef enum Kind:
     DM_STATS = 69
     DM_MESSAGE = 70
     DM_LEAVE = 71
+    DM_END
 
 
 cdef enum:
@@ -90,9 +94,29 @@ cdef enum:
     WANTS_DISCONNECT = 8
 
 
+# whether a head can be one of an event, a command, a mail: if not, what follows is none either
+cdef inline bint is_event(const Record* record) noexcept:
+    return EV_OPEN <= record.kind < EV_END and (
+        record.size == 0 or record.kind not in (EV_LEAVE, EV_ROOM, EV_GONE, EV_FINISH))
+
+
+cdef inline bint is_command(const Record* record) noexcept:
+    return (CM_HELLO <= record.kind < CM_GAP or CM_BIND <= record.kind < CM_END) and (
+        record.size == 0 or record.kind not in (CM_HELLO, CM_ACK, CM_DROP, CM_WANT, CM_PAUSE))
+
+
+cdef inline bint is_mail(const Record* record) noexcept:
+    return DM_HELLO <= record.kind < DM_END and (
+        record.size == 0 or record.kind not in (DM_HELLO, DM_CANCEL, DM_LEAVE))
+
+
 # which events are counted, tell the end of a connection, may be handled again, are reports of another
 cdef inline bint is_counted(int kind) noexcept:
     return kind == EV_MESSAGE or kind == EV_REQUEST
+
+
+cdef inline bint takes_ticket(int kind) noexcept:
+    return EV_OPEN <= kind <= EV_UNCERTAIN or kind in (EV_HANDSHAKE, EV_DISCONNECT, EV_QUARANTINED)
 
 
 cdef inline bint is_report(int kind) noexcept:

@@ -19,6 +19,7 @@ from mooring.admin import requests
 from mooring.admin.requests import LINE_LIMIT, Answer, Request
 from mooring.app.search import Found, FoundConnection, Search
 from mooring.errors import AdminError, MooringError
+from mooring.net.refusals import RefusalLog
 from mooring.types import ClientInfo
 
 log = logging.getLogger("mooring.control")
@@ -46,11 +47,19 @@ class Controlled(Protocol):
     def push(self, fd: int, data: str | bytes, opcode: int = ...) -> bool: ...
 
 
+class Tally(Protocol):
+    """Where refusals are counted and logged; see mooring.worker.Worker."""
+
+    control_refused: int
+    refusals: RefusalLog
+
+
 class Desk:
     """Serves one control socket, from `open()` to `close()`."""
 
-    def __init__(self, listener: socket.socket, server: Controlled, *, can_reload: bool) -> None:
+    def __init__(self, listener: socket.socket, server: Controlled, tally: Tally, *, can_reload: bool) -> None:
         """`listener` listens already; it is closed by `close()`."""
+        self._tally = tally
         self._listener = listener
         self._server = server
         self._can_reload = can_reload
@@ -86,7 +95,7 @@ class Desk:
                 writer.close()
                 await writer.wait_closed()
         except TimeoutError:
-            log.info("a client did not send its request, or take its answer, within %g s", TIME_LIMIT)
+            self._count(f"it did not come, or its answer was not taken, within {TIME_LIMIT:g} s")
         except OSError:
             pass  # it has left
         finally:
@@ -111,10 +120,13 @@ class Desk:
             log.exception("a request on the control socket failed")
             return self._refused("it failed; the server's log says more")
 
-    @staticmethod
-    def _refused(why: str) -> Answer:
-        log.info("request refused: %.300s", why)
+    def _refused(self, why: str) -> Answer:
+        self._count(why)
         return Answer(ok=False, error=why)
+
+    def _count(self, why: str) -> None:
+        self._tally.control_refused += 1
+        self._tally.refusals.say(logging.INFO, "request on the control socket refused: %s", why[:300])
 
     def _carry_out(self, request: Request) -> Any:
         server = self._server

@@ -30,9 +30,11 @@ from typing import Any
 
 import msgspec
 
+from mooring._core.channel import BadRecord
 from mooring._core.reactor import Reactor
 from mooring._core.records import RecordChannel
 from mooring._core.wire import Fate, Mail
+from mooring.net.refusals import RefusalLog, say_bad
 
 log = logging.getLogger("mooring.dispatcher")
 
@@ -63,6 +65,12 @@ class Peer:
     def on_lost(self, channel: RecordChannel, why: str) -> None:
         self._dispatcher.on_lost(self, why)
 
+    def on_bad(self, channel: RecordChannel, problem: Exception) -> None:
+        self._dispatcher.on_bad(self, problem)
+
+    def on_broken(self, channel: RecordChannel, why: str) -> None:
+        self._dispatcher.on_broken(self, why)
+
 
 class Task:
     """A task that is not over."""
@@ -79,11 +87,16 @@ class Task:
 
 
 class Dispatcher:
-    """See the module's text. `on_retired` is called when nothing of a worker that leaves is left here."""
+    """See the module's text. `on_retired` is called when nothing of a worker that leaves is left here, `on_broken` when
+    one has to be replaced because it speaks nonsense."""
 
-    def __init__(self, reactor: Reactor, on_retired: Callable[[Peer], None]) -> None:
+    def __init__(
+        self, reactor: Reactor, on_retired: Callable[[Peer], None], on_broken: Callable[[Peer, str], None]
+    ) -> None:
         self._reactor = reactor
         self._on_retired = on_retired
+        self._tell_broken = on_broken
+        self._refusals = RefusalLog(reactor.call_later, log)
         self._channels: dict[Peer, RecordChannel] = {}
         self._idle: deque[Peer] = deque()
         self._queue: deque[Task] = deque()
@@ -91,7 +104,7 @@ class Dispatcher:
         self._held: dict[int, list[tuple[int, bytes]]] = {}  # messages, by worker
         self._count = 0
         names = "tasks_accepted tasks_done tasks_failed tasks_lost tasks_cancelled task_results_unread"
-        self._counters = dict.fromkeys([*names.split(), "pipe_messages", "pipe_messages_dropped"], 0)
+        self._counters = dict.fromkeys([*names.split(), "pipe_messages", "pipe_messages_dropped", "bad_records"], 0)
 
     def attach(self, channel: int, *, worker: int, generation: int) -> None:
         """A link to a worker or task worker; takes the descriptor over."""
@@ -120,6 +133,8 @@ class Dispatcher:
         elif kind == Mail.STATS:
             channel.send(Mail.STATS, 0, 0, number, msgspec.msgpack.encode(self.stats()))
         elif kind == Mail.HELLO:
+            if peer.pid:
+                raise BadRecord("a second HELLO")
             peer.pid = number
             peer.takes = opcode == 1
             self._free(peer)
@@ -132,7 +147,18 @@ class Dispatcher:
         elif kind == Mail.MESSAGE:
             self._pass_on(peer.worker, arg, payload)
         else:
-            log.error("worker %d sent a record of unknown kind %d", peer.worker, kind)
+            raise BadRecord(f"unknown kind {kind}")
+
+    def on_bad(self, peer: Peer, problem: Exception) -> None:
+        """A record had no effect."""
+        self._counters["bad_records"] += 1
+        say_bad(self._refusals, f"worker {peer.worker}", problem)
+
+    def on_broken(self, peer: Peer, why: str) -> None:
+        """It speaks nonsense; its end will settle what it was at."""
+        self._counters["bad_records"] += 1
+        log.error("worker %d (pid %d): %s", peer.worker, peer.pid, why)
+        self._tell_broken(peer, why)
 
     def on_lost(self, peer: Peer, why: str) -> None:
         """The process is gone."""
@@ -180,6 +206,8 @@ class Dispatcher:
     # ------------------------------------------------------------------ tasks
 
     def _accept(self, peer: Peer, number: int, payload: bytes, *, detached: bool) -> None:
+        if number in peer.given:
+            raise BadRecord(f"task {number} is handed over twice")
         task = peer.given[number] = Task(peer, number, payload, detached=detached)
         self._counters["tasks_accepted"] += 1
         self._queue.append(task)
@@ -203,8 +231,9 @@ class Dispatcher:
     def _finish(self, peer: Peer, number: int, fate: int, payload: bytes) -> None:
         task = self._running.get(number)
         if task is None or task is not peer.task:
-            log.error("task worker %d sent the result of a task that it has not got", peer.worker)
-            return
+            raise BadRecord(f"the result of task {number}, which it has not got")
+        if fate not in (Fate.DONE, Fate.FAILED, Fate.LOST):
+            raise BadRecord(f"a task that ended with {fate}")
         del self._running[number]
         peer.task = None
         self._over(task, fate, payload)

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import msgspec
 
 from mooring._core.acceptor import Acceptor
+from mooring._core.channel import BadRecord
 from mooring._core.connection import Connections
 from mooring._core.finder import Finder
 from mooring._core.http import HttpError, ParsedRequest
@@ -28,9 +29,9 @@ from mooring.config import Settings
 from mooring.gateway.extensions import Agreed
 from mooring.gateway.handshake import Accepted, answer, judge
 from mooring.gateway.pending import PendingHandshakes, Waiting
-from mooring.gateway.refusals import RefusalLog
 from mooring.gateway.rules import Rules, buffer_limit, profile
 from mooring.link.policy import Client, new_policy
+from mooring.net.refusals import RefusalLog, say_bad
 from mooring.net.tls import Certificates
 
 log = logging.getLogger("mooring.gateway")
@@ -52,7 +53,8 @@ _search = msgspec.msgpack.Decoder(Search)
 
 
 class Gateway:
-    """One gateway; `on_retired(port)` is told when a worker that leaves has nothing in flight here."""
+    """One gateway; `on_retired(port)` is told when a worker that leaves has nothing in flight here, `on_broken(port,
+    why)` when one has to be replaced because it speaks nonsense."""
 
     def __init__(
         self,
@@ -63,11 +65,13 @@ class Gateway:
         table: Table,
         first_serial: int,
         on_retired: Callable[[Port], None] = lambda _port: None,
+        on_broken: Callable[[Port, str], None] = lambda _port, _why: None,
     ) -> None:
         self.reactor = reactor
         self.settings = settings
         self.number = number
         self._tell_retired = on_retired
+        self._tell_broken = on_broken
         flow, websocket = settings.flow, settings.websocket
         # behind proxies many clients share an address, unless the proxies tell it before anything else
         shared = settings.http.trusted_proxies and settings.listen.proxy_protocol == "off"
@@ -101,7 +105,7 @@ class Gateway:
         self.relay.by_user = dispatch not in ("connection", "address")
         self.relay.redeliver = [one.flow.redeliver for one in settings.per_listener]
         self._rules = [Rules(one) for one in settings.per_listener]
-        self._refusals = RefusalLog(reactor, log)
+        self._refusals = RefusalLog(reactor.call_later, log)
         self.hosts_refused = 0
         self.requests_refused = 0
         self.handshakes_refused = 0
@@ -208,6 +212,7 @@ class Gateway:
 
     def _judged(self, fd: int, status: int, payload: bytes) -> None:
         """A worker says what the application makes of a handshake."""
+        subprotocol, headers = _acceptance.decode(payload) if status == 101 else (None, [])
         waiting = self._waiting(fd)
         if waiting is None:
             return  # it was late, or the client has left
@@ -217,7 +222,6 @@ class Gateway:
         elif self._draining is not None:
             self._refuse(fd, 503, "the server is shutting down", (("Retry-After", "1"),))
         else:
-            subprotocol, headers = _acceptance.decode(payload)
             verdict = waiting.verdict
             chosen = verdict.subprotocol if subprotocol is None else subprotocol
             self._open(fd, verdict.switching(chosen, headers), verdict, waiting.request)
@@ -304,6 +308,15 @@ class Gateway:
         if port.retiring:
             self._tell_retired(port)
 
+    def on_port_broken(self, port: Port, why: str) -> None:
+        """A worker speaks nonsense; its end will settle what it was at."""
+        log.error("worker %d (pid %d): %s", port.worker, port.pid, why)
+        self._tell_broken(port, why)
+
+    def on_bad_record(self, port: Port, problem: Exception) -> None:
+        """A record of a worker had no effect."""
+        say_bad(self._refusals, f"worker {port.worker}", problem)
+
     # ------------------------------------------------------------------ sessions and calls
 
     def apply(self, port: Port, kind: int, arg: int, fd: int, ticket: int, payload: bytes) -> None:
@@ -315,7 +328,7 @@ class Gateway:
         elif kind == Command.CALL:
             port.reply(ticket, self.call(arg, fd, payload))
         else:
-            log.error("worker %d sent a record of unknown kind %d", port.worker, kind)
+            raise BadRecord(f"unknown kind {kind}")
 
     def _change_session(self, port: Port, fd: int, payload: bytes) -> None:
         entry = _entry.decode(payload)

@@ -30,6 +30,7 @@ COUNTS = {
     "reloads": 0,
     "reloads_failed": 0,
     "hangs": 0,
+    "control_errors": 0,  # nonsense from processes: it was ignored, or they were killed for it
     "events_lost": 0,
 }
 ROLES = {"gateway": ("gateway", "server"), "worker": ("worker", "server"), "spare": ("spare",)}

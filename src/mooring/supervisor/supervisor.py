@@ -50,6 +50,7 @@ from typing import Protocol
 
 from mooring.net.control import Message
 from mooring.net.listener import address_text
+from mooring.net.refusals import RefusalLog
 from mooring.supervisor.bulletin import Bulletin
 from mooring.supervisor.process import Child, ChildState, Exit, ProcessSpec
 from mooring.supervisor.reload import Outcome, Reload
@@ -134,6 +135,7 @@ class Supervisor:
         fds = [listener.fileno() for listener in listeners]
         desk = control.fileno() if control is not None else -1
         self._tree = Tree(self, argv, fds, boot, settings.boot_timeout, desk)
+        self._refusals = RefusalLog(self._tree.deadlines.after, log)
         series = (settings.restart_free, settings.restart_window, settings.restart_backoff_max)
         self._slots = {spec: Slot(spec, Restarts(*series)) for spec in specs}
         spare_num = settings.spare_worker_num if any(spec.fits_spare for spec in specs) else 0
@@ -255,8 +257,19 @@ class Supervisor:
         elif op == "handled":
             if self._reload is not None:
                 self._reload.on_handled(child, message.get("answer"))
+        elif op == "broken":
+            self._on_broken(child, message)
         else:
-            log.warning("%s sent the unknown control message %r", child, op)
+            self._bulletin.counts["control_errors"] += 1
+            self._refusals.say(logging.WARNING, "%s sent the unknown control message %s", str(child), repr(op[:64]))
+
+    def _on_broken(self, child: Child, message: Message) -> None:
+        """A gateway or the dispatcher can't follow a worker any more, whose end settles what it was at."""
+        named = message.get("worker"), message.get("generation")
+        for worker in list(self._tree.children):
+            # one that was restarted in the same generation has its predecessor's numbers; pid 0: it never greeted
+            if (worker.spec.worker, worker.generation) == named and message.get("pid") in (0, worker.pid):
+                self._tree.distrust(worker, f"{child} can't follow it: {str(message.get('why'))[:200]}")
 
     def _on_drained(self, child: Child, message: Message) -> None:
         counts = message.get("counts")
@@ -270,6 +283,9 @@ class Supervisor:
 
     def on_retired(self, child: Child) -> None:
         self._tree.stop(child, self._reload.reason if self._reload is not None else "")
+
+    def on_distrust(self) -> None:
+        self._bulletin.counts["control_errors"] += 1
 
     def on_failure(self, child: Child, why: str) -> None:
         if self.phase is Phase.STARTING:

@@ -47,6 +47,7 @@ class Owner(Protocol):
 
     def on_message(self, child: Child, message: Message) -> None: ...
     def on_retired(self, child: Child) -> None: ...
+    def on_distrust(self) -> None: ...
     def on_failure(self, child: Child, why: str) -> None:
         """It will not serve, or serves no longer, without having been asked to."""
 
@@ -304,7 +305,7 @@ class Tree:
         except (ControlError, OSError) as problem:
             # Also when it is we who have no descriptors left: a process that missed a message is not what
             # its state says, and a fresh one will be.
-            self._distrust(child, str(problem))
+            self.distrust(child, str(problem))
         else:
             self._arm(child)
 
@@ -326,9 +327,11 @@ class Tree:
         child.killed = True
         child.signal(signal.SIGKILL)
 
-    def _distrust(self, child: Child, why: str) -> None:
-        if child.state is not ChildState.STOPPING:
+    def distrust(self, child: Child, why: str) -> None:
+        """It can't be talked to: it is killed, and its end repairs what there is to repair."""
+        if child.state not in (ChildState.STOPPING, ChildState.GONE):
             self.kill(child)
+            self._owner.on_distrust()
             self._owner.on_failure(child, f"can't be talked to: {why}")
 
     # -- hearing
@@ -355,7 +358,7 @@ class Tree:
             except BlockingIOError:
                 return
             except ControlError as problem:
-                self._distrust(child, str(problem))
+                self.distrust(child, str(problem))
                 continue
             if received is None:
                 self._unwatch(child.control.fileno())
@@ -384,7 +387,7 @@ class Tree:
             self._owner.on_message(child, message)
 
     def _mute(self, child: Child) -> None:
-        self._distrust(child, "it closed its control socket and lives on")
+        self.distrust(child, "it closed its control socket and lives on")
 
     def sweep(self) -> None:
         """Reap every child process that ended, strangers too.

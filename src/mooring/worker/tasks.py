@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from mooring._core.channel import BadRecord
 from mooring._core.reactor import Reactor
 from mooring._core.records import RecordChannel
 from mooring._core.wire import Fate, Mail
@@ -34,6 +35,7 @@ THREAD_MARGIN = 5.0  # seconds that a thread waits longer than the loop, which h
 
 Progress = Callable[[Any], Any]
 _decode = msgspec.msgpack.decode
+_why = msgspec.msgpack.Decoder(list[str])
 
 
 def pack(value: object, what: str) -> bytes:
@@ -264,6 +266,8 @@ class TaskDesk:
         """See the module's text: no handler may be called here."""
         if kind == Mail.STATS:
             self._stats = payload
+        elif number > self._count:
+            raise BadRecord(f"news of task {number}, which was not handed over")
         elif kind == Mail.PROGRESS:
             given = self._given.get(number)
             if given is not None and given.news is not None:
@@ -271,12 +275,13 @@ class TaskDesk:
             elif given is not None and given.on_progress is not None:
                 self._soon(self._call, given.on_progress, _decode(payload))
         elif kind == Mail.RESULT:
-            value = _decode(payload)
             if opcode == Fate.DONE:
-                self._over(Outcome(number, value, None))
+                self._over(Outcome(number, _decode(payload), None))
             else:
-                kinds: dict[int, type[TaskError]] = {Fate.FAILED: TaskFailed}
-                self._over(Outcome(number, None, kinds.get(opcode, TaskLost)(*value)))
+                why = _why.decode(payload)
+                self._over(Outcome(number, None, TaskFailed(*why) if opcode == Fate.FAILED else TaskLost(*why)))
+        else:
+            raise BadRecord(f"unknown kind {kind}")
 
     def on_lost(self, channel: RecordChannel, why: str) -> None:
         """The dispatcher is gone, and what it kept."""
@@ -355,7 +360,12 @@ class TaskBench:
 
     def on_task(self, channel: RecordChannel, number: int, worker: int, payload: bytes) -> None:
         """A task; it begins when the loop turns."""
-        self._todo.append(Task(channel, number, worker, _decode(payload)))
+        try:
+            data = _decode(payload)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as problem:
+            channel.send(Mail.RESULT, Fate.FAILED, 0, number, pack(["BadRecord", str(problem)], "a failure"))
+            raise
+        self._todo.append(Task(channel, number, worker, data))
         if len(self._todo) == 1:
             asyncio.get_running_loop().call_soon(self._begin)
 
@@ -421,13 +431,21 @@ class MessageEnd(Protocol):
     def receive(self, source: int, payload: bytes) -> None: ...
 
 
+class LinkHost(Protocol):
+    """Who is told that a channel carries nonsense; see mooring.worker.Worker."""
+
+    def on_bad_record(self, whose: str, problem: Exception) -> None: ...
+    def on_broken(self, whose: str, why: str) -> None: ...
+
+
 class DispatcherLink:
     """This process's end of the link to the dispatcher."""
 
     def __init__(
-        self, reactor: Reactor, channel: int, desk: TaskDesk, bench: TaskBench | None, pipe: MessageEnd
+        self, reactor: Reactor, channel: int, desk: TaskDesk, bench: TaskBench | None, pipe: MessageEnd, host: LinkHost
     ) -> None:
         """Takes the descriptor over."""
+        self._host = host
         self._desk = desk
         self._bench = bench
         self._pipe = pipe
@@ -451,3 +469,9 @@ class DispatcherLink:
     def on_lost(self, channel: RecordChannel, why: str) -> None:
         log.info("the channel to the dispatcher has ended: %s", why)
         self._desk.on_lost(channel, why)
+
+    def on_bad(self, channel: RecordChannel, problem: Exception) -> None:
+        self._host.on_bad_record("the dispatcher", problem)
+
+    def on_broken(self, channel: RecordChannel, why: str) -> None:
+        self._host.on_broken("the dispatcher", why)

@@ -18,17 +18,20 @@ from functools import partial
 from types import CoroutineType
 from typing import Any, Protocol
 
+from mooring._core.channel import BadRecord
 from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outbox, Outlet
 from mooring._core.pulse import Pulse
 from mooring._core.wire import ATTEMPTED, Event, Wants
 from mooring._core.ws import Frame
+from mooring.app.forms import FormLimits
 from mooring.app.handlers import Handlers
 from mooring.app.request import Request, decode_request
 from mooring.app.response import Response, Send
 from mooring.app.static import Documents
 from mooring.config import Settings
 from mooring.errors import ClientGone, HttpError, StateError
+from mooring.net.refusals import RefusalLog, say_bad
 from mooring.types import CloseCode, ClosedBy, CloseReason, ConnectionState, Opcode
 from mooring.worker import access
 from mooring.worker.handshake import FOREIGN, Handshakes
@@ -66,6 +69,9 @@ class Worker:
         master: Master,
         listeners: Sequence[Handlers] = (),
     ) -> None:
+        self.refusals = RefusalLog(_later, log)
+        self.bad_records = 0  # of other processes
+        self.control_refused = 0  # requests of other programs
         self.number = number
         self.generation = generation
         self.master = master
@@ -241,17 +247,19 @@ class Worker:
         if kind == Event.DISCONNECT:
             return self._close(site, fd, "disconnect", _reason(payload, opcode))
         if kind == Event.REQUEST:
-            return self._request(site, decode_request(fd, payload, site.forms), arg)
+            return self._request(site, _told(fd, payload, site.forms), arg)
         if kind == Event.HANDSHAKE:
-            return self._handshakes[listener].judge(decode_request(fd, payload), foreign=opcode == FOREIGN)
+            return self._handshakes[listener].judge(_told(fd, payload), foreign=opcode == FOREIGN)
         if kind in (Event.UNCERTAIN, Event.QUARANTINED):
             return self._lost(site, Event(kind), fd, arg, opcode, payload)
-        log.error("a gateway sent an event of unknown kind %d", kind)
-        return None
+        raise BadRecord(f"unknown kind {kind}")
 
     def failed(self, kind: int, fd: int, error: BaseException) -> str:
         """A handler has raised: a log line with the traceback, and 1011 for the WebSocket it was for."""
         error_id = secrets.token_hex(4)
+        if isinstance(error, BadRecord):
+            self.on_bad_record("a gateway", error)
+            return error_id
         name = Event(kind).name.lower()
         log.error("error %s: the %r handler failed on connection %d", error_id, name, fd, exc_info=error)
         if kind in (Event.OPEN, Event.MESSAGE):
@@ -274,6 +282,19 @@ class Worker:
             self.streams.on_gone(fd, extra)
         elif kind == Event.FINISH:
             self.streams.end()
+        else:
+            raise BadRecord(f"unknown kind {kind}")
+
+    def on_bad_record(self, whose: str, problem: Exception) -> None:
+        """A record of another process had no effect."""
+        self.bad_records += 1
+        say_bad(self.refusals, whose, problem)
+
+    def on_broken(self, whose: str, why: str) -> None:
+        """What is on its way to this worker is lost, and nobody knows what it was. Its end settles everything: events
+        that had not started go to another one, those that had are reported."""
+        log.critical("this worker ends, since it can't follow %s any more: %s", whose, why)
+        os._exit(1)
 
     def observe(self, pulse: Pulse) -> None:
         """Notes in `pulse` what handlers begin, and has this worker replaced after `max_request`, if that is set."""
@@ -307,7 +328,8 @@ class Worker:
             self.sessions.begin(fd)
         self._opened.add(fd)
         handler = site.handlers.get("open")
-        return _coroutine(handler(self._server, decode_request(fd, payload))) if handler is not None else None
+        request = _told(fd, payload)
+        return _coroutine(handler(self._server, request)) if handler is not None else None
 
     def _close(self, site: Site, fd: int, event: str, *arguments: object) -> Coroutine[Any, Any, None] | None:
         """The last event of a connection: `close` with code and reason, or `disconnect` with the reason."""
@@ -476,6 +498,18 @@ async def _contained(running: Coroutine[Any, Any, Any]) -> Any:
         raise StateError("a handler called sys.exit(); to stop the server, call shutdown()") from error
     except asyncio.CancelledError as error:
         raise StateError("the handler was cancelled") from error
+
+
+def _later(delay: float, callback: Callable[[], None]) -> object:
+    """When a worker is made, its loop does not run yet."""
+    return asyncio.get_running_loop().call_later(delay, callback)
+
+
+def _told(fd: int, payload: bytes, *limits: FormLimits) -> Request:
+    try:
+        return decode_request(fd, payload, *limits)
+    except ValueError as problem:
+        raise BadRecord(str(problem)) from None
 
 
 def _reason(payload: bytes, by: int) -> CloseReason:

@@ -6,9 +6,10 @@ terminal's cursor is escaped.
 """
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
-from mooring._core.reactor import Reactor
+import msgspec
 
 LINES: Final = 9  # of a kind and second, besides the one that counts the rest
 FIELD: Final = 1024  # characters
@@ -25,22 +26,24 @@ def printable(value: str) -> str:
 
 
 class RefusalLog:
-    """Lines for `log`; what makes a kind is the message before its values are put in."""
+    """Lines for `log`; what makes a kind is the message before its values are put in. `call_later(seconds, function)`
+    is that of the loop in which it is used."""
 
-    def __init__(self, reactor: Reactor, log: logging.Logger) -> None:
-        self._reactor = reactor
+    def __init__(self, call_later: Callable[[float, Callable[[], None]], object], log: logging.Logger) -> None:
+        self._call_later = call_later
         self._log = log
         self._counts: dict[str, int] = {}
 
-    def say(self, level: int, message: str, *values: object) -> None:
-        """One line, or one more of those that are only counted."""
+    def say(self, level: int, message: str, *values: object, error: BaseException | None = None) -> None:
+        """One line, or one more of those that are only counted; with the traceback of `error`."""
         if not self._log.isEnabledFor(level):
             return
         if not self._counts:
-            self._reactor.call_later(1.0, self._next_second)
+            self._call_later(1.0, self._next_second)
         count = self._counts[message] = self._counts.get(message, 0) + 1
         if count <= LINES:
-            self._log.log(level, message, *(printable(v) if isinstance(v, str) else v for v in values))
+            shown = (printable(v) if isinstance(v, str) else v for v in values)
+            self._log.log(level, message, *shown, exc_info=error)
 
     def _next_second(self) -> None:
         counts, self._counts = self._counts, {}
@@ -51,3 +54,9 @@ class RefusalLog:
                     count - LINES,
                     message.replace("%s", "...").replace("%d", "..."),
                 )
+
+
+def say_bad(refusals: RefusalLog, whose: str, problem: Exception) -> None:
+    """A record of another process that was ignored; the traceback if it is not the record alone that is wrong."""
+    error = None if isinstance(problem, ValueError | RecursionError | msgspec.MsgspecError) else problem
+    refusals.say(logging.ERROR, "a record of %s makes no sense and is ignored: %s", whose, str(problem), error=error)
