@@ -3,7 +3,9 @@
 import os
 import signal
 import socket
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -165,6 +167,38 @@ def test_a_client_that_reads_nothing_is_cut(serving: Serving, large: Path) -> No
     with Raw(serving, get(f"/?path={large}"), receive_buffer=65536):
         serving.wait_log(rf'path={large} HTTP/1.1" 200 (\d+) \d\S* "-" "-" cut$', since=since)
         eventually(lambda: not holders(serving, large))
+
+
+@only("base", "process")
+def test_a_slow_client_is_not_cut(mode: dict[str, Any], large: Path) -> None:
+    """The kernel says that there is room when a third of its buffer is free, which takes this client seconds."""
+    with (
+        Serving(APP, **mode, write_timeout=1) as server,
+        Raw(server, get(f"/?path={large}"), receive_buffer=32768) as raw,
+    ):
+        head(raw)
+        end, got = time.monotonic() + 4, b""
+        while time.monotonic() < end:
+            got += take(raw, 16384)
+            time.sleep(0.1)
+        assert got + take(raw, SIZE - len(got)) == large.read_bytes()
+
+
+@only("base", "process")
+def test_descriptors_are_for_clients_first(mode: dict[str, Any], large: Path) -> None:
+    """Of 400 descriptors 320 are for clients and 64 for everything else: what is above 16 files, workers send."""
+    shell = ("sh", "-c", f"ulimit -n 400 && exec {sys.executable} app.py")
+    settings = {"max_connections": 320, "max_connections_per_address": 0, "write_timeout": 60}
+    with Serving(APP, argv=shell, **mode, **settings) as server, ExitStack() as stack:
+        raws = [stack.enter_context(Raw(server, get(f"/?path={large}"), receive_buffer=65536)) for _ in range(20)]
+        for raw in raws:
+            head(raw)
+        assert stats(server) == {"files_open": 16, "files_sent": 0, "files_refused": 4, "files_broken": 0}
+        for raw in raws:
+            assert take(raw, SIZE) == large.read_bytes()
+        change(server, dict.fromkeys(stats(server), 0), files_sent=16, files_refused=4)
+        assert not holders(server, large)
+        assert server.stop() == 0
 
 
 def test_a_file_that_becomes_shorter(serving: Serving, large: Path) -> None:

@@ -42,6 +42,6 @@ cdef class FileSender(SecureTransport):
     cdef int _refuse_file(self, bytes path, str why) except -1
     cdef int _send_file(self, Connection* c) except -1
     cdef int _send_slice(self, Connection* c) except -1
-    cdef int _await_peer(self, Connection* c, bint full) except -1
+    cdef int _await_peer(self, Connection* c) except -1
     cdef int _end_file(self, Connection* c) except -1
     cdef int _break_file(self, Connection* c, str why) except -1

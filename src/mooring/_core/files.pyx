@@ -169,7 +169,7 @@ cdef class FileSender(SecureTransport):
             if c.file == NULL or c.phase != HTTP:
                 return 0
             if c.flags & FULL or c.owed or buffer_size(&c.out):
-                return self._await_peer(c, True)
+                return self._await_peer(c)
         elif c.phase != HTTP:
             return SecureTransport._send_some(self, c)
         if (<Outfile*> c.file).sliced:
@@ -189,7 +189,7 @@ cdef class FileSender(SecureTransport):
                 return self._break_file(c, f"it can't be read: {os.strerror(errno)}")
             if errno != EAGAIN and errno != EINTR:
                 return self._lost(c, RESET)
-            return self._await_peer(c, True)
+            return self._await_peer(c)
         if sent == 0:
             return self._break_file(c, f"it has become shorter: {file.left} bytes are missing")
         c.entry.bytes_sent += sent
@@ -199,7 +199,7 @@ cdef class FileSender(SecureTransport):
         file.sent += sent
         if file.left == 0:
             return self._end_file(c)
-        return self._await_peer(c, <size_t> sent < size)
+        return self._await_peer(c)
 
     cdef int _send_slice(self, Connection* c) except -1:
         cdef Outfile* file = <Outfile*> c.file
@@ -222,15 +222,15 @@ cdef class FileSender(SecureTransport):
             self._end_file(c)
             return self._mark(c) if c.phase != DEAD else 0
         SecureTransport._send_some(self, c)
-        return self._await_peer(c, c.flags & FULL != 0) if c.phase == HTTP else 0
+        return self._await_peer(c) if c.phase == HTTP else 0
 
-    cdef int _await_peer(self, Connection* c, bint full) except -1:
+    cdef int _await_peer(self, Connection* c) except -1:
         """Goes on when the kernel has room: in the next turn at the earliest, as others want theirs."""
         cdef Outfile* file = <Outfile*> c.file
         c.flags |= FULL
-        file.unread = 0
-        if full:
-            ioctl(c.socket, SIOCOUTQ, &file.unread)
+        # even if it took everything: its buffer may be so full now that it says nothing for long
+        if ioctl(c.socket, SIOCOUTQ, &file.unread) < 0:
+            file.unread = 0
         if c.deadline == D_NONE or c.deadline == D_WRITE:
             self._arm(c, D_WRITE, c.profile.write_ms)
         return self._interest(c)
