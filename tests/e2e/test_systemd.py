@@ -212,6 +212,7 @@ def test_a_manager_that_does_not_read_or_is_gone_is_no_reason_to_stand_still(tmp
     with Manager(tmp_path) as manager:
         environment = manager.environment | {"WATCHDOG_USEC": "100000"}
         with Serving(APP, env=environment, **mode) as server:
+            manager.told("READY")
             manager.socket.close()
             server.wait_log("the service manager was not told WATCHDOG=1")
             assert server.stop() == 0
