@@ -16,6 +16,7 @@ from mooring.errors import ConfigError
 from mooring.link.local import open_local
 from mooring.net.bind import bind_all, bind_control
 from mooring.net.listener import ListenError, address_text
+from mooring.net.log import reopen_logs
 from mooring.net.loop import new_event_loop
 from mooring.parts import GOING_AWAY, Server, clock_offset, new_gateway, new_worker
 from mooring.supervisor.bulletin import alone
@@ -88,6 +89,7 @@ class _Alone:
             signal.signal(number, self._limit_stop)
         for number in (signal.SIGUSR1, signal.SIGHUP):
             loop.add_signal_handler(number, self.ask_reload)
+        loop.add_signal_handler(signal.SIGRTMIN, reopen_logs)
         await self.worker.fire("worker_start", 0)
         local.hello()
         self.gateway.listen(self._listeners)

@@ -7,7 +7,7 @@ from .options import Section, check_path, option
 
 @dataclass(frozen=True)
 class Operation(Section):
-    """How it is run: its process id."""
+    """How it is run: its process id, its log."""
 
     pid_file: str = option(
         "",
@@ -15,4 +15,13 @@ class Operation(Section):
         "does not start. One that a dead server has left is replaced; anything else there is left alone, and the start "
         "fails. Removed at the end. Empty: there is none.",
         check=check_path,
+    )
+    log_file: str = option(
+        "",
+        "File that the log is appended to, by all processes. It and `access_log_file` are opened again on SIGRTMIN, as "
+        "logrotate needs it. Lines that can't be written are dropped and counted. Empty: standard error.",
+        check=check_path,
+    )
+    access_log_file: str = option(
+        "", "File for the lines of `access_log`. Empty: they stand in the log.", check=check_path
     )

@@ -23,7 +23,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Coroutine, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any, NoReturn
 
@@ -49,7 +49,7 @@ from mooring.link.local import open_local
 from mooring.net.bind import bind_all, bind_control
 from mooring.net.control import ControlError, ControlSocket
 from mooring.net.listener import ListenError
-from mooring.net.log import log_as, log_to_stderr
+from mooring.net.log import check_log_files, fill_standard_streams, log_as, log_to, reopen_logs, stack_stream
 from mooring.net.loop import new_event_loop
 from mooring.net.signals import SignalSocket
 from mooring.net.tls import new_context
@@ -120,7 +120,9 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
         if _boot.worker is None or _member is not None:
             raise StateError("start() was called twice")
         sys.exit(Member(_boot, server).run())
+    fill_standard_streams()
     # these errors belong here, not into the log of each process
+    check_log_files(settings)
     if ":" in settings.process.dispatch:
         load_function(settings.process.dispatch)
     for one in settings.per_listener:
@@ -131,7 +133,7 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
     supervised = process.watch or process.max_request or process.worker_memory_limit
     more = settings.tasks.task_worker_num or server.handlers.processes
     if process.mode == "base" and process.worker_num == 1 and not supervised and not more:
-        log_to_stderr(settings, "server")
+        log_to(settings, "server")
         sys.exit(run_alone(server))
     talks = server.handlers.get("pipe_message") is not None
     boot = Boot("supervisor", identify(target), settings.to_dict())
@@ -141,28 +143,34 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
     file = os.memfd_create("mooring-boot", 0)  # inherited by exec
     os.write(file, msgspec.msgpack.encode(boot))
     os.lseek(file, 0, os.SEEK_SET)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # a full disk, a reader that is gone
+            if stream is not None:  # it was closed from the beginning
+                stream.flush()
     os.execv(sys.executable, [*_command(), str(file)])
 
 
 def boot(fd: int) -> None:
     """`python -m mooring _process FD`: becomes what the memory file says."""
     global _boot
+    fill_standard_streams()
     with open(fd, "rb") as file:
         told = msgspec.msgpack.decode(file.read(), type=Boot)
     settings = Settings.from_options(told.settings)
     name = _name(told)
     setproctitle.setproctitle(f"mooring: {name}")
-    log_to_stderr(settings, name)
+    log_to(settings, name)
     if told.role == "supervisor":
         sys.exit(_supervise(told, settings))
     # where a process was when it died of a fault, or stands when it hangs; also while C code holds the interpreter
-    faulthandler.enable()
-    faulthandler.register(signal.SIGUSR2, all_threads=True)
+    stacks = stack_stream(settings)
+    faulthandler.enable(stacks)
+    faulthandler.register(signal.SIGUSR2, stacks, all_threads=True)
     # a terminal's Ctrl-C is for the supervisor, which tells everybody else in order
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # those that can leave do so within a second after ORPHAN_GRACE; this is for those that are stuck
+    # the supervisor passes it on in words; who sends it to everybody shall not end everybody
+    signal.signal(signal.SIGRTMIN, lambda *_: reopen_logs())
     die_with_parent(told.parent, int(ORPHAN_GRACE) + 2)
     _boot = told
     if told.worker is None and told.role != "spare":
@@ -209,6 +217,8 @@ def _wait_for_place(told: Boot) -> None:
                 told.desk = fds
                 for field, value in message.items():
                     setattr(told, field, value)
+            elif op == "reopen":
+                reopen_logs()
             else:
                 log.error("unknown control message %r", op)
     setproctitle.setproctitle(f"mooring: {_name(told)}")
@@ -330,8 +340,8 @@ class Member:
         self._reactor.call_later(self._beat_period, self._beat)
 
     def _on_signal(self, signals: SignalSocket) -> None:
-        signals.take()
-        self._leave()
+        if signal.SIGTERM in signals.take():
+            self._leave()
 
     async def _work(self, worker: Worker) -> None:
         loop = asyncio.get_running_loop()
@@ -490,6 +500,9 @@ class Member:
             self._on_event(name="start")
         if self._gateway is not None:
             self._gateway.listen(self._listeners)
+
+    def _on_reopen(self) -> None:
+        reopen_logs()
 
     def _on_retire(self) -> None:
         """The successor of this worker serves."""

@@ -30,9 +30,9 @@ cdef extern from *:
         action.sa_handler = mooring_parent_died;
         action.sa_flags = SA_RESTART;
         mooring_grace = grace ? grace : 1;
-        if (sigaction(SIGRTMIN, &action, NULL) < 0)
+        if (sigaction(SIGRTMAX, &action, NULL) < 0)
             return -1;
-        return prctl(PR_SET_PDEATHSIG, SIGRTMIN);
+        return prctl(PR_SET_PDEATHSIG, SIGRTMAX);
     }
     """
     int mooring_die_with_parent(unsigned int grace) nogil

@@ -31,6 +31,7 @@ from mooring.gateway.handshake import Accepted, answer, judge
 from mooring.gateway.pending import PendingHandshakes, Waiting
 from mooring.gateway.rules import Rules, buffer_limit, profile
 from mooring.link.policy import Client, new_policy
+from mooring.net.log import dropped_lines
 from mooring.net.refusals import RefusalLog, say_bad
 from mooring.net.tls import Certificates
 
@@ -378,6 +379,7 @@ class Gateway:
             "handshakes_timed_out": self.handshakes_timed_out,
             "sessions_refused": self.sessions_refused,
             "topics_refused": self.topics_refused,
+            "log_lines_dropped": dropped_lines(),
             "topics": len(self.relay.hub),
             "users": self.relay.hub.users,
         }

@@ -1,30 +1,225 @@
-"""Where log lines go, and in which form."""
+"""Where log lines go, in which form, and what becomes of them when they can't go there.
+
+A line is written at once and whole, by the process it comes from: to standard error, or to a file that all processes
+append to, where lines of several don't mix. Writing must not stop the server, whatever is at the other end: a disk that
+is full, a pipe that nobody reads any more, or one that is not read for now. A line that can't be written is dropped and
+counted, and the first that can be written again has one before it that says how many there were.
+
+A full pipe or socket is waited for, once, for a twentieth of a second; until something has been written again the
+next lines are not waited for. A pipe is opened anew for that, without blocking: of the one we were given the flag is
+shared with whoever else writes to it.
+
+Log files are opened again on a signal, under the same descriptor: a line goes to the old file or the new one, and what
+has learnt the number (faulthandler) follows.
+"""
+
+from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+import select
+import stat
+import sys
+import threading
+from typing import Final
 
 from mooring.config import Settings
+from mooring.errors import ConfigError
 
-_handler: "logging.StreamHandler[Any] | None" = None
+__all__ = [
+    "LogStream",
+    "check_log_files",
+    "dropped_lines",
+    "fill_standard_streams",
+    "log_as",
+    "log_to",
+    "reopen_logs",
+    "stack_stream",
+]
+
+MODE: Final = 0o640
+PATIENCE: Final = 50  # milliseconds
+STDERR: Final = 2
+
+_streams: dict[str, LogStream] = {}  # of this process, by path; "" is standard error
+_handlers: list[_Handler] = []
 
 
-def log_to_stderr(settings: Settings, name: str) -> None:
-    """Log lines of the package go to standard error, unless the application has said where they shall go."""
-    logger = logging.getLogger("mooring")
-    if logger.handlers:
-        return
-    global _handler
-    _handler = logging.StreamHandler()
+class LogStream:
+    """A descriptor that log lines are written to; an empty path: standard error. Raises OSError."""
+
+    def __init__(self, path: str = "") -> None:
+        self.path = path
+        self.dropped = 0  # in all
+        self._unsaid = 0  # of them those that no line has told of
+        self._why = ""
+        self._torn = False  # the last line has no end
+        self._lock = threading.RLock()  # of several loggers, and of a signal handler in the middle of a line
+        self.fd = self._opened() if path else _standard_error()
+
+    def _opened(self) -> int:
+        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK, MODE)
+
+    def reopen(self) -> None:
+        """The file that has this path now. Raises OSError, and then goes on with the old one."""
+        if self.path:
+            fd = self._opened()
+            os.dup2(fd, self.fd, inheritable=False)
+            os.close(fd)
+            self._torn = False
+
+    def write(self, line: str) -> None:
+        """A line without its end; lines before it that were dropped are told of first."""
+        with self._lock:
+            if self._unsaid and self._put(f"{self._unsaid} log lines were dropped: {self._why}"):
+                self._unsaid = 0
+            if self._unsaid or not self._put(line):
+                self.dropped += 1
+                self._unsaid += 1
+
+    def _put(self, line: str) -> bool:
+        data = (("\n" if self._torn else "") + line + "\n").encode("utf-8", "backslashreplace")
+        patience = 0 if self._unsaid else PATIENCE
+        try:
+            while data:
+                if not _writable(self.fd, patience):
+                    raise BlockingIOError(0, "whoever reads them is too slow")
+                try:
+                    written = os.write(self.fd, data)
+                except BlockingIOError:
+                    written = 0
+                    if not patience:
+                        raise BlockingIOError(0, "whoever reads them is too slow") from None
+                    patience = 0
+                self._torn = self._torn or written > 0
+                data = data[written:]
+        except OSError as problem:
+            self._why = problem.strerror or str(problem)
+            return False
+        self._torn = False
+        return True
+
+
+class _Handler(logging.Handler):
+    """Writes records to a LogStream."""
+
+    def __init__(self, stream: LogStream) -> None:
+        super().__init__()
+        self._stream = stream
+        _handlers.append(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)  # the application's, in what it logs
+            return
+        self._stream.write(line)
+
+
+def log_to(settings: Settings, name: str) -> None:
+    """Log lines of the package go where the settings say; to standard error, unless the application has said otherwise.
+
+    A file that can be opened no more, once the server runs, is replaced by standard error.
+    """
+    logger, access = logging.getLogger("mooring"), logging.getLogger("mooring.access")
+    wanted = settings.operation
+    problems: list[str] = []
+
+    def stream(path: str) -> LogStream:
+        try:
+            return _stream(path)
+        except OSError as problem:
+            problems.append(f"{path} can't be opened: {problem.strerror}; lines go to standard error")
+            return _stream("")
+
+    if wanted.log_file or not logger.handlers:
+        logger.addHandler(_Handler(stream(wanted.log_file)))
+        logger.setLevel(settings.process.log_level.upper())
+        logger.propagate = False
+    if wanted.access_log_file:
+        access.addHandler(_Handler(stream(wanted.access_log_file)))
+        access.propagate = False
     log_as(name)
-    logger.addHandler(_handler)
-    logger.setLevel(settings.process.log_level.upper())
-    logging.getLogger("mooring.access").setLevel(logging.INFO)  # it has a setting of its own
-    logger.propagate = False
+    access.setLevel(logging.INFO)  # it has a setting of its own
+    for problem in problems:
+        logger.error("%s", problem)
 
 
 def log_as(name: str) -> None:
     """This process has another name from now on."""
-    if _handler is not None:
-        form = f"%(asctime)s %(levelname)-7s [{name}, {os.getpid()}] %(message)s"
-        _handler.setFormatter(logging.Formatter(form))
+    form = f"%(asctime)s %(levelname)-7s [{name}, {os.getpid()}] %(message)s"
+    for handler in _handlers:
+        handler.setFormatter(logging.Formatter(form))
+
+
+def check_log_files(settings: Settings) -> None:
+    """Raises ConfigError for a file that can't be written to."""
+    for setting in ("log_file", "access_log_file"):
+        path = getattr(settings.operation, setting)
+        try:
+            if path:
+                os.close(LogStream(path).fd)
+        except OSError as problem:
+            raise ConfigError(f"{setting}={path!r}: log lines can't be written there: {problem.strerror}") from None
+
+
+def _stream(path: str) -> LogStream:
+    full = os.path.abspath(path) if path else ""  # the application may change its directory
+    if full not in _streams:
+        _streams[full] = LogStream(full)
+    return _streams[full]
+
+
+def reopen_logs() -> None:
+    """Opens the files of this process again."""
+    for stream in _streams.values():
+        try:
+            stream.reopen()
+        except OSError as problem:
+            logging.getLogger("mooring").error(
+                "%s can't be opened again: %s; lines go on to the file it was", stream.path, problem.strerror
+            )
+
+
+def dropped_lines() -> int:
+    """Lines of this process that could not be written."""
+    return sum(stream.dropped for stream in _streams.values())
+
+
+def stack_stream(settings: Settings) -> int:
+    """The descriptor for stacks, which C code writes: that of the log file, or standard error."""
+    path = settings.operation.log_file
+    stream = _streams.get(os.path.abspath(path)) if path else None
+    return stream.fd if stream else STDERR
+
+
+def fill_standard_streams() -> None:
+    """Whichever of the descriptors 0 to 2 is closed becomes /dev/null.
+
+    Else the next file or socket that is opened would get its number, and what is printed would go to a client.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest free number: this one
+
+
+def _writable(fd: int, patience: int) -> bool:
+    """Whether something can be written without blocking, within so many milliseconds."""
+    waiting = select.poll()
+    waiting.register(fd, select.POLLOUT)
+    return bool(waiting.poll(patience))
+
+
+def _standard_error() -> int:
+    """A pipe without blocking, whatever others do with it; anything else as it is."""
+    if sys.__stderr__ is None:  # it was closed from the beginning, and something else may have its number
+        return os.open(os.devnull, os.O_WRONLY)
+    try:
+        if stat.S_ISFIFO(os.fstat(STDERR).st_mode):
+            return os.open(f"/proc/self/fd/{STDERR}", os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND)
+    except OSError:
+        pass  # its reader is gone, or it is somebody else's
+    return STDERR

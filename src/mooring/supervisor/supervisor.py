@@ -50,6 +50,7 @@ from typing import Protocol
 
 from mooring.net.control import Message
 from mooring.net.listener import address_text
+from mooring.net.log import reopen_logs
 from mooring.net.refusals import RefusalLog
 from mooring.supervisor.bulletin import Bulletin
 from mooring.supervisor.process import Child, ChildState, Exit, ProcessSpec
@@ -501,11 +502,18 @@ class Supervisor:
                 self._tree.sweep()
             elif number in (signal.SIGHUP, signal.SIGUSR1):
                 self._ask_reload(name)
+            elif number == signal.SIGRTMIN:
+                self._reopen_logs()
             elif self._shutdown is None:
                 self._stop(name, quick=number == signal.SIGQUIT)
             elif number != signal.SIGTERM:
                 log.info("stopping at once: %s", name)
                 self._shutdown.hasten()
+
+    def _reopen_logs(self) -> None:
+        reopen_logs()
+        for child in list(self._tree.children):
+            self._tree.tell(child, "reopen")
 
     def _stop(self, why: str, *, quick: bool = False) -> None:
         if self._shutdown is not None:
