@@ -65,7 +65,7 @@ log = logging.getLogger("mooring.runtime")
 ORPHAN_GRACE = 2.0  # seconds a process goes on without its supervisor
 ORPHANED = "the supervisor is gone"
 # what the supervisor says
-HEARD = frozenset({"attach", "serve", "retire", "event", "tree", "detach", "drain", "stop"})
+HEARD = frozenset({"attach", "serve", "retire", "reopen", "event", "tree", "detach", "drain", "stop"})
 RETRY = 0.05  # seconds until a control message that had no room is sent again
 
 

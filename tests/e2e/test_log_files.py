@@ -87,7 +87,9 @@ async def test_rotation_loses_no_line(tmp_path, mode):
                     assert await ws.recv() == str(said)
                     requested += 1
                     assert await asyncio.to_thread(fetch, server) == b"here"
-                    assert asyncio.get_running_loop().time() < turn + 20
+                    assert asyncio.get_running_loop().time() < turn + 20, [
+                        server.titles().get(pid) for inode, _ in old for pid in holders(server, inode)
+                    ]
                 sizes = {path: path.stat().st_size for _, path in old}
                 # everybody writes once more: into the new files
                 mark = len(log.read_text())
