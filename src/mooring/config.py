@@ -114,10 +114,18 @@ class Process(Section):
     )
     degraded_after: int = option(
         10,
-        "Restarts in one series after which a process is reported as degraded, in the log and in `stats()`.",
+        "Restarts in one series after which a process is reported as degraded, in the log and in `stats()`. While all "
+        "workers are, and none is there, requests are answered 503.",
         "restarts",
         low=1,
         high=10_000,
+    )
+    degraded_hold_time: float = option(
+        10.0,
+        "How long the messages of a WebSocket wait for a worker while all are degraded; then it is closed with 1013.",
+        "s",
+        low=0,
+        high=HOUR,
     )
     max_request: int = option(
         0,

@@ -65,7 +65,7 @@ log = logging.getLogger("mooring.runtime")
 ORPHAN_GRACE = 2.0  # seconds a process goes on without its supervisor
 ORPHANED = "the supervisor is gone"
 # what the supervisor says
-HEARD = frozenset({"attach", "serve", "retire", "reopen", "event", "tree", "detach", "drain", "stop"})
+HEARD = frozenset({"attach", "degraded", "serve", "retire", "reopen", "event", "tree", "detach", "drain", "stop"})
 RETRY = 0.05  # seconds until a control message that had no room is sent again
 
 
@@ -532,6 +532,11 @@ class Member:
             self._worker.tree = state
             if first and self._desk is not None:
                 self._begin(self._desk.open())  # whoever asks shall find this in stats()
+
+    def _on_degraded(self, *, degraded: bool) -> None:
+        """All workers end again and again, or do not any more."""
+        if self._gateway is not None:
+            self._gateway.pool.tell(degraded=degraded)
 
     def _on_detach(self, *, worker: int, generation: int) -> None:
         if self._gateway is not None:

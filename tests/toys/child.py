@@ -136,6 +136,9 @@ class Toy:
     def on_retire(self, message, fds):
         """The successor serves; gateways are told more, by `detach`."""
 
+    def on_degraded(self, message, fds):
+        """It is reported, which is all."""
+
     def on_detach(self, message, fds):
         if not self.rules.get("keep_retired"):
             self.send("retired", worker=message["worker"], generation=message["generation"])

@@ -66,6 +66,7 @@ log = logging.getLogger("mooring.gateway")
 
 cdef uint32_t NO_TICKET = 0xFFFFFFFF
 
+include "relay_limbo.pxi"
 include "relay_ports.pxi"
 include "relay_files.pxi"
 
@@ -113,7 +114,7 @@ cdef class Relay(Sink):
         port.usable = True
         if port.serves:
             self.wanted = wants
-            self._end_limbo()
+            end_limbo(self)
 
     def retire(self, worker: int, generation: int) -> None:
         """Moves a worker's connections away; gateway.on_retired(port) when nothing of it is left."""
@@ -270,7 +271,7 @@ cdef class Relay(Sink):
                         port.worker, port.pid, why, redelivered, len(doubtful),
                         f", {repeated} are handled again" if repeated else "")
         self.gateway.on_port_lost(port)
-        self._end_limbo()
+        end_limbo(self)
         return 0
 
     def _forget(self, fd: int, size: int) -> None:
@@ -281,34 +282,6 @@ cdef class Relay(Sink):
             c.in_flight_bytes -= <uint32_t> size
             c.entry.in_flight = c.in_flight
             self.connections.wake(c)
-
-    def _end_limbo(self) -> None:
-        """Hands out what had no worker, in order, and lets the connections go on that waited for one."""
-        cdef Connection* c
-        cdef Port port
-        chosen: dict[int, Port] = {}
-        while self.limbo:
-            fd, kind, opcode, arg, extra, payload = self.limbo[0]
-            c = self.connections.find(fd)
-            if c != NULL:
-                port = self.port_of(c)
-            else:
-                # gone, but its last events still go to one worker
-                port = chosen.get(fd)
-                if port is None:
-                    port = self._any_port(fd)
-                    chosen[fd] = port
-                    if port is not None:
-                        self.bring_session(fd, port)
-            if port is None:
-                return
-            self.limbo.popleft()
-            self._queue(port, fd, kind, opcode, arg, extra, payload)
-        waiting, self.unbound = self.unbound, []
-        for fd in waiting:
-            c = self.connections.find(fd)
-            if c != NULL:
-                self.connections.wake(c)
 
     def _any_port(self, fd: int) -> Port | None:
         candidates = [p for p in self.ports

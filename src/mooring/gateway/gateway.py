@@ -5,6 +5,7 @@ more rarely. The relay calls the `on_...` methods and `apply`.
 """
 
 import logging
+import math
 import socket
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from mooring._core.wire import USER, Call, Command, Event, Wants
 from mooring.app.request import RequestRecord, encode_request
 from mooring.app.search import Search
 from mooring.config import Settings
+from mooring.gateway.degraded import DegradedPool
 from mooring.gateway.extensions import Agreed
 from mooring.gateway.handshake import Accepted, answer, judge
 from mooring.gateway.pending import PendingHandshakes, Waiting
@@ -34,10 +36,12 @@ from mooring.link.policy import Client, new_policy
 from mooring.net.log import dropped_lines
 from mooring.net.refusals import RefusalLog, say_bad
 from mooring.net.tls import Certificates
+from mooring.types import CloseCode
 
 log = logging.getLogger("mooring.gateway")
 
 CERTIFICATE_LOOK = 1.0  # seconds between two looks whether a certificate has changed
+NO_WORKER = "no worker serves: they end again and again, try again later"
 DRAIN_LOOK = 0.05  # seconds between two looks whether a drain is done
 
 
@@ -115,6 +119,11 @@ class Gateway:
             PendingHandshakes(reactor, one.websocket.handshake_timeout, self._on_handshake_late)
             for one in settings.per_listener
         ]
+        process = settings.process
+        self._retry_after = (("Retry-After", str(max(1, math.ceil(process.restart_backoff_max)))),)
+        self.pool = DegradedPool(
+            reactor, self.relay, process.degraded_hold_time, self._refuse_unserved, self._close_unserved
+        )
         self.sessions_refused = 0
         self.topics_refused = 0
         self._acceptors: list[Acceptor] = []
@@ -158,6 +167,9 @@ class Gateway:
             self._refuse(
                 fd, 503, "the server is shutting down", (("Retry-After", "1"),), head_only=request.method == "HEAD"
             )
+            return
+        if self.pool.hopeless:
+            self._refuse_unserved(fd, head_only=request.method == "HEAD")
             return
         rules = self._rules[self.connections.listener(fd)]
         peer, port, server_port = self.connections.peer(fd)
@@ -260,6 +272,15 @@ class Gateway:
     ) -> None:
         data = answer(status, reason, headers, close=True, head_only=head_only)
         self.connections.answer(fd, data, f"{status}: {reason}".encode())
+
+    def _refuse_unserved(self, fd: int, *, head_only: bool = False) -> None:
+        self._waiting(fd)
+        self.pool.refused += 1
+        self._refusals.say(logging.WARNING, "request on connection %d refused with 503: %s", fd, NO_WORKER)
+        self._refuse(fd, 503, NO_WORKER, self._retry_after, head_only=head_only)
+
+    def _close_unserved(self, fd: int) -> None:
+        self.connections.disconnect(fd, CloseCode.TRY_AGAIN_LATER, b"try again later: no worker serves")
 
     def on_bad_request(self, fd: int, error: HttpError) -> None:
         """Bytes that are no acceptable request: one answer, and the connection ends."""
@@ -377,6 +398,8 @@ class Gateway:
             "hosts_refused": self.hosts_refused,
             "handshakes_refused": self.handshakes_refused,
             "handshakes_timed_out": self.handshakes_timed_out,
+            "unserved_refused": self.pool.refused,
+            "unserved_closed": self.pool.closed,
             "sessions_refused": self.sessions_refused,
             "topics_refused": self.topics_refused,
             "log_lines_dropped": dropped_lines(),

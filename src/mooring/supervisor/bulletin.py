@@ -6,7 +6,7 @@ it is lost if that worker ends before its handler has run.
 
 The state (what is wanted, what runs, what happened) goes to every worker when it has changed, and from there
 into `Server.stats()`. A worker that does not read its messages is not sent a second state behind an unread
-one: only the newest is worth anything.
+one: only the newest is worth anything. Gateways are told whether all workers are degraded.
 """
 
 from __future__ import annotations
@@ -82,12 +82,25 @@ class Bulletin:
         state["degraded"] = [str(slot.spec) for slot in self._slots if slot.degraded]
         return state | self.counts
 
+    def _tell_gateways(self) -> None:
+        """Whether all workers are degraded: then a gateway without one answers its clients itself."""
+        workers = [slot for slot in self._slots if slot.spec.role == "worker"]
+        degraded = bool(workers) and all(slot.degraded for slot in workers)
+        for slot in self._slots:
+            child = slot.current if slot.spec.role == "gateway" else None
+            if child is None or child.state is not ChildState.SERVING:
+                continue
+            if degraded != (child.told is not None and child.told["degraded"]):
+                child.told = {"degraded": degraded}
+                self._tree.tell(child, "degraded", degraded=degraded)
+
     def look(self) -> None:
         """Before each wait: tell what is new."""
         workers = self._workers()
         while self._events and workers:
             name, arguments = self._events.popleft()
             self._tree.tell(workers[0], "event", name=name, arguments=arguments)
+        self._tell_gateways()
         state = self.state()
         for child in workers:
             if child.told != state and child.control is not None and not child.control.pending:

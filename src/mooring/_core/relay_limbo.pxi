@@ -1,0 +1,59 @@
+"""Who waits because there is no worker: until one comes, or not any more (mooring.gateway.degraded says when).
+Included by `relay.pyx`."""
+
+cdef int end_limbo(Relay self) except -1:
+    """Hands out what had no worker, in order, and lets the connections go on that waited for one."""
+    cdef Connection* c
+    cdef Port port
+    chosen: dict[int, Port] = {}
+    while self.limbo:
+        fd, kind, opcode, arg, extra, payload = self.limbo[0]
+        c = self.connections.find(fd)
+        if c != NULL:
+            port = self.port_of(c)
+        else:
+            # gone, but its last events still go to one worker
+            port = chosen.get(fd)
+            if port is None:
+                port = self._any_port(fd)
+                chosen[fd] = port
+                if port is not None:
+                    self.bring_session(fd, port)
+        if port is None:
+            return 0
+        self.limbo.popleft()
+        self._queue(port, fd, kind, opcode, arg, extra, payload)
+    waiting, self.unbound = self.unbound, []
+    for fd in waiting:
+        c = self.connections.find(fd)
+        if c != NULL:
+            self.connections.wake(c)
+    return 0
+
+
+def refuse_waiting(Relay relay, reason: str) -> list[int]:
+    """Gives up the requests and handshakes that wait for a worker, `dropped` for that reason; their connections."""
+    kept = deque()
+    refused = []
+    waiting, relay.limbo = relay.limbo, kept
+    for item in waiting:
+        fd, kind, _, _, _, payload = item
+        if kind != EV_REQUEST and kind != EV_HANDSHAKE:
+            kept.append(item)
+            continue
+        if is_counted(kind):
+            relay.dropped[reason] = relay.dropped.get(reason, 0) + 1
+        relay._forget(fd, len(payload))
+        refused.append(fd)
+    return refused
+
+
+def holding(Relay relay) -> set[int]:
+    """WebSockets with messages that wait because there is no worker."""
+    cdef Connection* c
+    found = set()
+    for fd in [*relay.unbound, *[item[0] for item in relay.limbo if item[1] == EV_MESSAGE]]:
+        c = relay.connections.find(fd)
+        if c != NULL and c.phase == OPEN:
+            found.add(fd)
+    return found
