@@ -4,11 +4,14 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from functools import partial
+from typing import Any
 
 import setproctitle
 
 from mooring._core.process import keep_freed_memory
+from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
 from mooring.admin.desk import Desk
 from mooring.app.shared import remove
@@ -23,6 +26,7 @@ from mooring.supervisor.bulletin import alone
 from mooring.supervisor.pid_file import PidFile, take_pid_file
 from mooring.supervisor.service import Keepalive, Service
 from mooring.supervisor.shutdown import drained_line
+from mooring.supervisor.vitals import one
 
 log = logging.getLogger("mooring.runtime")
 
@@ -55,7 +59,12 @@ class _Alone:
         except ListenError:
             self._close_listeners()
             raise
-        self._desk = Desk(self._control, server, self.worker, can_reload=False) if self._control is not None else None
+        self._desk = None
+        if self._control is not None:
+            self._desk = Desk(self._control, server, self.worker, can_reload=False, processes=self._processes)
+        self._started = time.monotonic()
+        self._pulse = Pulse()
+        self.worker.observe(self._pulse)
         self._drained: asyncio.Future[dict[str, int]] | None = None
         self._stopping = False
         server.enter(self.worker, settings)
@@ -156,6 +165,11 @@ class _Alone:
         self._service.stopping("stopping")
         self._limit_stop(signal.SIGTERM)
         self._drain(self._timeout)
+
+    async def _processes(self) -> list[dict[str, Any]]:
+        self._pulse.beat()  # who runs this has a loop that turns
+        uptime = time.monotonic() - self._started
+        return [one("server", 0, os.getpid(), generation=1, uptime=uptime, pulse=self._pulse)]
 
     def ask_replacement(self, why: str) -> None:
         """Whoever wants this has a supervisor, see `launch`."""

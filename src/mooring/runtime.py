@@ -65,7 +65,9 @@ log = logging.getLogger("mooring.runtime")
 ORPHAN_GRACE = 2.0  # seconds a process goes on without its supervisor
 ORPHANED = "the supervisor is gone"
 # what the supervisor says
-HEARD = frozenset({"attach", "degraded", "serve", "retire", "reopen", "event", "tree", "detach", "drain", "stop"})
+HEARD = frozenset(
+    {"attach", "degraded", "serve", "retire", "reopen", "event", "tree", "detach", "drain", "stop", "vitals"}
+)
 RETRY = 0.05  # seconds until a control message that had no room is sent again
 
 
@@ -303,6 +305,7 @@ class Member:
         os.close(told.pulse)
         self._beat_period = self._settings.process.beat_period
         self._orphaned = False
+        self._vitals: asyncio.Future[list[dict[str, Any]]] | None = None  # asked for, for the desk
         if told.gateway is not None:
             file = told.tables[told.gateway]
             self._gateway = new_gateway(
@@ -315,7 +318,8 @@ class Member:
             self._worker.observe(self._pulse)
             server.enter(self._worker, self._settings)
             for fd in told.desk:
-                self._desk = Desk(socket.socket(fileno=fd), server, self._worker, can_reload=True)
+                taken = socket.socket(fileno=fd)
+                self._desk = Desk(taken, server, self._worker, can_reload=True, processes=self._processes)
 
     def run(self) -> int:
         """Serves until it is told to stop; the exit code."""
@@ -537,6 +541,18 @@ class Member:
         """All workers end again and again, or do not any more."""
         if self._gateway is not None:
             self._gateway.pool.tell(degraded=degraded)
+
+    async def _processes(self) -> list[dict[str, Any]]:
+        """How every process of the server is doing."""
+        if self._vitals is None:
+            self._vitals = asyncio.get_running_loop().create_future()
+            self._tell("vitals")
+        return await asyncio.shield(self._vitals)
+
+    def _on_vitals(self, *, processes: list[dict[str, Any]]) -> None:
+        told, self._vitals = self._vitals, None
+        if told is not None and not told.done():
+            told.set_result(processes)
 
     def _on_detach(self, *, worker: int, generation: int) -> None:
         if self._gateway is not None:

@@ -216,6 +216,24 @@ async def test_rates(asked: Serving, client: ControlClient):
         assert [one["message_rate"] for one in client.connections(path="/rates", sort="rate")] == [0, 0]
 
 
+def test_it_tells_of_processes(asked: Serving, mode: dict[str, Any], client: ControlClient):
+    def rows() -> list[dict[str, Any]]:
+        return [row for row in client.processes() if row["role"] != "supervisor"]
+
+    role = "worker" if mode["mode"] == "process" else "server"
+    assert len([row for row in rows() if row["role"] == role]) == mode["worker_num"]
+    assert len([row for row in rows() if row["role"] in ("gateway", "server")]) == gateways_of(mode)
+    assert {row["pid"] for row in rows()} == (set(asked.pids()) or {asked.pid})
+    eventually(lambda: all(row["pulse_age"] is not None for row in rows()))
+    before = rows()
+    for one in before:
+        assert one["memory"] > 1 << 20
+        assert one["cpu"] > 0
+        assert one["pulse_age"] < 60
+        assert (one["state"], one["restarts"], one["degraded"]) == ("serving", 0, False)
+        assert (one["events"] is None) == (one["role"] == "gateway")
+
+
 async def test_commands(asked: Serving, path: Path):
     async with dial(asked, "/", user="fay") as peer:
         fd = str(peer.fd)

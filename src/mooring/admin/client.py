@@ -44,6 +44,11 @@ class ControlClient:
         self._path = os.path.abspath(path)
         self._timeout = timeout
 
+    @property
+    def path(self) -> str:
+        """Of the control socket."""
+        return self._path
+
     def push(self, fd: int, data: str | bytes) -> bool:
         """Sends one message, a str as text and bytes as binary; False when the connection is no open WebSocket."""
         return bool(self._ask(_push(data, fd=fd)))
@@ -80,6 +85,13 @@ class ControlClient:
     def listing(self, user: str | int | None = None, **search: Unpack[SearchTerms]) -> dict[str, Any]:
         """The same under "connections", and under "total" how many there are."""
         return self._dict(requests.Connections(user=None if user is None else str(user), **search))
+
+    def processes(self) -> list[dict[str, Any]]:
+        """How each process is doing: `role`, `number`, `pid`, `state`, `generation`, `restarts`, `degraded`, `uptime`,
+        `cpu` (seconds used), `memory` (bytes), `pulse_age` (seconds since its loop was seen to turn) and `events`
+        (handlers called). At most 200."""
+        listed: list[dict[str, Any]] = self._ask(requests.Processes())
+        return listed
 
     def inspect(self, fd: int) -> dict[str, Any] | None:
         """What is known of one connection; None when it is gone."""

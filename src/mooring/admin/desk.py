@@ -11,7 +11,7 @@ one of CLIENTS places, for TIME_LIMIT. Who may ask is a matter of the socket's p
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import fields
 from typing import Any, Protocol
 
@@ -57,9 +57,18 @@ class Tally(Protocol):
 class Desk:
     """Serves one control socket, from `open()` to `close()`."""
 
-    def __init__(self, listener: socket.socket, server: Controlled, tally: Tally, *, can_reload: bool) -> None:
-        """`listener` listens already; it is closed by `close()`."""
+    def __init__(
+        self,
+        listener: socket.socket,
+        server: Controlled,
+        tally: Tally,
+        *,
+        can_reload: bool,
+        processes: Callable[[], Awaitable[list[dict[str, Any]]]],
+    ) -> None:
+        """`listener` listens already; it is closed by `close()`. `processes` tells how each process is doing."""
         self._tally = tally
+        self._processes = processes
         self._listener = listener
         self._server = server
         self._can_reload = can_reload
@@ -113,7 +122,10 @@ class Desk:
         except asyncio.IncompleteReadError as cut:
             return self._refused("the request ended without a newline") if cut.partial else None
         try:
-            return Answer(ok=True, result=self._carry_out(requests.decode_request(line)))
+            request = requests.decode_request(line)
+            if isinstance(request, requests.Processes):
+                return Answer(ok=True, result=await self._processes())
+            return Answer(ok=True, result=self._carry_out(request))
         except (MooringError, TypeError, ValueError) as problem:
             return self._refused(str(problem))
         except Exception:

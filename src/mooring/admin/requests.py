@@ -30,6 +30,10 @@ class Connections(Search, tag_field="command", tag="connections", forbid_unknown
     """What is known of each connection that is wanted."""
 
 
+class Processes(_Request, tag="processes"):
+    """How each process is doing."""
+
+
 class Inspect(_Request, tag="inspect"):
     """What is known of one connection."""
 
@@ -69,7 +73,7 @@ class Stop(_Request, tag="stop"):
     """`Server.shutdown()`."""
 
 
-Request: TypeAlias = Stats | Connections | Inspect | Push | Kick | Reload | Stop
+Request: TypeAlias = Stats | Connections | Processes | Inspect | Push | Kick | Reload | Stop
 
 
 class Answer(msgspec.Struct, omit_defaults=True):

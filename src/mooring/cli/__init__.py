@@ -6,7 +6,7 @@ import click
 
 from mooring import config
 from mooring.app.loader import load
-from mooring.cli import control
+from mooring.cli import control, top
 from mooring.errors import BootError, ConfigError
 
 
@@ -68,7 +68,7 @@ def run(
         raise click.ClickException(str(error)) from error
 
 
-for command in control.COMMANDS:
+for command in (*control.COMMANDS, top.top):
     main.add_command(command)
 
 

@@ -20,16 +20,27 @@ Show = Callable[[Any], None]
 Column = tuple[str, Callable[[dict[str, Any]], str]]
 
 
-def command(function: Callable[..., tuple[Any, Show]]) -> click.Command:
-    """A command that is given a client, asks, and returns what came and how people shall see it."""
+def asking(function: Callable[..., None]) -> Callable[..., None]:
+    """Options of whatever asks a server; the function is given a client and whether to print JSON."""
 
     @click.option("--socket", "path", metavar="PATH", envvar="MOORING_SOCKET", required=True, help="Control socket.")
     @click.option("--timeout", type=click.FloatRange(0.001), default=TIMEOUT, show_default=True, help="In seconds.")
     @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
     @functools.wraps(function)
-    def run(path: str, timeout: float, as_json: bool, **arguments: Any) -> None:
+    def run(path: str, timeout: float, **arguments: Any) -> None:
+        function(ControlClient(path, timeout), **arguments)
+
+    return run
+
+
+def command(function: Callable[..., tuple[Any, Show]]) -> click.Command:
+    """A command that is given a client, asks, and returns what came and how people shall see it."""
+
+    @asking
+    @functools.wraps(function)
+    def run(client: ControlClient, as_json: bool, **arguments: Any) -> None:
         try:
-            result, show = function(ControlClient(path, timeout), **arguments)
+            result, show = function(client, **arguments)
         except AdminError as error:
             raise click.ClickException(str(error)) from error
         if as_json:
@@ -74,9 +85,9 @@ def status_lines(stats: dict[str, Any]) -> list[str]:
         "topics": f"{number(get('topics'))}, and {number(get('users'))} users",
         "messages": f"{number(get('messages_received'))} in, {number(get('messages_sent'))} out",
         "bytes": f"{size(get('bytes_received'))} in, {size(get('bytes_sent'))} out, {size(get('bytes_queued'))} queued",
-        "handlers": f"{number(get('accepted'))} called or to be called: {number(get('finished'))} finished, "
+        "handled": f"{number(get('accepted'))} messages and requests: {number(get('finished'))} finished, "
         f"{number(get('in_flight'))} in flight, {number(get('uncertain'))} uncertain, {number(get('dropped'))} dropped",
-        "refused": refusals(stats) or "nothing",
+        "refused": by_reason(refused(stats)) or "nothing",
         **(
             {"spares": f"{tree.get('spares_running')} of {tree['spares_wanted']} wait"}
             if tree.get("spares_wanted")
@@ -96,12 +107,15 @@ def plural(counts: dict[str, Any], name: str) -> str:
     return f"{number(count)} {words[:-1] if count == 1 else words}"
 
 
-def refusals(stats: dict[str, Any]) -> str:
-    """What was refused so far, by reason; empty for nothing."""
-    found = {name: count for name, count in stats.items() if "refused" in name and isinstance(count, int) and count}
-    return ", ".join(
-        f"{number(count)} {name.replace('_refused', '').replace('_', ' ')}" for name, count in found.items()
-    )
+def refused(stats: dict[str, Any]) -> dict[str, int]:
+    """What was refused so far, by reason."""
+    counts = stats["tree"] | stats
+    return {name: n for name, n in counts.items() if "refused" in name and isinstance(n, int) and n}
+
+
+def by_reason(counts: dict[str, int]) -> str:
+    """For people; empty for nothing."""
+    return ", ".join(f"{number(n)} {name.replace('_refused', '').replace('_', ' ')}" for name, n in counts.items())
 
 
 @command

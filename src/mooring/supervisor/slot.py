@@ -19,6 +19,7 @@ class Slot:
         self.current: Child | None = None
         self.restart: Deadline | None = None
         self.degraded = False  # its processes end again and again
+        self.restarted = 0  # times that its process ended unasked
         self._spawned = 0
 
     def new_child(self, generation: int) -> Child:

@@ -61,6 +61,7 @@ from mooring.supervisor.shutdown import Shutdown
 from mooring.supervisor.signals import Signals
 from mooring.supervisor.slot import Slot
 from mooring.supervisor.tree import BootPayload, Tree
+from mooring.supervisor.vitals import vitals
 from mooring.supervisor.watchdog import Watchdog
 from mooring.supervisor.watcher import Watcher
 
@@ -255,6 +256,8 @@ class Supervisor:
             self._ask_replacement(child, str(message.get("why")))
         elif op == "drained":
             self._on_drained(child, message)
+        elif op == "vitals":
+            self._tree.tell(child, "vitals", processes=vitals(self._tree.children, self._slot_of, self._started))
         elif op == "handled":
             if self._reload is not None:
                 self._reload.on_handled(child, message.get("answer"))
@@ -322,6 +325,7 @@ class Supervisor:
             return ""
         slot.current = None
         self._bulletin.counts["restarts"] += 1
+        slot.restarted += 1
         delay = slot.restarts.delay(child.served)
         if not slot.degraded and slot.restarts.crashes >= self._settings.degraded_after:
             slot.degraded = True

@@ -1,0 +1,86 @@
+"""How each process is doing, for whoever watches from outside: what the kernel says of it and what its pulse says.
+
+Asked for by worker 0, on behalf of the control socket; nothing is collected while nobody asks. The pids are those of
+children that were not reaped yet, and so their own. Counts of time and events only grow: who asks twice gets rates.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from mooring._core.pulse import Pulse
+from mooring.supervisor.process import Child
+from mooring.supervisor.slot import Slot
+
+__all__ = ["SHOWN", "one", "vitals"]
+
+SHOWN = 200  # processes in one answer, which is one control message
+PAGE = os.sysconf("SC_PAGE_SIZE")
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def vitals(children: Iterable[Child], slot_of: Callable[[Child], Slot], started: float) -> list[dict[str, Any]]:
+    """The supervisor, which began at `started` (monotonic), and its children, one row each; SHOWN at most."""
+    rows = [one("supervisor", 0, os.getpid(), uptime=time.monotonic() - started)]
+    for child in list(children)[: SHOWN - 1]:
+        slot = slot_of(child)
+        rows.append(
+            one(
+                child.spec.role,
+                child.spec.number,
+                child.pid,
+                state=child.state.value,
+                generation=child.generation,
+                restarts=slot.restarted,
+                degraded=slot.degraded,
+                uptime=child.served,
+                pulse=child.pulse,
+            )
+        )
+    return rows
+
+
+def one(
+    role: str,
+    number: int,
+    pid: int,
+    *,
+    state: str = "serving",
+    generation: int | None = None,
+    restarts: int = 0,
+    degraded: bool = False,
+    uptime: float = 0.0,
+    pulse: Pulse | None = None,
+) -> dict[str, Any]:
+    """One process. `pulse_age`: seconds since its loop was seen to turn, None: never or not watched; `events`: handlers
+    it has called, None: it calls none; `cpu`: seconds it has used; `memory`: bytes; `uptime`: seconds it serves."""
+    cpu, memory = _kernel(pid)
+    beats = pulse is not None and pulse.last_beat > 0
+    return {
+        "role": role,
+        "number": number,
+        "pid": pid,
+        "state": state,
+        "generation": generation,
+        "restarts": restarts,
+        "degraded": degraded,
+        "uptime": uptime,
+        "cpu": cpu,
+        "memory": memory,
+        "pulse_age": max(0.0, time.monotonic() - pulse.last_beat) if pulse is not None and beats else None,
+        "events": pulse.begun if pulse is not None and role not in ("gateway", "dispatcher") else None,
+    }
+
+
+def _kernel(pid: int) -> tuple[float, int]:
+    """Seconds of CPU time, bytes in memory; 0 of one that has just ended."""
+    try:
+        times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        pages = Path(f"/proc/{pid}/statm").read_text().split()
+        return (int(times[11]) + int(times[12])) / TICK, int(pages[1]) * PAGE
+    except (OSError, IndexError, ValueError):
+        return 0.0, 0
