@@ -12,10 +12,10 @@ CORE := $(wildcard src/mooring/_core/*.pyx src/mooring/_core/*.pxd src/mooring/_
 STUBBED := $(patsubst src/mooring/_core/%.pyi,mooring._core.%,$(wildcard src/mooring/_core/*.pyi))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types bench chaos conformance docs clean
+.PHONY: help demo test lint types bench chaos flatness conformance docs clean
 .DEFAULT_GOAL := help
 
-demo bench chaos: BUILD := release
+demo bench chaos flatness: BUILD := release
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -45,6 +45,9 @@ chaos: build/built-release  ## look whether anything is lost under kills, reload
 	@for nemesis in kill reload stop gateway descriptors bytes mixed; do \
 	    $(BIN)/python tools/nothing_lost.py --nemesis $$nemesis --json build/chaos.jsonl $(ARGS) || failed=1; \
 	done; exit $${failed:-0}
+
+flatness: build/built-release  ## look whether anything grows over 200 reloads and 100,000 connections
+	$(BIN)/python tools/flatness.py $(ARGS)
 
 conformance: build/built-debug  ## Autobahn on both modes; QUICK=1 leaves out the long group 9
 	conformance/run.sh

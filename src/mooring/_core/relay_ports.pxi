@@ -79,7 +79,8 @@ cdef class PortChannel(Channel):
         return is_command(record)
 
     cdef int on_record(self, const Record* record, const uint8_t* payload) except -1:
-        return self.port.relay.on_command(self.port, record, payload)
+        cdef Port port = self.port       # the record may be its last
+        return port.relay.on_command(port, record, payload)
 
     cdef int on_bad(self, object problem) except -1:
         self.port.relay.bad_records += 1
@@ -98,7 +99,9 @@ cdef class PortChannel(Channel):
         return self.take(data, size) if size else 0
 
     cdef int on_lost(self, str why) except -1:
-        return self.port.relay.lost(self.port, why)
+        cdef Port port = self.port
+        self.port = None     # else the two hold each other, with ledger and page, until Python looks for such circles
+        return port.relay.lost(port, why)
 
 
 cdef class ChannelPort(Port):

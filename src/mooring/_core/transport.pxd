@@ -175,7 +175,7 @@ cdef class Transport(Source):
     cdef Connection** slots
     cdef uint32_t slot_count
     cdef uint32_t* free_slots
-    cdef uint32_t free_head, free_count
+    cdef uint32_t free_count
     cdef uint64_t serial
     cdef dict reasons                # fd -> bytes: the reason of the coming close event
     # to do before the reactor sleeps

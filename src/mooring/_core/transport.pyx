@@ -108,7 +108,7 @@ cdef class Transport(Source):
             self.prefaces.append(options.get("preface"))
         self.listeners = len(profiles)
         for slot in range(self.slot_count):
-            self.free_slots[slot] = slot
+            self.free_slots[slot] = <uint32_t> (self.slot_count - 1 - slot)
         self.free_count = self.slot_count
         reactor.add(self)
 
@@ -222,9 +222,9 @@ cdef class Transport(Source):
         if c == NULL:
             c_close(socket)
             raise MemoryError("no memory for a connection")
-        slot = self.free_slots[self.free_head]
-        self.free_head = (self.free_head + 1) % self.slot_count
+        # the one that was freed last: so no more of the table is ever touched than there were connections at one time
         self.free_count -= 1
+        slot = self.free_slots[self.free_count]
         self.slots[slot] = c
         self.serial = (self.serial + 1) & ((<uint64_t> 1 << SERIAL_BITS) - 1)
         c.fd = (<uint64_t> self.gateway << GATEWAY_SHIFT) | (self.serial << SLOT_BITS) | slot
@@ -348,7 +348,7 @@ cdef class Transport(Source):
         if c.flags & COUNTED:
             self.admission.leave(c.entry.family, c.entry.address)
         self.slots[slot] = NULL
-        self.free_slots[(self.free_head + self.free_count) % self.slot_count] = slot
+        self.free_slots[self.free_count] = slot
         self.free_count += 1
         self.count -= 1
         self.counters.closed += 1
