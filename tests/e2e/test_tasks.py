@@ -1,6 +1,7 @@
 """Tasks while processes come and go: every one has a result, or an error that says why not."""
 
 import asyncio
+import json
 import os
 import signal
 
@@ -224,12 +225,29 @@ def test_task_max_request():
 
     @server.on("request")
     async def page(request, response):
+        if request.path == "/tree":
+            response.end(json.dumps(server.stats()["tree"]))
+            return
         results = await server.task_map(range(8), at_once=8)
         response.end(" ".join(str(pid) for pid, text in results if len(text) == 3_000_000))
+
+    @server.on("worker_exit")
+    def worker_exit(server, worker_id, reason):
+        report("worker_exit", worker_id, reason)
+
+    @server.on("worker_error")
+    def worker_error(server, worker_id, pid, exit_code, number, reason):
+        report("worker_error", worker_id, reason)
     """
     with Serving(app(code), task_worker_num=1, worker_num=1, task_max_request=3) as server:
         pids = fetch(server).decode().split()
         assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 2]
+        # as workers are: it is no end that nobody asked for, and no restart that the next one has to wait for
+        server.wait_log(r"replacing task worker 0 .*: done", count=2)
+        tree = eventually(lambda: (t := json.loads(fetch(server, "/tree")))["replacements"] == 2 and t)
+        assert (tree["restarts"], tree["reloads"]) == (0, 0)
+        assert server.reports("worker_error") == []
+        assert server.reports("worker_exit") == ["1 replaced: it has done task_max_request=3 tasks"] * 2
         assert server.stop() == 0
         assert "tasks=8 (adds up)" in server.lines[-2]
 

@@ -468,3 +468,32 @@ def test_f12_a_stop_while_the_application_is_told_of_a_reload(tmp_path):
         tree.signal(signal.SIGTERM)
         assert tree.ended(limit=5) == 0
         assert not tree.find(event="born", generation=2)
+
+
+def test_f11_task_workers_that_are_worn_meanwhile_are_replaced_together(tmp_path):
+    """They take no tasks any more: none waits until the others are done. Workers go one at a time."""
+    tasks = [{"role": "task worker", "number": n, "worker": 2 + n} for n in range(3)]
+    rules = [{"name": "task worker 0", "generation": 2, "start": "hang"}]
+    with Running(tmp_path, process_mode() + tasks, rules) as tree:
+        tree.wait_ready()
+        since = tree.mark()
+        old = {n: tree.child(f"task worker {n}") for n in range(3)}
+        tree.command(old[0], "send", op="replace", why="0 is worn")
+        first = tree.wait(since, event="born", who="task worker 0")["pid"]
+        for who in ("worker 0", "worker 1", "task worker 1", "task worker 2"):
+            tree.command(tree.child(who), "send", op="replace", why=f"{who} is worn")
+            tree.wait(since, event="sent", op="replace", who=who)
+        tree.command(old[0], "send", op="nonsense")  # behind theirs in time; what was sent before is read
+        tree.wait_log("unknown control message", since)
+        tree.command(first, "ready")
+        for who in ("worker 0", "worker 1", "task worker 1", "task worker 2"):
+            tree.wait(since, event="log", line=lambda line, who=who: f"replacing {who} " in line and "done" in line)
+        served = [line.partition(": generation")[0] for line in tree.lines(": generation")]
+        assert sorted(served) == sorted(
+            [
+                f"replacing task worker 0 (pid {old[0]})",
+                f"replacing task worker 1 (pid {old[1]}), task worker 2 (pid {old[2]})",
+                f"replacing worker 0 (pid {tree.find(event='born', who='worker 0')[0]['pid']})",
+                f"replacing worker 1 (pid {tree.find(event='born', who='worker 1')[0]['pid']})",
+            ]
+        )

@@ -1,6 +1,7 @@
 """One reload: from a generation to the next, without a moment in which nobody serves.
 
-A worker that has worked long enough (`max_request`, `worker_memory_limit`) is replaced in the same way, alone.
+A worker that has worked long enough (`max_request`, `worker_memory_limit`) is replaced in the same way, alone. Task
+workers (`task_max_request`) are so together, as many as are due: they take no tasks any more, and none shall wait.
 
 Rules
 * First the application is told, in a worker that serves, and has some seconds for what it wants to do before the new
@@ -20,7 +21,7 @@ Rules
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from functools import partial
 
@@ -54,16 +55,16 @@ class Reload:
         generation: int,
         graceful_timeout: float,
         why: str,
-        worn: Child | None = None,
+        worn: Sequence[Child] = (),
     ) -> None:
-        """`worn`: it is about this one worker, which has worked long enough, and not about new code."""
+        """`worn`: it is about these workers, which have worked long enough, and not about new code."""
         slots = [slot for slot in slots if slot.spec.worker is not None]
         workers = [slot for slot in slots if slot.spec.gateway is None]
         self.generation = generation
         self.worn = worn
         self.why = why
         self.failure = ""
-        self._name = f"replacing {worn}" if worn else "reload"
+        self._name = f"replacing {', '.join(map(str, worn))}" if worn else "reload"
         self.outcome = Outcome.RUNNING
         self._tree = tree
         self._graceful_timeout = graceful_timeout
@@ -78,7 +79,7 @@ class Reload:
     @property
     def new_code_serves(self) -> bool:
         """Some slots have another generation of the application now."""
-        return self._switched and self.worn is None
+        return self._switched and not self.worn
 
     def begin(self) -> None:
         """Spawn the first batch."""
@@ -129,7 +130,7 @@ class Reload:
         self._switched = True
         old = [slot.current for slot in batch.values() if slot.current is not None]
         for child, slot in batch.items():
-            slot.adopt(child, new_code=self.worn is None)
+            slot.adopt(child, new_code=not self.worn)
         self._tree.announce(batch)
         what = ", ".join(str(child.spec) for child in batch)
         log.info("%s: generation %d serves (%s)", self._name, self.generation, what)

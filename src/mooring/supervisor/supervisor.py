@@ -403,17 +403,28 @@ class Supervisor:
             self._next_reload()
 
     def _replace(self) -> None:
-        child, why = self._worn.popleft()
-        slot = self._slots[child.spec]
-        if child.state is ChildState.SERVING and slot.current is child:
+        worn = [self._worn.popleft()]
+        if worn[0][0].spec.role == "task worker":
+            worn += [due for due in self._worn if due[0].spec.role == "task worker"]
+            self._worn = deque(due for due in self._worn if due not in worn)
+        worn = [(child, why) for child, why in worn if child.state is ChildState.SERVING and self._is_current(child)]
+        if worn:
             self._tried += 1
-            log.info("replacing %s: %s", child, why)
-            self._reload = Reload(self._tree, [slot], self._tried, self._settings.graceful_timeout, why, child)
+            for child, why in worn:
+                log.info("replacing %s: %s", child, why)
+            children = [child for child, _ in worn]
+            slots = [self._slots[child.spec] for child in children]
+            limit = self._settings.graceful_timeout
+            self._reload = Reload(self._tree, slots, self._tried, limit, worn[0][1], children)
             self._reload.begin()
 
-    def _replace_again(self, child: Child) -> None:
-        child.worn = False
-        self._ask_replacement(child, "its successor could not start before")
+    def _is_current(self, child: Child) -> bool:
+        return self._slots[child.spec].current is child
+
+    def _replace_again(self, worn: Sequence[Child]) -> None:
+        for child in worn:
+            child.worn = False
+            self._ask_replacement(child, "its successor could not start before")
 
     def _ask_reload(self, why: str) -> None:
         if self.phase is Phase.RUNNING and self._reload is None:
@@ -452,7 +463,7 @@ class Supervisor:
         if self._reload is not None and self._reload.outcome is not Outcome.RUNNING:
             reload, self._reload = self._reload, None
             self._count(reload)
-            if reload.worn is None and self.phase is Phase.RUNNING:
+            if not reload.worn and self.phase is Phase.RUNNING:
                 self._service.ready(self._status())
             self._next_reload()
         if self._shutdown is not None and self._shutdown.done:
@@ -475,9 +486,10 @@ class Supervisor:
     def _count(self, reload: Reload) -> None:
         """A reload, or a replacement, is over."""
         counts = self._bulletin.counts
-        if reload.outcome is Outcome.DONE and reload.worn is not None:
-            counts["replacements"] += 1
-            log.info("replacing %s: done, it is gone", reload.worn)
+        if reload.outcome is Outcome.DONE and reload.worn:
+            counts["replacements"] += len(reload.worn)
+            for child in reload.worn:
+                log.info("replacing %s: done, it is gone", child)
         elif reload.outcome is Outcome.DONE:
             counts["reloads"] += 1
             self._last_failed = False
@@ -485,7 +497,7 @@ class Supervisor:
                 slot.degraded = slot.degraded and slot.spec.worker is None
             log.info("reload: done, the generation before %d is gone", reload.generation)
             self._bulletin.event("after_reload", True, reload.why)
-        elif reload.outcome is Outcome.FAILED and reload.worn is not None:
+        elif reload.outcome is Outcome.FAILED and reload.worn:
             self._tree.deadlines.after(REPLACE_AGAIN, partial(self._replace_again, reload.worn))
         elif reload.outcome is Outcome.FAILED:
             counts["reloads_failed"] += 1

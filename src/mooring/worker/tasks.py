@@ -10,7 +10,6 @@ here, and futures and `call_soon` bring it to coroutines and handlers.
 import asyncio
 import logging
 import os
-import signal
 import threading
 import time
 from collections import deque
@@ -348,8 +347,10 @@ class TaskBench:
         handler: Callable[[Task], object],
         spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         limit: int,
+        worn: Callable[[], None],
     ) -> None:
-        """After `limit` tasks the process ends; 0 means never."""
+        """After `limit` tasks it takes no more, and calls `worn()`; 0 means never."""
+        self._worn = worn
         self._handler = handler
         self._spawn = spawn
         self._limit = limit
@@ -412,9 +413,8 @@ class TaskBench:
     def _over(self, task: Task, fate: int, payload: bytes) -> None:
         self.done += 1
         if self.done == self._limit:
-            log.info("this task worker has done task_max_request=%d tasks and is replaced", self._limit)
             task.tell(Mail.LEAVE, 0, b"")
-            os.kill(os.getpid(), signal.SIGTERM)  # ends this process in order, when the loop turns
+            self._worn()
         task.tell(Mail.RESULT, fate, payload)
         self._last = task._channel
         self._todo.popleft()

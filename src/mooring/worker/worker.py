@@ -108,7 +108,10 @@ class Worker:
         self._process = OwnProcess(*own, self.stopping) if own is not None else None
         self._calls: set[asyncio.Task[Any]] = set()
         self.timers = Timers(self.spawn, self._call_failed, has_shared=number == 0)
-        self.bench = TaskBench(self._task, self.spawn, settings.tasks.task_max_request) if is_task_worker else None
+        self._task_max_request = settings.tasks.task_max_request
+        self.bench = (
+            TaskBench(self._task, self.spawn, self._task_max_request, self._bench_worn) if is_task_worker else None
+        )
         self._server = server
         self._handlers = handlers
         self._max_request = settings.process.max_request
@@ -206,6 +209,9 @@ class Worker:
         if handler is None:
             raise StateError("there is no 'task' handler")
         return handler(self._server, task)
+
+    def _bench_worn(self) -> None:
+        self.master.ask_replacement(f"it has done task_max_request={self._task_max_request} tasks")
 
     def _task_over(self, outcome: Outcome) -> None:
         handler = self._handlers.get("finish")
