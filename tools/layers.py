@@ -37,6 +37,7 @@ CORE: list[set[str]] = [
     {"atomic", "buffer", "process", "pulse", "timer"},
     {"admission", "deflate", "http", "page", "table", "wire", "ws"},
     {"reactor"},
+    {"order"},
     {"channel", "outlet", "transport"},
     {"secure"},
     {"files"},

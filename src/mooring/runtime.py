@@ -30,6 +30,7 @@ from typing import Any, NoReturn
 import msgspec
 import setproctitle
 
+from mooring._core.order import Order
 from mooring._core.process import die_with_parent, keep_freed_memory
 from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
@@ -99,6 +100,7 @@ class Boot(msgspec.Struct):
     pulse: int = -1
     listeners: list[int] = []
     desk: list[int] = []  # of worker 0: the socket on which other programs ask
+    order: int = -1  # of a gateway that is one of several: memory for the order of publishes
     tables: dict[int, int] = {}
     links: list[LinkEnd] = []
     dispatcher: bool = False  # for the supervisor: there shall be one
@@ -311,6 +313,9 @@ class Member:
             self._gateway = new_gateway(
                 self._reactor, self._settings, told.gateway, file, told.clock, self._on_retired, self._on_broken
             )
+            if told.order >= 0:
+                self._gateway.relay.publish_order = Order(self._reactor, told.order)
+                os.close(told.order)
         if told.worker is not None:
             assert server is not None
             server.shared.open(told.shared)

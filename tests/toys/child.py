@@ -85,6 +85,7 @@ class Toy:
 
     def named_descriptors(self):
         named = [self.boot["control"], self.boot["pulse"], *self.boot["listeners"], *self.boot["tables"].values()]
+        named += [self.boot["order"]] if self.boot["order"] >= 0 else []
         return named + [link[key] for link in self.boot["links"] for key in ("channel", "reply", "page")]
 
     def add_link(self, link):

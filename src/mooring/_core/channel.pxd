@@ -13,6 +13,9 @@ cdef class Channel(Source):
     cdef Buffer input                # the beginning of a record whose rest has not arrived
     cdef Buffer output               # records not yet taken by the kernel
     cdef bint writing                # EPOLLOUT is armed: the kernel's buffer is full
+    cdef bint held                   # on_record has refused the record at the front of `input` for now
+    cdef uint32_t armed              # what epoll waits for; 0: it does not know the descriptor
+    cdef str ended                   # why the other end is gone, while its last records are held
     cdef bint reset                  # the kernel has told that the other end left something of ours unread
     cdef readonly bint torn          # a part of what came was lost; what still comes is thrown away
     cdef uint64_t received            # bytes, since the beginning of either stream
@@ -21,12 +24,16 @@ cdef class Channel(Source):
     cdef readonly uint64_t records_out
 
     cdef bint fits(self, const Record* record) noexcept
+    # 1: not now. It is asked again after resume(), and nothing behind it is handed out before
     cdef int on_record(self, const Record* record, const uint8_t* payload) except -1
+    cdef int resume(self) except -1
+    cdef int _arm(self, uint32_t events) except -1
     cdef int on_end(self) except -1
     cdef int on_lost(self, str why) except -1
     cdef int on_bad(self, object problem) except -1
     cdef int on_broken(self, str why) except -1
     cdef int _ended(self, str why) except -1
+    cdef int _over(self, str why) except -1
     cdef int put(self, Record* record, const uint8_t* payload) except -1
     cdef int send_some(self) except -1
     cdef int wait_writable(self, bint wanted) except -1

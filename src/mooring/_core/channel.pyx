@@ -8,6 +8,9 @@ own. A record that makes no sense is counted and ignored, and those behind it ar
 kind or its length, says that the stream is lost, as is one for which there was no memory: nothing of it is believed any
 more. That is told once (`on_broken`), and what still comes is thrown away; who owns the channel has the worker at its one
 end replaced, and the end of that process ends the channel.
+
+Who takes records may refuse the next one for a while (`held`). Then nothing more is read, the end of the stream neither; the
+other direction goes on.
 """
 
 from libc.errno cimport EAGAIN, ECONNRESET, EINTR, ENOBUFS, ENOMEM, errno
@@ -46,7 +49,7 @@ cdef class Channel(Source):
     def __cinit__(self, reactor: Reactor, fd: int, *args: object) -> None:
         self.fd = fd
         reactor.add(self)
-        reactor.watch(self, fd, 0, EPOLLIN)
+        self._arm(EPOLLIN)
 
     def __dealloc__(self) -> None:
         buffer_free(&self.input)
@@ -59,7 +62,7 @@ cdef class Channel(Source):
         return True
 
     cdef int on_record(self, const Record* record, const uint8_t* payload) except -1:
-        """One whole record; `payload` is valid during the call."""
+        """One whole record; `payload` is valid during the call. 1: not now, see `resume`."""
         return 0
 
     cdef int on_end(self) except -1:
@@ -111,7 +114,23 @@ cdef class Channel(Source):
         if events & EPOLLOUT and self.fd >= 0:
             self.send_some()
         if events & (EPOLLIN | EPOLLHUP | EPOLLERR) and self.fd >= 0:
-            self._read()
+            if self.held:
+                self._arm(self.armed & ~EPOLLIN)     # not before there is something to read: mostly it is held for a moment
+            else:
+                self._read()
+        return 0
+
+    cdef int _arm(self, uint32_t events) except -1:
+        """Waits for these events. None: the descriptor is taken out, because epoll always tells that the peer hung up."""
+        if events == self.armed or self.fd < 0:
+            return 0
+        if events == 0:
+            self.reactor.forget(self.fd)
+        elif self.armed == 0:
+            self.reactor.watch(self, self.fd, 0, events)
+        else:
+            self.reactor.change(self, self.fd, 0, events)
+        self.armed = events
         return 0
 
     cdef int _read(self) except -1:
@@ -149,6 +168,12 @@ cdef class Channel(Source):
     cdef int _ended(self, str why) except -1:
         if not self.torn:
             self.on_end()
+        if self.held:
+            self.ended = why
+            return self._arm(0)
+        return self._over(why)
+
+    cdef int _over(self, str why) except -1:
         if self.fd >= 0 and buffer_size(&self.input):
             self.on_bad(BadRecord("the channel has ended in the middle of a record"))
         return self.lose(why)
@@ -161,6 +186,8 @@ cdef class Channel(Source):
         if buffer_size(&self.input):
             if buffer_append(&self.input, data, size) < 0:
                 return self._tear("no memory for a record")
+            if self.held:
+                return 0
             used = self._parse(self.input.data + self.input.start, buffer_size(&self.input))
             if self.torn:
                 buffer_free(&self.input)
@@ -173,9 +200,27 @@ cdef class Channel(Source):
                 return self._tear("no memory for a record")
         return 0
 
+    cdef int resume(self) except -1:
+        """Offers the record again that was refused, and goes on with those behind it."""
+        cdef Py_ssize_t used
+        if self.fd < 0 or not self.held:
+            return 0
+        self.held = False
+        used = self._parse(self.input.data + self.input.start, buffer_size(&self.input))
+        if self.fd < 0:
+            return 0
+        if self.torn:
+            buffer_free(&self.input)
+        else:
+            buffer_consume(&self.input, used)
+        if self.held:
+            return 0
+        return self._arm(self.armed | EPOLLIN) if self.ended is None else self._over(self.ended)
+
     cdef Py_ssize_t _parse(self, const uint8_t* data, size_t size) except -1:
         """Hands out all whole records; gives the bytes used."""
         cdef size_t at = 0
+        cdef int refused
         cdef Record record
         while size - at >= RECORD_BYTES:
             memcpy(&record, data + at, RECORD_BYTES)
@@ -184,14 +229,18 @@ cdef class Channel(Source):
                 break
             if size - at - RECORD_BYTES < record.size:
                 break
-            self.records_in += 1
+            refused = 0
             try:
-                self.on_record(&record, data + at + RECORD_BYTES)
+                refused = self.on_record(&record, data + at + RECORD_BYTES)
             except Exception as problem:
                 # one bad record must not stop those behind it
                 self.on_bad(problem)
             if self.fd < 0 or self.torn:
                 break
+            if refused:
+                self.held = True
+                break
+            self.records_in += 1
             at += RECORD_BYTES + record.size
         return at
 
@@ -247,5 +296,5 @@ cdef class Channel(Source):
     cdef int wait_writable(self, bint wanted) except -1:
         if wanted != self.writing:
             self.writing = wanted
-            self.reactor.change(self, self.fd, 0, EPOLLIN | EPOLLOUT if wanted else EPOLLIN)
+            self._arm(self.armed | EPOLLOUT if wanted else self.armed & ~EPOLLOUT)
         return 0

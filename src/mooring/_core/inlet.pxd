@@ -27,6 +27,7 @@ cdef class Inlet:
     # messages and requests until worker.limit_reached() is called; 0: never
     cdef uint64_t until_limit
 
+    cdef int send_all(self) except -1
     cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1
     cdef int _start(self, Outlet outlet, int kind, int opcode, int arg, uint32_t extra, uint64_t fd,
                     uint32_t ticket, object data) except -1

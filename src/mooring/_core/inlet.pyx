@@ -90,6 +90,13 @@ cdef class Inlet:
         """How many connections have a handler under way."""
         return len(self.lanes)
 
+    cdef int send_all(self) except -1:
+        """Hands over what the kernel takes. Always to all gateways: what some have and others don't, these wait for."""
+        cdef ChannelOutlet outlet
+        for outlet in self.channels:
+            outlet.channel.flush()
+        return 0
+
     cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1:
         cdef object data
         if record.ticket != NO_TICKET:
@@ -201,7 +208,7 @@ cdef class WorkerChannel(Channel):
     cdef int on_record(self, const Record* record, const uint8_t* payload) except -1:
         if monotonic_ms() - self.reactor.now > LONG_TURN_MS:
             # handlers are slow: what those before have sent shall not wait for those behind
-            self.flush()
+            self.inlet.send_all()
         return self.inlet.deliver(self.outlet, record, payload)
 
     cdef int on_bad(self, object problem) except -1:
@@ -243,6 +250,7 @@ cdef class ChannelOutlet(Outlet):
         """The first record: this worker is ready for events."""
         cdef Record record = make_record(CM_HELLO, 0, self.channel.inlet.wants, VERSION, 0)
         record.extra = os.getpid()
+        record.fd = self.outbox.stamp()
         self.channel.put(&record, NULL)
 
     def close(self) -> None:
@@ -253,6 +261,7 @@ cdef class ChannelOutlet(Outlet):
 
     def flush(self) -> None:
         """Hands everything queued to the kernel, waiting for room if there is none."""
+        self.channel.inlet.send_all()
         self.send_acks()
         while self.channel.fd >= 0:
             self.channel.send_some()
@@ -261,10 +270,14 @@ cdef class ChannelOutlet(Outlet):
             self.channel.inlet.waiting.writable(self.channel.fd, CALL_TIMEOUT)
 
     cdef int command(self, Record* record, const uint8_t* payload) except -1:
-        if buffer_size(&self.channel.output) > OUTPUT_LIMIT:
-            self.flush()     # the gateway is behind: this worker waits for it, instead of filling its memory
+        self.make_room()
         self.channel.put(record, payload)
         return self.channel.flush() if self.eager else 0
+
+    cdef int make_room(self) except -1:
+        if buffer_size(&self.channel.output) > OUTPUT_LIMIT:
+            self.flush()     # the gateway is behind: this worker waits for it, instead of filling its memory
+        return 0
 
     cdef int begin(self, uint32_t ticket) noexcept:
         return self.page.mark(ticket, STARTED)
@@ -274,7 +287,7 @@ cdef class ChannelOutlet(Outlet):
         cdef Channel channel = self.channel
         if buffer_size(&channel.output) == 0 or self.page.keep(channel.sent, &channel.output):
             return True
-        self.channel.flush()         # more than the page holds: the kernel shall have it, if it can
+        self.channel.inlet.send_all()        # more than the page holds: the kernel shall have it, if it can
         return buffer_size(&channel.output) == 0 or self.page.keep(channel.sent, &channel.output)
 
     cdef bint all_keep(self) except -1:

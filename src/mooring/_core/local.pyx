@@ -4,26 +4,37 @@ While a handler waits for the answer of another gateway, the loop of this proces
 gateway, too: another one may wait for it at the same time. So it goes on to apply what other workers send to its gateway
 (`ServingWait`). No handler runs inside of the one that waits: no command leads to an event at once, what ends connections
 is the flush at the end of the turn. For the same reason no handler, and so no waiting, is ever inside of such a command.
+
+Among several gateways publishes have an order (order.pyx). One of this worker may have to wait for that of another, so it
+goes the way that those for the other gateways go: into a queue (`LocalQueue`), and out of it together with theirs, when
+the turn ends. What the worker commands behind it goes there as well, until the queue is empty. With one gateway it is.
 """
 
+from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 import os
 import select
 import threading
 import time
 
+from mooring._core.buffer cimport Buffer, buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size
 from mooring._core.inlet cimport Inlet, Waiting
 from mooring._core.outlet cimport Outlet
+from mooring._core.reactor cimport Reactor, Source
 from mooring._core.relay cimport ChannelPort, Port, Relay
-from mooring._core.wire cimport Record
+from mooring._core.wire cimport CM_PUBLISH, RECORD_BYTES, Record
 
 cdef enum:
     SERVE_BYTES = 65536      # taken from another worker in one go while this one waits
+    QUEUE_BYTES = 1 << 20    # of commands that wait for the end of the turn
+    QUEUE_LIMIT = 16 << 20   # of commands that wait for publishes of others
 
 ANSWER_LOOK = 0.002          # seconds between two tries to send the rest of an answer
-LOCK_LOOK = 0.01             # seconds between two looks at a lock that a thread of this process has
+LOOK = 0.01                  # seconds between two looks at what another thread or process has to do
+CALL_TIMEOUT = 5.0           # seconds for which a call waits for the commands before it
 
 
 cdef class LocalPort(Port):
@@ -31,11 +42,68 @@ cdef class LocalPort(Port):
 
     cdef Inlet inlet
     cdef LocalOutlet outlet
+    cdef LocalQueue queue
+
+    cdef int go_on(self) except -1:
+        return self.queue.flush()
 
     cdef int transmit(self, Record* record, const uint8_t* payload) except -1:
         # when this is called by the flush before a sleep, a handler may have something to do in asyncio now
         self.relay.connections.reactor.hurry = True
         return self.inlet.deliver(self.outlet, record, payload)
+
+
+cdef class LocalQueue(Source):
+    """Commands of this process's worker to its gateway, from a publish on. See the module's text."""
+
+    cdef LocalPort port
+    cdef Buffer commands
+    cdef list finished               # tickets of handlers whose commands are held here
+    cdef bint draining
+
+    def __cinit__(self) -> None:
+        self.finished = []
+
+    def __dealloc__(self) -> None:
+        buffer_free(&self.commands)
+
+    cdef int put(self, const Record* record, const uint8_t* payload) except -1:
+        if buffer_reserve(&self.commands, RECORD_BYTES + record.size) < 0:       # all of it, or nothing
+            raise MemoryError("no memory for a command")
+        buffer_append(&self.commands, <const uint8_t*> record, RECORD_BYTES)
+        buffer_append(&self.commands, payload, record.size)
+        self.reactor.mark_dirty(self)
+        if buffer_size(&self.commands) > QUEUE_BYTES and not self.port.held:
+            self.flush()
+        if buffer_size(&self.commands) > QUEUE_LIMIT and self.port.held:
+            self.port.relay.publish_order.give_up()
+            self.port.relay.publish_order.run()
+        return 0
+
+    cdef int flush(self) except -1:
+        """To all gateways: what some have and others don't, these wait for."""
+        cdef Record record
+        if self.draining:
+            return 0
+        self.port.inlet.send_all()
+        self.draining = True
+        try:
+            # nothing of it starts a handler: the finished ones come behind
+            while buffer_size(&self.commands):
+                memcpy(&record, self.commands.data + self.commands.start, RECORD_BYTES)
+                try:
+                    if self.port.relay.on_command(self.port, &record,
+                                                  self.commands.data + self.commands.start + RECORD_BYTES):
+                        return 0
+                except Exception:
+                    self.reactor._error("handling a command")
+                buffer_consume(&self.commands, RECORD_BYTES + record.size)
+        finally:
+            self.draining = False
+        finished, self.finished = self.finished, []
+        for ticket in finished:
+            self.port.relay.finish(self.port, ticket)
+        return 0
 
 
 cdef class ServingWait(Waiting):
@@ -55,33 +123,45 @@ cdef class ServingWait(Waiting):
             lock.acquire()
             return
         while not lock.acquire(blocking=False):
-            self._wait(-1, 0, LOCK_LOOK)     # who has it may wait for one that waits for us
+            self._wait(-1, 0, LOOK)          # who has it may wait for one that waits for us
 
     cdef bint _wait(self, int fd, int events, double timeout) except -1:
         """Until `fd` (none if negative) is ready; False: it was not in time."""
         cdef uint8_t* buffer
         cdef double end = time.monotonic() + timeout
-        poll = select.poll()
-        if fd >= 0:
-            poll.register(fd, events)
+        cdef double left = timeout
         if threading.get_ident() != self.thread:
+            poll = select.poll()
+            if fd >= 0:
+                poll.register(fd, events)
             return bool(poll.poll(timeout * 1000))
-        others = self._watch(poll)
         buffer = <uint8_t*> malloc(SERVE_BYTES)
         if buffer == NULL:
             raise MemoryError("no memory to serve other workers")
+        ended = set()
         try:
             while True:
-                left = max(0.0, end - time.monotonic())
-                ready = dict(poll.poll((min(left, ANSWER_LOOK) if self._answer() else left) * 1000))
+                poll = select.poll()
+                if fd >= 0:
+                    poll.register(fd, events)
+                others = self._watch(poll, ended)
+                if self._answer():
+                    left = min(left, ANSWER_LOOK)
+                if self.relay.publish_order is not None:
+                    left = min(left, self.relay.publish_order.patience())
+                ready = dict(poll.poll(max(0.0, left) * 1000))
                 if fd in ready:
                     return True
-                if time.monotonic() >= end:
-                    return False
                 for other in ready:
                     # one that has ended is the loop's matter
                     if not (<ChannelPort> others[other]).channel.read_alive(buffer, SERVE_BYTES):
-                        poll.unregister(other)
+                        ended.add(other)
+                if self.relay.publish_order is not None:
+                    self.relay.publish_order.expire()
+                    self.relay.publish_order.run()
+                left = end - time.monotonic()
+                if left <= 0:
+                    return False
         finally:
             free(buffer)
 
@@ -94,14 +174,17 @@ cdef class ServingWait(Waiting):
                 waits |= (<ChannelPort> port).send_answers()
         return waits
 
-    cdef dict _watch(self, object poll):
+    cdef dict _watch(self, object poll, set ended):
         """Other workers, by the descriptor on which they are heard."""
         cdef Port port
+        cdef int fd
         others = {}
         for port in self.relay.ports:
-            if isinstance(port, ChannelPort) and (<ChannelPort> port).channel.fd >= 0:
-                others[(<ChannelPort> port).channel.fd] = port
-                poll.register((<ChannelPort> port).channel.fd, select.POLLIN)
+            if isinstance(port, ChannelPort):
+                fd = (<ChannelPort> port).channel.fd
+                if fd >= 0 and fd not in ended and not (<ChannelPort> port).channel.held:
+                    others[fd] = port
+                    poll.register(fd, select.POLLIN)
         return others
 
 
@@ -111,20 +194,38 @@ cdef class LocalOutlet(Outlet):
     cdef LocalPort port
 
     cdef int command(self, Record* record, const uint8_t* payload) except -1:
+        cdef LocalQueue queue = self.port.queue
+        if buffer_size(&queue.commands) or (record.kind == CM_PUBLISH and self.port.relay.publish_order is not None):
+            return queue.put(record, payload)
         return self.port.relay.on_command(self.port, record, payload)
 
     cdef int finish(self, uint32_t ticket) except -1:
+        if self.port.held:
+            self.port.queue.finished.append(ticket)
+            return 0
         return self.port.relay.finish(self.port, ticket)
 
     def call(self, what: int, fd: int, payload: bytes) -> bytes:
+        self.settle()
         return self.port.relay.gateway.call(what, fd, payload)
+
+    def settle(self) -> None:
+        """Has the commands applied that were given so far, for which publishes of others may have to be waited for."""
+        cdef LocalQueue queue = self.port.queue
+        cdef ServingWait waiting
+        end = time.monotonic() + CALL_TIMEOUT
+        if buffer_size(&queue.commands):
+            queue.flush()
+        while buffer_size(&queue.commands) and time.monotonic() < end:
+            waiting = self.port.inlet.waiting
+            waiting._wait(-1, 0, LOOK)
 
     def hello(self) -> None:
         """The worker is ready for events."""
         self.port.relay.greet(self.port, os.getpid(), self.port.inlet.wants)
 
     def flush(self) -> None:
-        """Nothing waits here."""
+        self.settle()
 
     def close(self) -> None:
         """Ends with the process."""
@@ -134,12 +235,16 @@ def join(relay: Relay, inlet: Inlet, gateway: int, worker: int, generation: int)
     """Makes the two ends know each other; the outlet is the worker's. To be called by the thread of the loop."""
     cdef LocalPort port = LocalPort(relay, worker, generation, True)
     cdef LocalOutlet outlet = LocalOutlet()
+    cdef LocalQueue queue = LocalQueue()
     cdef ServingWait waiting = ServingWait()
     port.inlet = inlet
     port.outlet = outlet
+    port.queue = queue
     outlet.port = port
     outlet.gateway = gateway
     outlet.table = relay.connections.table
+    queue.port = port
+    relay.connections.reactor.add(queue)
     waiting.relay = relay
     waiting.thread = threading.get_ident()
     inlet.waiting = waiting

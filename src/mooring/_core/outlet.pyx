@@ -10,6 +10,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from cpython.unicode cimport PyUnicode_Check
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+import os
+
+from mooring._core.order cimport stamp_of
 from mooring._core.table cimport GATEWAY_SHIFT, Table
 from mooring._core.wire cimport (
     CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HANDSHAKE, CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_SEND,
@@ -41,6 +44,9 @@ cdef class Outlet:
     """The way to one gateway. `table` is that gateway's table of connections."""
 
     cdef int command(self, Record* record, const uint8_t* payload) except -1:
+        return 0
+
+    cdef int make_room(self) except -1:
         return 0
 
     cdef int begin(self, uint32_t ticket) noexcept:
@@ -92,10 +98,16 @@ cdef class Outbox:
 
     def __cinit__(self) -> None:
         self.outlets = [None] * 64
+        self.pid = os.getpid()
 
     def connect(self, outlet: Outlet) -> None:
         """Takes an outlet into use, in the place of an earlier one to the same gateway."""
+        outlet.outbox = self
         self.outlets[outlet.gateway] = outlet
+
+    cdef uint64_t stamp(self) noexcept:
+        """Which publish of which process was the last one."""
+        return stamp_of(self.pid, self.published)
 
     def disconnect(self, outlet: Outlet) -> None:
         """Its gateway is gone."""
@@ -249,6 +261,12 @@ cdef class Outbox:
         _check_size(opcode, len(payload))
         payload = name + payload
         record = make_record(CM_PUBLISH, 0, opcode, <uint16_t> len(name), <uint32_t> len(payload))
+        for outlet in self.outlets:
+            if outlet is not None:
+                outlet.make_room()
+        # from here on nothing waits, so that no other thread of this worker publishes in between
+        self.published += 1
+        record.fd = self.stamp()
         for outlet in self.outlets:
             if outlet is not None:
                 outlet.command(&record, payload)

@@ -8,6 +8,7 @@ from mooring._core.channel cimport Channel
 from mooring._core.connection cimport Connections
 from mooring._core.exchange cimport Sink
 from mooring._core.hub cimport Hub
+from mooring._core.order cimport Order, Publisher
 from mooring._core.page cimport Mark, Page
 from mooring._core.transport cimport Connection
 from mooring._core.wire cimport Record
@@ -21,7 +22,7 @@ cdef struct Ticket:
     bint used
 
 
-cdef class Port:
+cdef class Port(Publisher):
     cdef readonly Relay relay
     cdef readonly int index          # place in relay.ports, -1 when it is in none
     cdef readonly int worker
@@ -70,6 +71,7 @@ cdef class ChannelPort(Port):
 cdef class Relay(Sink):
     cdef readonly Connections connections
     cdef readonly Hub hub
+    cdef public Order publish_order          # of publishes, among several gateways; None where there is one
     cdef public object gateway       # on_open, on_request, ...: see mooring.gateway
     cdef public object policy        # policy(list of ports, fd) -> port
     cdef public bint by_user         # the policy looks at the user a connection is bound to

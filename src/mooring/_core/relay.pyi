@@ -7,12 +7,13 @@ from mooring._core.channel import Channel
 from mooring._core.connection import Connections
 from mooring._core.exchange import Sink
 from mooring._core.hub import Hub
+from mooring._core.order import Order, Publisher
 from mooring._core.reactor import Reactor
 
 ANSWER_AGAIN: float
 
 @disjoint_base
-class Port:
+class Port(Publisher):
     def __new__(cls, relay: Relay, worker: int, generation: int = 0, serves: bool = True, *args: object) -> Self: ...
     @property
     def relay(self) -> Relay: ...
@@ -61,6 +62,7 @@ class ChannelPort(Port):
 @disjoint_base
 class Relay(Sink):
     gateway: Any
+    publish_order: Order | None
     policy: Callable[[list[Port], int], Port] | None
     by_user: bool
     redeliver: Sequence[bool]

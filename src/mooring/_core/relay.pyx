@@ -44,6 +44,7 @@ from mooring._core.connection cimport Connections
 from mooring._core.exchange cimport Sink
 from mooring._core.files cimport FileClaim
 from mooring._core.hub cimport Hub
+from mooring._core.order cimport Order, Publisher
 from mooring._core.page cimport DONE, MARKS, NOT_STARTED, STARTED, Mark, Page
 from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.table cimport SLOT_BITS
@@ -69,6 +70,7 @@ cdef uint32_t NO_TICKET = 0xFFFFFFFF
 include "relay_limbo.pxi"
 include "relay_ports.pxi"
 include "relay_files.pxi"
+include "relay_commands.pxi"
 
 
 cdef class Relay(Sink):
@@ -215,6 +217,8 @@ cdef class Relay(Sink):
                         self.unbound.append(c.fd)
             self.ports[port.index] = None
             port.index = -1
+        if self.publish_order is not None:
+            self.publish_order.leave(port)
         redelivered = repeated = 0
         # ahead of what waits already: that is later, or of other connections
         later, self.limbo = self.limbo, deque()
@@ -465,99 +469,7 @@ cdef class Relay(Sink):
     # ------------------------------------------------------------------ down: commands
 
     cdef int on_command(self, Port port, const Record* record, const uint8_t* payload) except -1:
-        """One command of a worker. BadRecord, without an effect, for one that makes no sense."""
-        cdef Connection* c
-        cdef uint32_t i, unknown = 0
-        cdef int kind = record.kind
-        if kind == CM_ACK:
-            if record.ticket >= port.ticket_count or record.extra > port.ticket_count:
-                raise BadRecord(f"{record.extra} tickets from {record.ticket} on are acknowledged, of {port.ticket_count}")
-            for i in range(record.extra):
-                unknown += self.finish(port, (record.ticket + i) % port.ticket_count)
-            if unknown:
-                raise BadRecord(f"{unknown} tickets are acknowledged that are not in use")
-            return 0
-        if kind == CM_PUBLISH:
-            if record.arg > record.size or record.opcode != OP_TEXT and record.opcode != OP_BINARY:
-                raise BadRecord(f"a message with opcode {record.opcode} for a topic of {record.arg} bytes")
-            self.hub.publish(PyBytes_FromStringAndSize(<const char*> payload, record.arg), record.opcode,
-                             payload + record.arg, record.size - record.arg)
-            return 0
-        if kind == CM_HELLO:
-            if record.arg != VERSION:
-                self.lost(port, f"it speaks version {record.arg} of the channel, not {VERSION}: restart the server")
-            elif not port.usable:
-                self.greet(port, record.extra, record.opcode)
-            return 0
-        if kind == CM_SEND:
-            if record.opcode not in (OP_TEXT, OP_BINARY, OP_PING, OP_PONG):
-                raise BadRecord(f"a message with opcode {record.opcode}")
-            c = self.connections.find(record.fd)
-            if c != NULL:
-                self.connections.send(c, record.opcode, payload, record.size)
-            return 0
-        if kind == CM_RESPOND:
-            c = self.connections.find(record.fd)
-            if c != NULL:
-                self.connections.respond(c, record.extra, record.opcode, payload, record.size)
-            return 0
-        if kind == CM_FILE:
-            return take_file(self, port, record, payload)
-        if kind == CM_WANT:
-            c = self.connections.find(record.fd)
-            if c != NULL:
-                self.connections.want(c, record.extra)
-            return 0
-        if (kind == CM_DISCONNECT or kind == CM_DISCONNECT_USER) and not may_send_close_code(record.arg):
-            raise BadRecord(f"close code {record.arg}")
-        if kind == CM_DISCONNECT:
-            c = self.connections.find(record.fd)
-            if c != NULL:
-                self.connections.close(c, record.arg, PyBytes_FromStringAndSize(<const char*> payload, record.size),
-                                       BY_APPLICATION)
-            return 0
-        if kind == CM_DROP:
-            c = self.connections.find(record.fd)
-            if c != NULL:
-                self.connections.drop(c)
-            return 0
-        if kind == CM_SUBSCRIBE or kind == CM_UNSUBSCRIBE:
-            c = self.connections.find(record.fd)
-            if c != NULL and c.phase == OPEN:
-                name = PyBytes_FromStringAndSize(<const char*> payload, record.size)
-                if kind == CM_UNSUBSCRIBE:
-                    self.hub.unsubscribe(c, name)
-                elif not self.hub.subscribe(c, name):
-                    self.gateway.on_topic_limit(record.fd, name)
-            return 0
-        if kind == CM_BIND or kind == CM_PAUSE:
-            if kind == CM_BIND and not is_utf8(payload, record.size):
-                raise BadRecord("a user id that is not UTF-8")
-            c = self.connections.find(record.fd)
-            if c == NULL or c.phase != OPEN:
-                return 0
-            if kind == CM_BIND:
-                self.hub.bind(c, PyBytes_FromStringAndSize(<const char*> payload, record.size))
-                if self.by_user and c.port != NO_PORT and self._any_port(c.fd) is not self.ports[c.port]:
-                    c.flags |= MOVES
-            elif record.arg:
-                c.flags |= PAUSED
-            else:
-                c.flags &= ~PAUSED
-                self.connections.wake(c)
-            return 0
-        if kind == CM_DISCONNECT_USER:
-            if record.extra > record.size:
-                raise BadRecord(f"a user id of {record.extra} bytes in {record.size}")
-            reason = PyBytes_FromStringAndSize(<const char*> payload + record.extra, record.size - record.extra)
-            for fd in self.hub.members(_USER + PyBytes_FromStringAndSize(<const char*> payload, record.extra)):
-                c = self.connections.find(fd)
-                if c != NULL:
-                    self.connections.close(c, record.arg, reason, BY_APPLICATION)
-            return 0
-        self.gateway.apply(port, kind, record.arg, record.fd, record.ticket,
-                           PyBytes_FromStringAndSize(<const char*> payload, record.size))
-        return 0
+        return _apply(self, port, record, payload)
 
     def user_of(self, fd: int) -> str:
         """The user id a connection is bound to; empty for none."""
@@ -615,6 +527,7 @@ cdef class Relay(Sink):
             "in_flight": self.in_flight(),
             "reports_lost": self.reports_lost,
             "bad_records": self.bad_records,
+            "published_out_of_order": 0 if self.publish_order is None else self.publish_order.out_of_order,
             "workers": [
                 {"worker": p.worker, "generation": p.generation, "pid": p.pid, "connections": p.bound,
                  "in_flight": p.in_flight, "retiring": p.retiring}

@@ -4,7 +4,7 @@ cdef uint64_t ANSWER_MS = 5000    # for which a worker may leave an answer unrea
 ANSWER_AGAIN = 0.002              # seconds until an answer that had no room is offered again
 
 
-cdef class Port:
+cdef class Port(Publisher):
     """One worker, as the gateway sees it. Subclasses carry records to it."""
 
     def __cinit__(self, relay: Relay, worker: int, generation: int = 0, serves: bool = True, *args: object) -> None:
@@ -84,6 +84,8 @@ cdef class PortChannel(Channel):
 
     cdef int on_bad(self, object problem) except -1:
         self.port.relay.bad_records += 1
+        if self.port.relay.publish_order is not None:
+            self.port.relay.publish_order.leave(self.port)
         self.port.relay.gateway.on_bad_record(self.port, problem)
         return 0
 
@@ -119,6 +121,9 @@ cdef class ChannelPort(Port):
 
     cdef int transmit(self, Record* record, const uint8_t* payload) except -1:
         return self.channel.put(record, payload)
+
+    cdef int go_on(self) except -1:
+        return self.channel.resume()
 
     cdef Mark mark_of(self, uint32_t ticket) noexcept:
         cdef Mark mark = self.page.mark_of(ticket)

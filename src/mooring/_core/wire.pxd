@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 cdef enum:
     RECORD_BYTES = 24
     RECORD_LIMIT = 0x40000000        # payload of one record: 1 GiB; more is a broken stream
-    VERSION = 1
+    VERSION = 2
     ATTEMPTS = 3                     # workers that may end over one event, see `redeliver`
     LISTENER_MASK = 0xFFFF           # `extra` of an event on a ticket: the listener, and above it
     ATTEMPT = 0x10000                # how many workers have ended over it

@@ -31,7 +31,7 @@ while its handler ran:
 
 Commands go down, worker to gateway:
 
-    HELLO      arg: version; extra: pid; opcode: what it has handlers for (Wants)    first record of every channel
+    HELLO      arg: version; extra: pid; opcode: what it has handlers for (Wants); fd: stamp of its last publish
     ACK        ticket, extra: count                 these handlers are finished; it follows what they sent
     SEND       opcode; payload
     DISCONNECT arg: close code; payload: reason
@@ -45,7 +45,7 @@ Commands go down, worker to gateway:
                bytes of the HTTP response ahead of the file. The rest of the answer is that part of that file. Answered
                with FILE, twice if the gateway takes it
     SUBSCRIBE, UNSUBSCRIBE  payload: topic
-    PUBLISH    opcode; arg: length of the topic; payload: topic, message
+    PUBLISH    opcode; arg: length of the topic; fd: stamp, pid and number of the publish; payload: topic, message
     BIND       payload: id of the user whose connection it is; empty: nobody's
     DISCONNECT_USER  arg: close code; extra: length of the user id; payload: user id, reason
     PAUSE      arg 1: no more of its messages are handed out; 0: again

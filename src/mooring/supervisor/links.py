@@ -15,11 +15,12 @@ import os
 import socket
 from typing import Any, NamedTuple
 
+from mooring._core.order import ORDER_BYTES
 from mooring._core.page import PAGE_BYTES
 from mooring._core.pulse import PULSE_BYTES
 from mooring.supervisor.process import Child
 
-__all__ = ["End", "Link", "new_pulse", "new_table"]
+__all__ = ["End", "Link", "new_order", "new_pulse", "new_table"]
 
 CHANNEL_BUFFER = 4 << 20  # bytes; the default holds only 278 messages of 100 bytes
 _SO_SNDBUFFORCE = 32  # not in the socket module
@@ -106,6 +107,11 @@ class Link:
 def new_table(gateway: int) -> int:
     """An empty memfd for the connection table of a gateway, which gives it its size."""
     return os.memfd_create(f"mooring-table-{gateway}", os.MFD_CLOEXEC)
+
+
+def new_order() -> int:
+    """A memfd for the order of publishes among gateways."""
+    return _memory("mooring-order", ORDER_BYTES)
 
 
 def new_pulse() -> int:

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from mooring._core.pulse import Pulse
 from mooring.net.control import ControlError, ControlSocket, Message
 from mooring.supervisor.deadlines import Deadlines
-from mooring.supervisor.links import Link, new_pulse, new_table
+from mooring.supervisor.links import Link, new_order, new_pulse, new_table
 from mooring.supervisor.process import PEERS, Child, ChildState, Exit, ProcessSpec
 
 __all__ = ["BootPayload", "Owner", "Tree"]
@@ -74,6 +74,7 @@ class Tree:
         self._boot = boot
         self._boot_timeout = boot_timeout
         self._control_fd = control_fd  # of the socket that worker 0 answers on; -1: there is none
+        self._order = -1  # what several gateways share to agree on the order of publishes
         self._selector = selectors.DefaultSelector()
 
     # -- the loop
@@ -106,6 +107,9 @@ class Tree:
                 if child.reap() is not None:
                     self._forget(child)
         self._selector.close()
+        if self._order >= 0:
+            os.close(self._order)
+            self._order = -1
 
     # -- spawning
 
@@ -118,6 +122,8 @@ class Tree:
             for child in batch:  # all tables first: a worker's payload names those of its whole batch
                 if child.spec.gateway is not None:
                     child.table = new_table(child.spec.gateway)
+            if self._order < 0 and sum(child.spec.gateway is not None for child in batch) > 1:
+                self._order = new_order()
             for child in batch:
                 self._launch(child, batch)
         except OSError:
@@ -147,6 +153,7 @@ class Tree:
             pulse = new_pulse()
             child.pulse = Pulse(pulse)
             listeners = [] if spec.gateway is None else list(self._listener_fds)
+            order = [] if spec.gateway is None or self._order < 0 else [self._order]
             desk = [self._control_fd] if spec.worker == 0 and self._control_fd >= 0 else []
             payload = {
                 **self._boot(spec, child.generation),
@@ -160,10 +167,11 @@ class Tree:
                 "listeners": listeners,
                 "pulse": pulse,
                 "desk": desk,
+                "order": self._order if order else -1,
                 "tables": tables,
                 "links": entries,
             }
-            own = [theirs.fileno(), pulse, *listeners, *desk, *tables.values()]
+            own = [theirs.fileno(), pulse, *listeners, *desk, *order, *tables.values()]
             fds = [*own, *(fd for end in ends for fd in end.descriptors())]
             child.launch(self._argv, payload, fds)
         finally:
