@@ -1,6 +1,7 @@
 """A WebSocket and HTTP server whose connections outlive your code."""
 
 from mooring._core.ws import CloseFrame, Frame
+from mooring.admin.aio import AsyncControlClient, connect_async
 from mooring.admin.client import ControlClient, connect
 from mooring.app.events import EventStream
 from mooring.app.forms import UploadedFile
@@ -34,6 +35,7 @@ from mooring.worker.tasks import Outcome, Task
 __all__ = [
     "Accept",
     "AdminError",
+    "AsyncControlClient",
     "Atomic",
     "BadRequest",
     "BootError",
@@ -71,4 +73,5 @@ __all__ = [
     "TaskTimeout",
     "UploadedFile",
     "connect",
+    "connect_async",
 ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from click.testing import CliRunner, Result
 import mooring
 from contract.clients import Peer, Raw, crowd, dial, gateways_of
 from contract.modes import only
-from mooring import AdminError, ControlClient, ServerUnreachable
+from mooring import AdminError, AsyncControlClient, ControlClient, ServerUnreachable
 from mooring.admin.desk import CLIENTS
 from mooring.admin.requests import LINE_LIMIT
 from mooring.cli import main
@@ -405,3 +406,133 @@ def test_what_a_dead_server_has_left_is_replaced(mode: dict[str, Any], tmp_path:
         assert path.exists()
     with serve(mode, path):
         assert mooring.connect(path, timeout=20).stats()["tree"]
+
+
+# ---------------------------------------------------------------------------------------------- in coroutines
+
+
+def test_both_clients_can_do_the_same():
+    def calls(kind: type) -> dict[str, inspect.Signature]:
+        return {name: inspect.signature(made) for name, made in vars(kind).items() if inspect.isfunction(made)}
+
+    def public(kind: type) -> dict[str, inspect.Signature]:
+        return {name: made for name, made in calls(kind).items() if not name.startswith("_")}
+
+    assert public(AsyncControlClient) == public(ControlClient)
+    assert all(inspect.iscoroutinefunction(getattr(AsyncControlClient, name)) for name in public(AsyncControlClient))
+
+
+async def test_it_is_asked_in_coroutines(asked: Serving, mode: dict[str, Any], path: Path):
+    client = await mooring.connect_async(path, timeout=20)
+    async with crowd(asked, mode, "/", user="ida") as peers, dial(asked, "/", user="jon") as other:
+        everybody = [*peers, other]
+        for peer in everybody:
+            assert await client.push(peer.fd, "to you") is True
+            assert await client.push(peer.fd, b"\x00\xff") is True
+            assert await peer.take(2) == ["to you", b"\x00\xff"]
+        await client.push_user("ida", "to ida")
+        await client.publish("all", "to all")
+        assert await take(everybody) == ["to ida"] * len(peers) + ["to all"]
+        assert await take(peers) == ["to all"] * len(peers)
+        assert {one["fd"] for one in await client.connections("ida")} == {peer.fd for peer in peers}
+        assert (await client.listing(user="ida", limit=1))["total"] == len(peers)
+        assert (await client.stats())["connections"] >= len(everybody)
+        assert len(await client.processes()) >= mode["worker_num"]
+        found = await client.inspect(other.fd)
+        assert found is not None
+        assert found["user"] == "jon"
+        assert await client.disconnect(other.fd, 4001, "out") is True
+        assert await other.ended() == (4001, "out")
+        assert await client.disconnect_user("ida", 4002, "all out") == len(peers)
+        for peer in peers:
+            assert await peer.ended() == (4002, "all out")
+        assert await client.push(1 << 62, "nobody") is False
+        assert await client.inspect(1 << 62) is None
+
+
+async def test_many_coroutines_ask_at_the_same_time(asked: Serving, path: Path):
+    """More than the server answers at a time."""
+    client = await mooring.connect_async(path, timeout=20)
+    async with dial(asked, "/", user="kim") as peer:
+        numbers = {str(number) for number in range(3 * CLIENTS)}
+        assert all(await asyncio.gather(*[client.push(peer.fd, number) for number in numbers]))
+        assert set(await peer.take(len(numbers))) == numbers
+
+
+async def test_a_call_that_is_cancelled_leaves_nothing_behind(tmp_path: Path):
+    """A server that never answers: its clients see the end of their call, and so does it."""
+    path = tmp_path / "silent.sock"
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        silent.listen(1)
+        silent.settimeout(20)
+        client = AsyncControlClient(path, timeout=20)
+        before = len(os.listdir("/proc/self/fd"))
+        asking = [asyncio.create_task(client.stats()) for _ in range(20)]  # more than wait in its queue
+        taken = [(await asyncio.to_thread(silent.accept))[0] for _ in range(2)]
+        for task in asking:
+            task.cancel()
+        for result in await asyncio.gather(*asking, return_exceptions=True):
+            assert isinstance(result, asyncio.CancelledError)
+        for one in taken:
+            one.settimeout(20)
+            assert one.recv(100) == b'{"command":"stats"}\n'
+            assert one.recv(100) == b""
+            one.close()
+        assert len(os.listdir("/proc/self/fd")) <= before
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await client.stats()
+        with pytest.raises(ServerUnreachable, match=r"not answered within 0\.1 s"):
+            await mooring.connect_async(path, timeout=0.1)
+
+
+async def test_errors_in_coroutines(asked: Serving, path: Path, tmp_path: Path):
+    client = await mooring.connect_async(path, timeout=20)
+    with pytest.raises(AdminError, match="1 to 255 bytes"):
+        await client.publish("", "x")
+    with pytest.raises(AdminError, match="too long"):
+        await client.publish("all", b"x" * LINE_LIMIT)
+    with pytest.raises(AdminError, match="limit=-1"):
+        await client.connections(limit=-1)
+    with pytest.raises(ServerUnreachable, match=r"no server answers at .*none\.sock: No such file"):
+        await mooring.connect_async(tmp_path / "none.sock")
+    with pytest.raises(ValueError, match="more than 0"):
+        await mooring.connect_async(path, timeout=0)
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(tmp_path / "deaf.sock"))
+        with pytest.raises(ServerUnreachable, match="Connection refused"):
+            await mooring.connect_async(tmp_path / "deaf.sock")
+
+
+async def test_a_coroutine_is_told_when_the_server_ends_on_it(tmp_path: Path):
+    path = tmp_path / "rude.sock"
+    client = AsyncControlClient(path, timeout=20)
+    with socket.socket(socket.AF_UNIX) as rude:
+        rude.bind(str(path))
+        rude.listen()
+        rude.settimeout(20)
+        asking = asyncio.create_task(client.stats())
+        (await asyncio.to_thread(rude.accept))[0].close()
+        with pytest.raises(ServerUnreachable, match="has not answered"):
+            await asking
+        asking = asyncio.create_task(client.publish("t", "x" * 1_000_000))  # refused before it was read
+        taken = (await asyncio.to_thread(rude.accept))[0]
+        taken.sendall(b'{"ok": false, "error": "no"}\n')
+        taken.close()
+        with pytest.raises(AdminError, match=r"^no$"):
+            await asking
+
+
+async def test_coroutines_ask_on_when_the_server_is_started_again(mode: dict[str, Any], tmp_path: Path):
+    path = tmp_path / "control.sock"
+    with serve(mode, path) as server:
+        client = await mooring.connect_async(path, timeout=20)
+        await client.shutdown()
+        assert await asyncio.to_thread(server.ended) == 0
+    with pytest.raises(ServerUnreachable):
+        await client.stats()
+    with serve(mode, path) as server:
+        async with dial(server, "/") as peer:
+            assert await client.push(peer.fd, "back") is True
+            assert await peer.recv() == "back"

@@ -3,33 +3,15 @@
 import os
 import socket
 import time
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypeVar, Unpack
 
-from mooring.admin import requests
-from mooring.admin.requests import Request
-from mooring.app.search import Sort, State
-from mooring.errors import AdminError, ServerUnreachable
+from mooring.admin import calls
+from mooring.admin.calls import Call, Exchange, SearchTerms
 
 __all__ = ["ControlClient", "connect"]
 
 TIMEOUT = 10.0  # seconds; longer than the server takes for what it asks its gateways
-
-
-class SearchTerms(TypedDict, total=False):
-    """What can be said of the connections that are wanted; see mooring.app.search.Search."""
-
-    path: str
-    address: str
-    topic: str
-    worker: int
-    gateway: int
-    state: State
-    older: float
-    younger: float
-    idle: float
-    sort: Sort
-    reverse: bool
-    limit: int
+T = TypeVar("T")
 
 
 class ControlClient:
@@ -51,27 +33,27 @@ class ControlClient:
 
     def push(self, fd: int, data: str | bytes) -> bool:
         """Sends one message, a str as text and bytes as binary; False when the connection is no open WebSocket."""
-        return bool(self._ask(_push(data, fd=fd)))
+        return self._ask(calls.push(fd, data))
 
     def push_user(self, user: str | int, data: str | bytes) -> None:
         """Sends one message to every connection of a user."""
-        self._ask(_push(data, user=str(user)))
+        self._ask(calls.push_user(user, data))
 
     def publish(self, topic: str, data: str | bytes) -> None:
         """Sends one message to every connection in a topic."""
-        self._ask(_push(data, topic=topic))
+        self._ask(calls.publish(topic, data))
 
     def disconnect(self, fd: int, code: int = 1000, reason: str = "") -> bool:
         """Closes a connection, a WebSocket with that code and reason; False when it is gone already."""
-        return bool(self._ask(requests.Kick(fd=fd, code=code, reason=reason)))
+        return self._ask(calls.disconnect(fd, code, reason))
 
     def disconnect_user(self, user: str | int, code: int = 1000, reason: str = "") -> int:
         """Closes every connection of a user; how many there were."""
-        return int(self._ask(requests.Kick(user=str(user), code=code, reason=reason)))
+        return self._ask(calls.disconnect_user(user, code, reason))
 
     def stats(self) -> dict[str, Any]:
         """What `Server.stats()` says."""
-        return self._dict(requests.Stats())
+        return self._ask(calls.stats())
 
     def connections(self, user: str | int | None = None, **search: Unpack[SearchTerms]) -> list[dict[str, Any]]:
         """What is known of each connection, or of those that are wanted: `path`, `address`, `user`, `topic`, `worker`,
@@ -84,105 +66,61 @@ class ControlClient:
 
     def listing(self, user: str | int | None = None, **search: Unpack[SearchTerms]) -> dict[str, Any]:
         """The same under "connections", and under "total" how many there are."""
-        return self._dict(requests.Connections(user=None if user is None else str(user), **search))
+        return self._ask(calls.listing(user, **search))
 
     def processes(self) -> list[dict[str, Any]]:
         """How each process is doing: `role`, `number`, `pid`, `state`, `generation`, `restarts`, `degraded`, `uptime`,
         `cpu` (seconds used), `memory` (bytes), `pulse_age` (seconds since its loop was seen to turn) and `events`
         (handlers called). At most 200."""
-        listed: list[dict[str, Any]] = self._ask(requests.Processes())
-        return listed
+        return self._ask(calls.processes())
 
     def inspect(self, fd: int) -> dict[str, Any] | None:
         """What is known of one connection; None when it is gone."""
-        found = self._ask(requests.Inspect(fd))
-        return found if isinstance(found, dict) else None
+        return self._ask(calls.inspect(fd))
 
     def reload(self) -> None:
         """Begins a reload, like `Server.reload()`; `stats()["tree"]` says when it is over."""
-        self._ask(requests.Reload())
+        self._ask(calls.reload())
 
     def shutdown(self) -> None:
         """Begins a stop, like `Server.shutdown()`; it returns before the server has ended."""
-        self._ask(requests.Stop())
+        self._ask(calls.shutdown())
 
-    def _dict(self, request: Request) -> dict[str, Any]:
-        result = self._ask(request)
-        if not isinstance(result, dict):
-            raise AdminError("the server gave another answer than was asked for; is it of another version?")
-        return result
-
-    def _ask(self, request: Request) -> Any:
-        try:
-            line = requests.encode(request)
-        except (TypeError, ValueError, OverflowError) as problem:
-            raise AdminError(f"that can't be asked: {problem}") from None
-        if len(line) > requests.LINE_LIMIT:
-            raise AdminError(f"that is too long: at most {requests.LINE_LIMIT} bytes, base64 included")
-        answer = requests.decode_answer(self._converse(line))
-        if not answer.ok:
-            raise AdminError(answer.error)
-        return answer.result
-
-    def _converse(self, line: bytes) -> bytes:
+    def _ask(self, call: Call[T]) -> T:
+        exchange = Exchange(call, self._path, self._timeout)
         deadline = time.monotonic() + self._timeout
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as talk:
             try:
                 talk.settimeout(self._timeout)
                 talk.connect(self._path)
             except TimeoutError:
-                raise self._late() from None
+                raise exchange.late() from None
             except OSError as problem:
-                raise ServerUnreachable(
-                    f"no server answers at {self._path}: {problem.strerror or problem}; is it running, with "
-                    f"control_socket={self._path!r}, and as a user whose files you may write?"
-                ) from None
+                raise exchange.unreachable(problem) from None
             try:
-                # a server that refuses answers before it has read everything, and sending fails then
-                unsent = _send(talk, line)
-                answer = bytearray()
-                while not answer.endswith(b"\n"):
+                _send(talk, exchange)
+                while not exchange.done:
                     talk.settimeout(max(0.001, deadline - time.monotonic()))
-                    part = talk.recv(1 << 16)
-                    if not part:
-                        raise unsent or ConnectionResetError("it has closed the connection without an answer")
-                    answer += part
+                    exchange.feed(talk.recv(1 << 16))
             except TimeoutError:
-                raise self._late() from None
+                raise exchange.late() from None
             except OSError as problem:
-                raise ServerUnreachable(
-                    f"the server at {self._path} has not answered: {problem}; it may be ending, and whether it did "
-                    "what was asked is not known"
-                ) from None
-        return bytes(answer)
-
-    def _late(self) -> ServerUnreachable:
-        return ServerUnreachable(
-            f"the server at {self._path} has not answered within {self._timeout:g} s: worker 0 does not serve, or a "
-            "handler blocks it; whether it did what was asked is not known"
-        )
+                raise exchange.unanswered(problem) from None
+        return exchange.result()
 
 
-def _send(talk: socket.socket, line: bytes) -> OSError | None:
+def _send(talk: socket.socket, exchange: Exchange[Any]) -> None:
     try:
-        talk.sendall(line)
+        talk.sendall(exchange.line)
     except (BrokenPipeError, ConnectionResetError) as problem:
-        return problem
-    return None
-
-
-def _push(
-    data: str | bytes, *, fd: int | None = None, user: str | None = None, topic: str | None = None
-) -> requests.Push:
-    if isinstance(data, str):
-        return requests.Push(fd, user, topic, text=data)
-    return requests.Push(fd, user, topic, binary=bytes(memoryview(data)))
+        exchange.unsent = problem
 
 
 def connect(path: str | os.PathLike[str], timeout: float = TIMEOUT) -> ControlClient:
     """For other programs on the server's machine: its control socket, where the setting `control_socket` has put it.
 
-    `timeout` in seconds is for each call. Raises ServerUnreachable when no server answers there.
+    `timeout` in seconds is for each call. Raises ServerUnreachable when no server answers there. In a coroutine use
+    connect_async().
     """
     if timeout <= 0:
         raise ValueError(f"timeout={timeout}: must be more than 0 seconds")

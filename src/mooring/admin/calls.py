@@ -1,0 +1,165 @@
+"""What can be asked on a control socket, and what one exchange is, without a socket: both clients are made of this.
+
+A call is a request and what becomes of its result. An `Exchange` is one call on its way: the line to be sent, and the
+bytes of the answer as they come. Who carries the bytes, waiting or in an event loop, has the errors of here, too.
+"""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypedDict, TypeVar, Unpack
+
+from mooring.admin import requests
+from mooring.admin.requests import Request
+from mooring.app.search import Sort, State
+from mooring.errors import AdminError, ServerUnreachable
+
+T = TypeVar("T")
+
+
+class SearchTerms(TypedDict, total=False):
+    """What can be said of the connections that are wanted; see mooring.app.search.Search."""
+
+    path: str
+    address: str
+    topic: str
+    worker: int
+    gateway: int
+    state: State
+    older: float
+    younger: float
+    idle: float
+    sort: Sort
+    reverse: bool
+    limit: int
+
+
+class Call(Generic[T]):
+    """A request; `made(result)` is what the caller is given."""
+
+    def __init__(self, request: Request, made: Callable[[Any], T]) -> None:
+        self.request = request
+        self.made = made
+
+
+def push(fd: int, data: str | bytes) -> Call[bool]:
+    return Call(_push(data, fd=fd), bool)
+
+
+def push_user(user: str | int, data: str | bytes) -> Call[None]:
+    return Call(_push(data, user=str(user)), _nothing)
+
+
+def publish(topic: str, data: str | bytes) -> Call[None]:
+    return Call(_push(data, topic=topic), _nothing)
+
+
+def disconnect(fd: int, code: int, reason: str) -> Call[bool]:
+    return Call(requests.Kick(fd=fd, code=code, reason=reason), bool)
+
+
+def disconnect_user(user: str | int, code: int, reason: str) -> Call[int]:
+    return Call(requests.Kick(user=str(user), code=code, reason=reason), int)
+
+
+def stats() -> Call[dict[str, Any]]:
+    return Call(requests.Stats(), _a_dict)
+
+
+def listing(user: str | int | None, **search: Unpack[SearchTerms]) -> Call[dict[str, Any]]:
+    return Call(requests.Connections(user=None if user is None else str(user), **search), _a_dict)
+
+
+def processes() -> Call[list[dict[str, Any]]]:
+    return Call(requests.Processes(), _a_list)
+
+
+def inspect(fd: int) -> Call[dict[str, Any] | None]:
+    return Call(requests.Inspect(fd), lambda found: found if isinstance(found, dict) else None)
+
+
+def reload() -> Call[None]:
+    return Call(requests.Reload(), _nothing)
+
+
+def shutdown() -> Call[None]:
+    return Call(requests.Stop(), _nothing)
+
+
+def _push(
+    data: str | bytes, *, fd: int | None = None, user: str | None = None, topic: str | None = None
+) -> requests.Push:
+    if isinstance(data, str):
+        return requests.Push(fd, user, topic, text=data)
+    return requests.Push(fd, user, topic, binary=bytes(memoryview(data)))
+
+
+def _nothing(_result: Any) -> None:
+    return None
+
+
+def _a_dict(result: Any) -> dict[str, Any]:
+    if not isinstance(result, dict):
+        raise AdminError("the server gave another answer than was asked for; is it of another version?")
+    return result
+
+
+def _a_list(result: Any) -> list[dict[str, Any]]:
+    if not isinstance(result, list):
+        raise AdminError("the server gave another answer than was asked for; is it of another version?")
+    return result
+
+
+class Exchange(Generic[T]):
+    """One call on a connection of its own. Raises AdminError for what can't be asked."""
+
+    def __init__(self, call: Call[T], path: str, timeout: float) -> None:
+        self._call = call
+        self._path = path
+        self._timeout = timeout
+        self._answer = bytearray()
+        self.unsent: OSError | None = None
+        """Why the line could not be sent: a server that refuses may answer before it has read everything."""
+        try:
+            self.line = requests.encode(call.request)
+        except (TypeError, ValueError, OverflowError) as problem:
+            raise AdminError(f"that can't be asked: {problem}") from None
+        if len(self.line) > requests.LINE_LIMIT:
+            raise AdminError(f"that is too long: at most {requests.LINE_LIMIT} bytes, base64 included")
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer is complete."""
+        return self._answer.endswith(b"\n")
+
+    def feed(self, part: bytes) -> None:
+        """Takes what has come; nothing: the server has closed. Raises OSError when that is too early."""
+        if not part:
+            raise self.unsent or ConnectionResetError("it has closed the connection without an answer")
+        self._answer += part
+
+    def result(self) -> T:
+        """Once it is done. Raises AdminError when the server has refused."""
+        answer = requests.decode_answer(bytes(self._answer))
+        if not answer.ok:
+            raise AdminError(answer.error)
+        return self._call.made(answer.result)
+
+    def unreachable(self, problem: OSError) -> ServerUnreachable:
+        """There is nobody to connect to."""
+        return ServerUnreachable(
+            f"no server answers at {self._path}: {problem.strerror or problem}; is it running, with "
+            f"control_socket={self._path!r}, and as a user whose files you may write?"
+        )
+
+    def unanswered(self, problem: OSError) -> ServerUnreachable:
+        """It broke on the way."""
+        return ServerUnreachable(
+            f"the server at {self._path} has not answered: {problem}; it may be ending, and whether it did "
+            "what was asked is not known"
+        )
+
+    def late(self) -> ServerUnreachable:
+        """No answer in time."""
+        return ServerUnreachable(
+            f"the server at {self._path} has not answered within {self._timeout:g} s: worker 0 does not serve, or a "
+            "handler blocks it; whether it did what was asked is not known"
+        )
