@@ -392,7 +392,19 @@ class Flow(Section):
         65536, "More bytes waiting than this start `write_timeout`.", "bytes", low=1024, high=GIB
     )
     write_timeout: float = option(
-        10.0, "How long a client may stay above `write_high_water`; then 1008.", "s", low=0.1, high=HOUR
+        10.0,
+        "How long a WebSocket may stay above `write_high_water`, then 1008; how often `write_min_rate` is looked at.",
+        "s",
+        low=0.1,
+        high=HOUR,
+    )
+    write_min_rate: int = option(
+        500,
+        "How fast a client has to read an answer at least, over each `write_timeout` in which some of it waits for the "
+        "client; else the connection ends. 0: any, but not nothing.",
+        "bytes/s",
+        low=0,
+        high=GIB,
     )
     buffer_limit: int = option(
         0,

@@ -20,6 +20,7 @@ cdef class Sink:
 
 cdef class Exchanges(FileSender):
     cdef public Sink sink
+    cdef public object on_cut        # called with (fd, why) for one that reads too slowly; None: nobody is told
     cdef list http_options           # by listener
     cdef dict codecs                 # fd -> HttpCodec, while a request is coming in
 
@@ -29,6 +30,7 @@ cdef class Exchanges(FileSender):
     # The head of the answer and, behind it, a part of a file; what the worker is to be told (FileNote).
     cdef int respond_file(self, Connection* c, uint32_t number, int flags, const FileClaim* claim, bytes path,
                           const uint8_t* head, size_t size) except -1
+    cdef int _judge_pace(self, Connection* c) except -1
     cdef int leave(self, Connection* c) except -1
     cdef int _complete(self, Connection* c, bint closes) except -1
     cdef int _answered(self, Connection* c) except -1

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any, Self
 
 from typing_extensions import disjoint_base
@@ -12,6 +13,7 @@ class Sink: ...
 @disjoint_base
 class Exchanges(FileSender):
     sink: Sink
+    on_cut: Callable[[int, str], None] | None
     def __new__(
         cls,
         reactor: Reactor,

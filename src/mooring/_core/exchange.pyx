@@ -23,7 +23,8 @@ from mooring._core.reactor cimport Reactor
 from mooring._core.table cimport Table
 from mooring._core.transport cimport (
     ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_NONE, D_REQUEST, D_TLS,
-    D_WRITE, DEAD, DONE, HALF, HTTP, SHUT, SLOWLY, WANTED, WOKEN, Connection, Deadline,
+    D_WRITE, DEAD, DONE, HALF, HTTP, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN, Connection, Deadline,
+    end_by_reset, keeps_pace, watch_pace,
 )
 from mooring._core.wire cimport (
     EV_BODY, EV_FILE, EV_GONE, EV_ROOM, FILE_LATE, FILE_LEFT, FILE_OVER, FILE_TAKEN, RESPOND_ASKS, RESPOND_CLOSE,
@@ -96,8 +97,8 @@ cdef class Exchanges(FileSender):
         return self._answered(c) if c.flags & DONE and c.file == NULL else 0
 
     cdef int on_deadline(self, Connection* c, Deadline deadline) except -1:
-        if deadline == D_WRITE and self.goes_on(c):
-            return 0
+        if deadline == D_WRITE and not c.flags & UPGRADED:
+            return self._judge_pace(c)
         self.counters.timed_out += 1
         if deadline == D_TLS:
             return self.on_tls_late(c)
@@ -116,6 +117,20 @@ cdef class Exchanges(FileSender):
         if deadline == D_CLOSE:
             return self._gone(c, 1006, b"no close frame came in time")
         return self._gone(c, 1006, b"lingered for too long")
+
+    cdef int _judge_pace(self, Connection* c) except -1:
+        """Whether the peer has read fast enough what waits for it, if anything does."""
+        if buffer_size(&c.out) == 0 and c.file == NULL:
+            return 0
+        if keeps_pace(self, c):
+            return watch_pace(self, c)
+        self.counters.timed_out += 1
+        why = f"slow consumer: it took less than {c.profile.write_rate} bytes per second"
+        if self.on_cut is not None:
+            self.on_cut(c.fd, why)
+        end_by_reset(c)
+        self.reasons[c.fd] = why.encode()        # also if it was to end anyway
+        return self.on_slow(c, why.encode())
 
     # ------------------------------------------------------------------ in
 

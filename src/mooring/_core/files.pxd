@@ -22,7 +22,6 @@ cdef struct Outfile:
     uint64_t at                      # of the file, the next byte to send
     uint64_t left
     uint64_t sent
-    int unread                       # by the peer, when its deadline was armed
 
 
 cdef class FileSender(SecureTransport):
@@ -36,7 +35,6 @@ cdef class FileSender(SecureTransport):
     # Opens the file, if it is still the one that was claimed; it goes out behind what is queued. Whether it was taken.
     cdef bint take_file(self, Connection* c, const FileClaim* claim, bytes path, bint closes) except -1
     # Whether the peer of a file has taken anything since it was last asked; then it gets more time.
-    cdef bint goes_on(self, Connection* c) except -1
 
     cdef int _open(self, const FileClaim* claim, const char* path) noexcept
     cdef int _refuse_file(self, bytes path, str why) except -1

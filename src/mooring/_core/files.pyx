@@ -8,8 +8,7 @@ Theory
 * The file follows the out-queue: it begins when the head is out, and the connection takes nothing else until it has
   ended. A plain socket gets it by sendfile(2), so no byte of it is in our memory. Through TLS, and from a file system
   that knows no sendfile, it goes through the out-queue, one slice at a time.
-* Patience is that of any output: D_WRITE. A slow peer may leave the socket full for longer than that, as the kernel only
-  says when a third of a large buffer is free again; so before it is cut the kernel is asked whether it took anything.
+* Patience is that of any output: D_WRITE, see transport_pace.pxi.
 * sendfile waits for the disk if the file is not in the page cache, and everybody else waits too. So there is one call in
   a turn, of at most SLICE bytes, and the kernel reads ahead meanwhile; a file system that may hang does not belong here.
 * A file that has become shorter can't be sent as it was promised: the connection ends, which is all that can be said.
@@ -26,20 +25,13 @@ from mooring._core.buffer cimport buffer_reserve, buffer_size
 from mooring._core.reactor cimport Reactor
 from mooring._core.secure cimport SecureTransport
 from mooring._core.table cimport Table
-from mooring._core.transport cimport BY_SERVER, D_NONE, D_WRITE, DEAD, FULL, HIGH, HTTP, Connection
+from mooring._core.transport cimport BY_SERVER, D_NONE, D_WRITE, DEAD, FULL, HIGH, HTTP, Connection, watch_pace
 
 cdef extern from "sys/types.h" nogil:
     ctypedef long off_t
 
 cdef extern from "sys/sendfile.h" nogil:
     ssize_t sendfile(int to, int fd, off_t* at, size_t size)
-
-cdef extern from "sys/ioctl.h" nogil:
-    int ioctl(int fd, unsigned long what, int* value)
-
-cdef extern from "linux/sockios.h" nogil:
-    enum:
-        SIOCOUTQ
 
 cdef extern from "sys/stat.h" nogil:
     struct timespec:
@@ -226,23 +218,10 @@ cdef class FileSender(SecureTransport):
 
     cdef int _await_peer(self, Connection* c) except -1:
         """Goes on when the kernel has room: in the next turn at the earliest, as others want theirs."""
-        cdef Outfile* file = <Outfile*> c.file
         c.flags |= FULL
-        # even if it took everything: its buffer may be so full now that it says nothing for long
-        if ioctl(c.socket, SIOCOUTQ, &file.unread) < 0:
-            file.unread = 0
-        if c.deadline == D_NONE or c.deadline == D_WRITE:
-            self._arm(c, D_WRITE, c.profile.write_ms)
+        if c.deadline == D_NONE:
+            watch_pace(self, c)
         return self._interest(c)
-
-    cdef bint goes_on(self, Connection* c) except -1:
-        cdef Outfile* file = <Outfile*> c.file
-        cdef int unread = 0
-        if file == NULL or ioctl(c.socket, SIOCOUTQ, &unread) < 0 or unread >= file.unread:
-            return False
-        file.unread = unread
-        self._arm(c, D_WRITE, c.profile.write_ms)
-        return True
 
     # ------------------------------------------------------------------ the end of it
 

@@ -49,7 +49,7 @@ cdef enum Deadline:
     D_NONE = 0
     D_REQUEST = 1    # a whole request head must be here
     D_IDLE = 2       # keep-alive
-    D_WRITE = 3      # above high water for too long
+    D_WRITE = 3      # above high water for too long; of HTTP: read too slowly
     D_CLOSE = 4      # the closing handshake
     D_LINGER = 5
     D_PING = 6       # quiet for so long that the peer is asked whether it is there
@@ -79,6 +79,7 @@ cdef struct Profile:
     size_t write_limit
     size_t high_water
     uint64_t request_ms, idle_ms, write_ms, close_ms, ping_ms, pong_ms, heartbeat_ms
+    uint64_t write_rate                              # least bytes per second that a peer takes of an answer, 0: any
     uint64_t body_rate, body_grace_ms                # least bytes per second of a body, 0: any; from when on
     double rate, burst               # messages a second, and at once; rate 0: any number
     uint32_t control_limit           # pings and pongs of one connection in CONTROL_SECONDS
@@ -118,6 +119,7 @@ cdef struct Connection:
     uint16_t port
     uint16_t in_flight
     uint32_t in_flight_bytes
+    uint64_t taken, taken_at         # what the peer had when D_WRITE was armed, and when
     uint64_t body_since              # when we began to wait for more of a body, in milliseconds
     uint64_t body_waited             # how long we waited for this body before that
     uint64_t body_bytes              # what has come of it
@@ -241,3 +243,9 @@ cdef class Transport(Source):
     cdef int _above(self, Connection* c) except -1
     cdef int _below(self, Connection* c) except -1
     cdef int _written(self, Connection* c) except -1
+
+
+# From now on it must read fast enough; D_WRITE asks whether it did.
+cdef int watch_pace(Transport self, Connection* c) except -1
+cdef bint keeps_pace(Transport self, Connection* c) noexcept
+cdef int end_by_reset(Connection* c) noexcept

@@ -43,6 +43,8 @@ cdef extern from "sys/socket.h" nogil:
     enum:
         MSG_NOSIGNAL
         SHUT_WR
+        SOL_SOCKET
+        SO_LINGER
 
 cdef extern from "netinet/in.h" nogil:
     enum:
@@ -51,6 +53,13 @@ cdef extern from "netinet/in.h" nogil:
 cdef extern from "netinet/tcp.h" nogil:
     enum:
         TCP_NODELAY
+
+cdef extern from "sys/ioctl.h" nogil:
+    int ioctl(int fd, unsigned long what, int* value)
+
+cdef extern from "linux/sockios.h" nogil:
+    enum:
+        SIOCOUTQ
 
 cdef extern from "unistd.h" nogil:
     int c_close "close" (int fd)
@@ -561,18 +570,16 @@ cdef class Transport(Source):
         return 0
 
     cdef int _send_some(self, Connection* c) except -1:
-        cdef size_t queued = buffer_size(&c.out)
-        if queued or c.owed:
+        if buffer_size(&c.out) or c.owed:
             if self._offer(c):
                 return self._lost(c, RESET)
             self._count_out(c)
-            if (buffer_size(&c.out) < queued and not c.flags & UPGRADED
-                    and (c.deadline == D_WRITE or c.deadline == D_CLOSE)):
-                self._arm(c, c.deadline, c.profile.write_ms)      # a slow download is fine while it goes on
             if buffer_size(&c.out) > c.profile.high_water:
                 self._above(c)
-            elif c.flags & HIGH:
+            elif c.flags & HIGH or c.deadline == D_WRITE and buffer_size(&c.out) == 0:
                 self._below(c)
+            if c.deadline == D_CLOSE and buffer_size(&c.out) and not c.flags & UPGRADED:
+                watch_pace(self, c)       # the last answer may take as long as any
         if c.flags & (ASKED | DONE) and buffer_size(&c.out) <= c.profile.high_water:
             self.on_room(c)
         if buffer_size(&c.out) or c.owed:
@@ -586,12 +593,13 @@ cdef class Transport(Source):
         if (buffer_size(&c.out) > c.profile.high_water and not c.flags & HIGH
                 and (c.deadline == D_NONE or c.deadline == D_PING or c.deadline == D_PONG)):
             c.flags |= HIGH
-            self._arm(c, D_WRITE, c.profile.write_ms)
+            watch_pace(self, c)
         return 0
 
     cdef int _below(self, Connection* c) except -1:
         c.flags &= ~HIGH
-        if c.deadline == D_WRITE:
+        # an answer is read too slowly as long as anything of it waits
+        if c.deadline == D_WRITE and (c.flags & UPGRADED or buffer_size(&c.out) == 0 and c.file == NULL):
             c.deadline = D_NONE
             self.reactor.disarm(&c.timer)
             self.on_relieved(c)
@@ -629,3 +637,4 @@ cdef class Transport(Source):
 
 
 include "transport_preface.pxi"
+include "transport_pace.pxi"

@@ -11,6 +11,7 @@ cdef int fill_profile(Profile* profile, int index, dict options) except -1:
     profile.body_grace_ms = <uint64_t> (options.get("body_grace", 5) * 1000)
     profile.idle_ms = <uint64_t> (options["idle_timeout"] * 1000)
     profile.write_ms = <uint64_t> (options["write_timeout"] * 1000)
+    profile.write_rate = options.get("write_rate", 500)
     profile.tls_ms = <uint64_t> (options.get("tls_timeout", 5) * 1000)
     profile.close_ms = <uint64_t> (options["close_timeout"] * 1000)
     profile.ping_ms = <uint64_t> (options.get("ping_interval", 0) * 1000)

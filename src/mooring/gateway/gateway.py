@@ -92,6 +92,7 @@ class Gateway:
         )
         self.connections.on_tls_failed = self._on_tls_failed
         self.connections.on_file_failed = self._on_file_failed
+        self.connections.on_cut = self._on_cut
         self._certificates = Certificates([one.tls for one in settings.per_listener], self.connections.use_context)
         if self._certificates:
             reactor.call_later(CERTIFICATE_LOOK, self._look_at_certificates)
@@ -150,6 +151,9 @@ class Gateway:
 
     def _on_tls_failed(self, address: str, why: str) -> None:
         self._refusals.say(logging.INFO, "TLS with %s: %s", address or "a client", why)
+
+    def _on_cut(self, fd: int, why: str) -> None:
+        self._refusals.say(logging.INFO, "connection %d ended: %s", fd, why)
 
     def _on_file_failed(self, why: str) -> None:
         self._refusals.say(logging.INFO, "%s", why)

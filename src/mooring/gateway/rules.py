@@ -26,6 +26,7 @@ def profile(settings: Settings) -> dict[str, Any]:
         "body_grace": http.body_grace,
         "idle_timeout": http.keepalive_timeout,
         "write_timeout": flow.write_timeout,
+        "write_rate": flow.write_min_rate,
         "close_timeout": websocket.close_timeout,
         "ping_interval": websocket.ping_interval,
         "pong_timeout": websocket.pong_timeout,
