@@ -25,7 +25,7 @@ from mooring._core.reactor cimport Reactor, monotonic_us
 from mooring._core.table cimport Table
 from mooring._core.transport cimport (
     BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_PING, D_PONG, DEAD, FEEDING, HALF, HELD, HTTP, OPEN,
-    SHUT, SLOWLY, UPGRADED, By, Connection, Deadline,
+    SHUT, SLOWLY, UPGRADED, By, Connection, Deadline, say_at_once,
 )
 from mooring._core.ws cimport (
     CONTROL, FAILED, MESSAGE, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, RSV1, SERVER_HEADER_LIMIT, FrameEvent, Outcome,
@@ -37,6 +37,7 @@ import os
 from mooring._core.deflate import Broken, TooLong
 
 cdef uint32_t CONTROL_SECONDS = 10
+cdef bytes FAULT_FRAME = b"\x88\x18\x03\xf3an error of the server"      # a close frame with 1011
 
 
 cdef class Connections(Exchanges):
@@ -70,6 +71,11 @@ cdef class Connections(Exchanges):
             self.counters.timed_out += 1
             return self._gone(c, 1006, b"no answer to a ping")
         return Exchanges.on_deadline(self, c, deadline)
+
+    cdef int on_fault(self, Connection* c) except -1:
+        if c.phase == OPEN:
+            return say_at_once(c, FAULT_FRAME)
+        return Exchanges.on_fault(self, c)
 
     # ------------------------------------------------------------------ in
 
@@ -472,6 +478,7 @@ cdef class Connections(Exchanges):
             "failed": self.counters.failed,
             "slow_consumers": self.counters.slow,
             "timed_out": self.counters.timed_out,
+            "faults": self.counters.faults,
             "tls_failed": self.tls_failed,
             "bytes_queued": self.queued,
             "bytes_gathered": self.gathered,

@@ -24,7 +24,7 @@ from mooring._core.table cimport Table
 from mooring._core.transport cimport (
     ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_NONE, D_REQUEST, D_TLS,
     D_WRITE, DEAD, DONE, HALF, HTTP, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN, Connection, Deadline,
-    end_by_reset, keeps_pace, watch_pace,
+    end_by_reset, keeps_pace, say_at_once, watch_pace,
 )
 from mooring._core.wire cimport (
     EV_BODY, EV_FILE, EV_GONE, EV_ROOM, FILE_LATE, FILE_LEFT, FILE_OVER, FILE_TAKEN, RESPOND_ASKS, RESPOND_CLOSE,
@@ -34,6 +34,7 @@ from mooring._core.wire cimport (
 from mooring._core.http import CONTINUE as _CONTINUE, HttpCodec, HttpError
 
 cdef bytes CONTINUE_RESPONSE = b"HTTP/1.1 100 Continue\r\n\r\n"
+cdef bytes FAULT_RESPONSE = b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 cdef bytes ENDED = b"the peer ended the connection"
 cdef bytes NO_CLOSE_FRAME = b"the peer ended the connection without a close frame"
 
@@ -79,7 +80,10 @@ cdef class Exchanges(FileSender):
     cdef int on_gone(self, Connection* c, int code, bytes reason) except -1:
         self.codecs.pop(c.fd, None)
         if c.flags & (BUSY | DONE) == BUSY:
-            self.sink.on_note(c, EV_GONE, b"")
+            try:
+                self.sink.on_note(c, EV_GONE, b"")
+            except MemoryError:
+                pass                 # the handler finds out when it writes; that the connection is gone matters more
         return self.sink.on_gone(c, code, reason)
 
     cdef int on_greedy(self, Connection* c) except -1:
@@ -89,6 +93,11 @@ cdef class Exchanges(FileSender):
         if c.phase != HTTP or codec is None:
             return self._doom(c, 1006, full.reason.encode())
         return _body_failed(self, c, full) if c.flags & BUSY else self.sink.on_bad_request(c, full)
+
+    cdef int on_fault(self, Connection* c) except -1:
+        if c.phase == HTTP and not c.flags & BEGUN:
+            say_at_once(c, FAULT_RESPONSE)
+        return 0
 
     cdef int on_room(self, Connection* c) except -1:
         if c.flags & ASKED:

@@ -29,6 +29,8 @@ cdef class Inlet:
 
     cdef int send_all(self) except -1
     cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1
+    cdef int _deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1
+    cdef int _failed(self, int kind, uint64_t fd, object error) except -1
     cdef int _start(self, Outlet outlet, int kind, int opcode, int arg, uint32_t extra, uint64_t fd,
                     uint32_t ticket, object data) except -1
 

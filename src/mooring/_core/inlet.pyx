@@ -19,6 +19,7 @@ import select
 import threading
 import time
 from collections import deque
+from functools import partial
 from types import CoroutineType
 
 from mooring._core.buffer cimport buffer_size
@@ -40,6 +41,7 @@ from mooring.errors import StateError
 cdef uint32_t NO_TICKET = 0xFFFFFFFF
 cdef uint64_t LONG_TURN_MS = 5
 cdef size_t OUTPUT_LIMIT = 16 << 20      # bytes that may wait on the way to a gateway
+cdef double RETRY = 0.05         # seconds, after there was no memory for an acknowledgement
 CALL_TIMEOUT = 5.0       # seconds a gateway has to answer
 ANSWER_PART = 1 << 18    # bytes of an answer that are taken from the kernel at once
 
@@ -98,6 +100,29 @@ cdef class Inlet:
         return 0
 
     cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1:
+        try:
+            return self._deliver(outlet, record, payload)
+        except MemoryError as error:
+            # before its handler had begun
+            if record.ticket == NO_TICKET:
+                raise
+            self._failed(record.kind, record.fd, error)
+            return outlet.finish(record.ticket)
+
+    cdef int _failed(self, int kind, uint64_t fd, object error) except -1:
+        """Reports it, also when there is hardly any memory. Who waits for an answer is not left waiting."""
+        cdef int attempt
+        for attempt in range(2):
+            try:
+                self.worker.failed(kind, fd, error)
+                if kind == EV_REQUEST:
+                    self.worker.outbox.drop(fd)      # the answer to a handler that raises is given elsewhere
+                break
+            except MemoryError:
+                error.__traceback__ = None           # frees what the handler had, and then it can be said
+        return 0
+
+    cdef int _deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1:
         cdef object data
         if record.ticket != NO_TICKET:
             if record.ticket >= MARKS or record.extra & LISTENER_MASK >= <uint32_t> len(self.on_message):
@@ -150,7 +175,7 @@ cdef class Inlet:
                 task.result()
         except BaseException as error:
             # KeyboardInterrupt and the like too: raised in a handler, they are that handler's failure
-            self.worker.failed(kind, fd, error)
+            self._failed(kind, fd, error)
         if ticket != NO_TICKET:
             outlet.finish(ticket)
         return 0
@@ -166,9 +191,9 @@ cdef class Inlet:
     def done(self, outlet: Outlet, kind: int, fd: int, ticket: int, task: object) -> None:
         """A suspended handler has ended: the next event of that connection is due."""
         if task.cancelled():
-            self.worker.failed(kind, fd, StateError("the handler was cancelled"))
+            self._failed(kind, fd, StateError("the handler was cancelled"))
         elif task.exception() is not None:
-            self.worker.failed(kind, fd, task.exception())
+            self._failed(kind, fd, task.exception())
         if ticket != NO_TICKET:
             outlet.finish(ticket)
         lane = self.lanes[fd]
@@ -317,7 +342,16 @@ cdef class ChannelOutlet(Outlet):
             record.ticket = self.first_ack
             record.extra = self.acked
             self.acked = 0
-            self.channel.put(&record, NULL)
+            try:
+                self.channel.put(&record, NULL)
+            except MemoryError:
+                self.channel.reactor.call_later(RETRY, partial(self._ack_again, record.ticket, record.extra))
+
+    def _ack_again(self, first: int, count: int) -> None:
+        self.send_acks()
+        self.first_ack = first
+        self.acked = count
+        self.send_acks()
 
     def call(self, what: int, fd: int, payload: bytes) -> bytes:
         self.channel.inlet.waiting.acquire(self.one_call)

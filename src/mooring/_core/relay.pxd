@@ -48,6 +48,7 @@ cdef class Port(Publisher):
     cdef list waiting
 
     cdef int transmit(self, Record* record, const uint8_t* payload) except -1
+    cdef int make_room(self, size_t size) noexcept
     cdef Mark mark_of(self, uint32_t ticket) noexcept
     cdef int clear_mark(self, uint32_t ticket) noexcept
     cdef int say(self, int kind) except -1

@@ -38,7 +38,7 @@ import logging
 from collections import deque
 from operator import itemgetter
 
-from mooring._core.buffer cimport Buffer, buffer_append, buffer_free, buffer_size
+from mooring._core.buffer cimport Buffer, buffer_append, buffer_free, buffer_reserve, buffer_size
 from mooring._core.channel cimport Channel
 from mooring._core.connection cimport Connections
 from mooring._core.exchange cimport Sink
@@ -56,7 +56,7 @@ from mooring._core.wire cimport (
     CM_PUBLISH, CM_RESPOND, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EV_CLOSE, EV_DISCONNECT, EV_FILE, EV_FINISH,
     EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, FILE_LATE,
     LISTENER_MASK, VERSION, WANTS_DISCONNECT, Record, is_command, is_counted, is_last, is_repeatable, is_report, kind_of,
-    make_record,
+    make_record, RECORD_BYTES,
 )
 from mooring._core.ws cimport OP_BINARY, OP_PING, OP_PONG, OP_TEXT, is_utf8, may_send_close_code
 
@@ -66,6 +66,7 @@ from mooring._core.wire import USER as _USER
 log = logging.getLogger("mooring.gateway")
 
 cdef uint32_t NO_TICKET = 0xFFFFFFFF
+cdef double RETRY = 0.05             # seconds, after there was no memory for an event
 
 include "relay_limbo.pxi"
 include "relay_ports.pxi"
@@ -327,7 +328,10 @@ cdef class Relay(Sink):
         c.in_flight += 1
         c.in_flight_bytes += <uint32_t> size
         c.entry.in_flight = c.in_flight
-        return self.hand(port, c.fd, EV_MESSAGE, opcode, 0, c.profile.index, data, size)
+        if self.hand(port, c.fd, EV_MESSAGE, opcode, 0, c.profile.index, data, size):
+            self.dropped["no memory"] = self.dropped.get("no memory", 0) + 1
+            raise MemoryError("no memory for a message")         # which ends the connection
+        return 0
 
     cdef int on_request(self, Connection* c, object request) except -1:
         self.gateway.on_request(c.fd, c.requests, request)
@@ -384,19 +388,24 @@ cdef class Relay(Sink):
     def _queue(self, port: Port, fd: int, kind: int, opcode: int, arg: int, extra: int, payload: bytes) -> None:
         if port.backlog or port.free_count == 0:
             port.backlog.append((fd, kind, opcode, arg, extra, payload))
-        else:
-            self.hand(port, fd, kind, opcode, arg, extra, payload, len(payload))
+        elif self.hand(port, fd, kind, opcode, arg, extra, payload, len(payload)):
+            self._put_off(port, (fd, kind, opcode, arg, extra, payload))
+
+    def _put_off(self, port: Port, event: tuple) -> None:
+        """There was no memory for an event that must not be lost: it is tried again."""
+        port.backlog.appendleft(event)
+        self.connections.reactor.call_later(RETRY, lambda: self._went_on(port))
 
     cdef int hand(self, Port port, uint64_t fd, int kind, int opcode, int arg, int extra,
                   const uint8_t* data, size_t size) except -1:
-        """Gives an event to a worker, on a ticket; there is a free one."""
+        """Gives an event to a worker, on a ticket; there is a free one. 1: there is no memory, and nothing has happened."""
         cdef uint32_t number = port.free_tickets[port.free_head]
         cdef Ticket* ticket = &port.tickets[number]
         cdef Record record = make_record(kind, fd, opcode, arg, <uint32_t> size)
         record.ticket = number
         record.extra = extra
-        if port.keeps and buffer_append(&ticket.payload, data, size) < 0:
-            raise MemoryError("no memory for the ledger")
+        if port.keeps and (port.make_room(size) < 0 or buffer_append(&ticket.payload, data, size) < 0):
+            return 1
         port.free_head = port.free_head + 1 if port.free_head + 1 < port.ticket_count else 0
         port.free_count -= 1
         self.order += 1
@@ -408,7 +417,8 @@ cdef class Relay(Sink):
             port.heard = self.connections.reactor.now
         port.in_flight += 1
         port.in_flight_bytes += size
-        return port.transmit(&record, data)
+        port.transmit(&record, data)
+        return 0
 
     cdef int finish(self, Port port, uint32_t number) except -1:
         """The handler of this ticket is done."""
@@ -451,8 +461,10 @@ cdef class Relay(Sink):
         port.going_on = True
         try:
             while port.backlog and port.free_count:
-                fd, kind, opcode, arg, extra, payload = port.backlog.popleft()
-                self.hand(port, fd, kind, opcode, arg, extra, payload, len(payload))
+                fd, kind, opcode, arg, extra, payload = event = port.backlog.popleft()
+                if self.hand(port, fd, kind, opcode, arg, extra, payload, len(payload)):
+                    self._put_off(port, event)
+                    break
         finally:
             port.going_on = False
         # not at the first free ticket: a crowd woken for one place would only queue again

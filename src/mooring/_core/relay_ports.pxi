@@ -37,6 +37,10 @@ cdef class Port(Publisher):
         """Carries one record to the worker."""
         return 0
 
+    cdef int make_room(self, size_t size) noexcept:
+        """Memory for a record of that size, which `transmit` then has; -1: there is none."""
+        return 0
+
     cdef Mark mark_of(self, uint32_t ticket) noexcept:
         """How far the worker came with it."""
         return NOT_STARTED
@@ -124,6 +128,9 @@ cdef class ChannelPort(Port):
 
     cdef int go_on(self) except -1:
         return self.channel.resume()
+
+    cdef int make_room(self, size_t size) noexcept:
+        return buffer_reserve(&self.channel.output, RECORD_BYTES + size)
 
     cdef Mark mark_of(self, uint32_t ticket) noexcept:
         cdef Mark mark = self.page.mark_of(ticket)

@@ -135,6 +135,9 @@ cdef struct Connection:
     # finder: the path it was opened for
     uint8_t* path
     uint8_t path_size
+    # Transport: of those to flush, and of those to free
+    Connection* next_dirty
+    Connection* next_grave
 
 
 cdef inline bint reads(const Connection* c) noexcept:
@@ -161,6 +164,7 @@ cdef struct Counters:
     uint64_t slow                    # ... for not reading
     uint64_t ended_for_memory        # because too much was kept for all connections together
     uint64_t timed_out
+    uint64_t faults                  # ended for an error of ours
     uint64_t pings_sent
     uint64_t prefaces_refused        # by who they came from, for what they said, or for coming too late
 
@@ -181,11 +185,10 @@ cdef class Transport(Source):
     cdef uint64_t serial
     cdef dict reasons                # fd -> bytes: the reason of the coming close event
     # to do before the reactor sleeps
-    cdef Connection** dirty_list
-    cdef size_t dirty_count, dirty_capacity
+    cdef Connection* dirty_first
+    cdef Connection* dirty_last
     cdef list woken
-    cdef Connection** graves
-    cdef size_t grave_count, grave_capacity
+    cdef Connection* graves
     cdef readonly int count
     cdef readonly size_t queued      # bytes in all out-queues together
     cdef readonly size_t gathered    # bytes of all unfinished messages and bodies
@@ -207,6 +210,7 @@ cdef class Transport(Source):
     cdef int on_relieved(self, Connection* c) except -1
     cdef int on_gone(self, Connection* c, int code, bytes reason) except -1
     cdef int on_crowd(self, Connection* c) except -1
+    cdef int on_fault(self, Connection* c) except -1
 
     cdef int _bury(self) noexcept
     cdef Connection* find(self, uint64_t fd) noexcept
@@ -231,6 +235,7 @@ cdef class Transport(Source):
     cdef int _lost(self, Connection* c, bytes reason) except -1
     cdef int _interest(self, Connection* c) except -1
     cdef int _arm(self, Connection* c, Deadline deadline, uint64_t ms) except -1
+    cdef int _ready(self, Connection* c, uint32_t events) except -1
     cdef int _receive(self, Connection* c) except -1
     cdef int _count(self, Connection* c) except -1
     cdef int _mark(self, Connection* c) except -1
@@ -249,3 +254,6 @@ cdef class Transport(Source):
 cdef int watch_pace(Transport self, Connection* c) except -1
 cdef bint keeps_pace(Transport self, Connection* c) noexcept
 cdef int end_by_reset(Connection* c) noexcept
+
+# The last words of a connection that ends for an error of ours.
+cdef int say_at_once(Connection* c, bytes words) noexcept

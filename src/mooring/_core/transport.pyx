@@ -137,15 +137,14 @@ cdef class Transport(Source):
         self._bury()
         free(self.slots)
         free(self.free_slots)
-        free(self.dirty_list)
-        free(self.graves)
         free(self.profiles)
 
     cdef int _bury(self) noexcept:
-        cdef size_t i
-        for i in range(self.grave_count):
-            free(self.graves[i])
-        self.grave_count = 0
+        cdef Connection* c
+        while self.graves != NULL:
+            c = self.graves
+            self.graves = c.next_grave
+            free(c)
         return 0
 
     # ------------------------------------------------------------------ hooks of what is spoken
@@ -199,10 +198,13 @@ cdef class Transport(Source):
         """It is one of too many of its address, which became known only now."""
         return self._doom(c, 1006, b"too many connections from this address")
 
+    cdef int on_fault(self, Connection* c) except -1:
+        """It ends for an error of ours. What is done here needs no memory."""
+        return 0
+
     cdef int on_gone(self, Connection* c, int code, bytes reason) except -1:
         """The connection has ended; its slot is free, its fd unknown."""
         return 0
-
 
     # ------------------------------------------------------------------ coming and going
 
@@ -264,12 +266,15 @@ cdef class Transport(Source):
         c.phase = HTTP
         setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
         c.interest = EPOLLIN
-        self.reactor.watch(self, socket, c.fd & TOKEN_MASK, EPOLLIN)
-        if c.profile.preface:
-            c.flags |= PREFACE
-            return self._arm(c, D_PREFACE, c.profile.preface_ms)
-        self._count(c)
-        return self.on_connected(c)
+        try:
+            self.reactor.watch(self, socket, c.fd & TOKEN_MASK, EPOLLIN)
+            if c.profile.preface:
+                c.flags |= PREFACE
+                return self._arm(c, D_PREFACE, c.profile.preface_ms)
+            self._count(c)
+            return self.on_connected(c)
+        except Exception:
+            return end_for_fault(self, c)
 
     cdef int _count(self, Connection* c) except -1:
         """One more of this address; _gone takes it back."""
@@ -330,20 +335,13 @@ cdef class Transport(Source):
     cdef int _gone(self, Connection* c, int code, bytes reason) except -1:
         """The end: tells of it, once, and gives everything back."""
         cdef uint32_t slot = slot_of(c.fd)
-        cdef Connection** grown
         if c.phase == DEAD:
             return 0
         self._decide(c, BY_SERVER, code, reason)
         self._enter(c, DEAD)
         self.reactor.disarm(&c.timer)
-        if self.grave_count == self.grave_capacity:
-            grown = <Connection**> realloc(self.graves, (self.grave_capacity * 2 + 64) * sizeof(Connection*))
-            if grown == NULL:
-                raise MemoryError("no memory to end a connection")
-            self.graves = grown
-            self.grave_capacity = self.grave_capacity * 2 + 64
-        self.graves[self.grave_count] = c
-        self.grave_count += 1
+        c.next_grave = self.graves
+        self.graves = c
         # the number of the socket is free for the next accept from here on, so nothing may use it after this
         c_close(c.socket)
         c.socket = -1
@@ -402,6 +400,12 @@ cdef class Transport(Source):
         cdef Connection* c = self.slots[token & ((1 << SLOT_BITS) - 1)]
         if c == NULL or c.fd & TOKEN_MASK != token:
             return 0        # closed earlier in this batch
+        try:
+            return self._ready(c, events)
+        except Exception:
+            return end_for_fault(self, c)
+
+    cdef int _ready(self, Connection* c, uint32_t events) except -1:
         if events & EPOLLOUT:
             c.flags &= ~FULL
             self._send_some(c)
@@ -426,10 +430,13 @@ cdef class Transport(Source):
             return 0
         deadline = c.deadline
         c.deadline = D_NONE
-        if deadline == D_PREFACE:
-            self.counters.timed_out += 1
-            return refuse_preface(self, c, "no header came in time")
-        return self.on_deadline(c, deadline)
+        try:
+            if deadline == D_PREFACE:
+                self.counters.timed_out += 1
+                return refuse_preface(self, c, "no header came in time")
+            return self.on_deadline(c, deadline)
+        except Exception:
+            return end_for_fault(self, c)
 
     cdef int _receive(self, Connection* c) except -1:
         cdef uint8_t* buffer = self.reactor.receive_buffer
@@ -498,16 +505,12 @@ cdef class Transport(Source):
 
     cdef int _mark(self, Connection* c) except -1:
         """The connection wants its flush."""
-        cdef Connection** grown
         if not c.flags & DIRTY:
-            if self.dirty_count == self.dirty_capacity:
-                grown = <Connection**> realloc(self.dirty_list, (self.dirty_capacity * 2 + 64) * sizeof(Connection*))
-                if grown == NULL:
-                    raise MemoryError("no memory for the list of writers")
-                self.dirty_list = grown
-                self.dirty_capacity = self.dirty_capacity * 2 + 64
-            self.dirty_list[self.dirty_count] = c
-            self.dirty_count += 1
+            if self.dirty_first == NULL:
+                self.dirty_first = c
+            else:
+                self.dirty_last.next_dirty = c
+            self.dirty_last = c
             c.flags |= DIRTY
             self.reactor.mark_dirty(self)
         return 0
@@ -528,7 +531,6 @@ cdef class Transport(Source):
 
     cdef int flush(self) except -1:
         """Before the reactor sleeps: resumes what was woken, writes what was queued, frees what has died."""
-        cdef size_t at = 0
         cdef Connection* c
         if self.woken:
             woken = self.woken
@@ -536,18 +538,24 @@ cdef class Transport(Source):
             for fd in woken:
                 c = self.find(fd)
                 if c != NULL:
-                    self.on_wake(c)
-        while at < self.dirty_count:
-            c = self.dirty_list[at]
-            at += 1
+                    try:
+                        self.on_wake(c)
+                    except Exception:
+                        end_for_fault(self, c)
+        while self.dirty_first != NULL:
+            c = self.dirty_first
+            self.dirty_first = c.next_dirty
+            c.next_dirty = NULL
             c.flags &= ~DIRTY
             if c.phase != DEAD:
-                if c.flags & FULL:
-                    self._above(c)
-                else:
-                    self._send_some(c)
-        self.dirty_count = 0
-        if self.grave_count:
+                try:
+                    if c.flags & FULL:
+                        self._above(c)
+                    else:
+                        self._send_some(c)
+                except Exception:
+                    end_for_fault(self, c)
+        if self.graves != NULL:
             self._bury()
         return 0
 
@@ -638,3 +646,4 @@ cdef class Transport(Source):
 
 include "transport_preface.pxi"
 include "transport_pace.pxi"
+include "transport_faults.pxi"
