@@ -408,6 +408,7 @@ class Server:
             for name, value in one.items():
                 if isinstance(value, int) and name != "gateway":
                     totals[name] = totals.get(name, 0) + value
+        totals["listen_overflows"] = max(one["listen_overflows"] for one in gateways)  # of sockets they share
         worker = self._running()
         tasks = worker.tasks.stats()
         bad = worker.bad_records + tasks.pop("bad_records", 0)

@@ -76,7 +76,7 @@ def test_ipv6(mode: dict[str, Any], options: dict[str, Any], addresses: dict[str
 # ---------------------------------------------------------------------------------------------- Unix sockets
 
 
-def test_a_unix_socket(mode: dict[str, Any], tmp_path: Path):
+def test_f20_a_unix_socket(mode: dict[str, Any], tmp_path: Path):
     path = tmp_path / "x.sock"
     options = {"unix_socket": str(path), "unix_socket_mode": 0o660}
     with Serving(ECHO, **options, **mode) as server:
@@ -96,7 +96,7 @@ def test_a_unix_socket(mode: dict[str, Any], tmp_path: Path):
 
 
 @only("base", "process")
-def test_a_unix_socket_of_a_server_that_was_killed(mode: dict[str, Any], tmp_path: Path):
+def test_f20_a_unix_socket_of_a_server_that_was_killed(mode: dict[str, Any], tmp_path: Path):
     path = tmp_path / "x.sock"
     with Serving(ECHO, unix_socket=str(path), **mode) as server:
         children = server.pids()

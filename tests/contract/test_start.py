@@ -176,7 +176,7 @@ def test_mistakes_in_the_setup(mode: dict[str, Any], line: str, said: str):
 
 
 @only("base", "process")
-def test_a_port_that_is_taken(mode: dict[str, Any]):
+def test_f19_a_port_that_is_taken(mode: dict[str, Any]):
     """One clear line, no traceback."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

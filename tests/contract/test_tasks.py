@@ -139,7 +139,7 @@ def test_several_at_once(ask: Asker):
     assert "at_once=0" in raised(ask, "server.task_map([1], at_once=0)").message
 
 
-def test_a_full_queue_is_an_error_at_once(tasked: Serving, ask: Asker, place: Path):
+def test_f39_a_full_queue_is_an_error_at_once(tasked: Serving, ask: Asker, place: Path):
     file = place / "go on"
     mark = tasked.mark()
     ask("[server.task_async('block_until(\"go on\")') for _ in range(8)] and None")

@@ -45,7 +45,7 @@ async def found_slow(server):
 
 @MODES
 @in_loop()
-async def test_a_client_that_does_not_read(mode):
+async def test_f31_a_client_that_does_not_read(mode):
     """It is closed with 1008 and told why, behind whole frames; the others notice nothing."""
     with Serving(app(FILLING, STATS), **mode) as server:
         async with Talkers(server, 4) as talkers:
@@ -68,7 +68,7 @@ async def test_a_client_that_does_not_read(mode):
 
 @MODES
 @in_loop()
-async def test_a_client_that_stays_above_the_high_water(mode):
+async def test_f31_a_client_that_stays_above_the_high_water(mode):
     """Less than the limit, but for too long."""
     settings = {"write_limit": 64 * MIB, "write_high_water": 65536, "write_timeout": 0.5}
     with Serving(app(FILLING, STATS), **settings, **mode) as server:
@@ -93,7 +93,7 @@ async def test_a_client_that_reads_slowly_but_reads(mode):
 
 
 @in_loop()
-async def test_publish_to_a_hundred_of_whom_one_does_not_read():
+async def test_f31_publish_to_a_hundred_of_whom_one_does_not_read():
     code = """
     import asyncio
 
@@ -187,7 +187,7 @@ def standstill(*floods):
 
 @MODES
 @in_loop()
-async def test_a_flood_for_a_slow_handler(mode):
+async def test_f28_a_flood_for_a_slow_handler(mode):
     """The gateway stops reading: its memory does not grow, and every message is handled in order."""
     code = """
     @server.on("message")
@@ -225,7 +225,7 @@ async def test_a_flood_for_a_slow_handler(mode):
 
 
 @in_loop()
-async def test_a_flood_for_a_blocked_worker_does_not_stop_the_other_one():
+async def test_f28_a_flood_for_a_blocked_worker_does_not_stop_the_other_one():
     code = """
     @server.on("message")
     def said(server, frame):

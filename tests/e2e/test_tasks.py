@@ -70,7 +70,7 @@ def serving(request):
 
 
 @in_loop()
-async def test_a_killed_task_worker(serving):
+async def test_f39_a_killed_task_worker(serving):
     """Whoever waits is told, at once; what waits behind is done by the successor."""
     with serving() as server:
         async with client(server) as ws, client(server) as other:

@@ -78,7 +78,7 @@ def test_connections_without_an_answered_request(open_to_all: Serving):
     open_to_all.wait_log("has as many connections without an answered request as one address may")
 
 
-def test_connections_of_one_address(open_to_all: Serving):
+def test_f37_connections_of_one_address(open_to_all: Serving):
     with contextlib.ExitStack() as stack:
         for _ in range(8):
             assert stack.enter_context(Stranger(open_to_all, get("/"))).answer().status == 200
@@ -117,7 +117,7 @@ def test_new_connections_a_second(mode: str):
 
 
 @BOTH
-def test_a_full_server(mode: str):
+def test_f37_a_full_server(mode: str):
     """Above 80 % those that wait for a next request are ended for a new one; above 100 % it is 503."""
     with Serving(APP, max_connections=20, **MODES[mode]) as server, contextlib.ExitStack() as stack:
         idle = [stack.enter_context(Raw(server, get("/"))) for _ in range(16)]
@@ -148,7 +148,7 @@ def test_a_full_server(mode: str):
 
 
 @BOTH
-def test_without_descriptors(mode: str):
+def test_f32_without_descriptors(mode: str):
     """The listener is left alone, without spinning; who is there is served, and who waited is served later."""
     with Serving(APP, max_connections=4096, **MODES[mode]) as server, contextlib.ExitStack() as stack:
         pid = gateway_of(server)

@@ -25,6 +25,8 @@ struct control {
     int64_t most;       /* bytes that one send takes; 0: any number */
     int64_t everywhere; /* whether allocations of other code than mooring's may fail, too */
     int64_t step;       /* seconds by which the wall clock is wrong */
+    int64_t row;        /* clients accepted since epoll_wait, and the most that ever were */
+    int64_t longest_row;
     struct fault faults[KINDS];
 };
 
@@ -87,7 +89,12 @@ static void *found(void **place, const char *name)
 int accept4(int fd, struct sockaddr *restrict address, socklen_t *restrict size, int flags)
 {
     static int (*real)(int, struct sockaddr *, socklen_t *, int);
-    return here() && fails(ACCEPT) ? -1 : REAL("accept4")(fd, address, size, flags);
+    if (here() && fails(ACCEPT))
+        return -1;
+    fd = REAL("accept4")(fd, address, size, flags);
+    if (fd >= 0 && here() && ++control->row > control->longest_row)
+        control->longest_row = control->row;
+    return fd;
 }
 
 ssize_t send(int fd, const void *data, size_t size, int flags)
@@ -111,6 +118,8 @@ ssize_t recv(int fd, void *data, size_t size, int flags)
 int epoll_wait(int epoll, struct epoll_event *events, int limit, int timeout)
 {
     static int (*real)(int, struct epoll_event *, int, int);
+    if (here())
+        control->row = 0;
     return here() && fails(WAIT) ? -1 : REAL("epoll_wait")(epoll, events, limit, timeout);
 }
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("faults.c")
 KINDS = ("accept", "send", "recv", "wait", "watch", "allocate")
-FIELDS = ("pid", "domain", "most", "everywhere", "step")
+FIELDS = ("pid", "domain", "most", "everywhere", "step", "row", "longest_row")
 EVERY, ERROR, LEFT, CALLS, HITS = range(5)  # of each kind
 
 
@@ -53,9 +53,17 @@ class Faults:
         self._put(self._at(kind, LEFT), times)
         self._put(self._at(kind, EVERY), every)
 
+    def _get(self, at: int) -> int:
+        return int(struct.unpack_from("=q", self._page, at * 8)[0])
+
     def hits(self, kind: str) -> int:
         """How many have failed."""
-        return int(struct.unpack_from("=q", self._page, self._at(kind, HITS) * 8)[0])
+        return self._get(self._at(kind, HITS))
+
+    @property
+    def longest_row(self) -> int:
+        """The most clients that were accepted in one turn of a loop."""
+        return self._get(FIELDS.index("longest_row"))
 
     def stop(self) -> None:
         """Nothing fails any more; the clock stays where it is."""

@@ -73,7 +73,7 @@ def test_its_mode_is_the_one_asked_for(path, mode, umask):
         assert mode_of(path) == mode
 
 
-def test_it_is_never_wider_than_asked(path, monkeypatch):
+def test_f20_it_is_never_wider_than_asked(path, monkeypatch):
     """At each step: either it is not in its place yet, in a directory of mode 0700, or it has its mode."""
     seen = []
 
@@ -128,7 +128,7 @@ def test_an_owner_that_may_not_be_given(path, monkeypatch):
     assert os.listdir(os.path.dirname(path)) == []
 
 
-def test_what_a_dead_server_has_left_is_replaced(path):
+def test_f20_what_a_dead_server_has_left_is_replaced(path):
     leave_behind(path)
     os.chmod(path, 0o777)
     with bind_unix(path):
@@ -138,7 +138,7 @@ def test_what_a_dead_server_has_left_is_replaced(path):
 
 
 @pytest.mark.parametrize("backlog", [1, 5])
-def test_a_live_server_is_left_alone(path, backlog):
+def test_f20_a_live_server_is_left_alone(path, backlog):
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(path)
         other.listen(backlog)
@@ -157,7 +157,7 @@ def test_a_live_server_is_left_alone(path, backlog):
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link", "dangling link", "link to a dead socket", "datagram"])
-def test_what_is_foreign_is_left_alone(path, tmp_path, kind):
+def test_f20_what_is_foreign_is_left_alone(path, tmp_path, kind):
     if kind == "file":
         open(path, "w").close()
     elif kind == "folder":

@@ -33,6 +33,7 @@ from mooring.gateway.handshake import Accepted, answer, judge
 from mooring.gateway.pending import PendingHandshakes, Waiting
 from mooring.gateway.rules import Rules, buffer_limit, profile
 from mooring.link.policy import Client, new_policy
+from mooring.net.listener import overflows
 from mooring.net.log import dropped_lines
 from mooring.net.refusals import RefusalLog, say_bad
 from mooring.net.tls import Certificates
@@ -128,11 +129,13 @@ class Gateway:
         self.sessions_refused = 0
         self.topics_refused = 0
         self._acceptors: list[Acceptor] = []
+        self._listeners: list[socket.socket] = []
         self._draining: Callable[[], None] | None = None
         self._looking = False
 
     def listen(self, listeners: list[socket.socket]) -> None:
         """Accepts clients of these sockets, one for each listener, from now on; they stay the caller's."""
+        self._listeners = listeners
         for index, listener in enumerate(listeners):
             address = listener.getsockname()
             port = address[1] if isinstance(address, tuple) else 0  # a Unix socket has none
@@ -398,6 +401,7 @@ class Gateway:
             "gateway": self.number,
             **self.connections.stats(),
             **self.relay.stats(),
+            "listen_overflows": sum(map(overflows, self._listeners)),
             "requests_refused": self.requests_refused,
             "hosts_refused": self.hosts_refused,
             "handshakes_refused": self.handshakes_refused,

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 from typing import Any
 
 from mooring.errors import MooringError
 
-__all__ = ["ListenError", "address_text", "bind_listener"]
+__all__ = ["ListenError", "address_text", "bind_listener", "overflows"]
+
+_SO_MEMINFO = 55  # not in the socket module
 
 
 class ListenError(MooringError):
@@ -85,6 +88,13 @@ def bind_listener(
         number = problem.errno or 0
         raise ListenError(f"cannot listen on {wanted}: {_advice(problem, number, port)}", number) from None
     return listener
+
+
+def overflows(listener: socket.socket) -> int:
+    """How many clients the kernel has turned away since the start, because the queue of those to accept was full."""
+    if listener.fileno() < 0:
+        return 0
+    return int(struct.unpack("=9I", listener.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))[8])  # SK_MEMINFO_DROPS
 
 
 def _advice(problem: OSError, number: int, port: int) -> str:

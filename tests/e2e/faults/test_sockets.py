@@ -3,13 +3,17 @@
 import asyncio
 import contextlib
 import errno
+import os
+import signal
 import socket
+import statistics
+import time
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from contract.clients import TEXT, Raw, get
-from e2e.peers import BOTH_MODES, client, in_loop
+from contract.clients import TEXT, Raw, get, handshake
+from e2e.peers import BOTH_MODES, client, in_loop, stats
 from frames import frame
 from security.watch import becomes_idle, descriptors, gateway_of
 from support.faults import Faults
@@ -24,7 +28,7 @@ def said(server, frame):
 
 @server.on("request")
 def page(request, response):
-    response.end(json.dumps(server.stats()) if request.path == "/stats" else "hello")
+    response.end("hello" if request.query else json.dumps(server.stats()))
 """
 
 
@@ -49,11 +53,11 @@ def test_f33_accepts_that_fail(mode, faults):
             hits = faults.hits("accept")
             faults.set("accept", every=2, error=error)
             for _ in range(10):
-                with Raw(server, get("/", "Connection: close")) as raw:
+                with Raw(server, get("/?hello", "Connection: close")) as raw:
                     assert raw.answer().body == b"hello"
             assert faults.hits("accept") >= hits + 5
         faults.set("accept", every=1, error=errno.EPERM)
-        with Raw(server, get("/", "Connection: close")) as waiting:
+        with Raw(server, get("/?hello", "Connection: close")) as waiting:
             hits = faults.hits("accept")
             server.wait_log(r"cannot accept \(Operation not permitted\)")
             becomes_idle(pid)
@@ -136,4 +140,93 @@ async def test_f34_a_client_for_which_the_kernel_has_no_memory(mode, faults):
             with contextlib.suppress(ConnectionClosed):  # if it is one of those
                 assert await other.recv() == "still here"
             assert await echoes(server, "last", 40, 2000) == 40
+        assert server.stop() == 0
+
+
+def test_f32_descriptors_are_kept_back():
+    """A server that is full of clients still has those that a new worker needs."""
+    few = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))
+"""
+    with Serving(few + ECHO, worker_num=2) as server, contextlib.ExitStack() as stack:
+        pid = gateway_of(server)
+        first = stack.enter_context(Raw(server))
+        assert first.upgrade("/").status == 101
+        for _ in range(400):
+            raw = stack.enter_context(Raw(server, get("/")))
+        server.wait_log("all [0-9]+ connections are taken: new clients get 503")
+        assert raw.answer().status == 503
+        assert descriptors(pid) <= 400 - 64
+        server.signal(signal.SIGHUP)
+        server.wait_log("reload: done")
+        assert is_echoed(first, "still here")
+        assert server.stop() == 0
+
+
+def stand_in_line(server, count):
+    """So many sockets that try to connect."""
+    crowd = []
+    for _ in range(count):
+        raw = socket.socket()
+        raw.setblocking(False)
+        raw.connect_ex(("127.0.0.1", server.port))
+        crowd.append(raw)
+    return crowd
+
+
+@MODES
+def test_f38_a_crowd_is_accepted_a_few_at_a_time(mode, faults):
+    """Whoever is connected is served in between; what the kernel had to turn away is counted."""
+    with Serving(ECHO, env=faults.env, backlog=256, **mode) as server, Raw(server) as first:
+        assert first.upgrade("/").status == 101
+        pid = gateway_of(server)
+        faults.only(pid=pid)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            crowd = stand_in_line(server, 300)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert is_echoed(first, "still here")
+        eventually(lambda: stats(server)["connections_accepted"] > 256)
+        assert 32 <= faults.longest_row <= 64
+        assert stats(server)["listen_overflows"] > 0
+        for raw in crowd:
+            raw.close()
+        assert server.stop() == 0
+
+
+@in_loop(60)
+async def test_f38_many_clients_come_back_at_once():
+    """Nobody is refused, and those who are there already are answered in time."""
+    with Serving(ECHO, worker_num=2) as server:
+        taken = []
+        there = asyncio.Event()
+
+        async def talk():
+            async with client(server) as ws:
+                while not there.is_set():
+                    start = time.monotonic()
+                    await ws.send("hello")
+                    await ws.recv()
+                    taken.append(time.monotonic() - start)
+                    await asyncio.sleep(0.01)
+
+        def come_back():
+            crowd = stand_in_line(server, 1500)
+            for raw in crowd:
+                raw.settimeout(30)
+                while raw.connect_ex(("127.0.0.1", server.port)) not in (0, errno.EISCONN):
+                    pass
+                raw.sendall(handshake("/"))
+            for raw in crowd:
+                assert raw.recv(12) == b"HTTP/1.1 101"
+                raw.close()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(10):
+                group.create_task(talk())
+            await asyncio.to_thread(come_back)
+            there.set()
+        assert statistics.quantiles(taken, n=100)[98] < 1.5  # on an idle machine it is 0.05
         assert server.stop() == 0
