@@ -243,7 +243,7 @@ class Http(Section):
     static_file_limit: int = option(
         1 << 20,
         "Largest file, or part of one, that is read and sent at once, and compressed if that is asked for. A larger "
-        "one is sent by the gateway, as fast as the client reads.",
+        "one is sent by the gateway, as fast as the client reads; so is one above 64 KiB that is not to be compressed.",
         "bytes",
         low=0,
         high=GIB,

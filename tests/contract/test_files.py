@@ -295,7 +295,7 @@ def test_a_stop_waits_for_downloads(mode: dict[str, Any], large: Path) -> None:
 
 
 def test_a_stop_waits_no_longer_than_it_may(mode: dict[str, Any], large: Path) -> None:
-    with Serving(APP, **mode, graceful_timeout=0.5) as server:
+    with Serving(APP, **mode, graceful_timeout=3) as server:
         with Raw(server, get(f"/?path={large}"), receive_buffer=65536) as raw:
             unread(raw)
             assert server.stop() == 0
@@ -308,3 +308,14 @@ def listens(server: Serving) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_small_files_and_those_to_compress_are_read(mode: dict[str, Any], tmp_path: Path) -> None:
+    small, text, data = (fill(tmp_path / name, size) for name, size in (("a", 65536), ("b.txt", 131072), ("c", 131072)))
+    with Serving(APP, **mode, compress=True) as server:
+        for path, count in ((small, 0), (text, 0), (data, 1)):
+            with Raw(server, get(f"/?path={path}", "Accept-Encoding: gzip")) as raw:
+                answer = raw.answer()
+                assert answer.headers.get("content-encoding") == ("gzip" if path == text else None)
+                assert answer.body == path.read_bytes() or path == text
+            eventually(lambda count=count: stats(server)["files_sent"] == count)

@@ -26,7 +26,7 @@ from mooring.app.compress import Compressor, is_text
 from mooring.app.cookies import SameSite, set_cookie
 from mooring.app.events import EventStream
 from mooring.app.request import Request
-from mooring.app.static import PIECE, Opened, conditional, content_type_of, open_for_sending, whole
+from mooring.app.static import CHEAP, PIECE, Opened, conditional, content_type_of, open_for_sending, whole
 from mooring.errors import ClientGone, HttpError, StateError
 
 Send = Callable[[bytes, bool, bool], bool]
@@ -327,9 +327,9 @@ class Response:
         save it under that name. Raises HttpError, which the worker answers if the handler does not catch it: 404
         when there is no such file.
 
-        Up to `static_file_limit` bytes are read and sent at once. More is sent by the gateway, as fast as the client
-        reads; or, if that can't have the file, in pieces once the handler has returned. The file must not be changed
-        meanwhile; it may be replaced or unlinked.
+        Up to 64 KiB, or `static_file_limit` if it is to be compressed, is read and sent at once. More is sent by the
+        gateway, as fast as the client reads; or, if that can't have the file, in pieces once the handler has returned.
+        The file must not be changed meanwhile; it may be replaced or unlinked.
         """
         self._must_not_have_started("send_file")
         if content_type is not None:
@@ -344,11 +344,17 @@ class Response:
         """For the worker: like `send_file`, for a file that is open. It is closed in the end."""
         request = self._request
         found = None
+        limit = self._file_limit
+        kinds = [value for name, value in self._headers if name.lower() == "content-type"]
+        if self._transfer is not None and (
+            self._compressor is None or not is_text(kinds[0] if kinds else content_type_of(opened.name))
+        ):
+            limit = min(limit, CHEAP)
         try:
             if self._status == 200 and request.method in ("GET", "HEAD"):
-                found = conditional(opened.fd, request.method, request.headers, self._file_limit)
+                found = conditional(opened.fd, request.method, request.headers, limit)
             else:
-                found = whole(opened.fd, self._file_limit, head_only=request.method == "HEAD")
+                found = whole(opened.fd, limit, head_only=request.method == "HEAD")
         finally:
             if found is None or found.body is not None:
                 os.close(opened.fd)
