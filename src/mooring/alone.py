@@ -82,7 +82,7 @@ class _Alone:
             await self._serve()
         finally:
             if self._desk is not None:
-                self._desk.close()
+                await self._desk.finish()
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()

@@ -382,7 +382,7 @@ class Member:
         if last:
             await worker.fire("shutdown")
         if self._desk is not None:
-            self._desk.close()
+            await self._desk.finish()
         for outlet in worker.outbox.all():
             outlet.flush()
         self._reactor.flush()

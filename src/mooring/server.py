@@ -418,6 +418,7 @@ class Server:
             "worker_id": worker.number,
             "generation": worker.generation,
             "control_refused": worker.control_refused,
+            "control_refused_reasons": dict(worker.control_refused_reasons),
         }
         return {**totals, **own, "gateways": gateways, "tree": worker.tree}
 

@@ -299,10 +299,20 @@ def test_only_the_user_of_the_server_may_ask(asked: Serving, path: Path):
     ids=lambda value: repr(value[:30]),
 )
 def test_garbage_is_refused_with_a_reason(asked: Serving, client: ControlClient, path: Path, line: bytes, reason: str):
+    before = client.stats()
     answer = json.loads(talk(path, line))
     assert answer["ok"] is False
     assert reason in answer["error"]
-    assert client.stats()["tree"]
+    after = client.stats()
+    assert after["control_refused"] == before["control_refused"] + 1
+    kinds = ("bad_request", "too_long", "declined")
+    assert sum(_refused(after, kind) - _refused(before, kind) for kind in kinds) == 1
+    assert _refused(after, "too_long") - _refused(before, "too_long") == (reason == "too long")
+    assert "request on the control socket refused" in "".join(asked.lines)
+
+
+def _refused(stats: dict[str, Any], kind: str) -> int:
+    return stats["control_refused_reasons"].get(kind, 0)
 
 
 def test_numbers_that_no_connection_has(asked: Serving, client: ControlClient):
@@ -335,6 +345,10 @@ def test_others_are_answered_while_some_stall(asked: Serving, client: ControlCli
         # their time is over, and their places are free again
         assert [raw.recv(100) for raw in stalled] == [b""] * CLIENTS
         eventually(lambda: json.loads(talk(path, b'{"command": "stats"}\n'))["ok"])
+        stats = client.stats()
+        assert _refused(stats, "late") >= CLIENTS
+        assert _refused(stats, "too_many") >= 1
+        assert stats["control_refused"] == sum(stats["control_refused_reasons"].values())
 
 
 def test_no_server_is_a_clear_error(tmp_path: Path):

@@ -10,7 +10,9 @@ one of CLIENTS places, for TIME_LIMIT. Who may ask is a matter of the socket's p
 
 import asyncio
 import logging
+import os
 import socket
+import struct
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import fields
 from typing import Any, Protocol
@@ -26,7 +28,10 @@ log = logging.getLogger("mooring.control")
 
 CLIENTS = 32  # at the same time; more are refused
 TIME_LIMIT = 5.0  # seconds for a request to arrive, and for its answer to be taken
+FINISH = 0.5  # seconds that whoever has asked is waited for when this process ends
+ACCEPT_AGAIN = 0.5  # seconds
 
+_CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
 _FIELDS = [field.name for field in fields(ClientInfo)]
 
 
@@ -51,6 +56,7 @@ class Tally(Protocol):
     """Where refusals are counted and logged; see mooring.worker.Worker."""
 
     control_refused: int
+    control_refused_reasons: dict[str, int]
     refusals: RefusalLog
 
 
@@ -72,72 +78,119 @@ class Desk:
         self._listener = listener
         self._server = server
         self._can_reload = can_reload
-        self._clients = 0
-        self._serving: asyncio.Server | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+        self._asking = 0  # those of them that have no answer yet
+        self._listening = False
         self._closed = False
 
     async def open(self) -> None:
         """Begins to answer; the loop of the handlers must run."""
-        serving = await asyncio.start_server(self._client, sock=self._listener, backlog=CLIENTS, limit=LINE_LIMIT)
-        self._serving = serving
-        if self._closed:
-            serving.close()
+        if not self._closed:
+            self._listener.setblocking(False)
+            self._listener.listen(CLIENTS)
+            self._listen()
+
+    def _listen(self) -> None:
+        if not self._closed:
+            asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)
+            self._listening = True
+
+    def _deafen(self) -> None:
+        if self._listening:
+            asyncio.get_running_loop().remove_reader(self._listener.fileno())
+            self._listening = False
 
     def close(self) -> None:
         """Takes no more requests; those that have come are answered."""
+        self._deafen()
         self._closed = True
-        if self._serving is not None:
-            self._serving.close()
-        else:
-            self._listener.close()
+        self._listener.close()
 
-    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._clients += 1
-        try:
-            async with asyncio.timeout(TIME_LIMIT):
-                answer = await self._converse(reader)
-            if answer is None:
+    async def finish(self) -> None:
+        """The same, and waits until they are answered, for FINISH seconds."""
+        self.close()
+        if self._clients:
+            await asyncio.wait(self._clients, timeout=FINISH)
+
+    def _accept(self) -> None:
+        for _ in range(CLIENTS):
+            try:
+                talk, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
                 return
-            writer.write(requests.encode(answer))
-            async with asyncio.timeout(TIME_LIMIT):
-                await writer.drain()
-                writer.close()
-                await writer.wait_closed()
+            except OSError as problem:  # no descriptor is left: they wait in the kernel's queue
+                log.warning("the control socket takes nobody for %g s: %s", ACCEPT_AGAIN, problem)
+                self._deafen()
+                asyncio.get_running_loop().call_later(ACCEPT_AGAIN, self._listen)
+                return
+            talk.setblocking(False)
+            task = asyncio.get_running_loop().create_task(self._client(talk))
+            self._clients.add(task)
+            task.add_done_callback(self._clients.discard)
+
+    async def _client(self, talk: socket.socket) -> None:
+        reader, writer = await asyncio.open_unix_connection(sock=talk, limit=LINE_LIMIT)
+        try:
+            if await self._answer(reader, writer, peer_uid(talk)):
+                async with asyncio.timeout(TIME_LIMIT):
+                    writer.close()
+                    await writer.wait_closed()
         except TimeoutError:
-            self._count(f"it did not come, or its answer was not taken, within {TIME_LIMIT:g} s")
+            self._count("late", f"it did not come, or its answer was not taken, within {TIME_LIMIT:g} s")
         except OSError:
             pass  # it has left
         finally:
-            self._clients -= 1
             writer.transport.abort()
 
-    async def _converse(self, reader: asyncio.StreamReader) -> Answer | None:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, uid: int) -> bool:
+        """Whether something was asked. Who sees the answer has given its place back."""
+        self._asking += 1
+        try:
+            async with asyncio.timeout(TIME_LIMIT):
+                answer = await self._converse(reader, uid)
+            if answer is not None:
+                writer.write(requests.encode(answer))
+                async with asyncio.timeout(TIME_LIMIT):
+                    await writer.drain()
+            return answer is not None
+        finally:
+            self._asking -= 1
+
+    async def _converse(self, reader: asyncio.StreamReader, uid: int) -> Answer | None:
         """None: nothing was asked."""
-        if self._clients > CLIENTS:
-            return self._refused(f"{CLIENTS} others are asking at this moment; try again")
+        if uid not in (0, os.geteuid()):  # whatever permissions the socket was given, or whoever inherited it
+            allowed = f"only uid {os.geteuid()}, the server's, and root may ask"
+            return self._refused("wrong_user", f"{allowed}; this is uid {uid}")
+        if self._asking > CLIENTS:
+            return self._refused("too_many", f"{CLIENTS} others are asking at this moment; try again")
         try:
             line = await reader.readuntil(b"\n")
         except asyncio.LimitOverrunError:
-            return self._refused(f"the request is too long: at most {LINE_LIMIT} bytes in one line")
+            return self._refused("too_long", f"the request is too long: at most {LINE_LIMIT} bytes in one line")
         except asyncio.IncompleteReadError as cut:
-            return self._refused("the request ended without a newline") if cut.partial else None
+            return self._refused("bad_request", "the request ended without a newline") if cut.partial else None
         try:
             request = requests.decode_request(line)
+        except AdminError as problem:
+            return self._refused("bad_request", str(problem))
+        try:
             if isinstance(request, requests.Processes):
                 return Answer(ok=True, result=await self._processes())
             return Answer(ok=True, result=self._carry_out(request))
         except (MooringError, TypeError, ValueError) as problem:
-            return self._refused(str(problem))
+            return self._refused("declined", str(problem))
         except Exception:
             log.exception("a request on the control socket failed")
-            return self._refused("it failed; the server's log says more")
+            return self._refused("failed", "it failed; the server's log says more")
 
-    def _refused(self, why: str) -> Answer:
-        self._count(why)
+    def _refused(self, kind: str, why: str) -> Answer:
+        self._count(kind, why)
         return Answer(ok=False, error=why)
 
-    def _count(self, why: str) -> None:
+    def _count(self, kind: str, why: str) -> None:
         self._tally.control_refused += 1
+        reasons = self._tally.control_refused_reasons
+        reasons[kind] = reasons.get(kind, 0) + 1
         self._tally.refusals.say(logging.INFO, "request on the control socket refused: %s", why[:300])
 
     def _carry_out(self, request: Request) -> Any:
@@ -199,6 +252,12 @@ class Desk:
         if there:
             log.info("closing connection %d", fd)
         return there
+
+
+def peer_uid(talk: socket.socket) -> int:
+    """Whose process has connected."""
+    uid: int = _CREDENTIALS.unpack(talk.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
+    return uid
 
 
 def _one_of(**given: object) -> None:

@@ -115,7 +115,10 @@ def refused(stats: dict[str, Any]) -> dict[str, int]:
 
 def by_reason(counts: dict[str, int]) -> str:
     """For people; empty for nothing."""
-    return ", ".join(f"{number(n)} {name.replace('_refused', '').replace('_', ' ')}" for name, n in counts.items())
+    words = {"control_refused": "requests on the control socket"}
+    return ", ".join(
+        f"{number(n)} {words.get(name, name.replace('_refused', '').replace('_', ' '))}" for name, n in counts.items()
+    )
 
 
 @command

@@ -72,6 +72,7 @@ class Worker:
         self.refusals = RefusalLog(_later, log)
         self.bad_records = 0  # of other processes
         self.control_refused = 0  # requests of other programs
+        self.control_refused_reasons: dict[str, int] = {}
         self.number = number
         self.generation = generation
         self.master = master

@@ -1,0 +1,137 @@
+"""The desk that answers on the control socket: who may ask, what is counted, and its end."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mooring.admin import desk as module
+from mooring.admin.aio import AsyncControlClient
+from mooring.admin.desk import Desk, peer_uid
+from mooring.errors import AdminError, ServerUnreachable
+from mooring.net.refusals import RefusalLog
+
+
+class Tally:
+    def __init__(self) -> None:
+        self.control_refused = 0
+        self.control_refused_reasons: dict[str, int] = {}
+        self.refusals = RefusalLog(asyncio.get_running_loop().call_later, logging.getLogger("test.desk"))
+
+
+class Server:
+    """Of a server, what these tests ask for."""
+
+    def stats(self) -> dict[str, Any]:
+        return {"tree": {}}
+
+
+@contextlib.asynccontextmanager
+async def serving(path: Path) -> AsyncIterator[tuple[Desk, Tally, asyncio.Event]]:
+    """A desk, its counts, and what its answer about processes waits for."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    tally, go_on = Tally(), asyncio.Event()
+
+    async def processes() -> list[dict[str, Any]]:
+        await go_on.wait()
+        return [{"role": "worker"}]
+
+    desk = Desk(listener, Server(), tally, can_reload=True, processes=processes)  # type: ignore[arg-type]
+    await desk.open()
+    try:
+        yield desk, tally, go_on
+    finally:
+        await desk.finish()
+
+
+def test_whose_process_has_connected():
+    one, other = socket.socketpair()
+    with one, other:
+        assert peer_uid(one) == os.geteuid()
+
+
+def test_others_than_the_user_of_the_server_and_root_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    async def ask() -> None:
+        async with serving(tmp_path / "socket") as (_, tally, _):
+            client = AsyncControlClient(tmp_path / "socket")
+            assert await client.stats() == {"tree": {}}
+            monkeypatch.setattr(module, "peer_uid", lambda _talk: 0)
+            assert await client.stats() == {"tree": {}}
+            monkeypatch.setattr(module, "peer_uid", lambda _talk: os.geteuid() + 4711)
+            for _ in range(30):
+                with pytest.raises(AdminError, match=f"root may ask; this is uid {os.geteuid() + 4711}"):
+                    await client.stats()
+            assert tally.control_refused_reasons == {"wrong_user": 30}
+            assert tally.control_refused == 30
+
+    with caplog.at_level(logging.INFO, "test.desk"):
+        asyncio.run(ask())
+    assert 1 <= sum("root may ask" in line for line in caplog.messages) < 30, "the lines are limited"
+
+
+def test_whoever_has_asked_is_answered_when_it_ends(tmp_path: Path):
+    async def ask() -> None:
+        async with serving(tmp_path / "socket") as (desk, _, go_on):
+            client = AsyncControlClient(tmp_path / "socket")
+            asking = asyncio.create_task(client.processes())
+            while not desk._clients:
+                await asyncio.sleep(0)
+            ending = asyncio.create_task(desk.finish())
+            await asyncio.sleep(0)
+            go_on.set()
+            await ending
+            assert not desk._clients, "it has waited for who had asked"
+            assert await asking == [{"role": "worker"}]
+            with pytest.raises(ServerUnreachable):
+                await client.stats()
+
+    asyncio.run(ask())
+
+
+def test_who_has_asked_nothing_does_not_hold_it_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "FINISH", 0.01)
+
+    async def ask() -> None:
+        async with serving(tmp_path / "socket") as (desk, _, _):
+            with socket.socket(socket.AF_UNIX) as silent:
+                silent.connect(str(tmp_path / "socket"))
+                while not desk._clients:
+                    await asyncio.sleep(0)
+                await asyncio.wait_for(desk.finish(), 3)
+
+    asyncio.run(ask())
+
+
+def test_without_descriptors_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "ACCEPT_AGAIN", 0.01)
+
+    async def ask() -> None:
+        async with serving(tmp_path / "socket") as (desk, _, _):
+            real = desk._listener
+
+            class Exhausted:
+                tries = 0
+
+                def accept(self) -> tuple[socket.socket, object]:
+                    self.tries += 1
+                    if self.tries < 3:
+                        raise OSError(24, "Too many open files")
+                    return real.accept()
+
+                def __getattr__(self, name: str) -> Any:
+                    return getattr(real, name)
+
+            desk._listener = Exhausted()  # type: ignore[assignment]
+            assert await AsyncControlClient(tmp_path / "socket").stats() == {"tree": {}}
+
+    asyncio.run(ask())
