@@ -4,6 +4,7 @@ import itertools
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
 
@@ -191,3 +192,23 @@ def test_a_watch_that_fails_is_logged_and_ends_nothing(tmp_path, monkeypatch, ca
     watcher = Watcher([tmp_path])
     watcher.close()
     assert caplog.messages == ["watch ended, changes are not noticed any more: no inotify watches left"]
+
+
+def test_f10_a_signal_never_meets_the_process_that_got_the_number():
+    """As if the kernel had given the pid of a child that has ended to a stranger: before it is reaped, and after."""
+    child = Child(ProcessSpec("worker", 0, worker=0), 1, 0)
+    child.launch([sys.executable, "-c", "pass"], {}, [])
+    os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOWAIT)
+    stranger = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+    try:
+        child.pid = stranger.pid
+        child.signal(signal.SIGKILL)
+        assert child.reap() == Exit(0, None), "not the stranger's end"
+        child.signal(signal.SIGKILL)
+        child.forget()
+        child.signal(signal.SIGKILL)
+        with pytest.raises(subprocess.TimeoutExpired):
+            stranger.wait(0.2)
+    finally:
+        stranger.kill()
+        stranger.wait()

@@ -1,0 +1,103 @@
+"""Faults of workers that end, by their numbers in the fault model: inside a handler, and what is left of them."""
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+from e2e.peers import STATS, UNCERTAIN, Talkers, adds_up, app, client, drained, in_loop, logged, stats, taken, until
+from support.serving import Serving
+
+# "block" never ends; anything else is answered with the pid.
+BLOCKING = """
+@server.on("message")
+def said(server, frame):
+    if frame.data == "block":
+        report("begin block")
+        time.sleep(600)
+    server.push(frame.fd, f"{frame.data} {os.getpid()}")
+"""
+
+
+@in_loop(90)
+async def test_f01_a_worker_killed_inside_a_handler():
+    """The one message is uncertain, what was behind it is answered soon by the successor, in order; nobody is cut."""
+    with Serving(app(BLOCKING, UNCERTAIN, STATS), worker_num=1, restart_free=100) as server:
+        async with client(server) as ws:
+            for _ in range(3):
+                old = server.pid_of("worker 0")
+                mark = server.mark()
+                await ws.send("block")
+                await logged(server, "^report begin block", since=mark)
+                for n in range(5):
+                    await ws.send(str(n))
+                await taken(ws)
+                killed = time.monotonic()
+                os.kill(old, signal.SIGKILL)
+                got = [await ws.recv() for _ in range(6)]
+                took = time.monotonic() - killed
+                new = server.pid_of("worker 0")
+                assert got == ["uncertain block", *[f"{n} {new}" for n in range(5)]]
+                assert took < 6, "2 s, on a machine that has nothing else to do"
+        counts = await asyncio.to_thread(stats, server)
+        assert adds_up(counts)
+        assert (counts["uncertain"], counts["redelivered"], counts["connections_closed"]) == (3, 15, 1)
+        assert Counter(server.reports("uncertain")).total() == 3
+        assert server.stop() == 0
+        assert drained(server)["uncertain"] == 3
+
+
+@in_loop(90)
+async def test_f01_clients_of_other_workers_notice_nothing():
+    """Kills of one worker, one after the other, while the clients of another one are answered as before."""
+    code = """
+    @server.on("message")
+    def said(server, frame):
+        server.push(frame.fd, f"{frame.data} {server.worker_id}")
+    """
+    with Serving(app(code, UNCERTAIN), worker_num=2, restart_free=100) as server:
+        async with Talkers(server, 8) as talkers:
+            others = [one for one in talkers if one.answers[-1][1] == "0"]
+            assert 0 < len(others) < 8
+            for _ in range(4):
+                mark = server.mark()
+                os.kill(server.pid_of("worker 1"), signal.SIGKILL)
+                await logged(server, r"worker 1 \(pid \d+\) serves in place", since=mark)
+                await asyncio.gather(*[one.goes_on(20) for one in talkers])
+        assert all(one.in_order() for one in others)
+        assert all({by for _, by in one.answers} == {"0"} for one in others), "they stay where they were"
+        assert max(one.longest for one in others) < 2.0
+        assert server.stop() == 0
+
+
+@in_loop(60)
+async def test_f09_no_zombie_is_left():
+    """Workers, gateways and a whole generation end, and each is reaped at once."""
+    code = """
+    @server.on("message")
+    def said(server, frame):
+        pass
+    """
+    with Serving(code, worker_num=3, gateway_num=2, restart_free=100) as server:
+        for role in ("worker 0", "gateway 1", "worker 2"):
+            pid, mark = server.pid_of(role), server.mark()
+            ended = time.monotonic()
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda pid=pid: state(pid) is None, f"{role} is reaped")
+            assert time.monotonic() - ended < 2
+            await logged(server, rf"{role} \(pid \d+\) serves in place", since=mark)
+        server.signal(signal.SIGHUP)
+        await logged(server, "reload: done")
+        assert [state(pid) for pid in server.pids() if state(pid) == "Z"] == []
+        assert len(server.pids()) == 5
+        assert server.stop() == 0
+
+
+def state(pid: int) -> str | None:
+    """As the kernel says it; Z: ended, and not reaped. None: there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return None
