@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 
 import pytest
 
@@ -35,6 +36,10 @@ async def said(server, frame):
     try:
         if way == "wait":
             result = server.task_wait(data)
+        elif way == "short":
+            result = await server.task(data, timeout=0.3)
+        elif way == "short-wait":
+            result = server.task_wait(data, timeout=0.3)
         elif way == "async":
             result = server.task_async(data)
         else:
@@ -79,13 +84,34 @@ async def test_f39_a_killed_task_worker(serving):
                 await ws.send(way + "block")
                 pid = int((await logged(server, r"report begin block (\d+)", since=mark))[1])
                 await other.send("next")
+                start = time.monotonic()
                 os.kill(pid, signal.SIGKILL)
                 answer = await ws.recv()
+                assert time.monotonic() - start < 2.0
                 assert answer.startswith("TaskLost: task worker ")
                 assert f"(pid {pid}) ended while it was at this task" in answer
                 assert await other.recv() == "next old"
         assert server.stop() == 0
         assert "tasks=4 tasks_lost=2 (adds up)" in server.lines[-2]
+
+
+@in_loop()
+async def test_f39_a_result_that_comes_too_late(serving):
+    """It is nobody's: neither told to the one who has given up nor taken for the result of the next task."""
+    with serving() as server:
+        async with client(server) as ws:
+            for way in ("short", "short-wait"):
+                mark = server.mark()
+                await ws.send(f"{way} block")
+                assert (await ws.recv()).startswith("TaskTimeout: no result within 0.3 s")
+                await logged(server, "report begin block", since=mark)
+                await ws.send("next")
+                (server.script.parent / "go on").touch()
+                assert await ws.recv() == "next old"
+                await logged(server, "report end block", since=mark)
+                (server.script.parent / "go on").unlink()
+        assert server.stop() == 0
+        assert not server.reports("finish")
 
 
 @in_loop()

@@ -1,5 +1,6 @@
 """Faults of channels, by their numbers in the fault model: both ways full at once, and one that ends in a record."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -154,3 +155,39 @@ async def test_f30_answers_cut_in_the_middle_of_a_record():
                 assert (await ws.recv()).startswith(f"{n} again ")
         assert server.stop() == 0
         assert drained(server)["uncertain"] == 1
+
+
+@in_loop(60)
+async def test_f29_siblings_that_flood_each_other():
+    """In base mode each process keeps clients and runs handlers; each sends to the clients of the other."""
+    code = """
+    other = {}
+
+    @server.on("message")
+    def said(server, frame):
+        if frame.data.startswith("to "):
+            other[frame.fd] = int(frame.data[3:])
+            return server.push(frame.fd, f"{frame.fd} {os.getpid()}")
+        report("floods", os.getpid())
+        for n in range(160):
+            server.push(other[frame.fd], f"{n:08d}".ljust(500_000))
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        server = stack.enter_context(Serving(app(code), mode="base", worker_num=2, **FLOODED))
+        by_pid = {}
+        while len(by_pid) < 2 or min(map(len, by_pid.values())) < 2:
+            ws = await stack.enter_async_context(client(server, max_queue=None))
+            await ws.send("to 0")
+            fd, pid = (await ws.recv()).split()
+            by_pid.setdefault(pid, []).append((ws, fd))
+        (here, there) = by_pid.values()
+        for (ws, _), (_, fd) in ((here[0], there[1]), (there[0], here[1])):
+            await ws.send(f"to {fd}")
+            await ws.recv()
+        await asyncio.gather(here[0][0].send("go"), there[0][0].send("go"))
+
+        async def hear(ws):
+            return [int((await ws.recv())[:8]) for _ in range(160)]
+
+        assert await asyncio.gather(hear(here[1][0]), hear(there[1][0])) == [list(range(160))] * 2
+        assert server.stop() == 0
