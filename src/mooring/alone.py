@@ -118,6 +118,11 @@ class _Alone:
         log.info("%s", drained_line([counts]))
 
     def _stop(self, number: int) -> None:
+        if self._why:
+            if number != signal.SIGTERM:
+                log.info("stopping at once: %s", signal.Signals(number).name)
+                self.gateway.hurry()
+            return
         self._why = signal.Signals(number).name
         log.info("stopping: %s", self._why)
         self._service.stopping("stopping")

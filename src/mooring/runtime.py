@@ -584,6 +584,8 @@ class Member:
             self._end(ORPHANED)
 
     def _on_stop(self, *, reason: str, last: bool = False) -> None:
+        if self._gateway is not None:
+            self._gateway.hurry()
         self._end(reason, last=last)
 
     def _end(self, reason: str, *, last: bool = False) -> None:
@@ -594,11 +596,12 @@ class Member:
 
     def _leave(self) -> None:
         """SIGTERM, or nobody there to serve for."""
-        if self._gateway is not None:
-            grace = ORPHAN_GRACE if self._orphaned else self._settings.process.graceful_timeout
-            self._drain(self._gateway, grace, GOING_AWAY)
+        if not self._orphaned:
+            self._tell("leaving")  # the supervisor says how, so that nothing is lost, and has another one start
+        elif self._gateway is not None:
+            self._drain(self._gateway, ORPHAN_GRACE, GOING_AWAY)
         else:
-            self._end(ORPHANED if self._orphaned else "SIGTERM")
+            self._end(ORPHANED)
 
     def _orphan(self) -> None:
         """The supervisor is gone: nobody would restart anything here, so clients had better go elsewhere."""

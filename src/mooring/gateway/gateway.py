@@ -29,6 +29,7 @@ from mooring.app.search import Search
 from mooring.config import Settings
 from mooring.gateway.degraded import DegradedPool
 from mooring.gateway.extensions import Agreed
+from mooring.gateway.farewell import Farewell
 from mooring.gateway.handshake import Accepted, answer, judge
 from mooring.gateway.pending import PendingHandshakes, Waiting
 from mooring.gateway.rules import Rules, buffer_limit, profile
@@ -131,6 +132,7 @@ class Gateway:
         self._acceptors: list[Acceptor] = []
         self._listeners: list[socket.socket] = []
         self._draining: Callable[[], None] | None = None
+        self._farewell: Farewell | None = None
         self._looking = False
 
     def listen(self, listeners: list[socket.socket]) -> None:
@@ -420,6 +422,8 @@ class Gateway:
     def drain(self, timeout: float, code: int, done: Callable[[dict[str, int]], None]) -> None:
         """Accepts nobody any more, closes every connection with `code`, lets handlers finish, then `done(counts)`.
 
+        If they are many, they are closed one after the other, see Farewell.
+
         After `timeout` seconds it is done in any case; what is not finished then is counted as in_flight.
         """
         if self._draining is not None:
@@ -448,10 +452,18 @@ class Gateway:
 
         self._draining = look
         reason = b"the server restarts" if code == 1012 else b"the server is shutting down"
-        for fd in self.connections.table.connections():
-            self.connections.disconnect(fd, code, reason)
+        table = self.connections.table
+        clients = [fd for fd in table.connections() if table.is_open(fd)]
+        self._farewell = Farewell(
+            self.reactor, clients, timeout, lambda fd: self.connections.disconnect(fd, code, reason)
+        )
         self.relay.end_streams()
         self.reactor.post(look)
+
+    def hurry(self) -> None:
+        """A drain shall be over: those that are still to be closed are closed now."""
+        if self._farewell is not None:
+            self._farewell.hurry()
 
     def counts(self) -> dict[str, int]:
         """The balance: accepted = finished + uncertain + dropped + in_flight."""

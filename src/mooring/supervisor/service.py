@@ -28,6 +28,7 @@ log = logging.getLogger("mooring.supervisor")
 
 SEND_LIMIT = 0.5  # seconds; a manager reads at once, or it is in trouble of its own
 SHORTEST_STANDSTILL = 2.5  # seconds; two beats of a process that has to tell that it lives each second, and some
+ALIVE = (ChildState.SERVING, ChildState.DRAINING)  # one that somebody has told to leave has its time for that
 RETRIES = 8  # looks in the time between two signs of life, after one that could not be given
 
 
@@ -132,6 +133,6 @@ class Keepalive:
 
     def _lives(self, slot: Slot) -> bool:
         child = slot.current
-        if child is None or child.state is not ChildState.SERVING or child.serving_since is None:
+        if child is None or child.state not in ALIVE or child.serving_since is None:
             return False
         return time.monotonic() - max(child.pulse.last_beat, child.serving_since) <= self._standstill

@@ -69,6 +69,8 @@ __all__ = ["Limits", "Phase", "Supervisor"]
 
 log = logging.getLogger("mooring.supervisor")
 
+GOING_AWAY = 1001  # RFC 6455 section 7.4.1
+LEAVE_LIMIT = 0.5  # seconds that a process may take to end, when it has left
 REPLACE_AGAIN = 10.0  # seconds until a worker is replaced whose successor could not start
 QUICK_TIMEOUT = 0.4  # seconds of grace after SIGQUIT, so that it is over within 2 s
 
@@ -263,6 +265,8 @@ class Supervisor:
                 self._reload.on_handled(child, message.get("answer"))
         elif op == "broken":
             self._on_broken(child, message)
+        elif op == "leaving":
+            self._on_leaving(child)
         else:
             self._bulletin.counts["control_errors"] += 1
             self._refusals.say(logging.WARNING, "%s sent the unknown control message %s", str(child), repr(op[:64]))
@@ -275,6 +279,25 @@ class Supervisor:
             if (worker.spec.worker, worker.generation) == named and message.get("pid") in (0, worker.pid):
                 self._tree.distrust(worker, f"{child} can't follow it: {str(message.get('why'))[:200]}")
 
+    def _on_leaving(self, child: Child) -> None:
+        """Somebody has sent it SIGTERM, and not the server: it leaves in order, and another one takes its place."""
+        slot = self._slot_of(child)
+        if child.state is ChildState.STOPPING:  # it was us
+            self._tree.tell(child, "stop", reason="SIGTERM")
+        elif self.phase is Phase.RUNNING and child.state is ChildState.SERVING and slot.current is child:
+            log.info("%s leaves: it was sent SIGTERM", child)
+            timeout = self._settings.graceful_timeout
+            child.deadlines.append(self._tree.deadlines.after(timeout + LEAVE_LIMIT, partial(self._tree.kill, child)))
+            if child.spec.gateway is not None:
+                child.leaves = True
+                self._tree.drain(child, timeout, GOING_AWAY)
+            elif child.spec.worker is not None:
+                self._tree.retire(child)
+                self._fill(slot)
+            else:
+                self._tree.stop(child, "SIGTERM")
+                self._fill(slot)
+
     def _on_drained(self, child: Child, message: Message) -> None:
         counts = message.get("counts")
         counts = counts if isinstance(counts, dict) else {}
@@ -282,11 +305,15 @@ class Supervisor:
             child.become(ChildState.DRAINED)
         if self._shutdown is not None:
             self._shutdown.on_drained(child, counts)
+        elif child.leaves:
+            self._tree.stop(child, "SIGTERM")
+            if self._slot_of(child).current is child:
+                self._fill(self._slot_of(child))
         elif self._reload is not None:
             self._reload.on_drained(child)
 
     def on_retired(self, child: Child) -> None:
-        self._tree.stop(child, self._reload.reason if self._reload is not None else "")
+        self._tree.stop(child, self._reload.reason if self._reload is not None else "SIGTERM")
 
     def on_distrust(self) -> None:
         self._bulletin.counts["control_errors"] += 1
