@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import time
 from functools import partial
 from typing import Any
@@ -101,14 +102,8 @@ class _Alone:
         loop.add_signal_handler(signal.SIGRTMIN, reopen_logs)
         await self.worker.fire("worker_start", 0)
         local.hello()
-        self.gateway.listen(self._listeners)
-        if self._desk is not None:
-            await self._desk.open()
-        where = ", ".join(address_text(listener.getsockname()) for listener in self._listeners)
-        log.info("ready, listening on %s", where)
-        self._service.ready(SERVING)
-        Keepalive(self._service, (), self._reactor.call_later).start()
-        await self.worker.fire_safely("start")
+        if not self._why:  # else it was told to stop meanwhile
+            await self._open(self._listeners)
         counts = await self._drained
         await self.worker.finish()
         await self.worker.leave(f"shutdown: {self._why}", self._event_timeout)
@@ -116,6 +111,16 @@ class _Alone:
         await self.worker.fire("shutdown")
         self._reactor.flush()
         log.info("%s", drained_line([counts]))
+
+    async def _open(self, listeners: list[socket.socket]) -> None:
+        self.gateway.listen(listeners)
+        if self._desk is not None:
+            await self._desk.open()
+        where = ", ".join(address_text(listener.getsockname()) for listener in listeners)
+        log.info("ready, listening on %s", where)
+        self._service.ready(SERVING)
+        Keepalive(self._service, (), self._reactor.call_later).start()
+        await self.worker.fire_safely("start")
 
     def _stop(self, number: int) -> None:
         if self._why:

@@ -584,8 +584,9 @@ class Member:
             self._end(ORPHANED)
 
     def _on_stop(self, *, reason: str, last: bool = False) -> None:
-        if self._gateway is not None:
+        if self._gateway is not None and self._gateway.draining:
             self._gateway.hurry()
+            self._tell("drained", counts=self._gateway.counts())  # as they are now: for the last line
         self._end(reason, last=last)
 
     def _end(self, reason: str, *, last: bool = False) -> None:

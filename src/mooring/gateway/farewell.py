@@ -5,6 +5,7 @@ drain are spread over the first part of its time; the rest is for the answers to
 is everybody on a small server, are closed at once, and none waits longer than at a slow but steady rate it must.
 """
 
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -24,16 +25,20 @@ class Farewell:
         self._left = fds[::-1]  # taken from its end
         self._close = close
         later = max(0, len(fds) - AT_ONCE)
-        self._rate = max(SLOWEST, later / (SHARE * timeout)) if timeout > 0 else float("inf")
-        self._next(AT_ONCE)
+        self._rate = max(SLOWEST, later / (SHARE * timeout)) if timeout > 0 else 0.0  # 0: at once
+        self._all = later
+        self._began = time.monotonic()
+        self._next()
 
-    def _next(self, room: float) -> None:
-        while self._left and room >= 1:
-            room -= 1
+    def _next(self) -> None:
+        seconds = time.monotonic() - self._began  # the loop may be late
+        keep = max(0, self._all - int(seconds * self._rate)) if self._rate else 0
+        while len(self._left) > keep:
             self._close(self._left.pop())
         if self._left:
-            self._reactor.call_later(STEP, lambda: self._next(room + self._rate * STEP))
+            self._reactor.call_later(STEP, self._next)
 
     def hurry(self) -> None:
         """The rest at once."""
-        self._next(float("inf"))
+        self._rate = 0.0
+        self._next()

@@ -460,6 +460,11 @@ class Gateway:
         self.relay.end_streams()
         self.reactor.post(look)
 
+    @property
+    def draining(self) -> bool:
+        """Whether a drain has begun; it may be over."""
+        return self._draining is not None
+
     def hurry(self) -> None:
         """A drain shall be over: those that are still to be closed are closed now."""
         if self._farewell is not None:

@@ -305,7 +305,7 @@ class Supervisor:
             child.become(ChildState.DRAINED)
         if self._shutdown is not None:
             self._shutdown.on_drained(child, counts)
-        elif child.leaves:
+        elif child.leaves and child.state is ChildState.DRAINED:
             self._tree.stop(child, "SIGTERM")
             if self._slot_of(child).current is child:
                 self._fill(self._slot_of(child))
