@@ -75,6 +75,7 @@ class _Alone:
             with asyncio.Runner(loop_factory=partial(new_event_loop, self._reactor)) as runner:
                 runner.run(self._work())
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # it would end the interpreter while that cleans up
             self._close_listeners()
         return 0
 
