@@ -22,6 +22,7 @@ def joined(server: Server, request: Request) -> None:
     name = request.query.get("name", "").strip()[:32] or "anonymous"
     room = request.query.get("room", "").strip()[:32] or "lobby"
     server.session(request.fd).update(name=name, room=room)
+    server.bind(request.fd, name)  # so that notify.py finds them
     server.subscribe(request.fd, room)
     server.publish(room, note("joined", name=name))
 

@@ -1,11 +1,15 @@
 """The examples do what they say. The chat has its own file, with a browser."""
 
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -96,3 +100,69 @@ def test_auth(tmp_path):
         assert server.stop() == 0
         drained(server)
         assert "ERROR" not in "".join(server.lines)
+
+
+@pytest.fixture
+def chat(tmp_path: Path) -> Iterator[Serving]:
+    """The chat with a control socket at ./chat.sock, as its text says it is started."""
+    for name in ("chat.py", "chat.html"):
+        (tmp_path / name).write_text((ROOT / "examples" / name).read_text())
+    options = "--port 0 --gateways 1 --workers 2 --control-socket chat.sock"
+    command = (sys.executable, "-m", "mooring", "run", "chat:server", *options.split())
+    with Serving(tmp_path / "chat.py", argv=command, cwd=tmp_path) as server:
+        yield server
+        assert server.stop() == 0
+        drained(server)
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "MOORING_SOCKET": "chat.sock"}
+    return subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=30
+    )
+
+
+def test_notify(chat: Serving, tmp_path: Path):
+    def notify(path: str, user: str, *text: str) -> subprocess.CompletedProcess[str]:
+        return run(tmp_path, str(ROOT / "examples" / "notify.py"), path, user, *text)
+
+    with (
+        connect(f"{chat.url}/?name=ada", proxy=None) as ada,
+        connect(f"{chat.url}/?name=ada&room=other", proxy=None) as again,
+        connect(f"{chat.url}/?name=bob", proxy=None) as bob,
+    ):
+        while json.loads(bob.recv(10))["type"] != "joined":
+            pass
+        done = notify("chat.sock", "ada", "the build is green")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "sent to 2 connections\n", "")
+        for ws in (ada, again):
+            while (heard := json.loads(ws.recv(10)))["type"] != "said":
+                pass
+            assert (heard["name"], heard["text"]) == ("notify", "the build is green")
+        bob.send("hello")
+        assert json.loads(bob.recv(10))["text"] == "hello", "the other one hears nothing of it"
+        done = notify("chat.sock", "eve", "hello")
+        assert (done.returncode, done.stdout) == (1, "eve is not there\n")
+        done = notify("nowhere.sock", "ada", "hello")
+        assert done.returncode == 2
+        assert "is it running, with control_socket=" in done.stderr
+        assert notify("chat.sock", "ada").returncode == 1, "it says how it is called"
+
+
+def shape(line: str) -> str:
+    """Without what differs from run to run: numbers with their units, and how much room they take."""
+    line = re.sub(r"\S*chat\.sock", "chat.sock", line)
+    return " ".join(re.sub(r"\b\d[\d,.:hms]*(ms|%| B| [KMG]iB)?|(?<=\s)-(?=\s|$)", "#", line).split())
+
+
+def test_the_manual_shows_what_the_commands_print(chat: Serving, tmp_path: Path):
+    text = (ROOT / "docs" / "control.md").read_text()
+    shown = re.findall(r"```\n\$ (mooring [^\n]*)\n(.*?)```", text, re.S)
+    assert [command.split()[1] for command, _ in shown] == ["status", "connections", "top"]
+    with connect(f"{chat.url}/?name=ada", proxy=None), connect(f"{chat.url}/?name=bob", proxy=None) as bob:
+        while json.loads(bob.recv(10))["type"] != "joined":
+            pass
+        for command, output in shown:
+            done = run(tmp_path, "-m", *command.split())
+            assert done.returncode == 0, done.stderr
+            assert [shape(line) for line in done.stdout.splitlines()] == [shape(line) for line in output.splitlines()]

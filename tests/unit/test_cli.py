@@ -63,7 +63,7 @@ def test_the_named_server_is_started_with_its_own_settings(app, started):
 
 def test_options_override_the_application(app, started):
     options = "--host 0.0.0.0 --port 0 --workers 5 --gateways 2 --mode base --watch a --watch b --log-level debug"
-    result = run(f"{app()}:server", *options.split())
+    result = run(f"{app()}:server", *options.split(), "--control-socket", "/run/x.sock")
     assert result.exit_code == 0, result.output
     settings = started[0][0].settings
     assert (settings.listen.host, settings.listen.port) == ("0.0.0.0", 0)
@@ -73,6 +73,7 @@ def test_options_override_the_application(app, started):
         "base",
     )
     assert (settings.process.watch, settings.process.log_level) == (("a", "b"), "debug")
+    assert settings.process.control_socket == "/run/x.sock"
 
 
 LISTENING = """

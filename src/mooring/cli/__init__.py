@@ -27,6 +27,7 @@ def main() -> None:
 @click.option("--mode", help="process (the default) or base.")
 @click.option("--watch", metavar="PATH", multiple=True, help="Reload when something below PATH changes (repeatable).")
 @click.option("--pid-file", metavar="PATH", help="Locked file with the process id; a second server does not start.")
+@click.option("--control-socket", metavar="PATH", help="Unix socket on which other programs ask: mooring status, ...")
 @click.option("--log-level", help="debug, info, warning, error or critical.")
 def run(
     target: str,
@@ -39,6 +40,7 @@ def run(
     mode: str | None,
     watch: tuple[str, ...],
     pid_file: str | None,
+    control_socket: str | None,
     log_level: str | None,
 ) -> None:
     """Serve the Server that MODULE:ATTR names, such as chat:server.
@@ -55,6 +57,7 @@ def run(
         "mode": mode,
         "watch": list(watch) or None,
         "pid_file": pid_file,
+        "control_socket": control_socket,
         "log_level": log_level,
     }
     if any(value is not None for value in (host, port, unix, inherited)):
