@@ -91,6 +91,7 @@ cdef class Acceptor(Source):
     cdef int port
     cdef int listener
     cdef bint listening
+    cdef bint secure                 # its clients speak TLS, and would not understand an answer in plain text
     cdef int rate
     cdef uint64_t second             # the present one's begin, and how many came in it
     cdef int in_second
@@ -105,6 +106,7 @@ cdef class Acceptor(Source):
         self.fd = fd
         self.port = port
         self.listener = listener
+        self.secure = (<object> connections).is_secure(listener)
         self.rate = rate
         self.say = say
         reactor.add(self)
@@ -147,9 +149,9 @@ cdef class Acceptor(Source):
             self._make_room()
             if self.connections.free_count == 0:
                 self.connections.counters.refused += 1
-                c_send(client, <const char*> FULL, len(FULL), MSG_NOSIGNAL)
-                c_close(client)
-                self._log("all %d connections are taken: new clients get 503", self.connections.table.slots)
+                self._refuse(client, FULL)
+                self._log("all %d connections are taken: new clients get %s", self.connections.table.slots,
+                          "no answer" if self.secure else "503")
                 continue
             memset(address, 0, 16)
             family = remote_port = 0
@@ -179,20 +181,25 @@ cdef class Acceptor(Source):
                 self.connections.counters.refused += 1
                 if welcome == CROWDED:
                     self.connections.counters.refused_by_address += 1
-                    c_send(client, <const char*> CROWD, len(CROWD), MSG_NOSIGNAL)
-                    self._log("%s has as many connections as one address may: new ones get 429",
-                              address_text(family, address))
+                    self._refuse(client, CROWD)
+                    self._log("%s has as many connections as one address may: new ones get %s",
+                              address_text(family, address), "no answer" if self.secure else "429")
                 else:
                     self.connections.counters.refused_hasty += 1
-                    c_send(client, <const char*> HASTE, len(HASTE), MSG_NOSIGNAL)
+                    self._refuse(client, HASTE)
                     self._log("%s has as many connections without an answered request as one address may: new ones "
-                              "get 429", address_text(family, address))
-                c_close(client)
+                              "get %s", address_text(family, address), "no answer" if self.secure else "429")
                 continue
             if self.rate and not self._in_rate():
                 self.connections.adopt(client, family, address, remote_port, self.port, self.listener)
                 break
             self.connections.adopt(client, family, address, remote_port, self.port, self.listener)
+        return 0
+
+    cdef int _refuse(self, int client, bytes answer) except -1:
+        if not self.secure:
+            c_send(client, <const char*> answer, len(answer), MSG_NOSIGNAL)
+        c_close(client)
         return 0
 
     cdef int _make_room(self) except -1:
@@ -239,8 +246,8 @@ cdef class Acceptor(Source):
         self.connections.counters.accept_pauses += 1
         self._leave_alone(PAUSE_MS)
         advice = "; raise the limit of open files" if error == EMFILE or error == ENFILE else ""
-        return self._log("cannot accept (%s): trying again in 0.1 s" + advice, os.strerror(error))
-
-    cdef int _log(self, str message, object value) except -1:
-        self.say(logging.WARNING, message, value)
+        self._log("cannot accept (%s): trying again in 0.1 s" + advice, os.strerror(error))
         return 0
+
+    def _log(self, message: str, *values: object) -> None:
+        self.say(logging.WARNING, message, *values)

@@ -33,6 +33,7 @@ cdef class SecureTransport(Transport):
     cdef int _read(self, Connection* c) except -1
     cdef int _push(self, Connection* c, Tls tls) except -1
     cdef size_t _encrypt(self, Connection* c, Tls tls) except? 0
+    cdef int _say_goodbye(self, Tls tls, int socket) except -1
     cdef int _broken(self, Connection* c, Tls tls, str why) except -1
     cdef int _refuse_plaintext(self, Connection* c) except -1
     cdef int _drop_tls(self, Connection* c) except -1

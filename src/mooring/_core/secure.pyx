@@ -26,11 +26,11 @@ from libc.stdint cimport uint8_t
 
 import ssl
 
-from mooring._core.buffer cimport buffer_consume, buffer_size
+from mooring._core.buffer cimport buffer_consume, buffer_free, buffer_size
 from mooring._core.reactor cimport EPOLLIN, RECEIVE_BYTES, Reactor
 from mooring._core.table cimport Table, address_text
 from mooring._core.transport cimport (
-    CLOSING, D_CLOSE, D_TLS, DEAD, FULL, LINGER, SHUT, SLOWLY, Connection, Transport, reads,
+    BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_TLS, DEAD, FULL, LINGER, SHUT, SLOWLY, Connection, Transport, reads,
 )
 
 cdef extern from "sys/socket.h" nogil:
@@ -96,6 +96,8 @@ cdef class SecureTransport(Transport):
 
     cdef int _gone(self, Connection* c, int code, bytes reason) except -1:
         if c.tls != NULL and c.phase != DEAD:
+            if c.closed_by != BY_PEER and buffer_size(&c.out) == 0:
+                self._say_goodbye(<Tls> c.tls, c.socket)
             self._drop_tls(c)
         return Transport._gone(self, c, code, reason)
 
@@ -217,13 +219,26 @@ cdef class SecureTransport(Transport):
         return 0
 
     cdef int _broken(self, Connection* c, Tls tls, str why) except -1:
-        """It cannot go on; the alert that says so to the peer is sent if the kernel takes it."""
+        """It cannot go on. The alert that says so is behind what is encrypted already; the rest can't be sent any more.
+        Then it lingers, since a reset could overtake the alert."""
+        cdef bytes last
         self.tls_failed += 1
         self._report(c, why)
         tls.collect()
-        if len(tls.unsent) > tls.at:
-            c_send(c.socket, PyBytes_AS_STRING(tls.unsent) + tls.at, len(tls.unsent) - tls.at, MSG_NOSIGNAL)
-        return self._gone(c, 1006, f"TLS: {why}".encode())
+        last = tls.unsent[tls.at:]
+        self._drop_tls(c)
+        if c.phase >= LINGER:
+            return self._gone(c, 1006, f"TLS: {why}".encode())
+        self._decide(c, BY_SERVER, 1006, f"TLS: {why}".encode())
+        buffer_free(&c.out)
+        c.flags &= ~SHUT
+        self.write(c, <const uint8_t*> PyBytes_AS_STRING(last), len(last), NULL, 0)
+        c.flags |= SHUT | SLOWLY
+        if c.phase != CLOSING:
+            self._enter(c, CLOSING)
+        self._arm(c, D_CLOSE, c.profile.close_ms)
+        self._interest(c)
+        return self._mark(c)
 
     cdef int on_tls_late(self, Connection* c) except -1:
         self.tls_failed += 1
@@ -300,26 +315,29 @@ cdef class SecureTransport(Transport):
         cdef Tls tls
         if c.tls != NULL and c.phase < LINGER:
             tls = <Tls> c.tls
-            tls.unsent = b""
-            tls.at = tls.covers = 0
-            c.owed = 0
+            if buffer_size(&c.out) or len(tls.unsent) > tls.at:
+                self._drop_tls(c)        # a close_notify would say that this was all
         return Transport._doom(self, c, code, reason)
 
     cdef int _written(self, Connection* c) except -1:
-        cdef Tls tls
-        if c.tls != NULL and not (<Tls> c.tls).shaking:
-            # close_notify (RFC 8446 section 6.1), if the kernel takes it: it is the last thing said
-            tls = <Tls> c.tls
-            try:
-                tls.session.unwrap()
-            except (ssl.SSLError, OSError):
-                pass                 # it waits for the peer's, which we need not
-            tls.collect()
-            if len(tls.unsent) > tls.at:
-                c_send(c.socket, PyBytes_AS_STRING(tls.unsent) + tls.at, len(tls.unsent) - tls.at, MSG_NOSIGNAL)
-            tls.unsent = b""
-            tls.at = 0
+        if c.tls != NULL:
+            self._say_goodbye(<Tls> c.tls, c.socket)
         return Transport._written(self, c)
+
+    cdef int _say_goodbye(self, Tls tls, int socket) except -1:
+        """close_notify (RFC 8446 section 6.1), if the kernel takes it: it is the last thing said, and said once."""
+        if tls.shaking or len(tls.unsent) > tls.at:
+            return 0                 # behind half a record it would be nonsense
+        try:
+            tls.session.unwrap()
+        except (ssl.SSLError, OSError):
+            pass                     # it waits for the peer's, which we need not
+        tls.collect()
+        if len(tls.unsent) > tls.at:
+            c_send(socket, PyBytes_AS_STRING(tls.unsent) + tls.at, len(tls.unsent) - tls.at, MSG_NOSIGNAL)
+        tls.unsent = b""
+        tls.at = 0
+        return 0
 
 
 def reason_of(error: OSError) -> str:
