@@ -129,10 +129,10 @@ def test_notify(chat: Serving, tmp_path: Path):
     with (
         connect(f"{chat.url}/?name=ada", proxy=None) as ada,
         connect(f"{chat.url}/?name=ada&room=other", proxy=None) as again,
-        connect(f"{chat.url}/?name=bob", proxy=None) as bob,
+        connect(f"{chat.url}/?name=bob&room=third", proxy=None) as bob,
     ):
-        while json.loads(bob.recv(10))["type"] != "joined":
-            pass
+        for ws in (ada, again, bob):  # each is in a room of its own, and bound
+            assert json.loads(ws.recv(10))["type"] == "joined"
         done = notify("chat.sock", "ada", "the build is green")
         assert (done.returncode, done.stdout, done.stderr) == (0, "sent to 2 connections\n", "")
         for ws in (ada, again):
@@ -159,10 +159,12 @@ def test_the_manual_shows_what_the_commands_print(chat: Serving, tmp_path: Path)
     text = (ROOT / "docs" / "control.md").read_text()
     shown = re.findall(r"```\n\$ (mooring [^\n]*)\n(.*?)```", text, re.S)
     assert [command.split()[1] for command, _ in shown] == ["status", "connections", "top"]
-    with connect(f"{chat.url}/?name=ada", proxy=None), connect(f"{chat.url}/?name=bob", proxy=None) as bob:
-        while json.loads(bob.recv(10))["type"] != "joined":
-            pass
-        for command, output in shown:
-            done = run(tmp_path, "-m", *command.split())
-            assert done.returncode == 0, done.stderr
-            assert [shape(line) for line in done.stdout.splitlines()] == [shape(line) for line in output.splitlines()]
+    with connect(f"{chat.url}/?name=ada", proxy=None) as ada:
+        assert json.loads(ada.recv(10))["name"] == "ada", "she is in before bob, and hears of both"
+        with connect(f"{chat.url}/?name=bob", proxy=None) as bob:
+            assert json.loads(bob.recv(10))["name"] == "bob"
+            for command, output in shown:
+                done = run(tmp_path, "-m", *command.split())
+                assert done.returncode == 0, done.stderr
+                printed, expected = done.stdout.splitlines(), output.splitlines()
+                assert [shape(line) for line in printed] == [shape(line) for line in expected]

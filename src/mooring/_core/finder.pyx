@@ -2,8 +2,8 @@
 
 Whoever looks at a server with 100,000 connections wants those of one room, or the ten slowest. So they are found where
 they are: one walk over the connections, without a Python object for any that is not among the answer, and a heap that
-keeps the `limit` best so far. It costs the gateway some 10 ns for one that does not fit, and no memory that grows with
-their number; `limit` is bounded by who asks. Several gateways answer each for itself, and the one who asked merges.
+keeps the `limit` best so far. One that does not fit costs the gateway a few comparisons, and no memory grows with their
+number; `limit` is bounded by who asks. Several gateways answer each for itself, and the one who asked merges.
 
 A rate needs two looks. The first time that one is asked for, the counts of all connections are noted; later ones are
 compared with these, and noted anew when a second has passed. Nobody asks for a while: they are forgotten.
