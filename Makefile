@@ -40,6 +40,7 @@ bench: build/built-release $(VENV)/group-bench build/wsload  ## compare with oth
 	    --json bench/results/latest.json $(ARGS)
 	$(BIN)/python bench/edge.py --json bench/results/edge.json
 	$(BIN)/python bench/successor.py --json bench/results/successor.json
+	$(BIN)/python bench/files.py --json bench/results/files.json
 
 chaos: build/built-release  ## look whether anything is lost under kills, reloads, stops; ARGS="--seed 7"
 	@for nemesis in kill reload stop gateway descriptors bytes mixed; do \

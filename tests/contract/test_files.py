@@ -279,6 +279,24 @@ def test_the_end_of_the_worker_does_not_end_a_download(mode: dict[str, Any], lar
         assert "(adds up)" in server.lines[-2]
 
 
+@only("process", "process-2")
+def test_a_reload_does_not_wait_for_downloads(mode: dict[str, Any], large: Path) -> None:
+    """The worker that leaves can't tell how many bytes there will be."""
+    with (
+        Serving(APP, **mode, access_log=True, graceful_timeout=60) as server,
+        Raw(server, get(f"/?path={large}") + get("/"), receive_buffer=65536) as raw,
+    ):
+        head(raw)
+        eventually(lambda: len(holders(server, large)) == 1)
+        server.signal(signal.SIGHUP)
+        server.wait_log(rf'path={large} HTTP/1.1" 200 - \d\S* "-" "-"$')
+        server.wait_log("reload: done")
+        assert take(raw, SIZE) == large.read_bytes()
+        assert raw.answer().body == b"hello"
+        assert server.stop() == 0
+        assert "(adds up)" in server.lines[-2]
+
+
 def test_a_stop_waits_for_downloads(mode: dict[str, Any], large: Path) -> None:
     with Serving(APP, **mode, graceful_timeout=60) as server:
         with Raw(server, get(f"/?path={large}"), receive_buffer=65536) as raw:

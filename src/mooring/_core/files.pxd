@@ -34,7 +34,6 @@ cdef class FileSender(SecureTransport):
     cdef int on_file_over(self, Connection* c, uint64_t sent) except -1
     # Opens the file, if it is still the one that was claimed; it goes out behind what is queued. Whether it was taken.
     cdef bint take_file(self, Connection* c, const FileClaim* claim, bytes path, bint closes) except -1
-    # Whether the peer of a file has taken anything since it was last asked; then it gets more time.
 
     cdef int _open(self, const FileClaim* claim, const char* path) noexcept
     cdef int _refuse_file(self, bytes path, str why) except -1
