@@ -157,6 +157,13 @@ class Process(Section):
         low=0,
         high=HOUR,
     )
+    overdue_after: float = option(
+        0.0,
+        "A handler that has not ended after so long is reported, once, and goes on; 0 means never.",
+        "s",
+        low=0,
+        high=HOUR,
+    )
     gateway_hang_timeout: float = option(30.0, "The same for a gateway; its connections end.", "s", low=0, high=HOUR)
     watch: tuple[str, ...] = option(
         (),

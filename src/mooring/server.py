@@ -399,6 +399,9 @@ class Server:
 
         accepted = finished + uncertain + dropped + in_flight, counted over messages and requests.
 
+        "oldest_in_flight" is for how many seconds the oldest event has been with its worker; "overdue" is how many
+        handlers had not ended after `overdue_after`.
+
         A gateway that does not answer within 5 seconds (or has not answered to a question before) is "error": TEXT
         in place of its counters, is not in the sums, and is counted in "gateways_silent".
         """
@@ -408,7 +411,8 @@ class Server:
             for name, value in one.items():
                 if isinstance(value, int) and name != "gateway":
                     totals[name] = totals.get(name, 0) + value
-        totals["listen_overflows"] = max(one["listen_overflows"] for one in gateways)  # of sockets they share
+        for name in ("listen_overflows", "oldest_in_flight"):  # of sockets they share, and not a sum
+            totals[name] = max((one.get(name, 0) for one in gateways), default=0)
         worker = self._running()
         tasks = worker.tasks.stats()
         bad = worker.bad_records + tasks.pop("bad_records", 0)

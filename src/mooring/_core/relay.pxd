@@ -18,8 +18,10 @@ cdef struct Ticket:
     # one event that a worker was given and has not acknowledged; payload is kept to give it to another
     Record record
     uint64_t order
+    uint64_t since       # when it was given
     Buffer payload
     bint used
+    bint told            # it has been reported as overdue
 
 
 cdef class Port(Publisher):
@@ -94,6 +96,7 @@ cdef class Relay(Sink):
     cdef readonly uint64_t reports_lost
     cdef readonly uint64_t bad_records            # that made no sense and were ignored
     cdef readonly dict dropped       # reason -> count
+    cdef readonly uint64_t overdue   # reported by take_overdue
 
     cdef Port port_of(self, Connection* c)
     cdef int bind(self, Connection* c, Port port) except -1

@@ -411,7 +411,9 @@ cdef class Relay(Sink):
         self.order += 1
         ticket.record = record
         ticket.order = self.order
+        ticket.since = self.connections.reactor.now
         ticket.used = True
+        ticket.told = False
         port.clear_mark(number)
         if port.in_flight == 0:
             port.heard = self.connections.reactor.now
@@ -521,6 +523,33 @@ cdef class Relay(Sink):
                 count += port.tickets[i].used and is_counted(port.tickets[i].record.kind)
         return count
 
+    def oldest(self) -> int:
+        """Milliseconds for which the event has been with its worker that is there longest; 0: there is none."""
+        cdef Port port
+        cdef uint32_t i
+        cdef uint64_t since = self.connections.reactor.now
+        for port in [p for p in self.ports if p is not None]:
+            for i in range(port.ticket_count):
+                if port.tickets[i].used and port.tickets[i].since < since:
+                    since = port.tickets[i].since
+        return self.connections.reactor.now - since
+
+    def take_overdue(self, limit: int) -> list[tuple[int, int, int, Port]]:
+        """Events that have been with their worker for more than `limit` ms: kind, fd, ms, worker; each is told once."""
+        cdef Port port
+        cdef Ticket* ticket
+        cdef uint32_t i
+        cdef uint64_t now = self.connections.reactor.now
+        found = []
+        for port in [p for p in self.ports if p is not None]:
+            for i in range(port.ticket_count):
+                ticket = &port.tickets[i]
+                if ticket.used and not ticket.told and now - ticket.since > <uint64_t> limit:
+                    ticket.told = True
+                    self.overdue += 1
+                    found.append((kind_of(&ticket.record), ticket.record.fd, now - ticket.since, port))
+        return found
+
     def idle(self) -> bool:
         """Whether no event of any kind is with a worker or on its way to one."""
         return not self.limbo and not any(
@@ -537,6 +566,8 @@ cdef class Relay(Sink):
             "dropped": sum(self.dropped.values()),
             "dropped_reasons": dict(self.dropped),
             "in_flight": self.in_flight(),
+            "oldest_in_flight": self.oldest() / 1000,
+            "overdue": self.overdue,
             "reports_lost": self.reports_lost,
             "bad_records": self.bad_records,
             "published_out_of_order": 0 if self.publish_order is None else self.publish_order.out_of_order,

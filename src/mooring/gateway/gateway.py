@@ -44,6 +44,7 @@ log = logging.getLogger("mooring.gateway")
 
 CERTIFICATE_LOOK = 1.0  # seconds between two looks whether a certificate has changed
 NO_WORKER = "no worker serves: they end again and again, try again later"
+OVERDUE_LOOK = 1.0  # seconds between two looks for handlers that do not end
 DRAIN_LOOK = 0.05  # seconds between two looks whether a drain is done
 
 
@@ -112,6 +113,8 @@ class Gateway:
         self.relay.policy = new_policy(dispatch, self._client)
         self.relay.by_user = dispatch not in ("connection", "address")
         self.relay.redeliver = [one.flow.redeliver for one in settings.per_listener]
+        if settings.process.overdue_after:
+            reactor.call_later(min(OVERDUE_LOOK, settings.process.overdue_after), self._look_for_overdue)
         self._rules = [Rules(one) for one in settings.per_listener]
         self._refusals = RefusalLog(reactor.call_later, log)
         self.hosts_refused = 0
@@ -153,6 +156,21 @@ class Gateway:
     def _look_at_certificates(self) -> None:
         self._certificates.look()
         self.reactor.call_later(CERTIFICATE_LOOK, self._look_at_certificates)
+
+    def _look_for_overdue(self) -> None:
+        """A loop that turns while one handler never ends is no hang, and its worker is not ended."""
+        after = self.settings.process.overdue_after
+        for kind, fd, age, port in self.relay.take_overdue(int(after * 1000)):
+            self._refusals.say(
+                logging.WARNING,
+                "the %r handler of connection %d has not ended after %.1f s, in worker %d (pid %d)",
+                Event(kind).name.lower(),
+                fd,
+                age / 1000,
+                port.worker,
+                port.pid,
+            )
+        self.reactor.call_later(min(OVERDUE_LOOK, after), self._look_for_overdue)
 
     def _on_tls_failed(self, address: str, why: str) -> None:
         self._refusals.say(logging.INFO, "TLS with %s: %s", address or "a client", why)

@@ -73,6 +73,40 @@ async def test_f01_clients_of_other_workers_notice_nothing():
 
 
 @in_loop(60)
+async def test_f04_a_handler_that_never_ends_is_no_hang_and_is_reported():
+    """One coroutine waits for ever: its worker lives on and serves, the message stays in flight, its age is told."""
+    code = """
+    import asyncio
+
+    @server.on("message")
+    async def said(server, frame):
+        while frame.data == "wait" and not os.path.exists("go on"):
+            await asyncio.sleep(0.01)
+        server.push(frame.fd, f"{frame.data} {os.getpid()}")
+    """
+    with Serving(app(code, STATS), worker_num=1, worker_hang_timeout=3.0, overdue_after=3.5) as server:
+        pid = server.pid_of("worker 0")
+        async with client(server) as ws, client(server) as other:
+            await ws.send("wait")
+            await ws.send("behind")
+            line = r"the 'message' handler of connection \d+ has not ended after \d\.\d s, in worker 0 \(pid"
+            await logged(server, f"{line} {pid}", count=2)  # the one behind it waits as long
+            await other.send("hello")
+            assert await other.recv() == f"hello {pid}"
+            counts = await asyncio.to_thread(stats, server)
+            assert adds_up(counts)
+            assert (counts["in_flight"], counts["overdue"]) == (3, 2)
+            assert counts["oldest_in_flight"] >= 3.5
+            server.script.with_name("go on").touch()
+            assert [await ws.recv(), await ws.recv()] == [f"wait {pid}", f"behind {pid}"]
+            await until(lambda: stats(server)["oldest_in_flight"] < 1, "nothing is old any more")
+        assert len([text for text in server.lines if "has not ended after" in text]) == 2
+        assert not [text for text in server.lines if "hangs" in text]
+        assert server.stop() == 0
+        assert drained(server)["uncertain"] == 0
+
+
+@in_loop(60)
 async def test_f09_no_zombie_is_left():
     """Workers, gateways and a whole generation end, and each is reaped at once."""
     code = """
