@@ -58,6 +58,7 @@ from mooring.parts import GOING_AWAY, Server, clock_offset, new_gateway, new_wor
 from mooring.supervisor import ProcessSpec, Supervisor
 from mooring.supervisor.pid_file import take_pid_file
 from mooring.supervisor.service import Service
+from mooring.supervisor.signals import hold_signals
 from mooring.worker.tasks import DispatcherLink
 from mooring.worker.worker import Worker
 
@@ -134,7 +135,8 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
         if one.http.document_root:
             Documents(one.http.document_root).close()
     process = settings.process
-    supervised = process.watch or process.max_request or process.worker_memory_limit
+    # as process 1 there has to be somebody who reaps orphans, and can tell them from children of the application
+    supervised = process.watch or process.max_request or process.worker_memory_limit or os.getpid() == 1
     more = settings.tasks.task_worker_num or server.handlers.processes
     if process.mode == "base" and process.worker_num == 1 and not supervised and not more:
         log_to(settings, "server")
@@ -151,6 +153,7 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
         with suppress(OSError):  # a full disk, a reader that is gone
             if stream is not None:  # it was closed from the beginning
                 stream.flush()
+    hold_signals()
     os.execv(sys.executable, [*_command(), str(file)])
 
 

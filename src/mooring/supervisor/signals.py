@@ -12,7 +12,7 @@ import signal
 from types import FrameType
 from typing import Any
 
-__all__ = ["HANDLED", "Signals"]
+__all__ = ["HANDLED", "Signals", "hold_signals"]
 
 HANDLED = (
     signal.SIGTERM,  # stop
@@ -29,6 +29,14 @@ def _noted(number: int, frame: FrameType | None) -> None:
     """The number is in the pipe already."""
 
 
+def hold_signals() -> None:
+    """Those that come from now on wait, across an exec, until Signals are entered.
+
+    Else one that comes while the interpreter starts again would end the process, or be ignored if that is process 1.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+
+
 class Signals:
     """While entered, the signals of HANDLED are bytes at `fileno()`. Main thread only."""
 
@@ -40,6 +48,7 @@ class Signals:
     def __enter__(self) -> Signals:
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, _noted) for number in HANDLED}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)  # see hold_signals
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -114,3 +114,21 @@ async def test_f16_while_it_reloads(second, mode):
             assert await asyncio.to_thread(server.ended) == 0
             assert time.monotonic() - start < 5
         assert drained(server)["finished"] == 1
+
+
+@SECOND
+def test_f16_while_it_becomes_the_supervisor(second):
+    """Between the application and the supervisor there is an exec, and nobody who could handle a signal."""
+    code = app(
+        f"""
+        become = os.execv
+        def signalled(*arguments):
+            os.kill(os.getpid(), {int(NUMBERS[second])})
+            become(*arguments)
+        os.execv = signalled
+        """,
+        APP,
+    )
+    with Serving(code, ready=False, worker_num=1) as server:
+        assert server.ended() == 0
+        assert f"stopping: SIG{second}" in "\n".join(server.lines)
