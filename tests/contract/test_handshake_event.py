@@ -201,7 +201,7 @@ def test_refused(judging: Serving, do: str):
         assert {name.lower(): value for name, value in answer.headers.items()}.items() >= headers.items()
         assert answer.closes
         assert raw.rest() == b""
-    judging.wait_log(f"handshake on connection .* refused with {status}$", since=mark)
+    judging.wait_refusal(f"handshake on connection .* refused with {status}$", since=mark)
     assert counter(judging, "handshakes_refused") == before + 1
     assert not judging.reports("open /refused")
 

@@ -143,7 +143,7 @@ def test_what_is_no_form_is_answered(
     assert text.startswith(f"{status} ".encode())
     assert reason.encode() in text
     assert headers["content-type"] == "text/plain; charset=utf-8"
-    server.wait_log(f"refused with {status}", since=since)
+    server.wait_refusal(f"refused with {status}", since=since)
     assert not any("Traceback" in line for line in server.lines[since:])
     assert ask(server, "POST", "/caught", *what)[::2] == (200, b"caught %d" % status)
 
@@ -157,7 +157,7 @@ def test_a_handler_may_raise_the_answer(server: Serving) -> None:
     assert (status, text) == (405, b"405 Method Not Allowed: not\r\nthis\x1b\n")
     assert headers["allow"] == "GET"
     assert "x-of-the-other-answer" not in headers
-    server.wait_log(r"refused with 405: 'not\\r\\nthis\\x1b'", since=since)
+    server.wait_refusal(r"refused with 405: 'not\\r\\nthis\\x1b'", since=since)
     assert ask(server, "GET", "/raise?status=503&reason=x")[0] == 503
     assert ask(server, "HEAD", "/raise?status=404&reason=x")[::2] == (404, b"")
 

@@ -228,3 +228,22 @@ def test_c11_the_log_stays_readable(server: Serving):
         assert len(line) < 2000
         assert re.fullmatch(r"[\x20-\x7e]*", line), ascii(line)
     assert sum(int(found[1]) for line in lines if (found := re.search(r"\b(\d+) more suppressed", line))) > 500
+
+
+@BOTH
+def test_c11_what_handlers_refuse_is_logged_sparingly(mode: str):
+    """Also in workers: how often a handler refuses is up to strangers, too."""
+    app = APP + '\n@server.on("request")\ndef refuses(request, response):\n    raise HttpError(404, "no\\nsuch page")\n'
+    app = app.replace('@server.on("request")\ndef asked', "def asked", 1)
+    with Serving(app, **MODES[mode]) as server, Raw(server) as raw:
+        mark = server.mark()
+        start = time.monotonic()
+        for _ in range(500):
+            raw.send(get("/"))
+            assert raw.answer().status == 404
+        server.wait_log(r"\d+ more suppressed within a second: request on connection \.\.\. refused", since=mark)
+        seconds = time.monotonic() - start + 1
+        lines = [line for line in server.lines[mark:] if "refused with 404" in line]
+        assert len(lines) <= 10 * seconds
+        assert "no\\nsuch page" in lines[0]
+        assert server.stop() == 0

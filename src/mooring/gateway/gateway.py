@@ -48,6 +48,9 @@ OVERDUE_LOOK = 1.0  # seconds between two looks for handlers that do not end
 DRAIN_LOOK = 0.05  # seconds between two looks whether a drain is done
 
 
+LATER = (("Retry-After", "5"),)
+
+
 class SessionEntry(msgspec.Struct, array_like=True):
     """One change of a session; without a value the key goes. The value is kept as it came."""
 
@@ -258,7 +261,7 @@ class Gateway:
             return  # it was late, or the client has left
         if status != 101:
             self.handshakes_refused += 1
-            self.connections.answer(fd, payload, b"the handshake was refused")
+            self.connections.answer(fd, payload, f"{status}: the handshake was refused".encode())
         elif self._draining is not None:
             self._refuse(fd, 503, "the server is shutting down", (("Retry-After", "1"),))
         else:
@@ -313,7 +316,7 @@ class Gateway:
         """Bytes that are no acceptable request: one answer, and the connection ends."""
         self.requests_refused += 1
         self._refusals.say(logging.INFO, "request refused with %d: %s", error.status, error.reason)
-        self._refuse(fd, error.status, error.reason)
+        self._refuse(fd, error.status, error.reason, LATER if error.status in (429, 503) else ())
 
     def on_request_lost(self, fd: int, number: int) -> None:
         """Its worker ended while its handler ran: the client is told, unless the answer has begun."""

@@ -23,9 +23,8 @@ from mooring.app.handshake import Accept, Reject
 from mooring.app.request import Request
 from mooring.app.response import Response
 from mooring.errors import HttpError
+from mooring.net.refusals import RefusalLog
 from mooring.worker.session import Session, Sessions
-
-log = logging.getLogger("mooring.worker")
 
 FOREIGN = 1  # opcode of a HANDSHAKE event: the settings do not allow its Origin
 Failed = Callable[[int, int, BaseException], str]
@@ -41,6 +40,7 @@ class Handshakes:
         outbox: Outbox,
         sessions: Sessions,
         failed: Failed,
+        refusals: RefusalLog,
         *,
         server_header: bool,
     ) -> None:
@@ -49,6 +49,7 @@ class Handshakes:
         self._outbox = outbox
         self._sessions = sessions
         self._failed = failed
+        self._refusals = refusals
         self._server_header = server_header
 
     async def judge(self, request: Request, *, foreign: bool) -> None:
@@ -126,5 +127,5 @@ class Handshakes:
             response.add_header(name, value)
         response.header("Connection", "close")
         response.end(verdict.body)
-        log.info("handshake on connection %d refused with %d", request.fd, verdict.status)
+        self._refusals.say(logging.INFO, "handshake on connection %d refused with %d", request.fd, verdict.status)
         return verdict.status, b"".join(parts)

@@ -89,6 +89,7 @@ class Worker:
                 self.outbox,
                 self.sessions,
                 self.failed,
+                self.refusals,
                 server_header=site.http.server_header,
             )
             for site in self._sites
@@ -443,7 +444,8 @@ class Worker:
             except (TypeError, ValueError) as fault:
                 error = fault
             else:
-                log.info("request on connection %d refused with %d: %.200r", request.fd, error.status, error.reason)
+                message = "request on connection %d refused with %d: %s"
+                self.refusals.say(logging.INFO, message, request.fd, error.status, repr(error.reason)[:200])
                 return
         if isinstance(error, ClientGone):
             response.abandon()
