@@ -284,7 +284,9 @@ class Server:
             if search.gateway in (None, outlet.gateway) and (not fd or outlet is self._outlet(fd))
         ]
         answers = [outlet.call(Call.FIND, fd, what) for outlet in outlets]
-        return merged((msgspec.msgpack.decode(answer, type=Found) for answer in answers), search.limit)
+        return merged(
+            (msgspec.msgpack.decode(answer, type=Found) for answer in answers), search.limit, reverse=search.reverse
+        )
 
     def disconnect_user(self, user: str | int, code: int = 1000, reason: str = "") -> None:
         """Closes every connection of a user. Raises ValueError for what may not be sent."""

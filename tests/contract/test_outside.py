@@ -188,6 +188,7 @@ async def test_who_does_not_read_is_found(asked: Serving, mode: dict[str, Any], 
     async with crowd(asked, mode, "/readers") as peers:
         with Raw(asked, receive_buffer=4096) as lazy:
             lazy.upgrade("/readers?user=lazy")
+            lazy.text()  # its `open` handler is done
             [one] = client.connections("lazy")
 
             def waits() -> bool:

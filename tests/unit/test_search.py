@@ -24,6 +24,8 @@ def test_answers_are_merged_in_one_order():
     answers = [Found(10, [one for one in best if one.fd % 3 == part]) for part in range(3)]
     assert merged(answers, 7) == Found(30, best[:7])
     assert merged([], 7) == Found(0, [])
+    backwards = sorted(rows, key=lambda one: (-one.key, -one.fd))
+    assert merged(answers, 50, reverse=True) == Found(30, backwards)
 
 
 @pytest.mark.parametrize(

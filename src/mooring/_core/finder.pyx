@@ -59,6 +59,7 @@ cdef struct Wanted:
 cdef struct Found:
     double key                           # the larger, the better
     uint64_t fd
+    uint64_t tie                         # the smaller comes first among equals: fd, or ~fd in the other order
     uint32_t slot
 
 
@@ -73,7 +74,7 @@ cdef inline uint64_t _since(uint64_t now, uint64_t then) noexcept nogil:
 
 
 cdef inline bint _worse(const Found* one, const Found* other) noexcept nogil:
-    return one.key < other.key or (one.key == other.key and one.fd > other.fd)
+    return one.key < other.key or (one.key == other.key and one.tie > other.tie)
 
 
 cdef class Finder:
@@ -163,6 +164,7 @@ cdef class Finder:
                 total += 1
                 one.key = self._key(c, slot, by, backwards, now)
                 one.fd = c.fd
+                one.tie = ~c.fd if backwards else c.fd
                 one.slot = slot
                 if count < room:
                     heap[count] = one
@@ -176,7 +178,7 @@ cdef class Finder:
             free(heap)
         if by == BY_RATE:
             self._sample(now)
-        rows.sort(key=_order)
+        rows.sort(key=_order_backwards if backwards else _order)
         return total, rows
 
     cdef double _key(self, const Connection* c, uint32_t slot, int by, bint backwards, uint64_t now) noexcept:
@@ -263,6 +265,10 @@ cdef class Finder:
 
 def _order(row: tuple) -> tuple[float, int]:
     return -row[0], row[1]
+
+
+def _order_backwards(row: tuple) -> tuple[float, int]:
+    return -row[0], -row[1]
 
 
 cdef bint _fits(const Connection* c, const Wanted* wanted, uint64_t now) noexcept:

@@ -110,8 +110,9 @@ class Found(msgspec.Struct, array_like=True, frozen=True):
     first: list[FoundConnection]
 
 
-def merged(answers: Iterable[Found], limit: int) -> Found:
+def merged(answers: Iterable[Found], limit: int, *, reverse: bool = False) -> Found:
     """Of several gateways."""
     answers = list(answers)
-    rows = sorted((row for answer in answers for row in answer.first), key=lambda row: (-row.key, row.fd))
+    sign = -1 if reverse else 1  # among equals
+    rows = sorted((row for answer in answers for row in answer.first), key=lambda row: (-row.key, sign * row.fd))
     return Found(sum(answer.total for answer in answers), rows[:limit])
