@@ -13,7 +13,7 @@ from e2e.peers import UNCERTAIN, Rude, app, client, drained, in_loop, logged, ta
 from support.serving import LIMIT, Serving
 
 MIB = 1 << 20
-FLOODED = {"write_limit": 256 * MIB, "in_flight_bytes": 64 * MIB, "max_message_size": 4 * MIB}
+FLOODED = {"write_limit": 256 * MIB, "in_flight_bytes": 64 * MIB, "worker_bytes": 64 * MIB, "max_message_size": 4 * MIB}
 
 
 class Talk(threading.Thread):
@@ -53,17 +53,17 @@ def test_f29_a_flood_in_both_directions(mode):
     code = """
     @server.on("message")
     def said(server, frame):
-        for _ in range(20):
+        for _ in range(10):
             server.push(frame.fd, frame.data)
     """
     with Serving(app(code), **FLOODED, **mode) as server, contextlib.ExitStack() as stack:
-        talks = [Talk(stack.enter_context(Rude(server, receive_buffer=MIB)), 5, 500_000, 20) for _ in range(4)]
+        talks = [Talk(stack.enter_context(Rude(server, receive_buffer=MIB)), 12, 500_000, 10) for _ in range(4)]
         for talk in talks:
             talk.join(60)
             assert not talk.is_alive()
             assert talk.failure is None, talk.failure
         assert server.stop() == 0
-        assert drained(server)["finished"] == 20
+        assert drained(server)["finished"] == 48
 
 
 @in_loop(60)
