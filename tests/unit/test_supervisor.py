@@ -464,7 +464,7 @@ def test_one_server_alone(tmp_path):
         served = tree.find(event="got", who="server 0")
         assert [event["op"] for event in served] == ["serve", "drain", "stop"]
         assert served[0]["fields"] == {"started": True}
-        assert served[2]["fields"] == {"last": True}
+        assert served[2]["fields"] == {"last": True, "reason": "shutdown: SIGTERM"}
 
 
 def test_a_child_that_closes_its_control_socket_and_lives_on_is_replaced(tmp_path):
