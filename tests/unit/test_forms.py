@@ -280,6 +280,14 @@ def test_number_of_parts() -> None:
     assert refused(multipart(named(b"a"), named(b"b"), multipart_part_limit=1))[0] == 413
 
 
+def test_memory_of_fields() -> None:
+    """What fields hold counts together, however many parts it is in; files are on the disk and do not count."""
+    file = part(b"x" * 5000, b'Content-Disposition: form-data; name="f"; filename="f"')
+    assert multipart(named(b"a", b"x" * 600), named(b"b", b"x" * 400), file, form_memory=1000).form["b"] == "x" * 400
+    made = multipart(named(b"a", b"x" * 600), named(b"b", b"x" * 401), form_memory=1000)
+    assert refused(made) == (413, "the fields of the form have more than 1000 bytes")
+
+
 def test_headers_of_a_part() -> None:
     more = [b"X-%d: x" % n for n in range(PART_HEADERS - 1)]
     assert multipart(part(b"x", DISPOSITION, *more)).form == {"a": "x"}
