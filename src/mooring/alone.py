@@ -20,7 +20,7 @@ from mooring.errors import ConfigError
 from mooring.link.local import open_local
 from mooring.net.bind import bind_all, bind_control
 from mooring.net.listener import ListenError, address_text
-from mooring.net.log import reopen_logs
+from mooring.net.log import log_stacks, reopen_logs
 from mooring.net.loop import new_event_loop
 from mooring.parts import GOING_AWAY, Server, clock_offset, new_gateway, new_worker
 from mooring.supervisor.bulletin import alone
@@ -41,6 +41,7 @@ class _Alone:
 
     def __init__(self, server: Server, pid_file: PidFile | None, service: Service) -> None:
         settings = server.settings
+        self._settings = settings
         self._timeout = settings.process.graceful_timeout
         self._event_timeout = settings.process.event_timeout
         self._why = ""  # it stops
@@ -101,6 +102,7 @@ class _Alone:
         for number in (signal.SIGUSR1, signal.SIGHUP):
             loop.add_signal_handler(number, self.ask_reload)
         loop.add_signal_handler(signal.SIGRTMIN, reopen_logs)
+        log_stacks(self._settings)
         await self.worker.fire("worker_start", 0)
         local.hello()
         if not self._why:  # else it was told to stop meanwhile

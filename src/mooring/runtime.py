@@ -13,7 +13,6 @@ a line of the application in it. The supervisor starts gateways and workers as f
 """
 
 import asyncio
-import faulthandler
 import inspect
 import logging
 import os
@@ -50,7 +49,7 @@ from mooring.link.local import open_local
 from mooring.net.bind import bind_all, bind_control
 from mooring.net.control import ControlError, ControlSocket
 from mooring.net.listener import ListenError
-from mooring.net.log import check_log_files, fill_standard_streams, log_as, log_to, reopen_logs, stack_stream
+from mooring.net.log import check_log_files, fill_standard_streams, log_as, log_stacks, log_to, reopen_logs
 from mooring.net.loop import new_event_loop
 from mooring.net.signals import SignalSocket
 from mooring.net.tls import new_context
@@ -169,10 +168,7 @@ def boot(fd: int) -> None:
     log_to(settings, name)
     if told.role == "supervisor":
         sys.exit(_supervise(told, settings))
-    # where a process was when it died of a fault, or stands when it hangs; also while C code holds the interpreter
-    stacks = stack_stream(settings)
-    faulthandler.enable(stacks)
-    faulthandler.register(signal.SIGUSR2, stacks, all_threads=True)
+    log_stacks(settings)
     # a terminal's Ctrl-C is for the supervisor, which tells everybody else in order
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # those that can leave do so within a second after ORPHAN_GRACE; this is for those that are stuck

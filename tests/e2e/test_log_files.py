@@ -146,6 +146,17 @@ def test_stacks_of_a_process_that_hangs_go_to_the_log_file(tmp_path):
 
 
 @MODES
+def test_a_signal_makes_every_process_write_its_stacks(tmp_path, mode):
+    with Serving(APP, **mode) as server:
+        titles = server.titles()
+        server.signal(signal.SIGUSR2)
+        # a spare that is not warm yet can't, and the supervisor says so
+        server.wait_log("^Current thread|it can't write its stacks yet", count=max(1, len(titles) - 1))
+        assert server.titles() == titles
+        assert server.stop() == 0
+
+
+@MODES
 def test_a_log_file_that_can_not_be_written_is_said_before_the_start(tmp_path, mode):
     with Serving(APP, ready=False, log_file=str(tmp_path / "nowhere" / "log"), **mode) as server:
         assert server.ended() == 1

@@ -15,9 +15,11 @@ has learnt the number (faulthandler) follows.
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import select
+import signal
 import stat
 import sys
 import threading
@@ -32,9 +34,9 @@ __all__ = [
     "dropped_lines",
     "fill_standard_streams",
     "log_as",
+    "log_stacks",
     "log_to",
     "reopen_logs",
-    "stack_stream",
 ]
 
 MODE: Final = 0o640
@@ -187,11 +189,16 @@ def dropped_lines() -> int:
     return sum(stream.dropped for stream in _streams.values())
 
 
-def stack_stream(settings: Settings) -> int:
-    """The descriptor for stacks, which C code writes: that of the log file, or standard error."""
+def log_stacks(settings: Settings) -> None:
+    """The stacks of all threads go to the log when this process dies of a fault, and on SIGUSR2.
+
+    C code writes them, to the log file or standard error: also while other C code holds the interpreter.
+    """
     path = settings.operation.log_file
     stream = _streams.get(os.path.abspath(path)) if path else None
-    return stream.fd if stream else STDERR
+    fd = stream.fd if stream else STDERR
+    faulthandler.enable(fd)
+    faulthandler.register(signal.SIGUSR2, fd, all_threads=True)
 
 
 def fill_standard_streams() -> None:

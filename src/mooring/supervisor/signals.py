@@ -20,7 +20,8 @@ HANDLED = (
     signal.SIGQUIT,  # stop at once
     signal.SIGHUP,  # reload
     signal.SIGUSR1,  # reload
-    signal.SIGRTMIN,  # open the log files again, as with Swoole; SIGUSR2 is left for an upgrade
+    signal.SIGRTMIN,  # open the log files again, as with Swoole
+    signal.SIGUSR2,  # every process writes its stacks to the log
     signal.SIGCHLD,  # a process ended, perhaps one we did not start
 )
 

@@ -72,6 +72,7 @@ log = logging.getLogger("mooring.supervisor")
 GOING_AWAY = 1001  # RFC 6455 section 7.4.1
 LEAVE_LIMIT = 0.5  # seconds that a process may take to end, when it has left
 REPLACE_AGAIN = 10.0  # seconds until a worker is replaced whose successor could not start
+STACKS_APART = 0.05  # seconds between two processes that write theirs
 QUICK_TIMEOUT = 0.4  # seconds of grace after SIGQUIT, so that it is over within 2 s
 
 
@@ -547,11 +548,25 @@ class Supervisor:
                 self._ask_reload(name)
             elif number == signal.SIGRTMIN:
                 self._reopen_logs()
+            elif number == signal.SIGUSR2:
+                self._ask_stacks()
             elif self._shutdown is None:
                 self._stop(name, quick=number == signal.SIGQUIT)
             elif number != signal.SIGTERM:
                 log.info("stopping at once: %s", name)
                 self._shutdown.hasten()
+
+    def _ask_stacks(self) -> None:
+        """Of each child, one after the other: what two write at a time would be mixed."""
+        for place, child in enumerate(self._tree.children):
+            self._tree.deadlines.after(place * STACKS_APART, partial(self._ask_stacks_of, child))
+
+    def _ask_stacks_of(self, child: Child) -> None:
+        if child.state in (ChildState.WARMING, ChildState.STARTING):  # it would still end of the signal
+            log.info("%s starts: it can't write its stacks yet", child)
+        else:
+            log.info("the stacks of %s:", child)
+            child.signal(signal.SIGUSR2)
 
     def _reopen_logs(self) -> None:
         reopen_logs()
