@@ -1,21 +1,21 @@
-"""Puts the figures of a comparison into the README.
+"""Puts what was measured into the README.
 
-    python bench/publish.py [bench/results/latest.json]
+    python bench/publish.py [RESULT ...]
 
-With a result of compare.py it first keeps what the table needs in bench/published.json, which is committed. The table
-is made of that alone, so that a test can tell whether README.md still says what was measured.
+A RESULT is what compare.py, edge.py, successor.py (JSON) or tools/nothing_lost.py (one line of JSON per run, .jsonl)
+wrote. What the tables need of it is kept in bench/published.json, which is committed. The tables are made of that
+alone, so that a test can tell whether README.md still says what was measured.
 """
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 PUBLISHED = HERE / "published.json"
 README = HERE.parent / "README.md"
-BEGIN = "<!-- figures: written by bench/publish.py -->\n"
-END = "<!-- end of figures -->"
 
 WHAT = {
     "echo-100x1-32": "echo, 100 connections, 32 B",
@@ -26,10 +26,30 @@ WHAT = {
     "http-100": "HTTP, 100 connections",
     "connect-50": "handshakes, 50 at a time",
 }
+EDGE = {
+    "tls-256": ("TLS, echo of 256 B", "picows"),
+    "tls-16k": ("TLS, echo of 16 KiB", "picows"),
+    "deflate-1k": ("permessage-deflate, echo of 1 KiB", "websockets"),
+    "deflate-kept-1k": ("the same, windows kept", "websockets"),
+}
 
 
-def condense(result: dict[str, Any]) -> dict[str, Any]:
-    """What the table needs of compare.py's result."""
+def keep(path: Path, published: dict[str, Any]) -> None:
+    """Takes what the tables need of one result into `published`."""
+    if path.suffix == ".jsonl":
+        published["chaos"] = [condensed_chaos(json.loads(line)) for line in path.read_text().splitlines()]
+        return
+    result = json.loads(path.read_text())
+    if "summary" in result:
+        published.update(condensed(result))
+    elif isinstance(result["rows"], list):
+        published["successor"] = result["rows"]
+    else:
+        published["edge"] = {"date": result["when"], "rounds": result["rounds"], "rows": result["rows"]}
+
+
+def condensed(result: dict[str, Any]) -> dict[str, Any]:
+    """What the first table needs of compare.py's result."""
     rows = {}
     for scenario, peers in result["summary"].items():
         rows[scenario] = {
@@ -47,12 +67,21 @@ def condense(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def table(published: dict[str, Any]) -> str:
-    """The part of the README between the two marks."""
+def condensed_chaos(run: dict[str, Any]) -> dict[str, Any]:
+    names = ("nemesis", "seed", "seconds", "sent", "uncertain", "indeterminate", "acts", "bound")
+    return {name: run[name] for name in names} | {"faults": sum(run["faults"].values())}
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The tables
+
+
+def figures(published: dict[str, Any]) -> str:
+    """CPU per message and memory per connection beside other servers."""
     peers, baseline = published["peers"], published["baseline"]
     lines = [
         "CPU time of all server processes per message, in microseconds, and in brackets as a multiple of",
-        f"{baseline}'s; one worker each, less is better.",
+        f"{baseline}'s (of websockets's, where messages are compressed); one worker each, less is better.",
         "",
         "| | " + " | ".join(peers) + " |",
         "|---" * (len(peers) + 1) + "|",
@@ -61,17 +90,24 @@ def table(published: dict[str, Any]) -> str:
         if scenario in published["rows"]:
             cells = [cell(published["rows"][scenario].get(peer), peer == baseline) for peer in peers]
             lines.append(f"| {what} | " + " | ".join(cells) + " |")
+    edge = published.get("edge", {"rows": {}})["rows"]
+    for scenario, (what, other) in EDGE.items():
+        if scenario in edge:
+            cells = [cell(edge[scenario].get(peer), peer == other) for peer in peers]
+            lines.append(f"| {what} | " + " | ".join(cells) + " |")
     idle = published["rows"].get("idle-10000")
     if idle:
-        cells = [f"{idle[peer]['pss_bytes_per_conn']:,.0f} B" if idle.get(peer) else "-" for peer in peers]
-        lines.append("| memory per idle connection, of 10,000 | " + " | ".join(cells) + " |")
+        lines.append("| memory per idle connection, of 10,000 | " + " | ".join(memory(idle, peers)) + " |")
+    if "deflate-kept-1k" in edge:
+        lines.append(
+            "| ... with windows kept, after a message | " + " | ".join(memory(edge["deflate-kept-1k"], peers)) + " |"
+        )
     lines += [
         "",
         f"Measured on {published['date']} with `make bench`: {published['rounds']} interleaved rounds of "
         f"{published['seconds']:g} s, a fresh server for each,",
         f"server and load generator on one CPU each ({published['cpu']}, {published['cpus']} CPUs in all);",
         "medians, ratios within a round. Much of each figure is the kernel's share, which is the same for all.",
-        "",
     ]
     return "\n".join(lines)
 
@@ -83,18 +119,63 @@ def cell(row: dict[str, Any] | None, baseline: bool) -> str:
     return f"{row['us_per_op']:.2f}{ratio}"
 
 
-def with_table(readme: str, published: dict[str, Any]) -> str:
-    """The README with that table in its place."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{table(published)}{END}{after}"
+def memory(rows: dict[str, Any], peers: list[str]) -> list[str]:
+    return [f"{rows[peer]['pss_bytes_per_conn']:,.0f} B" if rows.get(peer) else "-" for peer in peers]
+
+
+def successor(published: dict[str, Any]) -> str:
+    """How long clients of a killed worker wait."""
+    lines = [
+        "| application loads in | spare workers | kills | median | p99 |",
+        "|---|---|---|---|---|",
+    ]
+    for row in published.get("successor", []):
+        lines.append(
+            f"| {row['load_time']:g} s | {row['spares']} | {row['kills']} | {row['median_ms']:,.0f} ms | "
+            f"{row['p99_ms']:,.0f} ms |"
+        )
+    return "\n".join(lines)
+
+
+def chaos(published: dict[str, Any]) -> str:
+    """What was lost while everything was done to it."""
+    lines = [
+        "| what is done to it | how often | messages | lost, doubled, reordered ... | uncertain | 3/N |",
+        "|---|---|---|---|---|---|",
+    ]
+    for run in published.get("chaos", []):
+        acts = ", ".join(f"{count:,} x {name}" for name, count in run["acts"].items()) or "all the time"
+        uncertain = f"{run['uncertain']:,}"
+        if run["indeterminate"]:
+            uncertain += f"; in flight with a gateway that was killed: {run['indeterminate']:,}"
+        bound = "-" if run["faults"] else f"{run['bound']:.1e}"
+        lines.append(
+            f"| {run['nemesis']} | {acts} | {run['sent']:,} in {run['seconds']:.0f} s | {run['faults']} | "
+            f"{uncertain} | {bound} |"
+        )
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"figures": figures, "successor": successor, "chaos": chaos}
+
+
+def with_tables(text: str, published: dict[str, Any]) -> str:
+    """The text with each table between its marks."""
+    for name, table in TABLES.items():
+        begin, end = f"<!-- {name}: written by bench/publish.py -->\n", f"<!-- end of {name} -->"
+        before, found, rest = text.partition(begin)
+        if found:
+            text = f"{before}{begin}{table(published)}\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 def main() -> None:
+    published = json.loads(PUBLISHED.read_text())
+    for path in sys.argv[1:]:
+        keep(Path(path), published)
     if len(sys.argv) > 1:
-        found = condense(json.loads(Path(sys.argv[1]).read_text()))
-        PUBLISHED.write_text(json.dumps(found, indent=1) + "\n")
-    README.write_text(with_table(README.read_text(), json.loads(PUBLISHED.read_text())))
+        PUBLISHED.write_text(json.dumps(published, indent=1) + "\n")
+    README.write_text(with_tables(README.read_text(), published))
 
 
 if __name__ == "__main__":

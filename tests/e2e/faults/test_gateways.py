@@ -198,6 +198,7 @@ async def test_f25_a_handler_that_runs_meanwhile_ends_and_the_other_gateway_serv
             for _, other in sockets[0]:
                 await other.send("still here")
                 assert await other.recv() in ("block", "still here")
+            await until(lambda: len(server.reports("close")) >= len(sockets[1]))
             assert len(server.reports("close")) == len(sockets[1])
         assert server.stop() == 0
 
