@@ -3,6 +3,8 @@
 import os
 import resource
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -11,23 +13,28 @@ from mooring.errors import ConfigError
 from mooring.net.log import LogStream, check_log_files
 
 
-@pytest.fixture
-def limited():
-    """Sets how large a file may become; what is beyond fails as on a full disk, after what still fits."""
+@contextmanager
+def limited(size: int) -> Iterator[None]:
+    """No file may become larger: what is beyond fails as on a full disk, after what still fits.
+
+    Over before the test is, since the output of the tests may be a file, too.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_lines_that_do_not_fit_are_counted_and_told_of(tmp_path, limited):
+def test_lines_that_do_not_fit_are_counted_and_told_of(tmp_path):
     path = tmp_path / "log"
     stream = LogStream(str(path))
     stream.write("one")
-    limited(4)
-    for _ in range(3):
-        stream.write("lost")
+    with limited(4):
+        for _ in range(3):
+            stream.write("lost")
     assert stream.dropped == 3
-    limited(10_000)
     stream.write("two")
     stream.write("three")
     assert path.read_text() == "one\n3 log lines were dropped: File too large\ntwo\nthree\n"
@@ -35,12 +42,11 @@ def test_lines_that_do_not_fit_are_counted_and_told_of(tmp_path, limited):
     os.close(stream.fd)
 
 
-def test_a_line_that_was_cut_ends_before_the_next(tmp_path, limited):
+def test_a_line_that_was_cut_ends_before_the_next(tmp_path):
     path = tmp_path / "log"
     stream = LogStream(str(path))
-    limited(4)
-    stream.write("too long")
-    limited(10_000)
+    with limited(4):
+        stream.write("too long")
     stream.write("two")
     assert path.read_text() == "too \n1 log lines were dropped: File too large\ntwo\n"
     os.close(stream.fd)
