@@ -391,7 +391,7 @@ def summarize(scenario, peer, runs, baseline_runs):
     row["p50_us"] = median(lambda r: r["lat_us"]["p50"])
     row["p99_us"] = median(lambda r: r["lat_us"]["p99"])
     if scenario.mode == "http":
-        row["reconnects"] = median(lambda r: r["reconnects"])
+        row["reconnects"] = median(lambda r: r["reconnects"] / r["count"])  # per answer
     return row
 
 
@@ -418,8 +418,10 @@ def remark(row):
     notes = []
     if row["client_busy"] > max(CLIENT_BOUND, row["server_busy"]):
         notes.append("client-bound")
-    if row.get("reconnects"):
+    if row.get("reconnects", 0) > 0.5:
         notes.append("no keep-alive")
+    elif row.get("reconnects"):
+        notes.append(f"reconnects after {1 / row['reconnects']:,.0f} answers")
     if row.get("error"):
         notes.append(f"{row['rounds'] - row['good']} of {row['rounds']} rounds FAILED: " + row["error"])
     return "; ".join(notes)
