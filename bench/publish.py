@@ -1,10 +1,10 @@
-"""Puts what was measured into the README.
+"""Puts what was measured into the README and the manual.
 
     python bench/publish.py [RESULT ...]
 
 A RESULT is what compare.py, edge.py, successor.py (JSON) or tools/nothing_lost.py (one line of JSON per run, .jsonl)
 wrote. What the tables need of it is kept in bench/published.json, which is committed. The tables are made of that
-alone, so that a test can tell whether README.md still says what was measured.
+alone, so that a test can tell whether the pages still say what was measured.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PUBLISHED = HERE / "published.json"
-README = HERE.parent / "README.md"
+PAGES = [HERE.parent / page for page in ("README.md", "docs/tls.md", "docs/compression.md")]
 
 WHAT = {
     "echo-100x1-32": "echo, 100 connections, 32 B",
@@ -30,7 +30,7 @@ EDGE = {
     "tls-256": ("TLS, echo of 256 B", "picows"),
     "tls-16k": ("TLS, echo of 16 KiB", "picows"),
     "deflate-1k": ("permessage-deflate, echo of 1 KiB", "websockets"),
-    "deflate-kept-1k": ("the same, windows kept", "websockets"),
+    "deflate-kept-1k": ("permessage-deflate, windows kept", "websockets"),
 }
 
 
@@ -156,7 +156,26 @@ def chaos(published: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"figures": figures, "successor": successor, "chaos": chaos}
+def edge(published: dict[str, Any], scenarios: tuple[str, ...]) -> str:
+    """What TLS or compression costs."""
+    measured, peers = published["edge"], published["peers"]
+    rows = {name: measured["rows"][name] for name in scenarios}
+    peers = [peer for peer in peers if any(peer in row for row in rows.values())]
+    lines = ["| | " + " | ".join(peers) + " |", "|---" * (len(peers) + 1) + "|"]
+    for name, row in rows.items():
+        what, other = EDGE[name]
+        lines.append(f"| {what} | " + " | ".join(cell(row.get(peer), peer == other) for peer in peers) + " |")
+        lines.append("| memory of a connection | " + " | ".join(memory(row, peers)) + " |")
+    return "\n".join([*lines, "", f"Medians of {measured['rounds']} rounds on {measured['date']}."])
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "figures": figures,
+    "successor": successor,
+    "chaos": chaos,
+    "tls": lambda published: edge(published, ("tls-256", "tls-16k")),
+    "compression": lambda published: edge(published, ("deflate-1k", "deflate-kept-1k")),
+}
 
 
 def with_tables(text: str, published: dict[str, Any]) -> str:
@@ -175,7 +194,8 @@ def main() -> None:
         keep(Path(path), published)
     if len(sys.argv) > 1:
         PUBLISHED.write_text(json.dumps(published, indent=1) + "\n")
-    README.write_text(with_tables(README.read_text(), published))
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text(), published))
 
 
 if __name__ == "__main__":
