@@ -19,6 +19,7 @@ HEAD = """
 import os, socket, sys, msgspec
 boot = msgspec.msgpack.decode(os.read(int(sys.argv[1]), 65536))
 control = socket.socket(fileno=boot["control"])
+control.setblocking(True)
 def say(op): control.send(msgspec.msgpack.encode({"op": op}))
 """
 
