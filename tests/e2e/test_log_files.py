@@ -148,11 +148,11 @@ def test_stacks_of_a_process_that_hangs_go_to_the_log_file(tmp_path):
 @MODES
 def test_a_signal_makes_every_process_write_its_stacks(tmp_path, mode):
     with Serving(APP, **mode) as server:
-        titles = server.titles()
+        pids = server.pids()
         server.signal(signal.SIGUSR2)
         # a spare that is not warm yet can't, and the supervisor says so
-        server.wait_log("^Current thread|it can't write its stacks yet", count=max(1, len(titles) - 1))
-        assert server.titles() == titles
+        server.wait_log("^Current thread|it can't write its stacks yet", count=max(1, len(pids)))
+        assert set(pids) <= set(server.pids())
         assert server.stop() == 0
 
 

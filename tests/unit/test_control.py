@@ -13,13 +13,7 @@ import pytest
 from mooring.net import control
 from mooring.net.control import MAX_DESCRIPTORS, MAX_MESSAGE, MAX_PENDING, ControlError, ControlSocket
 
-
-@pytest.fixture(autouse=True)
-def descriptors():
-    """Every test gives back what it opened: a descriptor too many here is a client less there."""
-    before = sorted(os.listdir("/proc/self/fd"))
-    yield
-    assert sorted(os.listdir("/proc/self/fd")) == before
+pytestmark = pytest.mark.usefixtures("descriptors")
 
 
 @pytest.fixture

@@ -10,12 +10,7 @@ from mooring.net.bind import bind_all
 from mooring.net.inherited import adopt, find, systemd_sockets
 from mooring.net.listener import ListenError
 
-
-@pytest.fixture(autouse=True)
-def descriptors():
-    before = sorted(os.listdir("/proc/self/fd"))
-    yield
-    assert sorted(os.listdir("/proc/self/fd")) == before
+pytestmark = pytest.mark.usefixtures("descriptors")
 
 
 @pytest.fixture

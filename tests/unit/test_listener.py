@@ -9,6 +9,8 @@ import pytest
 from mooring.errors import MooringError
 from mooring.net.listener import ListenError, address_text, bind_listener
 
+pytestmark = pytest.mark.usefixtures("descriptors")
+
 
 def ipv6_works():
     try:
@@ -20,13 +22,6 @@ def ipv6_works():
 
 
 needs_ipv6 = pytest.mark.skipif(not ipv6_works(), reason="this machine has no IPv6")
-
-
-@pytest.fixture(autouse=True)
-def descriptors():
-    before = sorted(os.listdir("/proc/self/fd"))
-    yield
-    assert sorted(os.listdir("/proc/self/fd")) == before
 
 
 def reaches(listener, host, family=socket.AF_INET):

@@ -11,6 +11,7 @@ from mooring.net.control import ControlSocket
 from mooring.supervisor.process import Child, ChildState, Exit, ProcessSpec
 from mooring.supervisor.tree import MESSAGES_A_TURN, Tree
 
+pytestmark = pytest.mark.usefixtures("descriptors")
 LIMIT = 15.0  # seconds; the longest wait for anything
 WORKER = ProcessSpec("worker", 0, None, 0)
 GATEWAY = ProcessSpec("gateway", 0, 0, None)
@@ -47,13 +48,6 @@ class Notes:
 
     def on_end(self, child, how, asked):
         self.notes.append((how, asked))
-
-
-@pytest.fixture(autouse=True)
-def descriptors():
-    before = sorted(os.listdir("/proc/self/fd"))
-    yield
-    assert sorted(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.fixture

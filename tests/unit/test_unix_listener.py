@@ -12,12 +12,7 @@ from mooring.net import unix
 from mooring.net.listener import ListenError, address_text
 from mooring.net.unix import bind_unix
 
-
-@pytest.fixture(autouse=True)
-def descriptors():
-    before = sorted(os.listdir("/proc/self/fd"))
-    yield
-    assert sorted(os.listdir("/proc/self/fd")) == before
+pytestmark = pytest.mark.usefixtures("descriptors")
 
 
 @pytest.fixture
