@@ -1,3 +1,5 @@
+"""What several of these tests want: that nothing is left open."""
+
 import gc
 import os
 from collections.abc import Iterator
