@@ -26,7 +26,6 @@ nothing_lost.py.
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import random
 import re
@@ -328,14 +327,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
         finally:
             run.subject.end()
-    if str(options.json) == "-":
-        print(json.dumps(result))
-    else:
-        print(describe(result))
-        if options.json:
-            with options.json.open("a") as file:
-                file.write(json.dumps(result) + "\n")
-    return 0 if result["verdict"] == "PASS" else 1
+    return nothing_lost.tell(result, describe, options.json)
 
 
 if __name__ == "__main__":

@@ -595,6 +595,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def tell(result: dict[str, Any], describe: Callable[[dict[str, Any]], str], where: Path | None) -> int:
+    """Prints the verdict, appends it to a file if one is named (-: JSON is what is printed); gives the exit code."""
+    if str(where) == "-":
+        print(json.dumps(result))
+    else:
+        print(describe(result))
+        if where:
+            with where.open("a") as file:
+                file.write(json.dumps(result) + "\n")
+    return 0 if result["verdict"] == "PASS" else 1
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     with tempfile.TemporaryDirectory(prefix="nothing-lost-") as folder:
@@ -612,14 +624,7 @@ def main(arguments: list[str] | None = None) -> int:
                 shutil.copy(run.subject.log, options.log)
         if result["verdict"] == "FAIL" and not options.quiet:
             print("the end of the server's log:\n" + run.subject.text()[-4000:], file=sys.stderr)
-    if str(options.json) == "-":
-        print(json.dumps(result))
-    else:
-        print(describe(result))
-        if options.json:
-            with options.json.open("a") as file:
-                file.write(json.dumps(result) + "\n")
-    return 0 if result["verdict"] == "PASS" else 1
+    return tell(result, describe, options.json)
 
 
 if __name__ == "__main__":

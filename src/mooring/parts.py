@@ -61,8 +61,9 @@ def new_gateway(
     offset: int,
     on_retired: Callable[[Port], None],
     on_broken: Callable[[Port, str], None] = lambda _port, _why: None,
+    gateways: int = 1,
 ) -> Gateway:
-    """`offset` is what `clock_offset()` was when the server started."""
+    """`gateways`: how many share the memory. `offset` is what `clock_offset()` was when the server started."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTOR_LIMIT if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTOR_LIMIT)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -76,6 +77,7 @@ def new_gateway(
         first_serial=first_serial(offset),
         on_retired=on_retired,
         on_broken=on_broken,
+        gateways=gateways,
     )
     # a connection that is sent a file has two descriptors: these are of what connections leave
     gateway.connections.file_limit = max(16, wanted - slots - SPARE_DESCRIPTORS)

@@ -310,7 +310,14 @@ class Member:
         if told.gateway is not None:
             file = told.tables[told.gateway]
             self._gateway = new_gateway(
-                self._reactor, self._settings, told.gateway, file, told.clock, self._on_retired, self._on_broken
+                self._reactor,
+                self._settings,
+                told.gateway,
+                file,
+                told.clock,
+                self._on_retired,
+                self._on_broken,
+                gateways=len(told.tables),
             )
             if told.order >= 0:
                 self._gateway.relay.publish_order = Order(self._reactor, told.order)

@@ -1,11 +1,9 @@
 from collections.abc import Callable
 from ssl import SSLContext
-from typing import Any, Self
+from typing import Self
 
 from typing_extensions import disjoint_base
 
-from mooring._core.reactor import Reactor
-from mooring._core.table import Table
 from mooring._core.transport import Transport
 
 @disjoint_base
@@ -15,17 +13,6 @@ class Tls:
 @disjoint_base
 class SecureTransport(Transport):
     on_tls_failed: Callable[[str, str], None] | None
-    def __new__(
-        cls,
-        reactor: Reactor,
-        table: Table,
-        gateway: int,
-        first_serial: int,
-        *profiles: dict[str, Any],
-        address_limit: int = 0,
-        fresh_limit: int = 0,
-        ceiling: int = 0,
-    ) -> Self: ...
     @property
     def tls_failed(self) -> int: ...
     def use_context(self, listener: int, context: SSLContext) -> None: ...

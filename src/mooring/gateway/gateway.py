@@ -77,6 +77,7 @@ class Gateway:
         first_serial: int,
         on_retired: Callable[[Port], None] = lambda _port: None,
         on_broken: Callable[[Port, str], None] = lambda _port, _why: None,
+        gateways: int = 1,
     ) -> None:
         self.reactor = reactor
         self.settings = settings
@@ -94,7 +95,7 @@ class Gateway:
             *[profile(one) for one in settings.per_listener],
             address_limit=0 if shared else flow.max_connections_per_address,
             fresh_limit=0 if shared else flow.max_unfinished_per_address,
-            ceiling=buffer_limit(settings),
+            ceiling=buffer_limit(settings, gateways),
         )
         self.connections.on_tls_failed = self._on_tls_failed
         self.connections.on_file_failed = self._on_file_failed

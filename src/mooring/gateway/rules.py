@@ -52,16 +52,15 @@ def profile(settings: Settings) -> dict[str, Any]:
     }
 
 
-def buffer_limit(settings: Settings) -> int:
-    """Bytes that may wait for clients of one gateway, all together: what is set, or its share of a quarter of the
-    memory that this machine, or its control group, has."""
+def buffer_limit(settings: Settings, gateways: int) -> int:
+    """Bytes that may be kept for the clients of one of so many gateways, all together: what is set, or its share of a
+    quarter of the memory that this machine, or its control group, has."""
     if settings.flow.buffer_limit:
         return settings.flow.buffer_limit
     sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     with contextlib.suppress(OSError, ValueError):  # "max", or no control groups here
         sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    process = settings.process
-    return min(sizes) // 4 // (process.gateway_num if process.mode == "process" else process.worker_num)
+    return min(sizes) // 4 // gateways
 
 
 class Rules:
