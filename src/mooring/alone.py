@@ -187,6 +187,9 @@ class _Alone:
     def ask_replacement(self, why: str) -> None:
         """Whoever wants this has a supervisor, see `launch`."""
 
+    def end(self, reason: str) -> None:
+        """The same."""
+
     def ask_reload(self) -> None:
         self._service.reloading(SERVING)
         self._service.ready(SERVING)

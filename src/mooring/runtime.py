@@ -587,15 +587,16 @@ class Member:
     def _drained(self, counts: dict[str, int]) -> None:
         self._tell("drained", counts=counts)
         if self._orphaned:
-            self._end(ORPHANED)
+            self.end(ORPHANED)
 
     def _on_stop(self, *, reason: str, last: bool = False) -> None:
         if self._gateway is not None and self._gateway.draining:
             self._gateway.hurry()
             self._tell("drained", counts=self._gateway.counts())  # as they are now: for the last line
-        self._end(reason, last=last)
+        self.end(reason, last=last)
 
-    def _end(self, reason: str, *, last: bool = False) -> None:
+    def end(self, reason: str, *, last: bool = False) -> None:
+        """Ends this process in order."""
         if self._worker is None:
             self._reactor.stop()
         elif self._stopping is not None and not self._stopping.done():
@@ -608,7 +609,7 @@ class Member:
         elif self._gateway is not None:
             self._drain(self._gateway, ORPHAN_GRACE, GOING_AWAY)
         else:
-            self._end(ORPHANED)
+            self.end(ORPHANED)
 
     def _orphan(self) -> None:
         """The supervisor is gone: nobody would restart anything here, so clients had better go elsewhere."""

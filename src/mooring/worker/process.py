@@ -2,14 +2,13 @@
 
 A coroutine function runs in the loop and is cancelled when the process shall end. A plain one runs in a thread, so that
 the loop goes on serving what it sends and asks; it is told by `server.stopping` and has to return by itself. When it
-returns, or raises, the process ends, and the supervisor starts it again.
+returns, or raises, the process ends in order, and the supervisor starts it again as it does any that ends unasked:
+later and later, if that happens again and again.
 """
 
 import asyncio
 import inspect
 import logging
-import os
-import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -22,10 +21,13 @@ log = logging.getLogger("mooring.worker")
 class OwnProcess:
     """Runs one function of the application, from the moment this process serves."""
 
-    def __init__(self, function: Handler, arguments: tuple[object, ...], stopping: threading.Event) -> None:
+    def __init__(
+        self, function: Handler, arguments: tuple[object, ...], stopping: threading.Event, over: Callable[[], None]
+    ) -> None:
         self._function = function
         self._arguments = arguments
         self._stopping = stopping
+        self._over = over  # called when the function has ended by itself
         self._running: asyncio.Future[Any] | None = None
 
     def start(self, server: object) -> None:
@@ -56,7 +58,7 @@ class OwnProcess:
         if not running.cancelled() and (error := running.exception()) is not None:
             log.error("the process function %s failed", self._function.__qualname__, exc_info=error)
         if not self._stopping.is_set():
-            os.kill(os.getpid(), signal.SIGTERM)  # ends this process in order
+            self._over()
 
     async def finish(self) -> None:
         """Has it end, and waits for that."""

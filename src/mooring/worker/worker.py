@@ -49,11 +49,12 @@ _LAST, _CLOSE = 1, 2  # flags of a RESPOND record, see mooring._core.wire
 
 
 class Master(Protocol):
-    """Who can reload and stop the whole server."""
+    """Who can reload and stop the whole server, and end this process."""
 
     def ask_reload(self) -> None: ...
     def ask_shutdown(self) -> None: ...
     def ask_replacement(self, why: str) -> None: ...
+    def end(self, reason: str) -> None: ...
 
 
 class Worker:
@@ -107,7 +108,7 @@ class Worker:
         self.pipe = Pipe(number, everybody, self._pipe_message, handled=handlers.get("pipe_message") is not None)
         self.stopping = threading.Event()
         own = handlers.processes[number - with_tasks] if number >= with_tasks else None
-        self._process = OwnProcess(*own, self.stopping) if own is not None else None
+        self._process = OwnProcess(*own, self.stopping, self._process_over) if own is not None else None
         self._calls: set[asyncio.Task[Any]] = set()
         self.timers = Timers(self.spawn, self._call_failed, has_shared=number == 0)
         self._task_max_request = settings.tasks.task_max_request
@@ -211,6 +212,9 @@ class Worker:
         if handler is None:
             raise StateError("there is no 'task' handler")
         return handler(self._server, task)
+
+    def _process_over(self) -> None:
+        self.master.end("its function has ended")
 
     def _bench_worn(self) -> None:
         self.master.ask_replacement(f"it has done task_max_request={self._task_max_request} tasks")
@@ -456,7 +460,8 @@ class Worker:
         request.close()
         self.sessions.forget(request.fd)  # no `close` will say that this connection is gone
         if response.finish_unanswered():
-            log.error("the 'request' handler gave no answer to %s %s", request.method, request.target)
+            message = "the 'request' handler gave no answer to %s %s"
+            self.refusals.say(logging.ERROR, message, request.method, request.target)
 
     def _sender(self, fd: int, number: int) -> Send:
         outbox = self.outbox

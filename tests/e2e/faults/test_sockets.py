@@ -157,7 +157,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))
             raw = stack.enter_context(Raw(server, get("/")))
         server.wait_log("all [0-9]+ connections are taken: new clients get 503")
         assert raw.answer().status == 503
-        assert descriptors(pid) <= 400 - 64
+        assert descriptors(pid) <= 400 * 9 // 10
         server.signal(signal.SIGHUP)
         server.wait_log("reload: done")
         assert is_echoed(first, "still here")
