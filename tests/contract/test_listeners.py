@@ -1,5 +1,6 @@
 """Where a server listens: Unix sockets, inherited ones, those of systemd; and starts that can't have their address."""
 
+import collections
 import contextlib
 import fcntl
 import json
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect, unix_connect
 
+from contract.clients import dial, gateways_of
 from contract.modes import only
 from support.serving import LIMIT, PREAMBLE, Serving, eventually
 
@@ -197,3 +199,11 @@ def test_a_descriptor_that_is_none(mode: dict[str, Any], tmp_path: Path, inherit
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         with activated(tmp_path, [one], "admin", inherited=inherited, **mode) as server:
             assert words in failed(server)
+
+
+@only("base-2", "process-2")
+async def test_new_clients_are_spread_over_those_who_accept(server: Serving, mode: dict[str, Any]):
+    """Also when they come so slowly that one process could take them all: their connections stay."""
+    async with contextlib.AsyncExitStack() as stack:
+        found = collections.Counter([(await stack.enter_async_context(dial(server))).gateway for _ in range(40)])
+    assert min(found[number] for number in range(gateways_of(mode))) >= 10, found

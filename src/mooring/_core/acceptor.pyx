@@ -3,6 +3,10 @@
 At most ACCEPTS of them in one turn, so that a crowd of newcomers does not keep those who are in waiting. When the process
 runs out of descriptors, or nobody can be accepted for another reason, the listener is left alone for a moment instead of
 spinning on an event that cannot be served.
+
+Several processes accept from one socket, and the kernel wakes the first in the line of those that wait for it. With epoll
+one keeps its place in that line, so the same process would be woken again and again, and get nearly all clients for as
+long as it keeps up; theirs are connections that stay. So whoever has accepted goes to the end of the line.
 """
 
 from libc.errno cimport (
@@ -118,6 +122,19 @@ cdef class Acceptor(Source):
             self.reactor.watch(self, self.fd, 0, EPOLLIN | EPOLLEXCLUSIVE)
             self.listening = True
 
+    def _listen_again(self) -> None:
+        try:
+            self._listen()
+        except OSError as error:         # the kernel has no memory for it right now
+            self._pause(error.errno)
+
+    cdef int _to_the_end_of_the_line(self) except -1:
+        if self.listening:
+            self.reactor.forget(self.fd)
+            self.listening = False
+            self._listen_again()
+        return 0
+
     def stop(self) -> None:
         """Accepts nobody any more."""
         if self.listening:
@@ -131,6 +148,7 @@ cdef class Acceptor(Source):
         cdef uint8_t address[16]
         cdef int family, remote_port, client, count
         cdef int failed = 0
+        cdef bint accepted = False
         cdef Welcome welcome
         for count in range(ACCEPTS):
             if not self.listening:
@@ -146,6 +164,7 @@ cdef class Acceptor(Source):
                         continue
                 self._pause(errno)
                 break
+            accepted = True
             self._make_room()
             if self.connections.free_count == 0:
                 self.connections.counters.refused += 1
@@ -194,6 +213,8 @@ cdef class Acceptor(Source):
                 self.connections.adopt(client, family, address, remote_port, self.port, self.listener)
                 break
             self.connections.adopt(client, family, address, remote_port, self.port, self.listener)
+        if accepted:
+            self._to_the_end_of_the_line()
         return 0
 
     cdef int _refuse(self, int client, bytes answer) except -1:
@@ -239,7 +260,7 @@ cdef class Acceptor(Source):
     cdef int _leave_alone(self, uint64_t ms) except -1:
         self.reactor.forget(self.fd)
         self.listening = False
-        self.reactor.call_later(ms / 1000.0, self._listen)
+        self.reactor.call_later(ms / 1000.0, self._listen_again)
         return 0
 
     cdef int _pause(self, int error) except -1:
