@@ -19,8 +19,6 @@ PACKAGE = "mooring"
 LAYERS: list[set[str]] = [
     {"errors", "types"},
     {"_core"},
-    {"options"},
-    {"operation", "sockets"},
     {"config", "app"},
     {"net", "pubsub"},
     {"link"},

@@ -27,7 +27,7 @@ from mooring._core.reactor import Reactor
 from mooring._core.table import Table
 from mooring._core.wire import Call, Command, Event, Fate, Mail
 from mooring.admin.requests import LINE_LIMIT
-from mooring.config import Tasks
+from mooring.config.tasks import Tasks
 from mooring.errors import StateError
 from mooring.net.control import ControlSocket
 from mooring.runtime import Member

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mooring.config import HOME, SECTIONS, Settings, describe
+from mooring.config.option import ORIGIN, check_origins
 from mooring.errors import ConfigError
 from mooring.gateway.handshake import Policy
-from mooring.options import ORIGIN, check_origins
 
 
 def refused(**options) -> str:

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from mooring.config import Listen
+from mooring.config.listen import Listen
 from mooring.net.bind import bind_all
 from mooring.net.inherited import adopt, find, systemd_sockets
 from mooring.net.listener import ListenError

@@ -86,7 +86,7 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "<!-- Written by `mooring settings`; change src/mooring/config.py and run `make docs`. -->",
+        "<!-- Written by `mooring settings`; change src/mooring/config/ and run `make docs`. -->",
         "",
         'Give them by name: `Server("127.0.0.1", 9501, worker_num=4)` or `server.set(worker_num=4)`.',
         "An unknown name or a value out of range is a `ConfigError` before anything starts.",

@@ -8,7 +8,7 @@ left of it nobody vouches for. A proxy must pass Host on as it came, or the same
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from mooring.options import UNIX
+from mooring.config.option import UNIX
 
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 

@@ -3,9 +3,9 @@
 import logging
 import time
 
+from mooring.config.listen import Listen
 from mooring.gateway.forwarded import TrustedProxies
 from mooring.net.proxy_protocol import Header, parse
-from mooring.sockets import Listen
 
 log = logging.getLogger("mooring.gateway")
 

@@ -6,10 +6,10 @@ import logging
 import socket
 from collections.abc import Sequence
 
+from mooring.config.listen import Listen
 from mooring.net.inherited import adopt, find, systemd_sockets
 from mooring.net.listener import ListenError, bind_listener
 from mooring.net.unix import UnixListener, bind_unix
-from mooring.sockets import Listen
 
 __all__ = ["bind_all", "bind_control"]
 

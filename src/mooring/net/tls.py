@@ -10,8 +10,8 @@ import os
 import ssl
 from collections.abc import Callable
 
+from mooring.config.tls import Tls
 from mooring.errors import ConfigError
-from mooring.sockets import Tls
 
 log = logging.getLogger("mooring.gateway")
 

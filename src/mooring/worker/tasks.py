@@ -23,7 +23,7 @@ from mooring._core.channel import BadRecord
 from mooring._core.reactor import Reactor
 from mooring._core.records import RecordChannel
 from mooring._core.wire import Fate, Mail
-from mooring.config import Tasks as Limits
+from mooring.config.tasks import Tasks as Limits
 from mooring.errors import MooringError, StateError, TaskError, TaskFailed, TaskLost, TaskQueueFull, TaskTimeout
 
 log = logging.getLogger("mooring.worker")

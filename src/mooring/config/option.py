@@ -1,4 +1,4 @@
-"""How an option is declared and checked; which ones there are, says config.py.
+"""How an option is declared and checked; which ones there are, say the modules of the sections.
 
 An option is a field of a dataclass, a `Section`, with what it means and what it may be in the field's metadata.
 A value is checked, and brought to its exact type, when a section is made.
@@ -12,9 +12,10 @@ from dataclasses import Field, dataclass, field, fields
 from ipaddress import ip_network
 from typing import Any, TypeVar, cast
 
-from .errors import ConfigError
+from mooring.errors import ConfigError
 
 HOUR = 3600.0  # seconds
+GIB = 1 << 30  # bytes
 T = TypeVar("T")
 Check = Callable[[Any], str | None]
 

@@ -1,8 +1,8 @@
-"""How a server is run by whoever runs it: the section `operation` of the settings."""
+"""The section `operation` of the settings: how a server is run by whoever runs it."""
 
 from dataclasses import dataclass
 
-from .options import Section, check_path, option
+from .option import Section, check_path, option
 
 
 @dataclass(frozen=True)

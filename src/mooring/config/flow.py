@@ -1,0 +1,116 @@
+"""The section `flow` of the settings: what may wait in memory, how much may come, and for how long."""
+
+from dataclasses import dataclass
+
+from mooring.errors import ConfigError
+
+from .option import GIB, HOUR, Section, option
+
+
+@dataclass(frozen=True)
+class Flow(Section):
+    """Backpressure: what may wait in memory, and for how long."""
+
+    write_limit: int = option(
+        1 << 20,
+        "Most bytes waiting for one client to read; more close it with 1008.",
+        "bytes",
+        low=4096,
+        high=GIB,
+    )
+    write_high_water: int = option(
+        65536, "More bytes waiting than this start `write_timeout`.", "bytes", low=1024, high=GIB
+    )
+    write_timeout: float = option(
+        10.0,
+        "How long a WebSocket may stay above `write_high_water`, then 1008; how often `write_min_rate` is looked at.",
+        "s",
+        low=0.1,
+        high=HOUR,
+    )
+    write_min_rate: int = option(
+        500,
+        "How fast a client has to read an answer at least, over each `write_timeout` in which some of it waits for the "
+        "client; else the connection ends. 0: any, but not nothing.",
+        "bytes/s",
+        low=0,
+        high=GIB,
+    )
+    buffer_limit: int = option(
+        0,
+        "Most bytes that may be kept for all clients of one gateway together: what waits to be read by them, and the "
+        "beginnings of messages and bodies. More end those for whom most is kept: 1008 for who does not read, 1013 or "
+        "503 for who sends. 0: the gateways share a quarter of the memory of the machine or its control group.",
+        "bytes",
+        low=0,
+        high=1 << 40,
+    )
+    in_flight_messages: int = option(
+        16,
+        "Messages of one connection handed to its worker and not yet finished; then reading stops.",
+        "messages",
+        low=1,
+        high=4096,
+    )
+    in_flight_bytes: int = option(
+        262144, "The same in bytes; one message is always let through.", "bytes", low=1, high=GIB
+    )
+    worker_messages: int = option(
+        1024, "Messages handed to one worker and not yet finished.", "messages", low=1, high=4096
+    )
+    worker_bytes: int = option(
+        4 << 20, "The same in bytes; one message is always let through.", "bytes", low=4096, high=GIB
+    )
+    redeliver: bool = option(
+        False,
+        "Handle a message again whose worker ended while its handler ran; `frame.attempt` counts. After 3 workers it "
+        "is quarantined: dropped, and told to the handler of `quarantined`. Off: it is not handled again, and told to "
+        "the handler of `uncertain`. In `process` mode.",
+    )
+    max_connections_per_address: int = option(
+        256,
+        "Connections of one gateway from one address, of IPv6 from one network of 64 bits; more get 429. Those from "
+        "this machine are not counted, nor any if `trusted_proxies` is set. 0 means any number.",
+        "connections",
+        low=0,
+        high=1 << 22,
+    )
+    max_unfinished_per_address: int = option(
+        32,
+        "Those of them of which no request is answered yet, a handshake included; more get 429. 0 means any number.",
+        "connections",
+        low=0,
+        high=1 << 22,
+    )
+    max_connection_rate: int = option(
+        0,
+        "New connections a second of one listener and gateway; others wait in the backlog. 0 means any number.",
+        "connections/s",
+        low=0,
+        high=1 << 20,
+    )
+    message_rate: float = option(
+        0.0,
+        "Messages a second from one connection; it is read no faster. 0 means any number.",
+        "messages/s",
+        low=0,
+        high=1e6,
+    )
+    message_burst: int = option(
+        200, "Messages it may send at once, after a pause, with `message_rate`.", "messages", low=1, high=1 << 20
+    )
+    max_connections: int = option(
+        0,
+        "Connections of one gateway; more get 503. 0 means 90 % of its limit of file descriptors, less 64. Above 80 % "
+        "of it, connections that wait for a next request are ended.",
+        "connections",
+        low=0,
+        high=1 << 22,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.write_high_water > self.write_limit:
+            raise ConfigError(
+                f"write_high_water={self.write_high_water}: must not be above write_limit={self.write_limit}"
+            )

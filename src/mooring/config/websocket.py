@@ -1,0 +1,97 @@
+"""The section `websocket` of the settings: the protocol, its compression, topics and sessions."""
+
+from dataclasses import dataclass
+
+from .option import GIB, HOUR, Section, check_origins, check_protocols, option
+
+
+@dataclass(frozen=True)
+class WebSocket(Section):
+    """The WebSocket protocol, its topics and sessions."""
+
+    max_message_size: int = option(
+        1 << 20,
+        "Largest message, fragments added up; a larger one closes with 1009.",
+        "bytes",
+        low=1,
+        high=GIB,
+    )
+    max_fragments: int = option(
+        1024, "Most fragments of one message; more close with 1009.", "frames", low=1, high=1 << 24
+    )
+    close_timeout: float = option(5.0, "How long the peer may take to answer a close frame.", "s", low=0, high=HOUR)
+    handshake_timeout: float = option(
+        10.0,
+        "How long the handlers of `handshake`, `origin` and `subprotocol` may take together; then the client gets 504.",
+        "s",
+        low=0.1,
+        high=HOUR,
+    )
+    ping_interval: float = option(
+        25.0,
+        "A client of which nothing was heard for so long is sent a ping; 0 means never.",
+        "s",
+        low=0,
+        high=HOUR,
+    )
+    pong_timeout: float = option(
+        10.0, "How long it may take to answer; then the connection is closed with 1006.", "s", low=0.1, high=HOUR
+    )
+    heartbeat_idle_time: float = option(
+        0.0,
+        "A client of which nothing was heard for so long, neither a message nor a ping nor a pong, is closed with "
+        "1001; 0 means never. Below `ping_interval` it closes clients that say nothing by themselves.",
+        "s",
+        low=0,
+        high=24 * HOUR,
+    )
+    subprotocols: tuple[str, ...] = option(
+        (),
+        "Subprotocols the application speaks; of those that a client offers, its first is taken.",
+        "names",
+        check=check_protocols,
+    )
+    allowed_origins: tuple[str, ...] = option(
+        (),
+        'Origins allowed besides the server\'s own, such as `"https://example.org"`; `"*"` allows all.',
+        "origins",
+        check=check_origins,
+    )
+    check_origin: bool = option(
+        True, "Refuse with 403 a WebSocket opened by a page of another origin. Without an Origin: accepted."
+    )
+    control_frame_limit: int = option(
+        50, "Pings and pongs a client may send in 10 s; more close with 1008.", "frames", low=1, high=65535
+    )
+    open_websocket_ping_frame: bool = option(
+        False, "Hand pings to `message`, too. They are answered by the gateway in any case."
+    )
+    open_websocket_pong_frame: bool = option(False, "Hand pongs to `message`, too.")
+    open_websocket_close_frame: bool = option(
+        False, "Hand close frames to `message`, as a `CloseFrame` with `code` and `reason`, before `close`."
+    )
+    websocket_compression: bool = option(
+        False,
+        "Compress messages with clients that offer permessage-deflate (RFC 7692). Never mix secrets and what a "
+        "stranger can choose in one compressed message.",
+    )
+    compression_threshold: int = option(64, "Smaller messages are not compressed.", "bytes", low=0, high=GIB)
+    compression_level: int = option(6, "zlib's level: 1 is fastest, 9 smallest.", low=1, high=9)
+    compression_memory: int = option(8, "zlib's memory level.", low=1, high=9)
+    compression_window_bits: int = option(
+        15, "The largest window, for what is sent and, if the client can, received.", "bits", low=8, high=15
+    )
+    server_context_takeover: bool = option(
+        False, "Let a message refer to earlier ones to the same client: smaller, for 256 KiB per connection."
+    )
+    client_context_takeover: bool = option(False, "Let clients do so in what they send, for 40 KiB per connection.")
+    inflate_ratio: float = option(
+        100.0,
+        "A compressed message of more than 64 KiB may be so many times as large as what came; else 1009.",
+        low=1,
+        high=1100,
+    )
+    max_topics: int = option(128, "Topics one connection may be subscribed to.", "topics", low=0, high=65_000)
+    session_limit: int = option(
+        4096, "Largest session of one connection, keys and values packed.", "bytes", low=0, high=1 << 16
+    )
