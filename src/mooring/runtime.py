@@ -12,106 +12,40 @@ a line of the application in it. The supervisor starts gateways and workers as f
 `boot`. A worker runs the application again, up to its `start()`, which leads here again and becomes the worker's loop.
 """
 
-import asyncio
-import inspect
 import logging
 import os
-import select
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Coroutine, Sequence
-from contextlib import closing, suppress
-from functools import partial
-from typing import Any, NoReturn
+from contextlib import suppress
+from typing import NoReturn
 
 import msgspec
 import setproctitle
 
-from mooring._core.order import Order
-from mooring._core.process import die_with_parent, keep_freed_memory
-from mooring._core.pulse import Pulse
-from mooring._core.reactor import Reactor
-from mooring._core.relay import Port
-from mooring._core.table import Table
-from mooring.admin.desk import Desk
+from mooring._core.process import die_with_parent
 from mooring.alone import run_alone
-from mooring.app.loader import Application, identify, load_function
-from mooring.app.shared import Declared, remove
+from mooring.app.loader import identify, load_function
+from mooring.app.shared import remove
 from mooring.app.static import Documents
+from mooring.boot import Boot, wait_for_place
 from mooring.config import Settings
-from mooring.dispatcher.dispatcher import Dispatcher, Peer
 from mooring.errors import BootError, ConfigError, StateError
-from mooring.gateway.gateway import Gateway
-from mooring.link.channel import open_outlet, open_port
-from mooring.link.local import open_local
+from mooring.member import ORPHAN_GRACE, Member
 from mooring.net.bind import bind_all, bind_control
-from mooring.net.control import ControlError, ControlSocket
 from mooring.net.listener import ListenError
-from mooring.net.log import check_log_files, fill_standard_streams, log_as, log_stacks, log_to, reopen_logs
-from mooring.net.loop import new_event_loop
-from mooring.net.signals import SignalSocket
+from mooring.net.log import check_log_files, fill_standard_streams, log_stacks, log_to, reopen_logs
 from mooring.net.tls import new_context
-from mooring.parts import GOING_AWAY, Server, clock_offset, new_gateway, new_worker
+from mooring.parts import Server, clock_offset
 from mooring.supervisor import ProcessSpec, Supervisor
 from mooring.supervisor.pid_file import take_pid_file
 from mooring.supervisor.service import Service
 from mooring.supervisor.signals import hold_signals
-from mooring.worker.tasks import DispatcherLink
-from mooring.worker.worker import Worker
 
 log = logging.getLogger("mooring.runtime")
 
-ORPHAN_GRACE = 2.0  # seconds a process goes on without its supervisor
-ORPHANED = "the supervisor is gone"
-# what the supervisor says
-HEARD = frozenset(
-    {"attach", "degraded", "serve", "retire", "reopen", "event", "tree", "detach", "drain", "stop", "vitals"}
-)
-RETRY = 0.05  # seconds until a control message that had no room is sent again
-
-
-class LinkEnd(msgspec.Struct):
-    """Descriptors of a link to a process that serves already; see mooring.supervisor.links."""
-
-    worker: int
-    gateway: int | None  # None: the dispatcher
-    peer_generation: int
-    channel: int
-    reply: int = -1
-    page: int = -1
-
-
-class Boot(msgspec.Struct):
-    """What a process is told when it starts. The numbers of `gateway` and `worker` say what is in it."""
-
-    role: str
-    application: Application
-    settings: dict[str, Any]
-    parent: int = 0
-    number: int = 0
-    gateway: int | None = None
-    worker: int | None = None
-    generation: int = 1
-    incarnation: int = 1
-    clock: int = 0  # clock_offset() when the server started
-    control: int = -1
-    pulse: int = -1
-    listeners: list[int] = []
-    desk: list[int] = []  # of worker 0: the socket on which other programs ask
-    order: int = -1  # of a gateway that is one of several: memory for the order of publishes
-    tables: dict[int, int] = {}
-    links: list[LinkEnd] = []
-    dispatcher: bool = False  # for the supervisor: there shall be one
-    processes: int = 0  # of the application's own; for the supervisor
-    shared: Declared = msgspec.field(default_factory=Declared)
-
-
 _boot: Boot | None = None  # of this process, when a supervisor started it
-
-
-# ---------------------------------------------------------------------------------------------- entrances
+_member: Member | None = None  # what it has become
 
 
 def launch(server: Server, target: str | None = None) -> NoReturn:
@@ -120,10 +54,10 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
     server.handlers.check(tasks=settings.tasks.task_worker_num > 0)
     if _boot is not None:
         if _boot.role == "spare":
-            _wait_for_place(_boot)
+            wait_for_place(_boot)
         if _boot.worker is None or _member is not None:
             raise StateError("start() was called twice")
-        sys.exit(Member(_boot, server).run())
+        _become(_boot, server)
     fill_standard_streams()
     # these errors belong here, not into the log of each process
     check_log_files(settings)
@@ -163,23 +97,22 @@ def boot(fd: int) -> None:
     with open(fd, "rb") as file:
         told = msgspec.msgpack.decode(file.read(), type=Boot)
     settings = Settings.from_options(told.settings)
-    name = _name(told)
-    setproctitle.setproctitle(f"mooring: {name}")
-    log_to(settings, name)
+    setproctitle.setproctitle(f"mooring: {told.name}")
+    log_to(settings, told.name)
     if told.role == "supervisor":
         sys.exit(_supervise(told, settings))
     log_stacks(settings)
     # a terminal's Ctrl-C is for the supervisor, which tells everybody else in order
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # those that can leave do so within a second after ORPHAN_GRACE; this is for those that are stuck
     # the supervisor passes it on in words; who sends it to everybody shall not end everybody
     signal.signal(signal.SIGRTMIN, lambda *_: reopen_logs())
+    # those that can leave do so within a second after ORPHAN_GRACE; this is for those that are stuck
     die_with_parent(told.parent, int(ORPHAN_GRACE) + 2)
     _boot = told
     if told.worker is None and told.role != "spare":
         if ":" in settings.process.dispatch:
             sys.path.insert(0, told.application.folder)  # the function stands beside the application
-        sys.exit(Member(told, None).run())
+        _become(told, None)
     try:
         told.application.run()
     except (BootError, ConfigError) as error:
@@ -191,41 +124,11 @@ def boot(fd: int) -> None:
         sys.exit(1)
 
 
-def _name(told: Boot) -> str:
-    return told.role if told.role == "supervisor" else f"{told.role} {told.number}"
-
-
-def _wait_for_place(told: Boot) -> None:
-    """A spare has loaded the application. It blocks here until it is told which process to be, and writes that into
-    `told`, as if it had been told so at its start. Ends the process when the supervisor has gone."""
-    with closing(ControlSocket(os.dup(told.control))) as control:
-        control.send("warm")
-        readable = select.poll()
-        readable.register(control, select.POLLIN)
-        while told.worker is None:
-            readable.poll()
-            received = control.receive()
-            if received is None:
-                log.error("the supervisor is gone: leaving")
-                sys.exit(1)
-            message, fds = received
-            op = message.pop("op")
-            if op == "attach":
-                *ends, table = fds if message["gateway"] is not None else [*fds, -1]
-                end = LinkEnd(message["worker"], message["gateway"], message["generation"], *ends)
-                told.links.append(end)
-                if end.gateway is not None:
-                    told.tables[end.gateway] = table
-            elif op == "place":
-                told.desk = fds
-                for field, value in message.items():
-                    setattr(told, field, value)
-            elif op == "reopen":
-                reopen_logs()
-            else:
-                log.error("unknown control message %r", op)
-    setproctitle.setproctitle(f"mooring: {_name(told)}")
-    log_as(_name(told))
+def _become(told: Boot, server: Server | None) -> NoReturn:
+    """Serves, as one of the processes of the tree, and ends with it."""
+    global _member
+    _member = Member(told, server)
+    sys.exit(_member.run())
 
 
 def _command() -> list[str]:
@@ -275,354 +178,3 @@ def _supervise(told: Boot, settings: Settings) -> int:
             pid_file.close()
         service.close()
         remove(told.shared)
-
-
-# ---- a child of the supervisor
-
-
-class Member:
-    """A gateway, a worker, or a server (both in one): parts, and the control socket that says what they do."""
-
-    def __init__(self, told: Boot, server: Server | None) -> None:
-        global _member
-        _member = self
-        self._told = told
-        self._settings = Settings.from_options(told.settings)
-        keep_freed_memory()
-        self._reactor = Reactor()
-        self._control = ControlSocket(told.control)
-        self._control.reserve()  # a link to a new worker must arrive, however many clients there are
-        self._listeners = [socket.socket(fileno=fd) for fd in told.listeners]
-        self._gateway: Gateway | None = None
-        self._worker: Worker | None = None
-        self._desk: Desk | None = None
-        self._dispatcher = (
-            Dispatcher(self._reactor, self._on_retired, self._on_broken) if told.role == "dispatcher" else None
-        )
-        self._dispatcher_link: DispatcherLink | None = None
-        self._stopping: asyncio.Future[tuple[bool, str]] | None = None  # whether it is the last one, and the reason
-        self._background: set[asyncio.Task[None]] = set()
-        self._pulse = Pulse(told.pulse)
-        os.close(told.pulse)
-        self._beat_period = self._settings.process.beat_period
-        self._orphaned = False
-        self._vitals: asyncio.Future[list[dict[str, Any]]] | None = None  # asked for, for the desk
-        if told.gateway is not None:
-            file = told.tables[told.gateway]
-            self._gateway = new_gateway(
-                self._reactor,
-                self._settings,
-                told.gateway,
-                file,
-                told.clock,
-                self._on_retired,
-                self._on_broken,
-                gateways=len(told.tables),
-            )
-            if told.order >= 0:
-                self._gateway.relay.publish_order = Order(self._reactor, told.order)
-                os.close(told.order)
-        if told.worker is not None:
-            assert server is not None
-            server.shared.open(told.shared)
-            self._worker = new_worker(server, self._settings, told.worker, told.generation, self)
-            self._worker.observe(self._pulse)
-            server.enter(self._worker, self._settings)
-            for fd in told.desk:
-                taken = socket.socket(fileno=fd)
-                self._desk = Desk(taken, server, self._worker, can_reload=True, processes=self._processes)
-
-    def run(self) -> int:
-        """Serves until it is told to stop; the exit code."""
-        self._beat()
-        for end in self._told.links:
-            self._connect(end, -1 if end.gateway is None else self._told.tables.get(end.gateway, -1))
-        if self._worker is not None:
-            with asyncio.Runner(loop_factory=partial(new_event_loop, self._reactor)) as runner:
-                runner.run(self._work(self._worker))
-            return 0
-        signals = SignalSocket((signal.SIGTERM,))
-        self._reactor.add_reader(signals.fileno(), partial(self._on_signal, signals))
-        self._reactor.add_reader(self._control.fileno(), self._hear)
-        self._tell("ready")
-        self._reactor.run()
-        self._reactor.flush()
-        return 0
-
-    def _beat(self) -> None:
-        """The loop turns, and the supervisor's watchdog can see it."""
-        self._pulse.beat()
-        self._reactor.call_later(self._beat_period, self._beat)
-
-    def _on_signal(self, signals: SignalSocket) -> None:
-        if signal.SIGTERM in signals.take():
-            self._leave()
-
-    async def _work(self, worker: Worker) -> None:
-        loop = asyncio.get_running_loop()
-        self._stopping = loop.create_future()
-        worker.timers.open()
-        if self._gateway is not None:
-            local = open_local(
-                self._gateway.relay,
-                worker.inlet,
-                gateway=self._gateway.number,
-                worker=worker.number,
-                generation=worker.generation,
-            )
-            worker.outbox.connect(local)
-        await worker.fire("worker_start", worker.number)
-        for outlet in worker.outbox.all():
-            outlet.hello()
-            outlet.flush()  # before "ready": a client that comes after it finds every worker usable
-        worker.tasks.open()
-        if self._dispatcher_link is not None:
-            self._dispatcher_link.hello()
-        loop.add_signal_handler(signal.SIGTERM, self._leave)
-        loop.add_reader(self._control.fileno(), self._hear)
-        self._tell("ready")
-        last, reason = await self._stopping
-        await worker.finish()
-        await worker.leave(reason, self._settings.process.event_timeout)
-        await worker.fire("worker_stop", worker.number)
-        if last:
-            await worker.fire("shutdown")
-        if self._desk is not None:
-            await self._desk.finish()
-        for outlet in worker.outbox.all():
-            outlet.flush()
-        self._reactor.flush()
-
-    # ------------------------------------------------------------------ links
-
-    def _connect(self, end: LinkEnd, table: int) -> None:
-        """Opens this process's end of a link."""
-        if self._dispatcher is not None:
-            self._dispatcher.attach(end.channel, worker=end.worker, generation=end.peer_generation)
-            return
-        if end.gateway is None:
-            assert self._worker is not None
-            worker = self._worker
-            link = DispatcherLink(self._reactor, end.channel, worker.tasks, worker.bench, worker.pipe, worker)
-            self._dispatcher_link = link
-            if self._stopping is not None:
-                link.hello()
-            return
-        if end.gateway == self._told.gateway:
-            assert self._gateway is not None
-            open_port(
-                self._gateway.relay,
-                self._reactor,
-                worker=end.worker,
-                generation=end.peer_generation,
-                serves=self._worker is None and end.worker < self._settings.process.worker_num,
-                channel=end.channel,
-                reply=end.reply,
-                page=end.page,
-            )
-            return
-        assert self._worker is not None
-        outlet = open_outlet(
-            self._worker.inlet,
-            self._reactor,
-            gateway=end.gateway,
-            table=Table(table),
-            channel=end.channel,
-            reply=end.reply,
-            page=end.page,
-        )
-        outlet.eager = self._worker.bench is not None
-        self._worker.outbox.connect(outlet)
-        if self._stopping is not None:  # it was attached later than at the start
-            outlet.hello()
-
-    def _on_retired(self, port: Port | Peer) -> None:
-        self._tell("retired", worker=port.worker, generation=port.generation, pid=port.pid)
-
-    def _on_broken(self, port: Port | Peer, why: str) -> None:
-        self._tell("broken", worker=port.worker, generation=port.generation, pid=port.pid, why=why)
-
-    # ------------------------------------------------------------------ the control socket
-
-    def ask_reload(self) -> None:
-        self._tell("reload")
-
-    def ask_shutdown(self) -> None:
-        self._tell("shutdown")
-
-    def ask_replacement(self, why: str) -> None:
-        self._tell("replace", why=why)
-
-    def _tell(self, op: str, **fields: Any) -> None:
-        if self._control.fileno() < 0:
-            return
-        try:
-            self._control.send(op, **fields)
-            self._push_out()
-        except OSError:
-            return  # the supervisor is gone, and the end of the socket says so next
-        except ControlError as error:
-            log.error("the supervisor was not told %r: %s", op, error)
-
-    def _push_out(self) -> None:
-        if self._control.pending and not self._control.flush():
-            self._reactor.call_later(RETRY, self._push_out)
-
-    def _hear(self) -> None:
-        while self._control.fileno() >= 0:
-            try:
-                received = self._control.receive()
-            except BlockingIOError:
-                return
-            except (ControlError, OSError) as error:
-                log.error("the control socket: %s", error)
-                received = None
-            if received is None:
-                self._orphan()
-                return
-            message, fds = received
-            op = message.pop("op")
-            handle = getattr(self, f"_on_{op}") if op in HEARD else None
-            try:
-                if handle is None:
-                    raise TypeError("there is none of that name")
-                inspect.signature(handle).bind(*fds, **message)
-            except TypeError as error:
-                log.error("the control message %r makes no sense and is ignored: %s", op[:64], error)
-                for fd in fds:
-                    os.close(fd)
-                continue
-            handle(*fds, **message)
-
-    def _on_attach(
-        self,
-        channel: int,
-        reply: int = -1,
-        page: int = -1,
-        table: int = -1,
-        *,
-        worker: int,
-        gateway: int | None,
-        generation: int,
-        pid: int,
-    ) -> None:
-        self._connect(LinkEnd(worker, gateway, generation, channel, reply, page), table)
-
-    def _on_serve(self, *, started: bool = False) -> None:
-        if self._worker is not None:
-            self._worker.serve()
-        if started and self._worker is not None:
-            self._on_event(name="start")
-        if self._gateway is not None:
-            self._gateway.listen(self._listeners)
-
-    def _on_reopen(self) -> None:
-        reopen_logs()
-
-    def _on_retire(self) -> None:
-        """The successor of this worker serves."""
-        if self._worker is not None:
-            self._worker.retire()
-        if self._desk is not None:
-            self._desk.close()
-
-    def _on_event(self, *, name: str, arguments: Sequence[object] = (), answer: int | None = None) -> None:
-        """An event of the process tree, for the application; with `answer`, the supervisor waits for its end."""
-        if self._worker is not None:
-            self._begin(self._handle_event(self._worker, name, arguments, answer))
-
-    async def _handle_event(self, worker: Worker, name: str, arguments: Sequence[object], answer: int | None) -> None:
-        await worker.fire_safely(name, *arguments)
-        if answer is not None:
-            self._tell("handled", answer=answer)
-
-    def _begin(self, running: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(running)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
-    def _on_tree(self, *, state: dict[str, Any]) -> None:
-        if self._worker is not None:
-            first = not self._worker.tree
-            self._worker.tree = state
-            if first and self._desk is not None:
-                self._begin(self._desk.open())  # whoever asks shall find this in stats()
-
-    def _on_degraded(self, *, degraded: bool) -> None:
-        """All workers end again and again, or do not any more."""
-        if self._gateway is not None:
-            self._gateway.pool.tell(degraded=degraded)
-
-    async def _processes(self) -> list[dict[str, Any]]:
-        """How every process of the server is doing."""
-        if self._vitals is None:
-            self._vitals = asyncio.get_running_loop().create_future()
-            self._tell("vitals")
-        return await asyncio.shield(self._vitals)
-
-    def _on_vitals(self, *, processes: list[dict[str, Any]]) -> None:
-        told, self._vitals = self._vitals, None
-        if told is not None and not told.done():
-            told.set_result(processes)
-
-    def _on_detach(self, *, worker: int, generation: int) -> None:
-        if self._gateway is not None:
-            self._gateway.read_certificates()
-            self._gateway.relay.retire(worker, generation)
-        elif self._dispatcher is not None:
-            self._dispatcher.retire(worker, generation)
-
-    def _on_drain(self, *, timeout: float, code: int) -> None:
-        self._on_retire()
-        if self._gateway is not None:
-            self._drain(self._gateway, timeout, code)
-        elif self._dispatcher is not None:
-            self._dispatcher.drain(timeout, self._drained)
-
-    def _drain(self, gateway: Gateway, timeout: float, code: int) -> None:
-        gateway.drain(timeout, code, self._drained)
-        for listener in self._listeners:
-            listener.close()  # a client that connects now had better be refused than wait for nobody
-
-    def _drained(self, counts: dict[str, int]) -> None:
-        self._tell("drained", counts=counts)
-        if self._orphaned:
-            self.end(ORPHANED)
-
-    def _on_stop(self, *, reason: str, last: bool = False) -> None:
-        if self._gateway is not None and self._gateway.draining:
-            self._gateway.hurry()
-            self._tell("drained", counts=self._gateway.counts())  # as they are now: for the last line
-        self.end(reason, last=last)
-
-    def end(self, reason: str, *, last: bool = False) -> None:
-        """Ends this process in order."""
-        if self._worker is None:
-            self._reactor.stop()
-        elif self._stopping is not None and not self._stopping.done():
-            self._stopping.set_result((last, reason))
-
-    def _leave(self) -> None:
-        """SIGTERM, or nobody there to serve for."""
-        if not self._orphaned:
-            self._tell("leaving")  # the supervisor says how, so that nothing is lost, and has another one start
-        elif self._gateway is not None:
-            self._drain(self._gateway, ORPHAN_GRACE, GOING_AWAY)
-        else:
-            self.end(ORPHANED)
-
-    def _orphan(self) -> None:
-        """The supervisor is gone: nobody would restart anything here, so clients had better go elsewhere."""
-        log.error("the supervisor is gone: leaving")
-        self._orphaned = True
-        if self._worker is not None:
-            asyncio.get_running_loop().remove_reader(self._control.fileno())
-        else:
-            self._reactor.remove_reader(self._control.fileno())
-        self._control.close()
-        self._leave()
-        # a handler may never end
-        self._reactor.call_later(ORPHAN_GRACE + 1, partial(os._exit, 1))
-
-
-_member: Member | None = None

@@ -29,8 +29,8 @@ from mooring._core.wire import Call, Command, Event, Fate, Mail
 from mooring.admin.requests import LINE_LIMIT
 from mooring.config.tasks import Tasks
 from mooring.errors import StateError
+from mooring.member import Member
 from mooring.net.control import ControlSocket
-from mooring.runtime import Member
 from mooring.worker.tasks import DispatcherLink, TaskDesk
 from security.watch import KEY, Canary, becomes_idle, watched
 from support.serving import LIMIT, Serving, eventually
@@ -40,15 +40,15 @@ NO_TICKET = 0xFFFFFFFF
 
 # The descriptors of a process, as it opens its ends; and a handler that writes to them.
 APP = """
-from mooring import runtime
+from mooring import member, runtime
 ends = {}
 
 def spy(name, key=None):
-    real = getattr(runtime, name)
+    real = getattr(member, name)
     def opened(*arguments, **named):
         ends.setdefault(name, named[key] if key else arguments[1])
         return real(*arguments, **named)
-    setattr(runtime, name, opened)
+    setattr(member, name, opened)
 
 spy("open_outlet", "channel")
 spy("open_port", "channel")

@@ -1,0 +1,97 @@
+"""What a process is told when it starts, and how a spare is told the rest later.
+
+The one who starts a process writes a `Boot` into a memory file, as msgpack, and the process inherits the
+descriptors that are named in it, and no others. A spare does not know yet what it will be: it loads the application
+and waits, and then everything is as if it had been told so from the beginning.
+"""
+
+import logging
+import os
+import select
+import sys
+from contextlib import closing
+from typing import Any
+
+import msgspec
+import setproctitle
+
+from mooring.app.loader import Application
+from mooring.app.shared import Declared
+from mooring.net.control import ControlSocket
+from mooring.net.log import log_as, reopen_logs
+
+log = logging.getLogger("mooring.runtime")
+
+
+class LinkEnd(msgspec.Struct):
+    """Descriptors of a link to a process that serves already; see mooring.supervisor.links."""
+
+    worker: int
+    gateway: int | None  # None: the dispatcher
+    peer_generation: int
+    channel: int
+    reply: int = -1
+    page: int = -1
+
+
+class Boot(msgspec.Struct):
+    """What a process is told when it starts. The numbers of `gateway` and `worker` say what is in it."""
+
+    role: str
+    application: Application
+    settings: dict[str, Any]
+    parent: int = 0
+    number: int = 0
+    gateway: int | None = None
+    worker: int | None = None
+    generation: int = 1
+    incarnation: int = 1
+    clock: int = 0  # clock_offset() when the server started
+    control: int = -1
+    pulse: int = -1
+    listeners: list[int] = []
+    desk: list[int] = []  # of worker 0: the socket on which other programs ask
+    order: int = -1  # of a gateway that is one of several: memory for the order of publishes
+    tables: dict[int, int] = {}
+    links: list[LinkEnd] = []
+    dispatcher: bool = False  # for the supervisor: there shall be one
+    processes: int = 0  # of the application's own; for the supervisor
+    shared: Declared = msgspec.field(default_factory=Declared)
+
+    @property
+    def name(self) -> str:
+        """What it is called in the log and in the list of processes."""
+        return self.role if self.role == "supervisor" else f"{self.role} {self.number}"
+
+
+def wait_for_place(told: Boot) -> None:
+    """A spare has loaded the application. It blocks here until it is told which process to be, and writes that into
+    `told`, as if it had been told so at its start. Ends the process when the supervisor has gone."""
+    with closing(ControlSocket(os.dup(told.control))) as control:
+        control.send("warm")
+        readable = select.poll()
+        readable.register(control, select.POLLIN)
+        while told.worker is None:
+            readable.poll()
+            received = control.receive()
+            if received is None:
+                log.error("the supervisor is gone: leaving")
+                sys.exit(1)
+            message, fds = received
+            op = message.pop("op")
+            if op == "attach":
+                *ends, table = fds if message["gateway"] is not None else [*fds, -1]
+                end = LinkEnd(message["worker"], message["gateway"], message["generation"], *ends)
+                told.links.append(end)
+                if end.gateway is not None:
+                    told.tables[end.gateway] = table
+            elif op == "place":
+                told.desk = fds
+                for field, value in message.items():
+                    setattr(told, field, value)
+            elif op == "reopen":
+                reopen_logs()
+            else:
+                log.error("unknown control message %r", op)
+    setproctitle.setproctitle(f"mooring: {told.name}")
+    log_as(told.name)
