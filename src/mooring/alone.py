@@ -208,7 +208,7 @@ def run_alone(server: Server) -> int:
         return _Alone(server, pid_file, service).run()
     except (ListenError, ConfigError) as error:
         log.error("%s", error)
-        return 1
+        return error.exit_code if isinstance(error, ListenError) else 1
     finally:
         if pid_file is not None:
             pid_file.close()

@@ -170,7 +170,7 @@ def _supervise(told: Boot, settings: Settings) -> int:
         ).run()
     except (ListenError, ConfigError) as error:
         log.error("%s", error)
-        return 1
+        return error.exit_code if isinstance(error, ListenError) else 1
     finally:
         if control is not None:
             control.close()

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -17,6 +18,7 @@ from websockets.sync.client import connect, unix_connect
 
 from contract.clients import dial, gateways_of
 from contract.modes import only
+from mooring.net.holder import program
 from support.serving import LIMIT, PREAMBLE, Serving, eventually
 
 ECHO = """
@@ -40,9 +42,9 @@ def echoed(ws: Any, text: str = "hello") -> list[Any]:
         return answer
 
 
-def failed(server: Serving) -> str:
+def failed(server: Serving, code: int = 1) -> str:
     """The one line that says why a start came to nothing."""
-    assert server.ended() == 1
+    assert server.ended() == code
     assert "Traceback" not in "\n".join(server.lines)
     [line] = [line for line in server.lines if " ERROR " in line]
     return line
@@ -91,7 +93,7 @@ def test_f20_a_unix_socket(mode: dict[str, Any], tmp_path: Path):
             client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert client.makefile("rb").read().endswith(b'["", 0]')
         with Serving(ECHO, ready=False, **options, **mode) as second:
-            assert "another server listens there" in failed(second)
+            assert f"another server listens there, {program(server.pid)}" in failed(second, errno.EADDRINUSE)
         assert echoed(unix_connect(str(path), "ws://localhost/")) == ["", 0, []]
         assert server.stop() == 0
     assert not path.exists()

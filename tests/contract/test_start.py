@@ -1,5 +1,7 @@
 """How a server is started, and every way in which a start can go wrong."""
 
+import errno
+import os
 import socket
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from websockets.sync.client import connect
 from contract.clients import Asker, Raised, Raw, get
 from contract.modes import only
 from mooring import ConfigError, Server, StateError
+from mooring.net.holder import program
 from support.serving import LIMIT, ROOT, Serving
 
 HELLO = """
@@ -136,10 +139,10 @@ def test_names_of_processes(mode: dict[str, Any], server: Serving):
 # ---------------------------------------------------------------------------------------------- starts that fail
 
 
-def failed(app: str, mode: dict[str, Any], **options: Any) -> str:
-    """The log of a start that must end with exit code 1."""
+def failed(app: str, mode: dict[str, Any], code: int = 1, **options: Any) -> str:
+    """The log of a start that must end with this exit code."""
     with Serving(app, ready=False, **options, **mode) as server:
-        assert server.ended() == 1
+        assert server.ended() == code
         assert not any("ready" in line and "INFO" in line for line in server.lines)
         return "\n".join(server.lines)
 
@@ -180,11 +183,11 @@ def test_f19_a_port_that_is_taken(mode: dict[str, Any]):
     """One clear line, no traceback."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        log = failed(f"server.set(port={port})" + MESSAGE, mode)
+        log = failed(f"server.set(port={port})" + MESSAGE, mode, errno.EADDRINUSE)
     assert "Traceback" not in log
     assert " ERROR " in log
     assert str(port) in log
-    assert "in use" in log
+    assert f"in use by {program(os.getpid())}" in log
 
 
 @only("base", "process")

@@ -16,21 +16,27 @@ import struct
 from typing import Any
 
 from mooring.errors import MooringError
+from mooring.net.holder import holder_of
 
 __all__ = ["ListenError", "address_text", "bind_listener", "overflows"]
 
 _SO_MEMINFO = 55  # not in the socket module
+# so that whoever starts the server can tell them from a fault of the application (1) and of the command line (2)
+EXIT_CODES = {errno.EADDRINUSE: errno.EADDRINUSE, errno.EACCES: errno.EACCES, errno.EPERM: errno.EACCES}
 
 
 class ListenError(MooringError):
     """An address that can't be listened on; the message names it and says what to do.
 
     `errno` is the system's error number (EADDRINUSE, EACCES, ...), 0 when the name could not be resolved.
+    `exit_code` is what a server ends with that can't start for this reason: 98 (EADDRINUSE), 13 (EACCES, also for
+    EPERM), else 1.
     """
 
     def __init__(self, message: str, number: int = 0) -> None:
         super().__init__(message)
         self.errno = number
+        self.exit_code = EXIT_CODES.get(number, 1)
 
 
 def address_text(address: Any) -> str:
@@ -86,7 +92,7 @@ def bind_listener(
         if listener is not None:
             listener.close()
         number = problem.errno or 0
-        raise ListenError(f"cannot listen on {wanted}: {_advice(problem, number, port)}", number) from None
+        raise ListenError(f"cannot listen on {wanted}: {_advice(problem, number, address)}", number) from None
     return listener
 
 
@@ -97,11 +103,15 @@ def overflows(listener: socket.socket) -> int:
     return int(struct.unpack("=9I", listener.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))[8])  # SK_MEMINFO_DROPS
 
 
-def _advice(problem: OSError, number: int, port: int) -> str:
+def _advice(problem: OSError, number: int, address: Any) -> str:
     if number == errno.EADDRINUSE:
+        host, port = address[:2]
+        holder = holder_of(host, port)
+        if holder:
+            return f"the port is in use by {holder}; stop that process or choose another port"
         return (
             "the port is in use; stop the process that holds it "
-            f"(`ss -ltnp 'sport = :{port}'` names it) or choose another port"
+            f"(as root `ss -ltnp 'sport = :{port}'` names it) or choose another port"
         )
     if number in (errno.EACCES, errno.EPERM):
         return "no permission; choose a port from 1024 up, or give the process the capability CAP_NET_BIND_SERVICE"

@@ -20,10 +20,12 @@ import os
 import pwd
 import socket
 import stat
+import struct
 import tempfile
 import time
 from typing import Any
 
+from mooring.net.holder import program
 from mooring.net.listener import ListenError
 
 __all__ = ["UnixListener", "bind_unix"]
@@ -132,13 +134,15 @@ def _left_behind(path: str, wanted: str) -> os.stat_result | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         number = probe.connect_ex(path)
+        pid = _peer(probe) if number == 0 else 0  # 0 also if it is in another container
+        holder = f", {program(pid)}" if pid else ""
     if number == errno.ECONNREFUSED:
         return found
     if number == errno.ENOENT:
         return None
     if number in (0, errno.EAGAIN):  # EAGAIN: its queue is full
         raise ListenError(
-            f"cannot listen on {wanted}: another server listens there; stop it or choose another path",
+            f"cannot listen on {wanted}: another server listens there{holder}; stop it or choose another path",
             errno.EADDRINUSE,
         )
     raise ListenError(
@@ -146,6 +150,11 @@ def _left_behind(path: str, wanted: str) -> os.stat_result | None:
         f"({os.strerror(number)}); remove it or choose another path",
         number,
     )
+
+
+def _peer(connected: socket.socket) -> int:
+    """The process that has listened there (SO_PEERCRED, unix(7))."""
+    return int(struct.unpack("=iII", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
 
 
 def _lock(folder: int, wanted: str) -> None:

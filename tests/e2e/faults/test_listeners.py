@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 from pathlib import Path
 
 import pytest
@@ -29,19 +28,6 @@ def listening(pid, port):
         if words[3] == "0A" and int(words[1].split(":")[1], 16) == port:
             found.add(f"socket:[{words[9]}]")
     return {link for name in os.listdir(f"/proc/{pid}/fd") if (link := os.readlink(f"/proc/{pid}/fd/{name}")) in found}
-
-
-@pytest.mark.parametrize("settings", [{"worker_num": 2, "gateway_num": 2}, {"mode": "base", "worker_num": 2}])
-def test_f19_a_port_in_use_leaves_nothing_behind(settings):
-    """One line within a second or so of the processes' own time, no traceback, and no process."""
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        with Serving(f"server.set(port={port})" + PLAIN, ready=False, **settings) as server:
-            assert server.ended() == 1
-            lines = [line for line in server.lines if line != "(end of output)"]
-        assert len([line for line in lines if " ERROR " in line]) == 1
-        assert f"cannot listen on 127.0.0.1:{port}: the port is in use" in "\n".join(lines)
-        assert not [line for line in lines if "Traceback" in line or "starting" in line]
 
 
 @pytest.mark.parametrize("gateways", [1, 2])
