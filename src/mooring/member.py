@@ -112,8 +112,16 @@ class Member:
         self._reactor.add_reader(self._control.fileno(), self._hear)
         self._tell("ready")
         self._reactor.run()
+        self._say_farewell()
         self._reactor.flush()
         return 0
+
+    def _say_farewell(self) -> None:
+        """Those who see a channel to this process end shall know that it was in order."""
+        if self._gateway is not None:
+            self._gateway.leave()
+        elif self._dispatcher is not None:
+            self._dispatcher.leave()
 
     def _beat(self) -> None:
         """The loop turns, and the supervisor's watchdog can see it."""
@@ -157,6 +165,7 @@ class Member:
             await self._desk.finish()
         for outlet in worker.outbox.all():
             outlet.flush()
+        self._say_farewell()
         self._reactor.flush()
 
     # ------------------------------------------------------------------ links

@@ -13,6 +13,8 @@ import asyncio
 import hashlib
 from pathlib import Path
 
+from mooring import ClientGone
+
 open_before = [None]
 
 @server.on("message")
@@ -63,6 +65,19 @@ async def page(request, response):
             async for part in request.stream():
                 pass
             await request.read()
+        elif request.path in ("/writes-on", "/reads-on", "/reads-behind-the-end"):
+            try:
+                if request.path == "/reads-behind-the-end":
+                    response.end("enough")
+                async for part in request.stream():
+                    report(name, "reads")
+            except ClientGone:
+                report(name, "heard of it")
+            if request.path == "/writes-on":
+                while True:
+                    await response.write(bytes(100_000))
+            async for part in request.stream():
+                pass
         else:
             response.end("hello")
     except BaseException as error:
@@ -206,6 +221,27 @@ def test_a_broken_body(uploads: Serving) -> None:
         raw.send(b"no chunk\r\n")
         assert raw.rest() == b"", "no second answer behind the one that has begun"
     uploads.wait_log("report begun ClientGone", since=since)
+
+
+@pytest.mark.parametrize("path", ["writes-on", "reads-on"])
+def test_a_handler_that_goes_on_with_a_request_that_is_over_hears_of_it_again(uploads: Serving, path: str) -> None:
+    since = uploads.mark()
+    with Raw(uploads, get(f"/{path}?name={path}", "Transfer-Encoding: chunked", method="POST")) as raw:
+        raw.send(b"%x\r\n" % 20_000 + bytes(20_000) + b"\r\n")
+        uploads.wait_log(f"report {path} reads", since=since)
+        raw.send(b"no chunk\r\n")
+        uploads.wait_log(f"report {path} heard of it", since=since)
+        uploads.wait_log(f"report {path} ClientGone", since=since)
+        assert raw.answer("POST").status == 400
+
+
+def test_who_reads_on_behind_the_answer_does_not_wait_for_what_no_client_sends(uploads: Serving) -> None:
+    since = uploads.mark()
+    with Raw(uploads, get("/reads-behind-the-end?name=on", "Transfer-Encoding: chunked", method="POST")) as raw:
+        raw.send(b"%x\r\n" % 20_000 + bytes(20_000) + b"\r\n")
+        assert raw.answer("POST").body == b"enough"
+        uploads.wait_log("report on heard of it", since=since)
+        uploads.wait_log("report on ClientGone", since=since)
 
 
 def test_a_client_that_leaves_in_the_middle(uploads: Serving) -> None:

@@ -34,7 +34,7 @@ async def said(server, frame):
         time.sleep(60)
     if frame.data == "waiting":
         await asyncio.Event().wait()
-    report("end", frame.data, server.push(frame.fd, frame.data))
+    report("end", frame.data, server.push(frame.fd, str(frame.fd) if frame.data == "fd" else frame.data))
 
 @server.on("close")
 def left(server, fd, code, reason):
@@ -57,6 +57,54 @@ async def told_to_go(ws):
             await ws.recv()
     except ConnectionClosed as closed:
         return closed.rcvd
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [{"mode": "process", "worker_num": 2, "gateway_num": 2}, {"mode": "base", "worker_num": 3}],
+    ids=lambda settings: settings["mode"],
+)
+@in_loop()
+async def test_processes_that_end_in_order_are_not_missed(mode):
+    """What a worker says when a gateway or the dispatcher has died is not said in a reload or a stop."""
+    tasks = "@server.on('task')\ndef work(server, task): ...\n"
+    with Serving(app(APP, tasks), task_worker_num=1, **mode) as server:
+        async with client(server) as ws:
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
+            server.signal(signal.SIGHUP)
+            await logged(server, "reload: done")
+            server.signal(signal.SIGTERM)
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    await ws.recv()
+        assert await asyncio.to_thread(server.ended) == 0
+        assert [line for line in server.lines if "the channel to" in line] == []
+
+
+@pytest.mark.parametrize("role", ["gateway 1", "dispatcher 0"])
+@in_loop()
+async def test_a_process_that_dies_is_missed(role):
+    tasks = "@server.on('task')\ndef work(server, task): ...\n"
+    with Serving(app(APP, tasks), worker_num=2, gateway_num=2, task_worker_num=1) as server:
+        async with contextlib.AsyncExitStack() as stack:
+            fds = []
+            while sum(fd >> 57 for fd in fds) < 3:  # the kernel chooses the gateway
+                ws = await stack.enter_async_context(client(server, close_timeout=0.1))
+                await ws.send("fd")
+                fds.append(int(await ws.recv()))
+            await logged(server, "^report end fd", count=len(fds))
+            mark = server.mark()
+            os.kill(server.pid_of(role), signal.SIGKILL)
+            await logged(server, f"{role} .*serves in place", since=mark)
+            # both workers, and the task worker
+            await logged(server, "WARNING .* the channel to (gateway 1|the dispatcher) has ended", since=mark, count=3)
+            said = "\n".join(server.lines[mark:])
+            lost = re.findall(r"; (\d+) connections that this worker served are lost", said)
+            assert sum(map(int, lost)) == (3 if role == "gateway 1" else 0)
+            mark = server.mark()
+            assert await asyncio.to_thread(server.stop) == 0
+            assert [line for line in server.lines[mark:] if "the channel to" in line] == []
 
 
 @MODES

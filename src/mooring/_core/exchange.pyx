@@ -189,12 +189,13 @@ cdef class Exchanges(FileSender):
     # ------------------------------------------------------------------ out
 
     cdef int want(self, Connection* c, uint32_t number) except -1:
-        """The next part of the body of request `number`: now, or when it comes."""
+        """The next part of the body of request `number`: now, or when it comes. 0: that request is over."""
         if c.phase == HTTP and c.flags & (BUSY | DONE | SHUT) == BUSY and c.requests == number:
             c.flags |= WANTED
             c.flags &= ~HALF         # the peer's end is told by the next read
             _next_part(self, c)
-            return _count_kept(self, c)
+            _count_kept(self, c)
+            return 1
         return 0
 
     cdef int respond(self, Connection* c, uint32_t number, int flags, const uint8_t* data, size_t size) except -1:

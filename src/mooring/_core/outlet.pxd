@@ -9,6 +9,7 @@ from mooring._core.wire cimport Record
 cdef class Outlet:
     cdef readonly int gateway
     cdef readonly Table table
+    cdef public bint left            # it has said that nothing more will come
     cdef Outbox outbox               # it is in this one
 
     cdef int command(self, Record* record, const uint8_t* payload) except -1

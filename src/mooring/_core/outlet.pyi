@@ -6,6 +6,7 @@ def user_name(user: str | int) -> bytes: ...
 
 @disjoint_base
 class Outlet:
+    left: bool
     @property
     def gateway(self) -> int: ...
     @property

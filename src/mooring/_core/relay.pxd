@@ -34,7 +34,7 @@ cdef class Port(Publisher):
     cdef readonly bint serves        # may be given connections (a sibling's worker in base mode may not)
     cdef readonly bint usable        # its worker has said HELLO and is not lost
     cdef readonly bint retiring      # gets no new connection; those it has move when it has finished them
-    cdef bint left                   # was told to leave
+    cdef readonly bint left          # was told to leave
     cdef bint going_on               # _went_on is at work
     cdef bint keeps                  # tickets keep the payload
     cdef readonly uint32_t bound     # connections it serves

@@ -54,9 +54,9 @@ from mooring._core.transport cimport (
 from mooring._core.wire cimport (
     ATTEMPT, ATTEMPTS, CM_ACK, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HELLO, CM_PAUSE,
     CM_PUBLISH, CM_RESPOND, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EV_CLOSE, EV_DISCONNECT, EV_FILE, EV_FINISH,
-    EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, FILE_LATE,
-    LISTENER_MASK, VERSION, WANTS_DISCONNECT, Record, is_command, is_counted, is_last, is_repeatable, is_report, kind_of,
-    make_record, RECORD_BYTES,
+    EV_GONE, EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_SESSION, EV_UNCERTAIN,
+    FILE_LATE, LISTENER_MASK, RESPOND_ASKS, VERSION, WANTS_DISCONNECT, Record, is_command, is_counted, is_last,
+    is_repeatable, is_report, kind_of, make_record, RECORD_BYTES,
 )
 from mooring._core.ws cimport OP_BINARY, OP_PING, OP_PONG, OP_TEXT, is_utf8, may_send_close_code
 

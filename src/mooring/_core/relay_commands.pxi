@@ -44,15 +44,15 @@ cdef int _apply(Relay self, Port port, const Record* record, const uint8_t* payl
         return 0
     if kind == CM_RESPOND:
         c = self.connections.find(record.fd)
-        if c != NULL:
-            self.connections.respond(c, record.extra, record.opcode, payload, record.size)
+        if c == NULL or not self.connections.respond(c, record.extra, record.opcode, payload, record.size):
+            return _over(port, record) if record.opcode & RESPOND_ASKS else 0
         return 0
     if kind == CM_FILE:
         return take_file(self, port, record, payload)
     if kind == CM_WANT:
         c = self.connections.find(record.fd)
-        if c != NULL:
-            self.connections.want(c, record.extra)
+        if c == NULL or not self.connections.want(c, record.extra):
+            return _over(port, record)
         return 0
     if (kind == CM_DISCONNECT or kind == CM_DISCONNECT_USER) and not may_send_close_code(record.arg):
         raise BadRecord(f"close code {record.arg}")
@@ -104,3 +104,11 @@ cdef int _apply(Relay self, Port port, const Record* record, const uint8_t* payl
     self.gateway.apply(port, kind, record.arg, record.fd, record.ticket,
                        PyBytes_FromStringAndSize(<const char*> payload, record.size))
     return 0
+
+
+cdef int _over(Port port, const Record* asked) except -1:
+    """Whoever asks waits for an answer; so one about a request that is over, or whose client has left, gets one, too."""
+    cdef Record answer = make_record(EV_GONE, asked.fd, 0, 0, 0)
+    answer.ticket = NO_TICKET
+    answer.extra = asked.extra
+    return port.transmit(&answer, NULL)

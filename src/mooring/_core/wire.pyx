@@ -21,9 +21,10 @@ while its handler ran:
                payload: u16 length of the reason, reason, payload of that event
     QUARANTINED  like UNCERTAIN: ATTEMPTS workers have ended while this event's handler ran
     SESSION    payload: msgpack map of session entries (nil: the key is gone); extra 1: forget what you knew
-    LEAVE      nothing more is coming: this worker's connections have moved
+    LEAVE      nothing more is coming: this worker's connections have moved, or the gateway ends in order
     ROOM       extra: number of the request; what waits for that client is below high water again
-    GONE       extra: number of the request; its client has left
+    GONE       extra: number of the request; its client has left. Also in answer to RESPOND with ASKS, or WANT, for a
+               request that is over
     BODY       extra: number of the request; payload: the next part of its body, empty behind the last one
     FILE       extra: number of the request; payload: u8 what became of the file (FileNote); if it is over, u64 how many
                bytes of it were sent
@@ -63,6 +64,7 @@ task stands in `fd`. A worker counts its tasks; towards task workers the dispatc
     RESULT     opcode: what became of it (Fate); payload: msgpack value, of a failure a list
     STATS      empty to the dispatcher; back with a msgpack map
     LEAVE      from a task worker, before its last result: it takes no more tasks
+               from the dispatcher: it ends in order
     MESSAGE    payload: msgpack value               from any worker (arg: for which) and on to it (arg: from which)
 
 Nothing in a record is ever unpickled or evaluated.

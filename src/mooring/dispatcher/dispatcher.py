@@ -299,6 +299,11 @@ class Dispatcher:
             peer.retired = True
             self._on_retired(peer)
 
+    def leave(self) -> None:
+        """This process ends in order."""
+        for channel in self._channels.values():
+            channel.send(Mail.LEAVE, 0, 0, 0, b"")
+
     def drain(self, timeout: float, done: Callable[[dict[str, int]], None]) -> None:
         """`done(counts)` when there are no tasks, or after `timeout` seconds in any case."""
         looks = max(1, int(timeout / LOOK))

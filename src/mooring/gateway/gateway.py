@@ -370,6 +370,12 @@ class Gateway:
         """A record of a worker had no effect."""
         say_bad(self._refusals, f"worker {port.worker}", problem)
 
+    def leave(self) -> None:
+        """This gateway ends in order: its workers, who see their channels end, are told."""
+        for port in self.relay.ports:
+            if port is not None and not port.left:
+                port.leave()
+
     # ------------------------------------------------------------------ sessions and calls
 
     def apply(self, port: Port, kind: int, arg: int, fd: int, ticket: int, payload: bytes) -> None:

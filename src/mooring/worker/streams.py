@@ -37,10 +37,10 @@ class Streams:
 
     async def room(self, fd: int, number: int) -> bool:
         """Waits until the client of that request has read enough; False: it has left."""
-        if not self._outbox.respond(fd, number, _ASKS, b""):
-            return False
         waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault((fd, number), []).append(waiter)
+        self._waiting.setdefault((fd, number), []).append(waiter)  # before it asks: the answer may come inside of that
+        if not self._outbox.respond(fd, number, _ASKS, b""):
+            self._answer(fd, number, room=False)
         return await waiter
 
     async def part(self, fd: int, number: int) -> bytes | None:

@@ -449,6 +449,7 @@ class DispatcherLink:
         self._desk = desk
         self._bench = bench
         self._pipe = pipe
+        self._left = False  # it has said that it ends
         self._channel = RecordChannel(reactor, channel, self)
         desk.connect(self._channel)
         pipe.connect(self._channel)
@@ -463,11 +464,14 @@ class DispatcherLink:
             self._bench.on_task(channel, number, arg, payload)
         elif kind == Mail.MESSAGE:
             self._pipe.receive(arg, payload)
+        elif kind == Mail.LEAVE:
+            self._left = True
         else:
             self._desk.on_record(kind, opcode, number, payload)
 
     def on_lost(self, channel: RecordChannel, why: str) -> None:
-        log.info("the channel to the dispatcher has ended: %s", why)
+        if not self._left:
+            log.warning("the channel to the dispatcher has ended: %s; what it kept is lost", why)
         self._desk.on_lost(channel, why)
 
     def on_bad(self, channel: RecordChannel, problem: Exception) -> None:

@@ -283,7 +283,8 @@ class Worker:
         if kind == Event.SESSION:
             self.sessions.learn(fd, payload, replace=extra == 1)
         elif kind == Event.LEAVE:
-            log.debug("gateway %d has moved its connections to other workers", outlet.gateway)
+            log.debug("nothing more comes from gateway %d", outlet.gateway)
+            outlet.left = True
         elif kind == Event.ROOM:
             self.streams.on_room(fd, extra)
         elif kind == Event.BODY:
@@ -321,9 +322,12 @@ class Worker:
         """A gateway is gone, and its connections with it."""
         self.outbox.disconnect(outlet)
         self.streams.gateway_lost()
-        log.info("the channel to gateway %d has ended: %s", outlet.gateway, why)
+        served = outlet.table.served(os.getpid())
+        if not outlet.left:
+            message = "the channel to gateway %d has ended: %s; %d connections that this worker served are lost with it"
+            log.warning(message, outlet.gateway, why, len(served))
         reason = f"gateway {outlet.gateway} has ended".encode()
-        for fd, state, listener, opened in outlet.table.served(os.getpid()):
+        for fd, state, listener, opened in served:
             # it frees an entry before it tells of the end, so nobody was told of these
             if opened or fd in self._opened:
                 kind = Event.CLOSE
