@@ -25,7 +25,6 @@ __all__ = ["Bulletin", "alone"]
 log = logging.getLogger("mooring.supervisor")
 
 COUNTS = {
-    "restarts": 0,  # of processes that ended unasked
     "replacements": 0,  # of workers that had worked long enough, or grown too large
     "reloads": 0,
     "reloads_failed": 0,
@@ -41,7 +40,7 @@ EVENTS_KEPT = 256  # while no worker serves; the oldest go first
 def alone() -> dict[str, Any]:
     """The state of a tree that is one process, without a supervisor."""
     running = {f"{role}s_{what}": 1 for role in ("gateway", "worker") for what in ("wanted", "running")}
-    return {**running, "spares_wanted": 0, "spares_running": 0, "degraded": [], **COUNTS}
+    return {**running, "spares_wanted": 0, "spares_running": 0, "degraded": [], "restarts": 0, **COUNTS}
 
 
 class Bulletin:
@@ -80,6 +79,7 @@ class Bulletin:
             running = [s for s in slots if s.current is not None and s.current.state in AT_WORK]
             state |= {f"{role}s_wanted": len(slots), f"{role}s_running": len(running)}
         state["degraded"] = [str(slot.spec) for slot in self._slots if slot.degraded]
+        state["restarts"] = sum(slot.restarted for slot in self._slots)
         return state | self.counts
 
     def _tell_gateways(self) -> None:

@@ -10,13 +10,7 @@ Theory
     A generation is one loading of the application's code. The first start is generation 1; each reload
     that is tried adds 1, and so does each replacement of one worker that has worked long enough. A slot is
     served by the newest generation that became ready; a process that crashes is started again in the
-    generation that serves.
-
-    A spare is a process that has loaded the application and waits, in a slot of its own, which is kept full
-    like any other. When a worker has died, a spare leaves its slot for that of the worker: from then on it is
-    a process that starts, and has the slow part behind it. Its code is that of the generation which served
-    when it was started, so a reload replaces spares once the new generation serves. A worker that is replaced
-    while it serves needs none: nobody waits for its successor.
+    generation that serves, by a spare if there is one (slots.py).
 
 What the phases mean
     STARTING  nothing has served. Any failure ends everything, exit code 1: the person at the terminal
@@ -55,13 +49,14 @@ from mooring.net.refusals import RefusalLog
 from mooring.supervisor.bulletin import Bulletin
 from mooring.supervisor.process import Child, ChildState, Exit, ProcessSpec
 from mooring.supervisor.reload import Outcome, Reload
-from mooring.supervisor.restarts import Restarts
 from mooring.supervisor.service import Keepalive, Service
 from mooring.supervisor.shutdown import Shutdown
 from mooring.supervisor.signals import Signals
-from mooring.supervisor.slot import Slot
+from mooring.supervisor.slots import Limits as SlotLimits
+from mooring.supervisor.slots import Slots
 from mooring.supervisor.tree import BootPayload, Tree
 from mooring.supervisor.vitals import vitals
+from mooring.supervisor.watchdog import Limits as WatchdogLimits
 from mooring.supervisor.watchdog import Watchdog
 from mooring.supervisor.watcher import Watcher
 
@@ -76,7 +71,7 @@ STACKS_APART = 0.05  # seconds between two processes that write theirs
 QUICK_TIMEOUT = 0.4  # seconds of grace after SIGQUIT, so that it is over within 2 s
 
 
-class Limits(Protocol):
+class Limits(SlotLimits, WatchdogLimits, Protocol):
     """What the supervisor reads of the settings' process section; seconds, bytes or numbers."""
 
     @property
@@ -85,22 +80,6 @@ class Limits(Protocol):
     def event_timeout(self) -> float: ...
     @property
     def boot_timeout(self) -> float: ...
-    @property
-    def restart_free(self) -> int: ...
-    @property
-    def restart_window(self) -> float: ...
-    @property
-    def restart_backoff_max(self) -> float: ...
-    @property
-    def degraded_after(self) -> int: ...
-    @property
-    def worker_hang_timeout(self) -> float: ...
-    @property
-    def gateway_hang_timeout(self) -> float: ...
-    @property
-    def worker_memory_limit(self) -> int: ...
-    @property
-    def spare_worker_num(self) -> int: ...
 
 
 class Phase(Enum):
@@ -141,15 +120,11 @@ class Supervisor:
         desk = control.fileno() if control is not None else -1
         self._tree = Tree(self, argv, fds, boot, settings.boot_timeout, desk)
         self._refusals = RefusalLog(self._tree.deadlines.after, log)
-        series = (settings.restart_free, settings.restart_window, settings.restart_backoff_max)
-        self._slots = {spec: Slot(spec, Restarts(*series)) for spec in specs}
-        spare_num = settings.spare_worker_num if any(spec.fits_spare for spec in specs) else 0
-        spares = [ProcessSpec("spare", n) for n in range(spare_num)]
-        self._spares = {spec: Slot(spec, Restarts(*series)) for spec in spares}
-        self._bulletin = Bulletin(self._tree, [*self._slots.values(), *self._spares.values()])
+        self._slots = Slots(self._tree, specs, settings)
+        self._bulletin = Bulletin(self._tree, self._slots)
         self._watchdog = Watchdog(self._tree, settings, self._on_hang, self._ask_replacement)
         self._service = service or Service()
-        self._keepalive = Keepalive(self._service, self._slots.values(), self._tree.deadlines.after)
+        self._keepalive = Keepalive(self._service, self._slots.wanted, self._tree.deadlines.after)
         self._last_failed = False  # the last reload
         self._worn: deque[tuple[Child, str]] = deque()  # workers to be replaced, and why
         self._tried = 1  # the newest generation that was tried
@@ -198,11 +173,8 @@ class Supervisor:
 
     def _start(self) -> None:
         where = ", ".join(address_text(listener.getsockname()) for listener in self._listeners)
-        log.info("starting %d processes, listening on %s", len(self._slots), where or "nothing")
-        batch = []
-        for slot in self._slots.values():
-            slot.current = slot.new_child(self._tried)
-            batch.append(slot.current)
+        log.info("starting %d processes, listening on %s", len(self._slots.wanted), where or "nothing")
+        batch = self._slots.first(self._tried)
         try:
             self._tree.spawn(batch)
         except OSError as problem:
@@ -210,11 +182,11 @@ class Supervisor:
 
     def _serve_all(self) -> None:
         self._enter(Phase.RUNNING)
-        children = [slot.current for slot in self._slots.values() if slot.current is not None]
+        children = self._slots.serving
         self._tree.announce(children, started=True)
         log.info("ready after %.1f s: %d processes serve", time.monotonic() - self._started, len(children))
         self._watchdog.start()
-        self._warm_spares()
+        self._slots.warm_spares()
         self._service.ready(self._status())
         self._keepalive.start()
         self._next_reload()
@@ -232,22 +204,22 @@ class Supervisor:
 
     def on_ready(self, child: Child) -> None:
         if self.phase is Phase.STARTING:
-            if all(slot.current and slot.current.state is ChildState.READY for slot in self._slots.values()):
+            if all(slot.current and slot.current.state is ChildState.READY for slot in self._slots.wanted):
                 self._serve_all()
         elif self.phase is not Phase.RUNNING:
             return
         elif child.state is ChildState.WARM:
             log.info("%s is ready to take the place of a worker", child)
-            self._hope(child)
+            self._slots.hope(child)
         elif self._reload is not None and self._reload.on_ready(child):
             if self._reload.new_code_serves:
-                self._end_spares()
-                self._warm_spares()
+                self._slots.end_spares()
+                self._slots.warm_spares()
         else:
             self._tree.announce([child])
             log.info("%s serves in place of the one that ended", child)
-            self._hope(child)
-            self._warm_spares()
+            self._slots.hope(child)
+            self._slots.warm_spares()
 
     def on_message(self, child: Child, message: Message) -> None:
         op = message["op"]
@@ -260,7 +232,7 @@ class Supervisor:
         elif op == "drained":
             self._on_drained(child, message)
         elif op == "vitals":
-            self._tree.tell(child, "vitals", processes=vitals(self._tree.children, self._slot_of, self._started))
+            self._tree.tell(child, "vitals", processes=vitals(self._tree.children, self._slots.of, self._started))
         elif op == "handled":
             if self._reload is not None:
                 self._reload.on_handled(child, message.get("answer"))
@@ -282,7 +254,7 @@ class Supervisor:
 
     def _on_leaving(self, child: Child) -> None:
         """Somebody has sent it SIGTERM, and not the server: it leaves in order, and another one takes its place."""
-        slot = self._slot_of(child)
+        slot = self._slots.of(child)
         if child.state is ChildState.STOPPING:  # it was us
             self._tree.tell(child, "stop", reason="SIGTERM")
         elif self.phase is Phase.RUNNING and child.state is ChildState.SERVING and slot.current is child:
@@ -294,10 +266,10 @@ class Supervisor:
                 self._tree.drain(child, timeout, GOING_AWAY)
             elif child.spec.worker is not None:
                 self._tree.retire(child)
-                self._fill(slot)
+                self._slots.fill(slot)
             else:
                 self._tree.stop(child, "SIGTERM")
-                self._fill(slot)
+                self._slots.fill(slot)
 
     def _on_drained(self, child: Child, message: Message) -> None:
         counts = message.get("counts")
@@ -308,8 +280,8 @@ class Supervisor:
             self._shutdown.on_drained(child, counts)
         elif child.leaves and child.state is ChildState.DRAINED:
             self._tree.stop(child, "SIGTERM")
-            if self._slot_of(child).current is child:
-                self._fill(self._slot_of(child))
+            if self._slots.holds(child):
+                self._slots.fill(self._slots.of(child))
         elif self._reload is not None:
             self._reload.on_drained(child)
 
@@ -323,7 +295,8 @@ class Supervisor:
         if self.phase is Phase.STARTING:
             self._fail_start(f"{child} {why}")
         elif self._reload is None or not self._reload.on_failure(child, why):
-            log.warning("%s %s%s", child, why, self._repair(self._slot_of(child), child))
+            again = self._slots.repair(child) if self.phase is Phase.RUNNING else ""
+            log.warning("%s %s%s", child, why, again)
 
     def on_end(self, child: Child, how: Exit, asked: bool) -> None:
         if not asked:
@@ -344,80 +317,6 @@ class Supervisor:
         cause = f": {child.cause}" if child.cause else ""
         return f"ended with {how}{when}" if how.signal is None else f"was ended by {how}{when}{cause}"
 
-    def _slot_of(self, child: Child) -> Slot:
-        return (self._spares if child.spec.role == "spare" else self._slots)[child.spec]
-
-    def _repair(self, slot: Slot, child: Child) -> str:
-        """Plan another child for the slot of one that failed; what the log shall say of it."""
-        if self.phase is not Phase.RUNNING or slot.current is not child:
-            return ""
-        slot.current = None
-        self._bulletin.counts["restarts"] += 1
-        slot.restarted += 1
-        delay = slot.restarts.delay(child.served)
-        if not slot.degraded and slot.restarts.crashes >= self._settings.degraded_after:
-            slot.degraded = True
-            log.error(
-                "%s is degraded: it has ended %d times in a row, the first lines above say why; restarts go on, "
-                "up to %g s apart",
-                slot.spec,
-                slot.restarts.crashes,
-                self._settings.restart_backoff_max,
-            )
-        slot.restart = self._tree.deadlines.after(delay, partial(self._fill, slot))
-        return f": restarting it in {delay:.1f} s" if delay else ": restarting it"
-
-    def _fill(self, slot: Slot) -> None:
-        slot.restart = None
-        # The newest that serves anywhere: that is the code which is on the disk.
-        generation = max(other.generation for other in self._slots.values())
-        spare = self._best_spare() if slot.spec.fits_spare else None
-        child = slot.current = slot.take(spare, generation) if spare else slot.new_child(generation)
-        try:
-            if spare:
-                log.info("%s takes the place of %s", spare.spec, child)
-                self._tree.place(child)
-            else:
-                self._tree.spawn([child])
-        except OSError as problem:
-            why = f"can't be started: {problem.strerror or problem}"
-            log.warning("%s %s%s", child, why, self._repair(slot, child))
-
-    def _hope(self, child: Child) -> None:
-        """A slot is not degraded any more when its process has served for long enough."""
-        slot = self._slot_of(child)
-        if slot.degraded:
-            recover = partial(self._recover, slot, child)
-            child.deadlines.append(self._tree.deadlines.after(self._settings.restart_window, recover))
-
-    def _recover(self, slot: Slot, child: Child) -> None:
-        if slot.current is child and slot.degraded:
-            slot.degraded = False
-            slot.restarts.reset()
-            log.info("%s is not degraded any more", child)
-
-    # -- spares
-
-    def _best_spare(self) -> Slot | None:
-        """One that waits, else one that is on its way there and still earlier than a new process."""
-        spares = [slot for slot in self._spares.values() if slot.current is not None]
-        return max(spares, key=lambda slot: slot.current is not None and slot.current.was_ready, default=None)
-
-    def _warm_spares(self) -> None:
-        """Fill the slots of spares, at moments when no client waits for the processor."""
-        for slot in self._spares.values():
-            if slot.current is None and slot.restart is None:
-                self._fill(slot)
-
-    def _end_spares(self) -> None:
-        """They have loaded code that does not serve any more."""
-        for slot in self._spares.values():
-            slot.cancel_restart()
-            slot.restarts.reset()
-            child, slot.current = slot.current, None
-            if child is not None:
-                self._tree.terminate(child)
-
     def _on_hang(self, child: Child) -> None:
         self._bulletin.counts["hangs"] += 1
 
@@ -435,19 +334,16 @@ class Supervisor:
         if worn[0][0].spec.role == "task worker":
             worn += [due for due in self._worn if due[0].spec.role == "task worker"]
             self._worn = deque(due for due in self._worn if due not in worn)
-        worn = [(child, why) for child, why in worn if child.state is ChildState.SERVING and self._is_current(child)]
+        worn = [(child, why) for child, why in worn if child.state is ChildState.SERVING and self._slots.holds(child)]
         if worn:
             self._tried += 1
             for child, why in worn:
                 log.info("replacing %s: %s", child, why)
             children = [child for child, _ in worn]
-            slots = [self._slots[child.spec] for child in children]
+            slots = [self._slots.of(child) for child in children]
             limit = self._settings.graceful_timeout
             self._reload = Reload(self._tree, slots, self._tried, limit, worn[0][1], children)
             self._reload.begin()
-
-    def _is_current(self, child: Child) -> bool:
-        return self._slots[child.spec].current is child
 
     def _replace_again(self, worn: Sequence[Child]) -> None:
         for child in worn:
@@ -477,8 +373,8 @@ class Supervisor:
             self._tried += 1
             log.info("reload: %s; starting generation %d", why, self._tried)
             self._service.reloading(f"reloading, generation {self._tried}")
-            slots = self._slots.values()
-            self._reload = Reload(self._tree, slots, self._tried, self._settings.graceful_timeout, why)
+            limit = self._settings.graceful_timeout
+            self._reload = Reload(self._tree, self._slots.wanted, self._tried, limit, why)
             told = self._bulletin.listener()
             if told is not None:
                 self._reload.prepare(told, self._settings.event_timeout)
@@ -521,8 +417,7 @@ class Supervisor:
         elif reload.outcome is Outcome.DONE:
             counts["reloads"] += 1
             self._last_failed = False
-            for slot in self._slots.values():
-                slot.degraded = slot.degraded and slot.spec.worker is None
+            self._slots.forgive()
             log.info("reload: done, the generation before %d is gone", reload.generation)
             self._bulletin.event("after_reload", True, reload.why)
         elif reload.outcome is Outcome.FAILED and reload.worn:
@@ -582,12 +477,11 @@ class Supervisor:
         had_started = self.phase is Phase.RUNNING
         self._enter(Phase.STOPPING)
         self._close_listeners()
-        for slot in (*self._slots.values(), *self._spares.values()):
-            slot.cancel_restart()
+        self._slots.close()
         self._pending = None
         if self._reload is not None:
             self._reload.abandon()
-        last = next((slot.current for slot in self._slots.values() if slot.spec.worker == 0), None)
+        last = next((slot.current for slot in self._slots.wanted if slot.spec.worker == 0), None)
         timeout = self._settings.graceful_timeout
         timeout = min(timeout, QUICK_TIMEOUT) if quick else timeout
         self._shutdown = Shutdown(self._tree, last, timeout, event=had_started, reason=f"shutdown: {why}")
