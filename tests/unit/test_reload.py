@@ -245,6 +245,7 @@ def test_a_gateway_that_starts_during_the_switch_hears_of_both_generations(tmp_p
         assert sorted(heard[:2]) == ["attach", "detach"]
         assert heard[2] == "serve"
         tree.wait_log("reload: done", since)
+        tree.wait(since, event="got", op="attach", pid=new)
         tree.command(new, "write", data="hello")
         assert tree.wait(since, event="bytes", pid=gateway)["peer_generation"] == 2
 
