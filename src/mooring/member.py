@@ -72,6 +72,8 @@ class Member:
         os.close(told.pulse)
         self._beat_period = self._settings.process.beat_period
         self._orphaned = False
+        self._heard = asyncio.Event()  # a message of the supervisor has come
+        self._greeted = False  # this worker has said to everybody that it takes events
         self._vitals: asyncio.Future[list[dict[str, Any]]] | None = None  # asked for, for the desk
         if told.gateway is not None:
             file = told.tables[told.gateway]
@@ -146,6 +148,11 @@ class Member:
             )
             worker.outbox.connect(local)
         await worker.fire("worker_start", worker.number)
+        loop.add_reader(self._control.fileno(), self._hear)
+        while not worker.tree and not self._stopping.done():  # what stats() says of it is said from the first event on
+            self._heard.clear()
+            await self._heard.wait()
+        self._greeted = True
         for outlet in worker.outbox.all():
             outlet.hello()
             outlet.flush()  # before "ready": a client that comes after it finds every worker usable
@@ -153,7 +160,6 @@ class Member:
         if self._dispatcher_link is not None:
             self._dispatcher_link.hello()
         loop.add_signal_handler(signal.SIGTERM, self._leave)
-        loop.add_reader(self._control.fileno(), self._hear)
         self._tell("ready")
         last, reason = await self._stopping
         await worker.finish()
@@ -180,7 +186,7 @@ class Member:
             worker = self._worker
             link = DispatcherLink(self._reactor, end.channel, worker.tasks, worker.bench, worker.pipe, worker)
             self._dispatcher_link = link
-            if self._stopping is not None:
+            if self._greeted:
                 link.hello()
             return
         if end.gateway == self._told.gateway:
@@ -208,7 +214,7 @@ class Member:
         )
         outlet.eager = self._worker.bench is not None
         self._worker.outbox.connect(outlet)
-        if self._stopping is not None:  # it was attached later than at the start
+        if self._greeted:  # it was attached later than at the start
             outlet.hello()
 
     def _on_retired(self, port: Port | Peer) -> None:
@@ -254,6 +260,7 @@ class Member:
                 received = None
             if received is None:
                 self._orphan()
+                self._heard.set()
                 return
             message, fds = received
             op = message.pop("op")
@@ -268,6 +275,7 @@ class Member:
                     os.close(fd)
                 continue
             handle(*fds, **message)
+            self._heard.set()
 
     def _on_attach(
         self,
@@ -286,6 +294,8 @@ class Member:
     def _on_serve(self, *, started: bool = False) -> None:
         if self._worker is not None:
             self._worker.serve()
+        if self._desk is not None:
+            self._begin(self._desk.open())
         if started and self._worker is not None:
             self._on_event(name="start")
         if self._gateway is not None:
@@ -318,10 +328,7 @@ class Member:
 
     def _on_tree(self, *, state: dict[str, Any]) -> None:
         if self._worker is not None:
-            first = not self._worker.tree
             self._worker.tree = state
-            if first and self._desk is not None:
-                self._begin(self._desk.open())  # whoever asks shall find this in stats()
 
     def _on_degraded(self, *, degraded: bool) -> None:
         """All workers end again and again, or do not any more."""

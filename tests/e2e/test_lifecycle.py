@@ -1,5 +1,6 @@
-"""What the application is told of reloads and of workers that leave: before_reload, after_reload, worker_exit."""
+"""What the application is told of its processes: before_reload, after_reload, worker_exit, stats()["tree"]."""
 
+import json
 import signal
 
 import pytest
@@ -138,4 +139,21 @@ def test_a_handler_that_raises_stops_nothing():
         server.wait_log("the 'before_reload' handler failed")
         server.wait_log("the 'worker_exit' handler failed")
         server.wait_log("^report after_reload .* True")
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_a_worker_knows_the_tree_from_its_first_event(mode):
+    code = """
+    @server.on("message")
+    def said(server, frame): ...
+
+    @server.on("start")
+    def started(server):
+        report("tree", json.dumps(server.stats()["tree"]))
+    """
+    with Serving(app(code), **mode) as server:
+        server.wait_log("^report tree")
+        tree = json.loads(server.reports("tree")[0])
+        assert (tree["workers_wanted"], tree["restarts"]) == (mode["worker_num"], 0)
         assert server.stop() == 0

@@ -108,6 +108,8 @@ class Toy:
             if not self.rules.get("ignore_event"):
                 self.control.send(msgspec.msgpack.encode({"op": "handled", "answer": message["answer"]}))
             return
+        if op == "tree" and self.rules.get("start") == "hang":
+            self.report("told", state=message["state"])
         if op in ("tree", "event"):
             return  # for the application, whenever something has happened: no test of the order can say when
         self.report("got", op=op, fields=message, fds=len(fds))

@@ -68,6 +68,16 @@ def test_serve_comes_when_all_are_ready_and_started_once(tmp_path):
         assert tree.wait(since, event="got", op="serve", who="worker 0")["fields"] == {}
 
 
+def test_a_worker_is_told_of_the_tree_while_it_starts(tmp_path):
+    """It waits for that, so that whatever it handles first knows."""
+    with Running(tmp_path, process_mode(), [{"name": "worker 1", "start": "hang"}]) as tree:
+        told = tree.wait(event="told", who="worker 1")
+        assert told["state"]["workers_wanted"] == 2
+        assert not tree.find(event="got", who="worker 1")
+        tree.command(told["pid"], "ready")
+        tree.wait(event="got", who="worker 1", op="serve")
+
+
 def test_links_pages_and_tables_join_the_right_processes(tmp_path):
     with Running(tmp_path, process_mode(gateways=2, workers=2)) as tree:
         tree.wait_ready()

@@ -5,8 +5,9 @@ handed to a worker that serves; while there is none it waits for the next one. I
 it is lost if that worker ends before its handler has run.
 
 The state (what is wanted, what runs, what happened) goes to every worker when it has changed, and from there
-into `Server.stats()`. A worker that does not read its messages is not sent a second state behind an unread
-one: only the newest is worth anything. Gateways are told whether all workers are degraded.
+into `Server.stats()`; to one that starts it goes once, because that waits for it before it takes events. A worker
+that does not read its messages is not sent a second state behind an unread one: only the newest is worth
+anything. Gateways are told whether all workers are degraded.
 """
 
 from __future__ import annotations
@@ -102,7 +103,9 @@ class Bulletin:
             self._tree.tell(workers[0], "event", name=name, arguments=arguments)
         self._tell_gateways()
         state = self.state()
-        for child in workers:
+        begins = (ChildState.STARTING, ChildState.READY)
+        newcomers = [one for one in self._tree.children if one.spec.worker is not None and one.state in begins]
+        for child in [*workers, *(one for one in newcomers if one.told is None)]:
             if child.told != state and child.control is not None and not child.control.pending:
                 child.told = state
                 self._tree.tell(child, "tree", state=state)

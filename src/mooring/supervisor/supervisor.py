@@ -392,9 +392,9 @@ class Supervisor:
             self._next_reload()
         if self._shutdown is not None and self._shutdown.done:
             self._enter(Phase.ENDED)
-        elif self.phase is Phase.RUNNING:
+        elif self.phase in (Phase.STARTING, Phase.RUNNING):
             self._bulletin.look()
-            if self._reload is None:
+            if self.phase is Phase.RUNNING and self._reload is None:
                 self._service.status(self._status())
 
     def _status(self) -> str:
