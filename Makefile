@@ -8,11 +8,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BUILD := debug
+CLANG ?= clang-14
+SECONDS ?= 30
 CORE := $(wildcard src/mooring/_core/*.pyx src/mooring/_core/*.pxd src/mooring/_core/*.pxi src/mooring/_core/*.h)
 STUBBED := $(patsubst src/mooring/_core/%.pyi,mooring._core.%,$(wildcard src/mooring/_core/*.pyi))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types bench chaos flatness conformance docs clean
+.PHONY: help demo test lint types bench chaos flatness conformance fuzz docs clean
 .DEFAULT_GOAL := help
 
 demo bench chaos flatness: BUILD := release
@@ -53,6 +55,9 @@ flatness: build/built-release  ## look whether anything grows over 200 reloads a
 conformance: build/built-debug  ## Autobahn on both modes; QUICK=1 leaves out the long group 9
 	conformance/run.sh
 
+fuzz: build/fuzz/built $(VENV)/group-fuzz  ## search for inputs that do harm, 30 s per target; SECONDS=300 ARGS="ws_frames"
+	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) $(ARGS)
+
 docs: build/built-debug $(VENV)/group-docs  ## write the generated pages and build the manual into build/site
 	$(BIN)/mooring settings > docs/settings.md
 	$(BIN)/mkdocs build --quiet --strict
@@ -82,6 +87,15 @@ build/built-%: $(VENV)/installed $(CORE)
 	@[ "$$(cat build/profile 2>/dev/null)" = $* ] || rm -f src/mooring/_core/*.so
 	MOORING_BUILD=$* $(BIN)/python setup.py --quiet build_ext --inplace
 	@rm -f build/built-* && echo $* > build/profile
+	@touch $@
+
+# Beside the other builds, with copies of the Python sources: their branches are counted too.
+build/fuzz/built: $(VENV)/installed setup.py $(CORE) $(wildcard src/mooring/*.py src/mooring/*/*.py)
+	@command -v $(CLANG) >/dev/null || { echo "make fuzz needs clang: apt-get install clang-14 libclang-rt-14-dev" \
+	    "llvm-14; or name yours: make fuzz CLANG=clang"; exit 1; }
+	@[ $@ -nt setup.py ] || rm -rf build/fuzz/lib build/fuzz/temp
+	CC=$(CLANG) LDSHARED="$(CLANG) -shared" MOORING_BUILD=fuzz $(BIN)/python setup.py --quiet build \
+	    --build-lib build/fuzz/lib --build-temp build/fuzz/temp
 	@touch $@
 
 $(VENV)/group-%: pyproject.toml | $(VENV)/made

@@ -1,7 +1,8 @@
 """Builds the compiled core. Everything else about the package is in pyproject.toml.
 
 MOORING_BUILD names the build: `release` (what users get), `debug` (bounds checks, assertions and
-live counters; what the tests run on) or `asan` (address and undefined-behaviour sanitizers).
+live counters; what the tests run on), `asan` (address and undefined-behaviour sanitizers) or `fuzz` (the same by clang,
+and it counts which branches are taken; see tests/fuzz/run.py, which has it built into a folder of its own).
 """
 
 import os
@@ -20,6 +21,22 @@ BUILDS = {
     "asan": {
         "compile": ["-O1", "-g", "-UNDEBUG", "-DMOORING_DEBUG=1", "-fno-omit-frame-pointer", "-fno-wrapv", *SANITIZE],
         "link": SANITIZE,
+    },
+    # What the sanitizers call is in the library that is preloaded, so nothing is linked. Cython adds 0 to NULL where a
+    # function has no arguments, which one of clang's checks reports.
+    "fuzz": {
+        "compile": [
+            "-O1",
+            "-g",
+            "-UNDEBUG",
+            "-DMOORING_DEBUG=1",
+            "-fno-omit-frame-pointer",
+            "-fno-wrapv",
+            "-fsanitize=address,undefined,fuzzer-no-link",
+            "-fno-sanitize=pointer-overflow",
+            "-fno-sanitize-recover=undefined",
+        ],
+        "link": [],
     },
 }
 

@@ -11,117 +11,18 @@ import itertools
 import random
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import h11
-import httptools
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mooring._core.http import CONTINUE, HttpCodec, HttpError, ParsedRequest
-
-Reading = tuple[str, str, list[tuple[str, str]], bytes]
-"""Method, target, fields, body."""
+from mooring._core.http import HttpCodec, HttpError, ParsedRequest
+from support.http_oracle import assert_not_laxer, by_h11, by_llhttp, ours, reading, up_to_close
 
 VECTORS = Path(__file__).parent.parent / "vectors" / "http"
 CASES = 20_000
-
-
-def ours(pieces: Iterable[bytes]) -> tuple[list[ParsedRequest], tuple[int, str] | None, bytes]:
-    """The requests up to an upgrade, the error or None, the unread bytes."""
-    codec = HttpCodec()
-    requests: list[ParsedRequest] = []
-    pieces = iter(pieces)
-    for piece in pieces:
-        codec.receive(piece)
-        while True:
-            try:
-                event = codec.next_event()
-            except HttpError as error:
-                return requests, (error.status, error.reason), b""
-            if event is None:
-                break
-            if event == CONTINUE:  # depends on timing, rightly
-                continue
-            assert isinstance(event, ParsedRequest)
-            requests.append(event)
-            if event.upgrade:
-                return requests, None, codec.take_rest() + b"".join(pieces)
-    return requests, None, codec.take_rest()
-
-
-def reading(request: ParsedRequest) -> Reading:
-    return request.method, request.target, request.headers, request.body
-
-
-def by_h11(data: bytes) -> Iterator[Reading]:
-    """Every request h11 reads, up to its first error. Each by a fresh h11, which gets what the one before
-    left: h11 itself would stop at HTTP/1.0, where it knows no persistence. One empty line before a request is
-    taken away, which h11 refuses, against RFC 9112 section 2.2."""
-    while True:
-        data = data.removeprefix(b"\r\n")
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
-        connection.receive_data(data)
-        body = b""
-        try:
-            request = connection.next_event()
-            if not isinstance(request, h11.Request):
-                return
-            while isinstance(event := connection.next_event(), h11.Data):
-                body += bytes(event.data)
-        except h11.RemoteProtocolError:
-            return
-        if not isinstance(event, h11.EndOfMessage):
-            return
-        fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers]
-        yield request.method.decode(), request.target.decode("latin-1"), fields, body
-        data = connection.trailing_data[0]
-
-
-class Collector:
-    """What llhttp reads of a stream, bodies and all; here nobody delimits for it."""
-
-    def __init__(self) -> None:
-        self.requests: list[Reading] = []
-
-    def on_message_begin(self) -> None:
-        self.target = self.body = b""
-        self.fields: list[tuple[str, str]] = []
-        self.head_done = False
-
-    def on_url(self, url: bytes) -> None:
-        self.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.head_done:  # behind it there are only trailers
-            self.fields.append((name.lower().decode("latin-1"), value.strip(b" \t").decode("latin-1")))
-
-    def on_headers_complete(self) -> None:
-        self.head_done = True
-
-    def on_body(self, body: bytes) -> None:
-        self.body += body
-
-    def on_message_complete(self) -> None:
-        method = self.parser.get_method().decode()
-        self.requests.append((method, self.target.decode("latin-1"), self.fields, self.body))
-
-
-def by_llhttp(data: bytes, our_count: int) -> tuple[list[Reading], int]:
-    """What llhttp reads, and for how many of our requests it can be asked: it stops, without looking for a
-    body, at an upgrade to anything, where we go on unless it is a WebSocket."""
-    collector = Collector()
-    collector.parser = httptools.HttpRequestParser(collector)
-    try:
-        collector.parser.feed_data(data)
-    except httptools.HttpParserUpgrade:
-        our_count = min(our_count, len(collector.requests) - 1)
-    except httptools.HttpParserError:
-        pass
-    return collector.requests, our_count
 
 
 # Streams. A stream is a list of requests, each a list of lines and a body, so that a mutation can
@@ -204,38 +105,6 @@ def make_stream(seed: int) -> bytes:
 def cut(data: bytes, chance: random.Random) -> list[bytes]:
     places = sorted(chance.choices(range(len(data) + 1), k=chance.choice([1, 2, 5, 30])))
     return [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True)]
-
-
-def same_target(our: str, their: str) -> bool:
-    """The oracles leave the absolute form as it is."""
-    if our == their:
-        return True
-    scheme, separator, rest = their.partition("://")
-    path = rest[len("a") :]
-    return bool(separator) and scheme.lower() in ("http", "https") and our in (path, "/" + path, path or "*")
-
-
-def comparable(field: tuple[str, str]) -> tuple[str, str]:
-    """h11 lower-cases the name of the transfer coding."""
-    name, value = field
-    return name, value.lower() if name == "transfer-encoding" else value
-
-
-def assert_not_laxer(requests: list[ParsedRequest], theirs: list[Reading], data: bytes) -> None:
-    for number, request in enumerate(requests):
-        assert number < len(theirs), ("laxer", number, data)
-        method, target, fields, body = theirs[number]
-        assert (request.method, request.body) == (method, body), (number, data)
-        assert list(map(comparable, request.headers)) == list(map(comparable, fields)), (number, data)
-        assert same_target(request.target, target), (number, data)
-
-
-def up_to_close(requests: list[ParsedRequest]) -> list[ParsedRequest]:
-    """The server reads nothing behind a request that ends the connection; neither do the oracles."""
-    for number, request in enumerate(requests):
-        if not request.keep_alive:
-            return requests[: number + 1]
-    return requests
 
 
 def examine(seed: int, count: Counter[str]) -> None:

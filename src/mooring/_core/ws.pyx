@@ -21,6 +21,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringA
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from mooring._core.buffer cimport Buffer, buffer_append, buffer_free, buffer_reserve, buffer_size
@@ -455,17 +456,23 @@ cdef class Decoder:
         cdef size_t position = 0
         cdef FrameEvent event
         cdef Outcome outcome
-        cdef bytearray copy = bytearray(data)   # the decoder unmasks in place
-        cdef uint8_t* start = copy
-        cdef size_t size = len(copy)
+        cdef size_t size = len(data)
+        # the decoder unmasks in place; and a sanitizer sees what reads beyond memory that ends where the bytes end
+        cdef uint8_t* copy = <uint8_t*> malloc(size)
+        if copy == NULL and size:
+            raise MemoryError("no memory for a copy")
+        memcpy(copy, <const uint8_t*> data, size)
         events = []
-        while self.error is None:
-            outcome = decode_next(&self.state, &self.limits, start, size, &position, &event)
-            if outcome == NEED_MORE:
-                break
-            if outcome == FAILED:
-                self.error = (event.code, event.reason.decode())
-            else:
-                events.append((event.opcode, PyBytes_FromStringAndSize(<const char*> event.data, event.size)))
+        try:
+            while self.error is None:
+                outcome = decode_next(&self.state, &self.limits, copy, size, &position, &event)
+                if outcome == NEED_MORE:
+                    break
+                if outcome == FAILED:
+                    self.error = (event.code, event.reason.decode())
+                else:
+                    events.append((event.opcode, PyBytes_FromStringAndSize(<const char*> event.data, event.size)))
+        finally:
+            free(copy)
         self.rest = self.state.have + (self.state.payload or self.state.message_opcode != 0)
         return events
