@@ -30,7 +30,7 @@ from mooring._core.wire cimport CM_PUBLISH, RECORD_BYTES, Record
 cdef enum:
     SERVE_BYTES = 65536      # taken from another worker in one go while this one waits
     QUEUE_BYTES = 1 << 20    # of commands that wait for the end of the turn
-    QUEUE_LIMIT = 16 << 20   # of commands that wait for publishes of others
+    QUEUE_LIMIT = 16 << 20   # of commands that wait for publishes of others; above it, who commands waits as well
 
 ANSWER_LOOK = 0.002          # seconds between two tries to send the rest of an answer
 LOOK = 0.01                  # seconds between two looks at what another thread or process has to do
@@ -75,10 +75,21 @@ cdef class LocalQueue(Source):
         self.reactor.mark_dirty(self)
         if buffer_size(&self.commands) > QUEUE_BYTES and not self.port.held:
             self.flush()
-        if buffer_size(&self.commands) > QUEUE_LIMIT and self.port.held:
-            self.port.relay.publish_order.give_up()
-            self.port.relay.publish_order.run()
         return 0
+
+    cdef int wait_for_room(self) except -1:
+        """Until what is ahead has come, or has been waited for long enough, which `Order` limits; or else for so long."""
+        cdef ServingWait waiting = self.port.inlet.waiting
+        end = time.monotonic() + CALL_TIMEOUT
+        while self.full():
+            if time.monotonic() >= end:
+                self.port.relay.publish_order.give_up(f"within {CALL_TIMEOUT:g} s")
+                return self.port.relay.publish_order.run()
+            waiting._wait(-1, 0, LOOK)
+        return 0
+
+    cdef bint full(self) noexcept:
+        return self.port.held and buffer_size(&self.commands) > QUEUE_LIMIT
 
     cdef int flush(self) except -1:
         """To all gateways: what some have and others don't, these wait for."""
@@ -196,8 +207,15 @@ cdef class LocalOutlet(Outlet):
     cdef int command(self, Record* record, const uint8_t* payload) except -1:
         cdef LocalQueue queue = self.port.queue
         if buffer_size(&queue.commands) or (record.kind == CM_PUBLISH and self.port.relay.publish_order is not None):
+            if record.kind != CM_PUBLISH:
+                self.make_room()     # of a publish it was called before, see Outbox._publish
             return queue.put(record, payload)
         return self.port.relay.on_command(self.port, record, payload)
+
+    cdef int make_room(self) except -1:
+        if self.port.queue.full():
+            self.port.queue.wait_for_room()
+        return 0
 
     cdef int finish(self, uint32_t ticket) except -1:
         if self.port.held:

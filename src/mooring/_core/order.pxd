@@ -5,15 +5,13 @@ from libc.stdint cimport uint32_t, uint64_t
 from mooring._core.reactor cimport Source
 
 cdef enum:
-    ENTRY_BITS = 20
-    ENTRIES = 1 << ENTRY_BITS        # publishes that a gateway may be behind another one
+    ENTRIES = 1 << 20                # publishes that a gateway may be behind another one
     NUMBER_MASK = (1 << 30) - 1      # of the number of a publish; a process id has 22 bits, a lap the 12 above
 
 
-cdef struct LogData:
+cdef struct LogHead:
     uint64_t tail                    # where the next entry goes
-    uint64_t unused[7]               # `tail` has a cache line of its own
-    uint64_t entries[ENTRIES]
+    uint64_t unused[7]               # it has a cache line of its own; behind it the entries, a power of two of them
 
 
 # What a record of a publish carries: whose it is, and its number among those of that process.
@@ -26,7 +24,7 @@ cdef class Publisher:
 
     cdef uint32_t origin             # its process id; 0: not known yet
     cdef uint32_t passed             # number of its newest publish that was applied here
-    cdef bint held                   # its next one is here, and waits for its turn
+    cdef readonly bint held          # its next one is here, and waits for its turn
 
     # It is its turn, or may be: what waits is to be given to Order.admit again.
     cdef int go_on(self) except -1
@@ -34,7 +32,10 @@ cdef class Publisher:
 
 cdef class Order(Source):
     cdef object memory               # the mmap
-    cdef LogData* log
+    cdef LogHead* log
+    cdef uint64_t* entries
+    cdef uint64_t mask               # their number less one
+    cdef int bits                    # and its logarithm
     cdef uint64_t at                 # entry whose turn it is
     cdef uint64_t seen               # the first entry not looked at yet
     cdef dict publishers             # pid -> Publisher
@@ -57,7 +58,8 @@ cdef class Order(Source):
     cdef int run(self) except -1
     cdef int expire(self) except -1
     cdef double patience(self) except -1
-    cdef int give_up(self) except -1
+    cdef int give_up(self, str why) except -1
+    cdef uint32_t _lap(self, uint64_t position) noexcept
     cdef bint _turn(self, uint32_t pid, uint32_t number) except -1
     cdef int _settle(self) except -1
     cdef int _look(self) except -1

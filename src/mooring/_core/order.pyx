@@ -47,7 +47,7 @@ cdef extern from *:
 
 log = logging.getLogger("mooring.gateway")
 
-ORDER_BYTES = sizeof(LogData)
+ORDER_BYTES = sizeof(LogHead) + ENTRIES * sizeof(uint64_t)
 HOLD_MS = 1000               # milliseconds for which a publish is waited for that has come to another gateway
 cdef uint64_t _HOLD_MS = HOLD_MS
 cdef enum:
@@ -55,10 +55,6 @@ cdef enum:
     PID_MASK = (1 << 22) - 1
     LAP_SHIFT = 52
     LAP_MASK = (1 << 12) - 1
-
-
-cdef inline uint32_t _lap(uint64_t position) noexcept:
-    return ((position >> ENTRY_BITS) + 1) & LAP_MASK     # not 0 in the first one: that is an empty place
 
 
 cdef inline uint32_t _pid_of(uint64_t entry) noexcept:
@@ -78,16 +74,22 @@ cdef class Publisher:
 
 
 cdef class Order(Source):
-    """The gateway's view of the log. Maps the memory file, which stays the caller's and has ORDER_BYTES bytes, 0 at first."""
+    """The gateway's view of the log. Maps the memory file, which stays the caller's and is all 0 at first; of ORDER_BYTES
+    bytes, or less for fewer entries."""
 
     def __cinit__(self, reactor: Reactor, file: int) -> None:
         cdef Py_buffer view
-        if os.fstat(file).st_size < ORDER_BYTES:
-            raise ValueError(f"a log of {os.fstat(file).st_size} bytes: it has {ORDER_BYTES}")
-        self.memory = mmap.mmap(file, ORDER_BYTES)
+        size = os.fstat(file).st_size
+        count = (size - sizeof(LogHead)) // sizeof(uint64_t)
+        if not 2 <= count <= ENTRIES or count & (count - 1) or size != sizeof(LogHead) + count * sizeof(uint64_t):
+            raise ValueError(f"a log of {size} bytes: it has {ORDER_BYTES}, or less for another power of two of entries")
+        self.memory = mmap.mmap(file, size)
         PyObject_GetBuffer(self.memory, &view, PyBUF_WRITABLE)
-        self.log = <LogData*> view.buf
+        self.log = <LogHead*> view.buf
         PyBuffer_Release(&view)
+        self.entries = <uint64_t*> (self.log + 1)
+        self.mask = count - 1
+        self.bits = count.bit_length() - 1
         self.publishers = {}
         self.logged = {}
         self.gone = {}
@@ -162,6 +164,10 @@ cdef class Order(Source):
             return False
         return limit is not None
 
+    def offer(self, publisher: Publisher, pid: int, number: int) -> bool:
+        """admit(), of a publish that is on no channel."""
+        return self.admit(publisher, stamp_of(pid, number))
+
     cdef bint _turn(self, uint32_t pid, uint32_t number) except -1:
         """Whether nothing has to come before it here."""
         cdef uint64_t entry
@@ -170,9 +176,9 @@ cdef class Order(Source):
             self._settle()
             if self.at == self.seen:
                 return True          # it is not in the log: that was passed
-            entry = order_load(&self.log.entries[self.at % ENTRIES])
-            if _pid_of(entry) != pid:
-                return False
+            entry = order_load(&self.entries[self.at & self.mask])
+            if _pid_of(entry) != pid or entry >> LAP_SHIFT != self._lap(self.at):
+                return False         # if it was overwritten just now, that is found when this one is offered again
             listed = entry & NUMBER_MASK
             if _after(listed, number):
                 return True          # likewise
@@ -187,8 +193,8 @@ cdef class Order(Source):
         cdef uint32_t pid, number
         cdef Publisher publisher
         while self.at != self.seen:
-            entry = order_load(&self.log.entries[self.at % ENTRIES])
-            if entry >> LAP_SHIFT != _lap(self.at):
+            entry = order_load(&self.entries[self.at & self.mask])
+            if entry >> LAP_SHIFT != self._lap(self.at):
                 return self._resync()
             pid = _pid_of(entry)
             number = entry & NUMBER_MASK
@@ -231,15 +237,18 @@ cdef class Order(Source):
 
     # ------------------------------------------------------------------ the log
 
+    cdef uint32_t _lap(self, uint64_t position) noexcept:
+        return ((position >> self.bits) + 1) & LAP_MASK  # not 0 in the first one: that is an empty place
+
     cdef int _look(self) except -1:
         """Takes note of what was written since."""
         cdef uint64_t entry
         cdef uint32_t lap
         while True:
-            entry = order_load(&self.log.entries[self.seen % ENTRIES])
+            entry = order_load(&self.entries[self.seen & self.mask])
             lap = entry >> LAP_SHIFT
-            if lap != _lap(self.seen):
-                if lap != ((_lap(self.seen) - 1) & LAP_MASK):
+            if lap != self._lap(self.seen):
+                if lap != ((self._lap(self.seen) - 1) & LAP_MASK):
                     self._resync()
                 return 0
             self.logged[_pid_of(entry)] = entry & NUMBER_MASK
@@ -251,22 +260,31 @@ cdef class Order(Source):
         cdef uint64_t* place
         cdef uint64_t old, entry
         while _after(number, self.logged.get(pid, number - 1)):
-            place = &self.log.entries[self.seen % ENTRIES]
+            place = &self.entries[self.seen & self.mask]
             old = order_load(place)
-            entry = <uint64_t> _lap(self.seen) << LAP_SHIFT | <uint64_t> (pid & PID_MASK) << 30 | number
-            if old >> LAP_SHIFT == ((_lap(self.seen) - 1) & LAP_MASK):
+            entry = <uint64_t> self._lap(self.seen) << LAP_SHIFT | <uint64_t> (pid & PID_MASK) << 30 | number
+            if old >> LAP_SHIFT == ((self._lap(self.seen) - 1) & LAP_MASK):
                 order_swap(place, old, entry)
             self._look()
         return 0
 
     cdef int _resync(self) except -1:
-        """Too far behind: what was decided is overwritten."""
+        """Too far behind: what was decided is overwritten. What is in the log still is not written again, which would only
+        push others out of it."""
         cdef Publisher publisher
+        cdef uint64_t entry, place
+        cdef uint32_t pid, number
         log.warning("this gateway is more than %d publishes behind another one: for some of them, "
-                    "its clients see an order of their own", ENTRIES)
+                    "its clients see an order of their own", self.mask + 1)
         self.out_of_order += 1
-        self.at = self.seen = order_load(&self.log.tail)
         self.logged.clear()
+        for place in range(self.mask + 1):
+            entry = order_load(&self.entries[place])
+            pid = _pid_of(entry)
+            number = entry & NUMBER_MASK
+            if _after(number, self.logged.get(pid, number - 1)):
+                self.logged[pid] = number
+        self.at = self.seen = order_load(&self.log.tail)
         for publisher in self.publishers.values():
             if publisher.held:
                 self._wake(publisher)
@@ -292,7 +310,7 @@ cdef class Order(Source):
         cdef Publisher publisher
         if self.due and monotonic_ms() >= self.due:
             if self.at == self.due_at:
-                self.give_up()
+                self.give_up(f"within {HOLD_MS / 1000:g} s")
             self.due = 0
         for publisher in self.publishers.values():
             if publisher.held:
@@ -305,14 +323,14 @@ cdef class Order(Source):
         cdef uint64_t now = monotonic_ms()
         return 3600 if self.due == 0 else 0 if now >= self.due else (<double> self.due - now) / 1000
 
-    cdef int give_up(self) except -1:
+    cdef int give_up(self, str why) except -1:
         """Goes on without the publish whose turn it is, and without more of the same process until that is heard again."""
         cdef uint32_t pid
         if self.at == self.seen:
             return 0
-        pid = _pid_of(order_load(&self.log.entries[self.at % ENTRIES]))
-        log.warning("process %d has published something that has come to another gateway and not to this one within "
-                    "%g s: going on without it, and out of order when it comes", pid, HOLD_MS / 1000)
+        pid = _pid_of(order_load(&self.entries[self.at & self.mask]))
+        log.warning("process %d has published something that has come to another gateway and not to this one %s: "
+                    "going on without it, and out of order when it comes", pid, why)
         if len(self.mute) >= REMEMBERED:
             self.mute.clear()
             self.late.clear()
