@@ -54,6 +54,7 @@ class Boot(msgspec.Struct):
     order: int = -1  # of a gateway that is one of several: memory for the order of publishes
     tables: dict[int, int] = {}
     links: list[LinkEnd] = []
+    link_num: int = 0  # of a process with a gateway: those it has when everybody serves, and no reload runs
     dispatcher: bool = False  # for the supervisor: there shall be one
     processes: int = 0  # of the application's own; for the supervisor
     shared: Declared = msgspec.field(default_factory=Declared)

@@ -86,6 +86,7 @@ class Member:
                 self._on_retired,
                 self._on_broken,
                 gateways=len(told.tables),
+                links=told.link_num,
             )
             if told.order >= 0:
                 self._gateway.relay.publish_order = Order(self._reactor, told.order)

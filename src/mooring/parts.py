@@ -1,10 +1,11 @@
 """What every process with a gateway or a worker in it is made of; which process has what, the runtime says."""
 
 import logging
+import os
 import resource
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mooring._core.reactor import Reactor
 from mooring._core.relay import Port
@@ -21,7 +22,9 @@ log = logging.getLogger("mooring.runtime")
 
 GOING_AWAY = 1001
 DESCRIPTOR_LIMIT = 1 << 20  # a gateway raises its own up to this
-SPARE_DESCRIPTORS = 64
+SPARE_DESCRIPTORS = 64  # beside those of channels: log files, certificates, whoever asks
+LINK_DESCRIPTORS = 3  # of one link to another process
+FEWEST = 16  # clients, and files for them, however low the limit is
 
 
 class Server(Controlled, Protocol):
@@ -53,6 +56,26 @@ def first_serial(offset: int) -> int:
     return offset + time.monotonic_ns() // 1_000_000
 
 
+class Share(NamedTuple):
+    """What becomes of the descriptors of a process with a gateway in it."""
+
+    connections: int
+    files: int  # that are being sent; a connection that is sent one has two descriptors
+    kept_from: int  # this number and those above it are for nobody who is served
+
+
+def share(limit: int, taken: int, links: int, connections: int = 0) -> Share:
+    """Of `limit` descriptors, `taken` of which are open already, with so many links to other processes.
+
+    Kept back are 64, and those of a second set of links: during a reload there are old workers and new ones. Of what is
+    left when the process has its own, nine tenths are for connections, unless `connections` says how many.
+    """
+    kept_from = limit - SPARE_DESCRIPTORS - LINK_DESCRIPTORS * links
+    room = max(2 * FEWEST, kept_from - taken - LINK_DESCRIPTORS * links)
+    connections = connections or max(FEWEST, room * 9 // 10)
+    return Share(connections, max(FEWEST, room - connections), max(kept_from, taken + 2 * FEWEST))
+
+
 def new_gateway(
     reactor: Reactor,
     settings: Settings,
@@ -62,25 +85,31 @@ def new_gateway(
     on_retired: Callable[[Port], None],
     on_broken: Callable[[Port, str], None] = lambda _port, _why: None,
     gateways: int = 1,
+    links: int = 0,
 ) -> Gateway:
-    """`gateways`: how many share the memory. `offset` is what `clock_offset()` was when the server started."""
+    """`gateways`: how many share the memory. `offset` is what `clock_offset()` was when the server started.
+
+    `links`: how many other processes it will have a link with, at the same time.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTOR_LIMIT if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTOR_LIMIT)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    slots = settings.flow.max_connections or max(16, wanted * 9 // 10 - SPARE_DESCRIPTORS)
+    descriptors = share(wanted, len(os.listdir("/proc/self/fd")), links, settings.flow.max_connections)
+    if descriptors.kept_from > wanted - SPARE_DESCRIPTORS - LINK_DESCRIPTORS * links:
+        log.warning("the limit of open files, %d, is too low for %d links to other processes: raise it", wanted, links)
     gateway = Gateway(
         reactor,
         settings,
         number=number,
-        table=Table(file, slots),
+        table=Table(file, descriptors.connections),
         first_serial=first_serial(offset),
         on_retired=on_retired,
         on_broken=on_broken,
         gateways=gateways,
     )
-    # a connection that is sent a file has two descriptors: these are of what connections leave
-    gateway.connections.file_limit = max(16, wanted - slots - SPARE_DESCRIPTORS)
+    gateway.connections.file_limit = descriptors.files
+    gateway.connections.kept_from = descriptors.kept_from
     return gateway
 
 

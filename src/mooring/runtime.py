@@ -158,6 +158,8 @@ def _supervise(told: Boot, settings: Settings) -> int:
         "parent": os.getpid(),
         "clock": clock_offset(),
         "shared": told.shared,
+        # in base mode a process has one with each other one for its gateway, and one for its worker
+        "link_num": sum(spec.worker is not None for spec in specs) + (len(specs) if process.mode == "base" else 0),
     }
     service = Service.from_environment()
     control = pid_file = None

@@ -1,8 +1,12 @@
 """Accepts clients from a listening socket.
 
-At most ACCEPTS of them in one turn, so that a crowd of newcomers does not keep those who are in waiting. When the process
-runs out of descriptors, or nobody can be accepted for another reason, the listener is left alone for a moment instead of
-spinning on an event that cannot be served.
+At most ACCEPTS of them in one turn, so that a crowd of newcomers does not keep those who are in waiting. When nobody can
+be accepted, the listener is left alone for a moment instead of spinning on an event that cannot be served.
+
+Descriptors are given out lowest number first. So a client with one of `kept_from` or above is one too many: what is left is
+for channels to new workers, log files and the like. If there are none at all even so (somebody has lowered the limit, or
+the whole machine is out of them), a spare one, which is held for that, is given up for a moment: one client is accepted and
+told, and the others wait in the kernel's queue until it is tried again.
 
 Several processes accept from one socket, and the kernel wakes the first in the line of those that wait for it. With epoll
 one keeps its place in that line, so the same process would be woken again and again, and get nearly all clients for as
@@ -58,9 +62,16 @@ cdef extern from "netinet/in.h" nogil:
 cdef extern from "unistd.h" nogil:
     int c_close "close" (int fd)
 
+cdef extern from "fcntl.h" nogil:
+    int c_open "open" (const char* path, int flags)
+    enum:
+        O_RDONLY
+        O_CLOEXEC
+
 cdef enum:
     ACCEPTS = 64
     PAUSE_MS = 100
+    SAY_EACH_MS = 1000
     CROWDED_MS = 100
 
 cdef const char* MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"
@@ -101,6 +112,8 @@ cdef class Acceptor(Source):
     cdef int in_second
     cdef object say
     cdef uint64_t crowded_at         # when room was last made
+    cdef uint64_t said_at            # when it was last logged that nobody can be accepted
+    cdef int spare                   # a descriptor for the time when there are none; -1: it could not be had
 
     def __cinit__(self, reactor: Reactor, connections: Transport, fd: int, port: int, listener: int = 0,
                   rate: int = 0, say: Callable[..., None] = log.log) -> None:
@@ -113,8 +126,14 @@ cdef class Acceptor(Source):
         self.secure = (<object> connections).is_secure(listener)
         self.rate = rate
         self.say = say
+        self.spare = -1
         reactor.add(self)
+        self._take_spare()
         self._listen()
+
+    def __dealloc__(self) -> None:
+        if self.spare >= 0:
+            c_close(self.spare)
 
     def _listen(self) -> None:
         if self.fd >= 0 and not self.listening:
@@ -122,7 +141,27 @@ cdef class Acceptor(Source):
             self.reactor.watch(self, self.fd, 0, EPOLLIN | EPOLLEXCLUSIVE)
             self.listening = True
 
+    cdef int _take_spare(self) noexcept:
+        if self.spare < 0:
+            self.spare = c_open(b"/dev/null", O_RDONLY | O_CLOEXEC)
+        return 0
+
+    cdef int _tell_one(self) except -1:
+        """There are no descriptors: one client is told so, with the spare one."""
+        cdef int client
+        if self.spare < 0:
+            return 0
+        c_close(self.spare)
+        self.spare = -1
+        client = accept4(self.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+        if client >= 0:
+            self.connections.counters.refused += 1
+            self._refuse(client, FULL)
+        self._take_spare()
+        return 0
+
     def _listen_again(self) -> None:
+        self._take_spare()
         try:
             self._listen()
         except OSError as error:         # the kernel has no memory for it right now
@@ -141,6 +180,9 @@ cdef class Acceptor(Source):
             self.reactor.forget(self.fd)
             self.listening = False
         self.fd = -1
+        if self.spare >= 0:
+            c_close(self.spare)
+            self.spare = -1
 
     cdef int on_ready(self, uint64_t token, uint32_t events) except -1:
         cdef sockaddr_storage storage
@@ -165,6 +207,12 @@ cdef class Acceptor(Source):
                 self._pause(errno)
                 break
             accepted = True
+            if self.connections.kept_from and client >= self.connections.kept_from:
+                self.connections.counters.refused += 1
+                self._refuse(client, FULL)
+                self._log("descriptors run short, the last ones are kept back: new clients get %s; raise the limit of "
+                          "open files", "no answer" if self.secure else "503")
+                continue
             self._make_room()
             if self.connections.free_count == 0:
                 self.connections.counters.refused += 1
@@ -264,10 +312,17 @@ cdef class Acceptor(Source):
         return 0
 
     cdef int _pause(self, int error) except -1:
+        cdef bint short = error == EMFILE or error == ENFILE
         self.connections.counters.accept_pauses += 1
+        if short:
+            self._tell_one()
         self._leave_alone(PAUSE_MS)
-        advice = "; raise the limit of open files" if error == EMFILE or error == ENFILE else ""
-        self._log("cannot accept (%s): trying again in 0.1 s" + advice, os.strerror(error))
+        if self.said_at and self.reactor.now - self.said_at < SAY_EACH_MS:
+            return 0
+        self.said_at = self.reactor.now
+        advice = "; one client each time gets %s, raise the limit of open files" if short else ""
+        values = ("no answer" if self.secure else "503",) if short else ()
+        self._log("cannot accept (%s): trying again each 0.1 s" + advice, os.strerror(error), *values)
         return 0
 
     def _log(self, message: str, *values: object) -> None:

@@ -116,6 +116,9 @@ cdef class FileSender(SecureTransport):
             return self._refuse_file(path, f"it can't be opened: {os.strerror(errno)}")
         if fd == CHANGED:
             return self._refuse_file(path, "it is not the file any more that the worker saw")
+        if self.kept_from and fd >= self.kept_from:
+            c_close(fd)
+            return self._refuse_file(path, "descriptors run short, and are for clients")
         file = <Outfile*> calloc(1, sizeof(Outfile))
         if file == NULL:
             c_close(fd)

@@ -194,6 +194,7 @@ cdef class Transport(Source):
     cdef readonly size_t gathered    # bytes of all unfinished messages and bodies
     cdef size_t ceiling              # more of both end who has most; 0: any number
     cdef bint relieving              # that is being done
+    cdef public int kept_from        # descriptors from this number on are nobody's whom we serve; 0: there are none
     cdef Counters counters
 
     cdef int on_connected(self, Connection* c) except -1

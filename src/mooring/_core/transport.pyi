@@ -7,6 +7,8 @@ from mooring._core.table import Table
 
 @disjoint_base
 class Transport(Source):
+    kept_from: int
+
     def __new__(
         cls,
         reactor: Reactor,

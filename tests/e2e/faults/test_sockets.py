@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import resource
 import signal
 import socket
 import statistics
@@ -15,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from contract.clients import TEXT, Raw, get, handshake
 from e2e.peers import BOTH_MODES, client, in_loop, stats
 from frames import frame
-from security.watch import becomes_idle, descriptors, gateway_of
+from security.watch import becomes_idle, cpu, descriptors, gateway_of
 from support.faults import Faults
 from support.serving import Serving, eventually
 
@@ -143,24 +144,96 @@ async def test_f34_a_client_for_which_the_kernel_has_no_memory(mode, faults):
         assert server.stop() == 0
 
 
-def test_f32_descriptors_are_kept_back():
-    """A server that is full of clients still has those that a new worker needs."""
-    few = """
+FEW = """
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))
 """
-    with Serving(few + ECHO, worker_num=2) as server, contextlib.ExitStack() as stack:
+KEPT_BACK = 64
+
+
+@pytest.mark.parametrize("limit", [0, 4096], ids=["by itself", "told too many"])
+@pytest.mark.parametrize(
+    "mode",
+    [{"worker_num": 1}, {"worker_num": 8}, {"mode": "base", "worker_num": 1}, {"mode": "base", "worker_num": 3}],
+    ids=["process-1", "process-8", "base-1", "base-3"],
+)
+def test_f32_descriptors_are_kept_back(mode, limit):
+    """A server that is full of clients still has 64, and those that new workers need besides."""
+    with Serving(FEW + ECHO, max_connections=limit, **mode) as server, contextlib.ExitStack() as stack:
+        pids = [
+            pid for pid, title in server.titles().items() if title.startswith(("mooring: gateway", "mooring: server"))
+        ]
+        first = stack.enter_context(Raw(server))
+        assert first.upgrade("/").status == 101
+        refused = 0
+        for _ in range(400 * len(pids)):
+            raw = stack.enter_context(Raw(server, get("/?hello")))
+            refused += raw.answer().status == 503
+            if refused == 10 * len(pids):
+                break
+        server.wait_log("descriptors run short" if limit else "all [0-9]+ connections are taken: new clients get 503")
+        for pid in pids:
+            left = 400 - descriptors(pid)
+            assert KEPT_BACK <= left < 250, "and it does serve"
+        if mode == {"worker_num": 8}:  # there a reload leaves the clients where they are
+            server.signal(signal.SIGHUP)
+            server.wait_log("reload: done")
+            assert 400 - descriptors(pids[0]) >= KEPT_BACK
+        assert is_echoed(first, "still here")
+        assert server.stop() == 0
+
+
+@MODES
+def test_f32_without_descriptors_one_client_is_told(mode):
+    """Somebody has lowered the limit. Who is there is served, one client each 0.1 s is told, the others wait."""
+    with Serving(ECHO, **mode) as server, contextlib.ExitStack() as stack:
         pid = gateway_of(server)
         first = stack.enter_context(Raw(server))
         assert first.upgrade("/").status == 101
-        for _ in range(400):
-            raw = stack.enter_context(Raw(server, get("/")))
-        server.wait_log("all [0-9]+ connections are taken: new clients get 503")
-        assert raw.answer().status == 503
-        assert descriptors(pid) <= 400 * 9 // 10
-        server.signal(signal.SIGHUP)
-        server.wait_log("reload: done")
+        room = descriptors(pid) + 20
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (room, room))
+        crowd = [stack.enter_context(Raw(server, get("/?hello"))) for _ in range(400)]
+        served, told = [], []
+        for raw in crowd:
+            (served if raw.answer().status == 200 else told).append(raw)
+            if len(told) == 5:
+                break
+        assert len(served) == 20
         assert is_echoed(first, "still here")
+        start, mark, used = time.monotonic(), server.mark(), cpu(pid)
+        server.wait_log(r"cannot accept \(Too many open files\)", since=mark, count=3)
+        took = time.monotonic() - start
+        assert cpu(pid) - used < 0.1 * took
+        lines = [line for line in server.lines[mark:] if "cannot accept" in line]
+        assert len(lines) <= took + 1
+        assert "one client each time gets 503, raise the limit of open files" in lines[0]
+        assert descriptors(pid) <= room
+        for raw in crowd[:-1]:
+            raw.reset()
+        assert crowd[-1].answer().body == b"hello"
+        assert server.stop() == 0
+
+
+@MODES
+def test_f32_the_machine_has_no_descriptors(mode, faults):
+    """ENFILE, as if another program had them all."""
+    with Serving(ECHO, env=faults.env, **mode) as server, Raw(server) as first:
+        assert first.upgrade("/").status == 101
+        pid = gateway_of(server)
+        before = descriptors(pid)
+        faults.set("accept", every=2, error=errno.ENFILE)
+        found = []
+        for _ in range(8):
+            with Raw(server, get("/?hello", "Connection: close")) as raw:
+                found.append(raw.answer().status)
+        assert set(found) <= {200, 503}
+        assert found.count(503) >= 4, found
+        assert is_echoed(first, "still here")
+        faults.stop()
+        with Raw(server, get("/?hello", "Connection: close")) as raw:
+            assert raw.answer().body == b"hello"
+        assert stats(server)["connections_refused"] == found.count(503)
+        eventually(lambda: descriptors(pid) <= before, what="every socket is closed again")
         assert server.stop() == 0
 
 
