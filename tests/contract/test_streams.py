@@ -45,6 +45,11 @@ async def page(request, response):
             report(name, "began")
             while await response.write(b"x" * PART) is None:
                 await asyncio.sleep(0)
+        elif request.path == "/unawaited":
+            number = 0  # a handler that does not let go of the loop must hear it, too
+            while number < 2000 and response.write(b"x" * PART):
+                number += 1
+            report(name, "stopped", number)
         elif request.path == "/events":
             stream = response.event_stream(keep_alive=float(request.query.get("keep_alive", 15)))
             streams[name] = stream
@@ -238,3 +243,11 @@ def test_a_head_of_a_stream(streaming: Serving) -> None:
         assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
         raw.send(get("/"))
         assert raw.answer().body == b"hello"
+
+
+def test_a_write_that_is_not_awaited_is_false_once_the_client_was_cut(streaming: Serving):
+    """Without a turn of the loop in between: the handler may be a plain function."""
+    with Raw(streaming) as client:
+        client.send(b"GET /unawaited?name=unawaited HTTP/1.1\r\nHost: x\r\n\r\n")
+        stopped = streaming.wait_log(r"report unawaited stopped (\d+)")
+    assert int(stopped[1]) < 2000

@@ -186,10 +186,10 @@ cdef class Outbox:
         return True
 
     def respond(self, fd: int, number: int, flags: int, data: bytes) -> bool:
-        """Bytes of the answer to an HTTP request."""
+        """Bytes of the answer to an HTTP request; False when its client is gone, or was cut and will be."""
         cdef Outlet outlet = self.outlet_of(fd)
         cdef Record record = make_record(CM_RESPOND, fd, flags, 0, <uint32_t> len(data))
-        if outlet is None or outlet.table.find(fd) == NULL:
+        if outlet is None or not outlet.table.is_http(fd):
             return False
         record.extra = number
         outlet.command(&record, data)
