@@ -38,6 +38,7 @@ ROW_BYTES = 1 << 16
 KEY_BYTES = 511  # LMDB's own limit
 LOW, HIGH = -(1 << 63), (1 << 63) - 1
 DEFAULTS: dict[str, Any] = {"int": 0, "float": 0.0, "str": "", "bytes": b"", "bool": False}
+READERS = 4096  # threads that can read a table at a time, of all processes
 PREFIX = "mooring-shared-"
 
 
@@ -251,16 +252,18 @@ class Table:
 
         # twice what full rows take, because a transaction writes anew what it changes; untouched pages cost nothing
         pages = self.rows * (-(-(self.row_bytes + KEY_BYTES + 64) // 4096) if self.row_bytes > 1400 else 1)
-        return lmdb.open(
+        opened = lmdb.open(
             self._path,
             map_size=pages * 4096 * 2 + (4 << 20),
             subdir=False,
             mode=0o600,
             sync=False,  # it does not outlive the machine anyway
             metasync=False,
-            max_readers=4096,
+            max_readers=READERS,
             max_dbs=0,
         )
+        opened.reader_check()  # a process that was killed keeps its place among them until somebody looks
+        return opened
 
 
 class Shared:
