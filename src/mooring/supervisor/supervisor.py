@@ -260,7 +260,7 @@ class Supervisor:
         elif self.phase is Phase.RUNNING and child.state is ChildState.SERVING and slot.current is child:
             log.info("%s leaves: it was sent SIGTERM", child)
             timeout = self._settings.graceful_timeout
-            child.deadlines.append(self._tree.deadlines.after(timeout + LEAVE_LIMIT, partial(self._tree.kill, child)))
+            child.deadlines.append(self._tree.deadlines.after(timeout + LEAVE_LIMIT, partial(self._stays, child)))
             if child.spec.gateway is not None:
                 child.leaves = True
                 self._tree.drain(child, timeout, GOING_AWAY)
@@ -270,6 +270,13 @@ class Supervisor:
             else:
                 self._tree.stop(child, "SIGTERM")
                 self._slots.fill(slot)
+
+    def _stays(self, child: Child) -> None:
+        """It said that it leaves, and has not."""
+        log.warning("%s did not leave in time: killing it", child)
+        self._tree.kill(child)
+        if self.phase is Phase.RUNNING and self._slot_of(child).current is child:
+            self._fill(self._slot_of(child))  # its end was asked for, so nobody else will
 
     def _on_drained(self, child: Child, message: Message) -> None:
         counts = message.get("counts")

@@ -112,6 +112,34 @@ async def test_f17_a_gateway_drains_and_is_replaced(mode, role):
         assert not server.reports("worker_error")
 
 
+@pytest.mark.parametrize(
+    ("mode", "role"),
+    [({"mode": "process", "worker_num": 1}, "gateway 0"), ({"mode": "base", "worker_num": 2}, "server 0")],
+    ids=["process", "base"],
+)
+@in_loop(60)
+async def test_f17_a_gateway_that_stands_still_while_it_leaves_is_replaced(mode, role):
+    """Nobody watches its pulse any more, and its end was asked for: the server must not be left without it."""
+    with Serving(APP, graceful_timeout=1.0, **mode) as server:
+        old = server.pid_of(role)
+        clients = [await client(server) for _ in range(8)]  # in base mode the kernel chooses
+        for number, ws in enumerate(clients, 1):
+            await ws.send("60")
+            await until(lambda number=number: len(server.reports("begin")) == number)
+        os.kill(old, signal.SIGTERM)
+        await logged(server, rf"{role} \(pid {old}\) leaves: it was sent SIGTERM")
+        os.kill(old, signal.SIGSTOP)
+        await logged(server, rf"{role} \(pid {old}\) did not leave in time: killing it")
+        await logged(server, rf"{role} \(pid \d+\) serves in place")
+        assert old not in server.pids()
+        async with client(server) as ws:
+            await ws.send("0")
+            await asyncio.wait_for(ws.recv(), 20)
+        for ws in clients:
+            ws.transport.abort()
+        assert await asyncio.to_thread(server.stop) == 0
+
+
 @pytest.mark.parametrize("role", ["dispatcher 0", "task worker 0"])
 def test_f17_other_processes_leave_and_are_replaced(role):
     with Serving(APP, worker_num=1, task_worker_num=1) as server:
