@@ -7,6 +7,7 @@ any) and whose other keys are behaviours:
 
     start: "exit" (with `code`) | "hang" (until the command `ready`); ready at once by default
     serve: "exit" (with `code`)        ends as soon as it is told to serve
+    event: "report" | "exit" (with `code`)     it reports each event of the tree, or ends of it
     keep_retired / ignore_drain / ignore_stop / ignore_term: true
     counts: what `drained` carries
 """
@@ -104,7 +105,11 @@ class Toy:
             fds.frombytes(content)
         op = message.pop("op")
         if op == "event" and "answer" in message:
-            self.report("asked", name=message["name"], arguments=message["arguments"])
+            # of others, when the application hears of them says nothing about the order
+            if message["name"] == "before_reload" or "event" in self.rules:
+                self.report("asked", name=message["name"], arguments=message["arguments"])
+            if self.rules.get("event") == "exit":
+                os._exit(self.rules["code"])
             if not self.rules.get("ignore_event"):
                 self.control.send(msgspec.msgpack.encode({"op": "handled", "answer": message["answer"]}))
             return

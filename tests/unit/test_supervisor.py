@@ -199,6 +199,36 @@ def test_a_worker_told_to_die_through_its_channel(tmp_path):
         tree.wait(since, event="got", op="serve", who="worker 0", incarnation=1)
 
 
+def test_an_event_is_told_to_another_worker_when_the_one_that_was_told_ends(tmp_path):
+    """What ends workers often ends several in a row; each of those ends is told, in order."""
+    rules = [{"name": "worker 0", "incarnation": 0, "event": "exit", "code": 3}, {"event": "report"}]
+    with Running(tmp_path, process_mode(), [rules[1], rules[0]]) as tree:
+        tree.wait_ready()
+        first, second = tree.child("worker 0"), tree.child("worker 1")
+        os.kill(second, signal.SIGKILL)  # worker 0 is told, and ends of it
+        tree.wait(event="asked", name="worker_error", pid=first)
+        tree.wait(count=3, event="asked", name="worker_error")
+        told = [event["arguments"][:4] for event in tree.find(event="asked", name="worker_error")]
+        assert told == [[1, second, None, 9], [1, second, None, 9], [0, first, 3, None]]
+
+
+def test_an_event_that_ends_whoever_is_told_is_given_up(tmp_path):
+    with Running(tmp_path, process_mode(workers=1), [{"event": "exit", "code": 3}], restart_free=100) as tree:
+        tree.wait_ready()
+        os.kill(tree.child("worker 0"), signal.SIGKILL)
+        tree.wait_log("the event 'worker_error' is lost: 3 workers have ended while they were told of it")
+
+
+def test_a_task_worker_is_told_of_no_event(tmp_path):
+    """It may be busy for long; the worker that is started again hears of its own predecessor."""
+    specs = [*process_mode(workers=1), {"role": "task worker", "number": 0, "worker": 1}]
+    with Running(tmp_path, specs, [{"event": "report"}]) as tree:
+        tree.wait_ready()
+        old = tree.child("worker 0")
+        os.kill(old, signal.SIGKILL)
+        assert tree.wait(event="asked", name="worker_error")["who"] == "worker 0"
+
+
 def test_exit_code_0_unasked_is_a_crash(tmp_path):
     with Running(tmp_path, process_mode()) as tree:
         tree.wait_ready()

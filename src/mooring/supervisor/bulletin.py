@@ -1,8 +1,10 @@
 """What the application is told of the process tree: events for one worker, and the state for all of them.
 
-The supervisor runs no application code, so an event of the tree (`worker_error`, `before_reload`, ...) is
-handed to a worker that serves; while there is none it waits for the next one. It reaches one worker, once;
-it is lost if that worker ends before its handler has run.
+The supervisor runs no application code, so an event of the tree (`worker_error`, `after_reload`, ...) is
+handed to a worker that serves, not to a task worker, which may be busy for an hour. While there is none it
+waits for the next one. The worker says when its handler has run; if it ends before, the event is told to
+another one, since what ends workers often ends several in a row. Three of them, and the event is lost, and
+counted: its handler may be what ends them.
 
 The state (what is wanted, what runs, what happened) goes to every worker when it has changed, and from there
 into `Server.stats()`; to one that starts it goes once, because that waits for it before it takes events. A worker
@@ -36,6 +38,9 @@ COUNTS = {
 ROLES = {"gateway": ("gateway", "server"), "worker": ("worker", "server"), "spare": ("spare",)}
 AT_WORK = (ChildState.SERVING, ChildState.WARM)
 EVENTS_KEPT = 256  # while no worker serves; the oldest go first
+ATTEMPTS = 3  # workers that are told of an event
+
+EventOfTree = tuple[str, tuple[Any, ...], int]  # its name, its arguments, how many have been told
 
 
 def alone() -> dict[str, Any]:
@@ -50,20 +55,39 @@ class Bulletin:
     def __init__(self, tree: Tree, slots: Iterable[Slot]) -> None:
         self._tree = tree
         self._slots = list(slots)
-        self._events: deque[tuple[str, tuple[Any, ...]]] = deque()
+        self._events: deque[EventOfTree] = deque()
+        self._told: dict[int, tuple[Child, EventOfTree]] = {}  # whose handler has not ended, by our number
+        self._number = 0
         self.counts = dict(COUNTS)
 
     def event(self, name: str, *arguments: Any) -> None:
         """Fire this event of the application in a worker that serves, now or as soon as there is one."""
         if len(self._events) == EVENTS_KEPT:
-            lost, _ = self._events.popleft()
-            self.counts["events_lost"] += 1
-            log.warning("no worker has served for long: the event %r is lost", lost)
-        self._events.append((name, arguments))
+            self._lose(self._events.popleft()[0], "no worker has served for long")
+        self._events.append((name, arguments, 0))
+
+    def on_handled(self, child: Child, answer: object) -> None:
+        """A worker has run the handler of the event that it was told with this number."""
+        if isinstance(answer, int) and answer in self._told and self._told[answer][0] is child:
+            del self._told[answer]
+
+    def on_end(self, child: Child) -> None:
+        """What that one was told, and has not handled, others shall hear, before anything later."""
+        mine = [number for number, (told, _) in self._told.items() if told is child]
+        for number in reversed(mine):
+            _, event = self._told.pop(number)
+            if event[2] < ATTEMPTS:
+                self._events.appendleft(event)
+            else:
+                self._lose(event[0], f"{ATTEMPTS} workers have ended while they were told of it")
+
+    def _lose(self, name: str, why: str) -> None:
+        self.counts["events_lost"] += 1
+        log.warning("the event %r is lost: %s", name, why)
 
     def listener(self) -> Child | None:
         """Who hears of an event that is told now: the first worker that serves."""
-        return next(iter(self._workers()), None)
+        return next((child for child in self._workers() if child.spec.role in ROLES["worker"]), None)
 
     def _workers(self) -> list[Child]:
         return [
@@ -98,9 +122,12 @@ class Bulletin:
     def look(self) -> None:
         """Before each wait: tell what is new."""
         workers = self._workers()
-        while self._events and workers:
-            name, arguments = self._events.popleft()
-            self._tree.tell(workers[0], "event", name=name, arguments=arguments)
+        listener = self.listener()
+        while self._events and listener is not None and len(self._told) < EVENTS_KEPT:
+            name, arguments, attempts = self._events.popleft()
+            self._number -= 1  # reloads count upwards
+            self._told[self._number] = listener, (name, arguments, attempts + 1)
+            self._tree.tell(listener, "event", name=name, arguments=arguments, answer=self._number)
         self._tell_gateways()
         state = self.state()
         begins = (ChildState.STARTING, ChildState.READY)

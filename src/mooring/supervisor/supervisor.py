@@ -234,6 +234,7 @@ class Supervisor:
         elif op == "vitals":
             self._tree.tell(child, "vitals", processes=vitals(self._tree.children, self._slots.of, self._started))
         elif op == "handled":
+            self._bulletin.on_handled(child, message.get("answer"))
             if self._reload is not None:
                 self._reload.on_handled(child, message.get("answer"))
         elif op == "broken":
@@ -275,8 +276,8 @@ class Supervisor:
         """It said that it leaves, and has not."""
         log.warning("%s did not leave in time: killing it", child)
         self._tree.kill(child)
-        if self.phase is Phase.RUNNING and self._slot_of(child).current is child:
-            self._fill(self._slot_of(child))  # its end was asked for, so nobody else will
+        if self.phase is Phase.RUNNING and self._slots.holds(child):
+            self._slots.fill(self._slots.of(child))  # its end was asked for, so nobody else will
 
     def _on_drained(self, child: Child, message: Message) -> None:
         counts = message.get("counts")
@@ -306,6 +307,7 @@ class Supervisor:
             log.warning("%s %s%s", child, why, again)
 
     def on_end(self, child: Child, how: Exit, asked: bool) -> None:
+        self._bulletin.on_end(child)
         if not asked:
             if child.spec.worker is not None and self.phase is Phase.RUNNING:
                 reason = f"{self._ended(child, how)}{child.last_event()}"
