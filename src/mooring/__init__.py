@@ -28,7 +28,16 @@ from mooring.errors import (
     TaskTimeout,
 )
 from mooring.server import Server
-from mooring.types import ClientInfo, CloseCode, ClosedBy, CloseReason, ConnectionState, Headers, Opcode
+from mooring.types import (
+    ClientCertificate,
+    ClientInfo,
+    CloseCode,
+    ClosedBy,
+    CloseReason,
+    ConnectionState,
+    Headers,
+    Opcode,
+)
 from mooring.worker.session import Session
 from mooring.worker.tasks import Outcome, Task
 
@@ -39,6 +48,7 @@ __all__ = [
     "Atomic",
     "BadRequest",
     "BootError",
+    "ClientCertificate",
     "ClientGone",
     "ClientInfo",
     "CloseCode",

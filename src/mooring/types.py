@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from hashlib import sha256
 
 
 class Opcode(IntEnum):
@@ -90,6 +91,29 @@ class ClientInfo:
     round_trip: float | None = None  # seconds the peer took to answer our last ping; None: not measured yet
     listener: int = 0  # 0: the server's own, 1: that of the first listen(), ...
     unix_socket: str = ""  # the path the client connected to, as in the settings; empty: no Unix socket, or inherited
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """The certificate that a client has shown, and that one of `ssl_client_ca_file` vouches for."""
+
+    subject: tuple[tuple[str, str], ...]  # whose it is: ("commonName", "ada"), ...
+    issuer: tuple[tuple[str, str], ...]  # who signed it
+    serial_number: str  # hexadecimal; unique with the issuer
+    not_before: float  # unix seconds
+    not_after: float  # unix seconds
+    alternative_names: tuple[tuple[str, str], ...]  # ("email", "ada@example.org"), ("DNS", ...), ("URI", ...), ...
+    der: bytes  # all of it
+
+    @property
+    def common_name(self) -> str:
+        """The last commonName of the subject; empty when it has none."""
+        return next((value for key, value in reversed(self.subject) if key == "commonName"), "")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate, in hexadecimal."""
+        return sha256(self.der).hexdigest()
 
 
 class Headers(Mapping[str, str]):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -362,6 +363,58 @@ def test_clients_without_a_certificate_are_refused_when_one_is_required(
             with pytest.raises((OSError, ConnectionClosed, InvalidMessage)):
                 dial(server, ssl=context)
         server.wait_log("TLS with")
+
+
+SHOWN = """
+def shown(request):
+    found = request.client_certificate
+    return None if found is None else [found.common_name, found.alternative_names, found.serial_number,
+                                       found.fingerprint, found.not_before < time.time() < found.not_after, found.issuer == found.subject]
+
+@server.on("handshake")
+async def admit(server, request):
+    return Accept(session={"shown": [shown(request)]})
+
+@server.on("open")
+def opened(server, request):
+    server.push(request.fd, json.dumps([*server.session(request.fd)["shown"], shown(request)]))
+
+@server.on("message")
+def said(server, frame): ...
+
+@server.on("request")
+def page(request, response):
+    response.json(shown(request))
+"""
+
+
+def test_handlers_see_whose_certificate_it_is(mode: dict[str, Any], certificate: str, tmp_path: Path):
+    people = trustme.CA()
+    people.cert_pem.write_to_path(tmp_path / "people.pem")
+    ada = people.issue_cert("ada@example.org", common_name="ada")
+    needs = {"ssl_verify_client": "optional", "ssl_client_ca_file": str(tmp_path / "people.pem")}
+    with Serving(SHOWN, ssl_cert_file=certificate, **needs, **mode) as server:
+        known = trusting()
+        ada.configure_cert(known)
+        with dial(server, ssl=known) as ws:
+            in_handshake, in_open = json.loads(ws.recv())
+        name, others, serial, fingerprint, valid_now, self_signed = in_open
+        assert in_handshake == in_open
+        assert (name, others, valid_now, self_signed) == ("ada", [["email", "ada@example.org"]], True, False)
+        der = ssl.PEM_cert_to_DER_cert(ada.cert_chain_pems[0].bytes().decode())
+        assert fingerprint == hashlib.sha256(der).hexdigest()
+        assert int(serial, 16) > 0
+        client = http.client.HTTPSConnection("localhost", server.port, timeout=LIMIT, context=known)
+        with contextlib.closing(client):
+            for _ in range(2):
+                client.request("GET", "/")
+                assert json.loads(client.getresponse().read()) == in_open
+        with dial(server) as ws:
+            assert json.loads(ws.recv()) == [None, None]
+        eve = trusting()
+        trustme.CA().issue_cert("eve@example.org").configure_cert(eve)
+        with pytest.raises((OSError, ConnectionClosed, InvalidMessage)):
+            dial(server, ssl=eve)
 
 
 def serial_of(server: Serving) -> str:

@@ -86,6 +86,11 @@ cdef class SecureTransport(Transport):
         """Whether clients of this listener speak TLS."""
         return self.contexts[listener] is not None
 
+    def tls_session(self, fd: int) -> object:
+        """The TLS session of a connection; None: it has none, or is gone."""
+        tls = self.tls.get(fd)
+        return (<Tls> tls).session if tls is not None else None
+
     cdef int on_connected(self, Connection* c) except -1:
         context = self.contexts[c.profile.index]
         if context is None:

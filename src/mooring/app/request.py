@@ -17,7 +17,7 @@ import msgspec
 
 from mooring.app.forms import Form, FormLimits, MultipartReader, UploadedFile, close_files, parse_form
 from mooring.errors import BadRequest, ClientGone, StateError
-from mooring.types import Headers
+from mooring.types import ClientCertificate, Headers
 
 QUERY_FIELD_LIMIT = 1000
 """A request target may have 8,192 bytes, hence thousands of fields; no honest one has that many."""
@@ -46,6 +46,7 @@ class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Which request of its connection it is, from 1."""
     streamed: bool = False
     """The body follows in parts."""
+    certificate: ClientCertificate | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -310,6 +311,12 @@ class Request:
     def scheme(self) -> str:
         """ "http" or "https": whether the client's connection is encrypted, to this server or to a trusted proxy."""
         return self._record.scheme
+
+    @property
+    def client_certificate(self) -> ClientCertificate | None:
+        """The certificate that the client has shown, which has been checked; None: it has none, or `ssl_verify_client`
+        is off. What a proxy may say about certificates in a header is not looked at."""
+        return self._record.certificate
 
     @property
     def http_version(self) -> str:

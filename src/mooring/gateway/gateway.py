@@ -37,8 +37,8 @@ from mooring.link.policy import Client, new_policy
 from mooring.net.listener import overflows
 from mooring.net.log import dropped_lines
 from mooring.net.refusals import RefusalLog, say_bad
-from mooring.net.tls import Certificates
-from mooring.types import CloseCode
+from mooring.net.tls import Certificates, shown_certificate
+from mooring.types import ClientCertificate, CloseCode
 
 log = logging.getLogger("mooring.gateway")
 
@@ -120,6 +120,7 @@ class Gateway:
         if settings.process.overdue_after:
             reactor.call_later(min(OVERDUE_LOOK, settings.process.overdue_after), self._look_for_overdue)
         self._rules = [Rules(one) for one in settings.per_listener]
+        self._shown: dict[int, ClientCertificate | None] = {}
         self._refusals = RefusalLog(reactor.call_later, log)
         self.hosts_refused = 0
         self.requests_refused = 0
@@ -222,6 +223,7 @@ class Gateway:
             time.time(),
             number,
             request.streamed,
+            self._certificate(fd) if rules.asks_certificates else None,
         )
         if not request.upgrade:
             self.relay.event(fd, Event.REQUEST, 0, number, encode_request(record, request.body))
@@ -244,6 +246,13 @@ class Gateway:
             self.relay.event(fd, Event.HANDSHAKE, verdict.foreign, 0, payload)
         else:
             self._open(fd, verdict.response, verdict, payload)
+
+    def _certificate(self, fd: int) -> ClientCertificate | None:
+        """What the client of this connection has shown; read once."""
+        if fd not in self._shown:
+            session = self.connections.tls_session(fd)
+            self._shown[fd] = None if session is None else shown_certificate(session)
+        return self._shown[fd]
 
     def _open(self, fd: int, response: bytes, verdict: Accepted, request: bytes) -> None:
         """The client becomes a WebSocket, and its worker hears of it."""
@@ -331,6 +340,7 @@ class Gateway:
     def on_gone(self, fd: int, code: int, reason: bytes) -> None:
         """A connection has ended."""
         self._waiting(fd)
+        self._shown.pop(fd, None)
         if self._draining is not None and not self._looking:
             self._looking = True  # one look for all that end in this turn
             self.reactor.post(self._draining)

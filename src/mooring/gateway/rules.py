@@ -91,6 +91,7 @@ class Rules:
         }
         self.proxies = TrustedProxies(settings.http.trusted_proxies)
         self.connection_rate = settings.flow.max_connection_rate
+        self.asks_certificates = settings.tls.ssl_verify_client != "off"
         self._hosts = frozenset(settings.http.allowed_hosts)
 
     def allows_host(self, headers: list[tuple[str, str]]) -> bool:

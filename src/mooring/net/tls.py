@@ -9,9 +9,11 @@ import logging
 import os
 import ssl
 from collections.abc import Callable
+from typing import Any
 
 from mooring.config.tls import Tls
 from mooring.errors import ConfigError
+from mooring.types import ClientCertificate
 
 log = logging.getLogger("mooring.gateway")
 
@@ -67,6 +69,30 @@ def _one(settings: Tls, option: str, cert: str, key: str) -> ssl.SSLContext:
             ) from None
         context.verify_mode = VERIFY[settings.ssl_verify_client]
     return context
+
+
+def shown_certificate(session: ssl.SSLObject) -> ClientCertificate | None:
+    """The certificate that a client has shown and that was found good."""
+    facts: dict[str, Any] = session.getpeercert() or {}
+    der = session.getpeercert(binary_form=True)
+    if not facts or der is None:
+        return None
+
+    def pairs(name: str) -> tuple[tuple[str, str], ...]:
+        return tuple((key, value) for part in facts.get(name, ()) for key, value in part)
+
+    return ClientCertificate(
+        subject=pairs("subject"),
+        issuer=pairs("issuer"),
+        serial_number=facts["serialNumber"],
+        not_before=float(ssl.cert_time_to_seconds(facts["notBefore"])),
+        not_after=float(ssl.cert_time_to_seconds(facts["notAfter"])),
+        # a directoryName is a structure of its own
+        alternative_names=tuple(
+            (kind, name) for kind, name in facts.get("subjectAltName", ()) if isinstance(name, str)
+        ),
+        der=der,
+    )
 
 
 def _no_password() -> str:
