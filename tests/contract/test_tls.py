@@ -368,8 +368,10 @@ def test_clients_without_a_certificate_are_refused_when_one_is_required(
 SHOWN = """
 def shown(request):
     found = request.client_certificate
-    return None if found is None else [found.common_name, found.alternative_names, found.serial_number,
-                                       found.fingerprint, found.not_before < time.time() < found.not_after, found.issuer == found.subject]
+    return found and [
+        found.common_name, found.alternative_names, found.serial_number, found.fingerprint,
+        found.not_before < time.time() < found.not_after, found.issuer == found.subject,
+    ]
 
 @server.on("handshake")
 async def admit(server, request):
