@@ -13,6 +13,7 @@
     │   ├── TaskLost                       the process that was at it, or that kept it, has ended
     │   ├── TaskTimeout (also TimeoutError)
     │   └── TaskQueueFull                  it was not taken: too many, or too large
+    ├── PipeFull                           a message to another worker, and too many wait already
     └── HttpError                          an answer to a request that is an error, 4xx or 5xx
         └── BadRequest (also ValueError)   the client's fault, found in what it sent
 
@@ -85,6 +86,10 @@ class TaskTimeout(TaskError, TimeoutError):
 
 class TaskQueueFull(TaskError):
     """The task was not taken: this worker has too many unfinished ones (`task_queue_limit`, `task_queue_bytes`)."""
+
+
+class PipeFull(MooringError):
+    """A message to another worker was not sent: too many bytes wait to be handed over. The text says where."""
 
 
 class HttpError(MooringError):

@@ -62,8 +62,11 @@ class Member:
         self._gateway: Gateway | None = None
         self._worker: Worker | None = None
         self._desk: Desk | None = None
+        memory_limit = self._settings.tasks.dispatcher_memory_limit
         self._dispatcher = (
-            Dispatcher(self._reactor, self._on_retired, self._on_broken) if told.role == "dispatcher" else None
+            Dispatcher(self._reactor, self._on_retired, self._on_broken, memory_limit)
+            if told.role == "dispatcher"
+            else None
         )
         self._dispatcher_link: DispatcherLink | None = None
         self._stopping: asyncio.Future[tuple[bool, str]] | None = None  # whether it is the last one, and the reason

@@ -357,7 +357,7 @@ class Server:
         the dispatcher is being started again.
 
         Raises ValueError for a number that no worker has and for more than 16 MiB, TypeError for data that can't be
-        sent, StateError without a `pipe_message` handler.
+        sent, StateError without a `pipe_message` handler, PipeFull when too much waits to be handed over.
         """
         return self._running().pipe.send(data, worker_id)
 

@@ -68,6 +68,7 @@ cdef enum Kind:
     DM_STATS = 69
     DM_MESSAGE = 70
     DM_LEAVE = 71
+    DM_FULL = 72
     DM_END
 
 
@@ -107,7 +108,7 @@ cdef inline bint is_command(const Record* record) noexcept:
 
 cdef inline bint is_mail(const Record* record) noexcept:
     return DM_HELLO <= record.kind < DM_END and (
-        record.size == 0 or record.kind not in (DM_HELLO, DM_CANCEL, DM_LEAVE))
+        record.size == 0 or record.kind not in (DM_HELLO, DM_CANCEL, DM_LEAVE, DM_FULL))
 
 
 # which events are counted, tell the end of a connection, may be handled again, are reports of another

@@ -68,8 +68,10 @@ class Mail(IntEnum):
     STATS = 69
     MESSAGE = 70
     LEAVE = 71
+    FULL = 72
 
 class Fate(IntEnum):
     DONE = 0
     FAILED = 1
     LOST = 2
+    REFUSED = 3

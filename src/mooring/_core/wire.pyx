@@ -66,6 +66,7 @@ task stands in `fd`. A worker counts its tasks; towards task workers the dispatc
     LEAVE      from a task worker, before its last result: it takes no more tasks
                from the dispatcher: it ends in order
     MESSAGE    payload: msgpack value               from any worker (arg: for which) and on to it (arg: from which)
+    FULL       from the dispatcher; arg 1: it has no memory for new tasks and messages; 0: it has again
 
 Nothing in a record is ever unpickled or evaluated.
 """
@@ -159,6 +160,7 @@ class Mail(IntEnum):
     STATS = DM_STATS
     MESSAGE = DM_MESSAGE
     LEAVE = DM_LEAVE
+    FULL = DM_FULL
 
 
 class Fate(IntEnum):
@@ -167,3 +169,4 @@ class Fate(IntEnum):
     DONE = 0      # payload: what the handler gave
     FAILED = 1    # payload: [name of the exception, its text]
     LOST = 2      # payload: [why]
+    REFUSED = 3   # payload: [why]; it was never taken

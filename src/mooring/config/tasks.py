@@ -36,3 +36,11 @@ class Tasks(Section):
     task_queue_bytes: int = option(
         64 << 20, "The same in bytes of packed data; one task is always let through.", "bytes", low=4096, high=GIB
     )
+    dispatcher_memory_limit: int = option(
+        512 << 20,
+        "What the dispatcher keeps at most, over all workers: tasks that wait, results and messages between workers "
+        "that are not read yet. Nearly there, new tasks raise TaskQueueFull and messages PipeFull.",
+        "bytes",
+        low=1 << 20,
+        high=64 * GIB,
+    )

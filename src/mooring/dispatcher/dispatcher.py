@@ -10,8 +10,11 @@ Theory
 
     Every task ends in exactly one way, which is counted: finished (done or failed), lost, or cancelled. The worker that
     handed it over keeps the limits (task_queue_limit, task_queue_bytes), because only there can a refusal be immediate;
-    so what waits here is bounded by them. A task whose worker is gone is cancelled when somebody waited for its result,
-    and run when nobody did.
+    so what waits here is bounded by them, for one worker. What is kept for all of them has a limit of its own
+    (dispatcher_memory_limit): at three quarters of it everybody is told (FULL), and refuses what is new where the
+    caller is; the last quarter is for what is on its way then, and what does not fit there either is refused here.
+
+    A task whose worker is gone is cancelled when somebody waited for its result, and run when nobody did.
 
     Messages between workers go the same way. One for a worker that is not there is held until its successor is, within
     limits; so is none for one that leaves, since its successor is there already.
@@ -41,7 +44,8 @@ log = logging.getLogger("mooring.dispatcher")
 UNREAD_LIMIT = 256 << 20  # bytes of results that a worker may leave unread, as one that stands still does
 HELD_MESSAGES = 1000  # for one worker that is not there
 HELD_BYTES = 16 << 20
-LOOK = 0.02  # seconds between looks whether a drain is over
+LOOK = 0.02  # seconds between looks whether a drain is over, or whether there is memory again
+SMALL = 4096  # bytes of a result for which there is always room: somebody waits for it
 
 
 class Peer:
@@ -91,9 +95,18 @@ class Dispatcher:
     one has to be replaced because it speaks nonsense."""
 
     def __init__(
-        self, reactor: Reactor, on_retired: Callable[[Peer], None], on_broken: Callable[[Peer, str], None]
+        self,
+        reactor: Reactor,
+        on_retired: Callable[[Peer], None],
+        on_broken: Callable[[Peer, str], None],
+        memory_limit: int,
     ) -> None:
         self._reactor = reactor
+        self._limit = memory_limit
+        self._unread_limit = min(UNREAD_LIMIT, memory_limit // 2)  # one that stands still leaves something to others
+        self._full = False
+        self._queued_bytes = 0
+        self._held_bytes = 0
         self._on_retired = on_retired
         self._tell_broken = on_broken
         self._refusals = RefusalLog(reactor.call_later, log)
@@ -103,8 +116,11 @@ class Dispatcher:
         self._running: dict[int, Task] = {}  # by our numbers
         self._held: dict[int, list[tuple[int, bytes]]] = {}  # messages, by worker
         self._count = 0
-        names = "tasks_accepted tasks_done tasks_failed tasks_lost tasks_cancelled task_results_unread"
-        self._counters = dict.fromkeys([*names.split(), "pipe_messages", "pipe_messages_dropped", "bad_records"], 0)
+        names = (
+            "tasks_accepted tasks_done tasks_failed tasks_lost tasks_cancelled tasks_refused task_results_unread "
+            "task_progress_dropped pipe_messages pipe_messages_dropped dispatcher_full bad_records"
+        )
+        self._counters = dict.fromkeys(names.split(), 0)
 
     def attach(self, channel: int, *, worker: int, generation: int) -> None:
         """A link to a worker or task worker; takes the descriptor over."""
@@ -113,7 +129,45 @@ class Dispatcher:
 
     def stats(self) -> dict[str, int]:
         """Counters; accepted = done + failed + lost + cancelled + queued + running."""
-        return {**self._counters, "tasks_queued": len(self._queue), "tasks_running": len(self._running)}
+        return {
+            **self._counters,
+            "tasks_queued": len(self._queue),
+            "tasks_running": len(self._running),
+            "dispatcher_bytes": self._kept(),
+        }
+
+    # ------------------------------------------------------------------ memory
+
+    def _kept(self) -> int:
+        """Bytes that wait here, for whomever."""
+        return self._queued_bytes + self._held_bytes + sum([channel.waiting for channel in self._channels.values()])
+
+    def _has_room(self, size: int) -> bool:
+        """Whether so many bytes more can be kept; if there is nothing else, any number."""
+        kept = self._kept()
+        if not self._full and kept + size > self._limit // 4 * 3:
+            self._counters["dispatcher_full"] += 1
+            message = (
+                "%d bytes wait in the dispatcher: new tasks and messages between workers are refused until there are "
+                "fewer; see dispatcher_memory_limit=%d"
+            )
+            self._refusals.say(logging.WARNING, message, kept + size, self._limit)
+            self._tell_full(full=True)
+            self._reactor.call_later(LOOK, self._look_for_room)
+        return kept == 0 or kept + size <= self._limit
+
+    def _look_for_room(self) -> None:
+        if self._kept() > self._limit // 2:
+            self._reactor.call_later(LOOK, self._look_for_room)
+        else:
+            self._refusals.say(logging.INFO, "the dispatcher takes tasks and messages again")
+            self._tell_full(full=False)
+
+    def _tell_full(self, *, full: bool) -> None:
+        self._full = full
+        for peer, channel in self._channels.items():
+            if peer.pid:
+                channel.send(Mail.FULL, 0, full, 0, b"")
 
     # ------------------------------------------------------------------ what they say
 
@@ -127,7 +181,10 @@ class Dispatcher:
         elif kind == Mail.PROGRESS:
             task = self._running.get(number)
             if task is not None and task is peer.task and task.source is not None:
-                self._send(task.source, Mail.PROGRESS, 0, task.number, payload)
+                if self._has_room(len(payload)):
+                    self._send(task.source, Mail.PROGRESS, 0, task.number, payload)
+                else:
+                    self._counters["task_progress_dropped"] += 1
         elif kind == Mail.CANCEL:
             self._cancel(peer, number)
         elif kind == Mail.STATS:
@@ -138,7 +195,10 @@ class Dispatcher:
             peer.pid = number
             peer.takes = opcode == 1
             self._free(peer)
+            if self._full:
+                channel.send(Mail.FULL, 0, True, 0, b"")
             for source, held in self._held.pop(peer.worker, ()):
+                self._held_bytes -= len(held)
                 channel.send(Mail.MESSAGE, 0, source, 0, held)
         elif kind == Mail.LEAVE:
             peer.takes = False
@@ -187,20 +247,23 @@ class Dispatcher:
     def _pass_on(self, source: int, worker: int, payload: bytes) -> None:
         self._counters["pipe_messages"] += 1
         there = [peer for peer in self._channels if peer.worker == worker and peer.pid]
-        if there:
+        why = "does not read them" if there else "is not there"
+        if not self._has_room(len(payload)):
+            why = "gets no more while the dispatcher is full"
+        elif there:
             channel = self._channels[max(there, key=lambda peer: (not peer.retiring, peer.generation))]
-            if channel.waiting + len(payload) <= UNREAD_LIMIT:
+            if channel.waiting + len(payload) <= self._unread_limit:
                 channel.send(Mail.MESSAGE, 0, source, 0, payload)
                 return
         else:
             held = self._held.setdefault(worker, [])
             if len(held) < HELD_MESSAGES and sum(len(one) for _, one in held) + len(payload) <= HELD_BYTES:
                 held.append((source, payload))
+                self._held_bytes += len(payload)
                 return
         self._counters["pipe_messages_dropped"] += 1
         dropped = self._counters["pipe_messages_dropped"]
         if dropped & (dropped - 1) == 0:  # not a line for each
-            why = "does not read them" if there else "is not there"
             log.error("%d messages were dropped; the last one was for worker %d, which %s", dropped, worker, why)
 
     # ------------------------------------------------------------------ tasks
@@ -208,9 +271,15 @@ class Dispatcher:
     def _accept(self, peer: Peer, number: int, payload: bytes, *, detached: bool) -> None:
         if number in peer.given:
             raise BadRecord(f"task {number} is handed over twice")
+        if not self._has_room(len(payload)):
+            self._counters["tasks_refused"] += 1
+            text = f"a task of {len(payload)} bytes, and {self._kept()} are kept already, see dispatcher_memory_limit"
+            self._send(peer, Mail.RESULT, Fate.REFUSED, number, msgspec.msgpack.encode([text]))
+            return
         task = peer.given[number] = Task(peer, number, payload, detached=detached)
         self._counters["tasks_accepted"] += 1
         self._queue.append(task)
+        self._queued_bytes += len(payload)
         self._dispatch()
 
     def _free(self, peer: Peer) -> None:
@@ -221,6 +290,7 @@ class Dispatcher:
     def _dispatch(self) -> None:
         while self._queue and self._idle:
             task, peer = self._queue.popleft(), self._idle.popleft()
+            self._queued_bytes -= len(task.payload)
             self._count += 1
             task.key = self._count
             self._running[task.key] = task
@@ -254,6 +324,7 @@ class Dispatcher:
             self._settle(peer, task)
         else:
             self._counters["tasks_cancelled"] += 1
+            self._queued_bytes -= len(task.payload)
             del peer.given[number]
             self._settle(peer, task)
 
@@ -266,9 +337,11 @@ class Dispatcher:
             self._counters["task_results_unread"] += 1
             return
         del source.given[task.number]
-        if self._channels[source].waiting + len(payload) > UNREAD_LIMIT and len(payload) > 4096:
+        unread = self._channels[source].waiting + len(payload) > self._unread_limit
+        if len(payload) > SMALL and (unread or not self._has_room(len(payload))):
             self._counters["task_results_unread"] += 1
-            text = f"the result of {len(payload)} bytes was dropped: the worker leaves too many results unread"
+            why = "the worker leaves too many results unread" if unread else "the dispatcher is full"
+            text = f"the result of {len(payload)} bytes was dropped: {why}, see dispatcher_memory_limit"
             fate, payload = Fate.LOST, msgspec.msgpack.encode([text])
         self._send(source, Mail.RESULT, fate, task.number, payload)
         self._settle(source, task)

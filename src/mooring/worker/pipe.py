@@ -8,10 +8,11 @@ import msgspec
 
 from mooring._core.records import RecordChannel
 from mooring._core.wire import Mail
-from mooring.errors import StateError
+from mooring.errors import PipeFull, StateError
 from mooring.worker.tasks import pack
 
 SIZE_LIMIT = 16 << 20  # bytes of one message; more would stand in the way of tasks
+UNSENT_LIMIT = 64 << 20  # bytes that have not left this process, as in a handler that sends without a turn of the loop
 
 
 class Pipe:
@@ -25,10 +26,12 @@ class Pipe:
         self._handled = handled
         self._channel: RecordChannel | None = None
         self._alone: asyncio.AbstractEventLoop | None = None
+        self.full = False  # the dispatcher has no memory for more
 
     def connect(self, channel: RecordChannel) -> None:
         """The dispatcher can be reached through this one from now on."""
         self._channel = channel
+        self.full = False
 
     def open_alone(self) -> None:
         """There is one process, and nobody else to write to."""
@@ -49,6 +52,15 @@ class Pipe:
             return True
         if self._channel is None or not self._channel.open:
             return False
+        if self.full:
+            raise PipeFull(
+                "what waits in the dispatcher, for all workers, is as much as it may keep: send later, have the "
+                "'pipe_message' handlers be faster, or raise dispatcher_memory_limit"
+            )
+        if self._channel.waiting > UNSENT_LIMIT:
+            raise PipeFull(
+                f"{self._channel.waiting} bytes have not left this worker: send less at once, so that its loop can turn"
+            )
         self._channel.send(Mail.MESSAGE, 0, worker_id, 0, payload)
         return True
 

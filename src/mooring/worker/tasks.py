@@ -101,10 +101,12 @@ class TaskDesk:
         self._count = 0
         self._stats: bytes | None = None
         self._all_over: asyncio.Event | None = None
+        self.full = False  # the dispatcher has no memory for more
 
     def connect(self, channel: RecordChannel) -> None:
         """The dispatcher can be reached through this one from now on."""
         self._channel = channel
+        self.full = False
 
     def open(self) -> None:
         """`worker_start` is over: tasks can be handed over, from this loop and its thread."""
@@ -232,6 +234,11 @@ class TaskDesk:
                 f"the tasks of this worker that are not finished hold {self._bytes} bytes, and {len(payload)} more are "
                 "too many: wait for some, or raise task_queue_bytes"
             )
+        if self.full:
+            raise TaskQueueFull(
+                "what waits in the dispatcher, for all workers, is as much as it may keep: wait until tasks are "
+                "finished, or raise dispatcher_memory_limit"
+            )
         if self._channel is None or not self._channel.open:
             raise TaskLost("not handed over: the dispatcher, which keeps the queue, is being started again")
         self._count += 1
@@ -278,7 +285,8 @@ class TaskDesk:
                 self._over(Outcome(number, _decode(payload), None))
             else:
                 why = _why.decode(payload)
-                self._over(Outcome(number, None, TaskFailed(*why) if opcode == Fate.FAILED else TaskLost(*why)))
+                kind_of = {Fate.FAILED: TaskFailed, Fate.REFUSED: TaskQueueFull}.get(Fate(opcode), TaskLost)
+                self._over(Outcome(number, None, kind_of(*why)))
         else:
             raise BadRecord(f"unknown kind {kind}")
 
@@ -427,6 +435,8 @@ class TaskBench:
 class MessageEnd(Protocol):
     """Who sends and takes messages between workers; see mooring.worker.pipe."""
 
+    full: bool
+
     def connect(self, channel: RecordChannel) -> None: ...
     def receive(self, source: int, payload: bytes) -> None: ...
 
@@ -464,6 +474,8 @@ class DispatcherLink:
             self._bench.on_task(channel, number, arg, payload)
         elif kind == Mail.MESSAGE:
             self._pipe.receive(arg, payload)
+        elif kind == Mail.FULL:
+            self._desk.full = self._pipe.full = arg == 1
         elif kind == Mail.LEAVE:
             self._left = True
         else:
