@@ -25,9 +25,10 @@ from collections.abc import Callable
 
 from mooring._core.admission cimport CROWDED, WELCOME, Welcome
 from mooring._core.buffer cimport buffer_size
-from mooring._core.table cimport address_text
 from mooring._core.reactor cimport EPOLLEXCLUSIVE, EPOLLIN, Reactor, Source
-from mooring._core.transport cimport D_IDLE, HTTP, Connection, Transport
+from mooring._core.registry cimport D_IDLE, HTTP, Connection
+from mooring._core.table cimport address_text
+from mooring._core.transport cimport Transport
 
 log = logging.getLogger("mooring.gateway")
 

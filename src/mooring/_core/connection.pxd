@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from mooring._core.deflate cimport Deflate
 from mooring._core.exchange cimport Exchanges
-from mooring._core.transport cimport By, Connection
+from mooring._core.registry cimport By, Connection
 from mooring._core.ws cimport FrameEvent
 
 

@@ -22,11 +22,12 @@ from libc.string cimport memcpy
 from mooring._core.buffer cimport buffer_append, buffer_consume, buffer_free, buffer_size
 from mooring._core.exchange cimport Exchanges
 from mooring._core.reactor cimport Reactor, monotonic_us
-from mooring._core.table cimport Table
-from mooring._core.transport cimport (
+from mooring._core.registry cimport (
     BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_PING, D_PONG, DEAD, FEEDING, HALF, HELD, HTTP, OPEN,
-    SHUT, SLOWLY, UPGRADED, By, Connection, Deadline, say_at_once,
+    SHUT, SLOWLY, UPGRADED, By, Connection, Deadline,
 )
+from mooring._core.table cimport Table
+from mooring._core.transport cimport say_at_once
 from mooring._core.ws cimport (
     CONTROL, FAILED, MESSAGE, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, RSV1, SERVER_HEADER_LIMIT, FrameEvent, Outcome,
     decode_next, decoder_free, decoder_release, encode_header, is_utf8, parse_close,

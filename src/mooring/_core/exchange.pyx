@@ -20,12 +20,12 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from mooring._core.buffer cimport buffer_size
 from mooring._core.files cimport FileClaim, FileSender
 from mooring._core.reactor cimport Reactor
-from mooring._core.table cimport Table
-from mooring._core.transport cimport (
+from mooring._core.registry cimport (
     ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_NONE, D_REQUEST, D_TLS,
     D_WRITE, DEAD, DONE, HALF, HTTP, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN, Connection, Deadline,
-    end_by_reset, keeps_pace, say_at_once, watch_pace,
 )
+from mooring._core.table cimport Table
+from mooring._core.transport cimport end_by_reset, keeps_pace, say_at_once, watch_pace
 from mooring._core.wire cimport (
     EV_BODY, EV_FILE, EV_GONE, EV_ROOM, FILE_LATE, FILE_LEFT, FILE_OVER, FILE_TAKEN, RESPOND_ASKS, RESPOND_CLOSE,
     RESPOND_LAST,

@@ -3,8 +3,8 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from mooring._core.registry cimport Connection
 from mooring._core.secure cimport SecureTransport
-from mooring._core.transport cimport Connection
 
 
 cdef struct FileClaim:

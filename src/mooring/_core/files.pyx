@@ -23,9 +23,10 @@ import os
 
 from mooring._core.buffer cimport buffer_reserve, buffer_size
 from mooring._core.reactor cimport Reactor
+from mooring._core.registry cimport BY_SERVER, D_NONE, D_WRITE, DEAD, FULL, HIGH, HTTP, Connection
 from mooring._core.secure cimport SecureTransport
 from mooring._core.table cimport Table
-from mooring._core.transport cimport BY_SERVER, D_NONE, D_WRITE, DEAD, FULL, HIGH, HTTP, Connection, watch_pace
+from mooring._core.transport cimport watch_pace
 
 cdef extern from "sys/types.h" nogil:
     ctypedef long off_t

@@ -20,8 +20,8 @@ from libc.string cimport memcmp, memcpy
 from mooring._core.buffer cimport buffer_size
 from mooring._core.connection cimport Connections
 from mooring._core.hub cimport Hub, Topic
+from mooring._core.registry cimport Connection
 from mooring._core.table cimport Entry
-from mooring._core.transport cimport Connection
 
 from mooring._core.wire import USER as _USER
 

@@ -4,7 +4,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from mooring._core.connection cimport Connections
-from mooring._core.transport cimport Connection
+from mooring._core.registry cimport Connection
 
 
 cdef struct Member:

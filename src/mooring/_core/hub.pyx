@@ -15,7 +15,7 @@ from libc.stdlib cimport free, realloc
 
 from mooring._core.connection cimport Connections
 from mooring._core.deflate cimport Deflate
-from mooring._core.transport cimport OPEN, Connection, Membership
+from mooring._core.registry cimport OPEN, Connection, Membership
 from mooring._core.ws cimport RSV1, SERVER_HEADER_LIMIT, encode_header
 
 from mooring._core.wire import USER as _USER

@@ -10,7 +10,7 @@ from mooring._core.exchange cimport Sink
 from mooring._core.hub cimport Hub
 from mooring._core.order cimport Order, Publisher
 from mooring._core.page cimport Mark, Page
-from mooring._core.transport cimport Connection
+from mooring._core.registry cimport Connection
 from mooring._core.wire cimport Record
 
 

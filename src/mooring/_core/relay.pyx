@@ -47,10 +47,10 @@ from mooring._core.hub cimport Hub
 from mooring._core.order cimport Order, Publisher
 from mooring._core.page cimport DONE, MARKS, NOT_STARTED, STARTED, Mark, Page
 from mooring._core.reactor cimport Reactor, monotonic_ms
-from mooring._core.table cimport SLOT_BITS
-from mooring._core.transport cimport (
+from mooring._core.registry cimport (
     BUSY, BY_APPLICATION, BY_SERVER, HELD, MOVES, NO_PORT, OPEN, PAUSED, UPGRADED, Connection,
 )
+from mooring._core.table cimport SLOT_BITS
 from mooring._core.wire cimport (
     ATTEMPT, ATTEMPTS, CM_ACK, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HELLO, CM_PAUSE,
     CM_PUBLISH, CM_RESPOND, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EV_CLOSE, EV_DISCONNECT, EV_FILE, EV_FINISH,

@@ -3,7 +3,8 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 
-from mooring._core.transport cimport Connection, Transport
+from mooring._core.registry cimport Connection
+from mooring._core.transport cimport Transport
 
 
 cdef class Tls:

@@ -28,10 +28,11 @@ import ssl
 
 from mooring._core.buffer cimport buffer_consume, buffer_free, buffer_size
 from mooring._core.reactor cimport EPOLLIN, RECEIVE_BYTES, Reactor
-from mooring._core.table cimport Table, address_text
-from mooring._core.transport cimport (
-    BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_TLS, DEAD, FULL, LINGER, SHUT, SLOWLY, Connection, Transport, reads,
+from mooring._core.registry cimport (
+    BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_TLS, DEAD, FULL, LINGER, SHUT, SLOWLY, Connection,
 )
+from mooring._core.table cimport Table, address_text
+from mooring._core.transport cimport Transport, reads
 
 cdef extern from "sys/socket.h" nogil:
     ssize_t c_send "send" (int fd, const void* data, size_t size, int flags)

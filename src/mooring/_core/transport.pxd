@@ -1,143 +1,9 @@
-"""Client sockets of a gateway: their slots, deadlines and out-queues. Theory in transport.pyx."""
+"""Client sockets of a gateway: their readiness, deadlines and out-queues. Theory in transport.pyx."""
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from mooring._core.admission cimport Admission, Bucket
-from mooring._core.buffer cimport Buffer
-from mooring._core.reactor cimport Source
-from mooring._core.table cimport Entry, Table
-from mooring._core.timer cimport Timer
-from mooring._core.ws cimport FrameDecoder, FrameLimits
-
-cdef enum:
-    NO_PORT = 0xFFFF
-
-
-cdef enum Phase:
-    HTTP = 1         # speaks HTTP; upgrade() leads to OPEN
-    OPEN = 2         # an open WebSocket
-    CLOSING = 3      # a close frame or the last answer is on its way; nothing from the peer is handled any more
-    LINGER = 4       # all is written and our half is shut: input is thrown away until the peer ends or time is up
-    DEAD = 5         # freed at the end of the turn
-
-
-cdef enum Flag:
-    DIRTY = 1        # in the list of connections to flush
-    HELD = 2         # `held` waits for the window to open
-    WOKEN = 4        # in the list of connections to look at again
-    BUSY = 8         # HTTP: a request is being answered
-    FULL = 16        # the kernel took less than was offered: EPOLLOUT is armed
-    HIGH = 32        # the out-queue is above high water, its deadline is armed
-    SHUT = 64        # ends when the out-queue is empty
-    SLOWLY = 128     # ... and lingers then, because the peer may still be sending (RFC 9112 section 9.6)
-    HALF = 256       # the peer has ended its half
-    FEEDING = 512    # the decoder is at work: its memory is in use
-    UPGRADED = 1024  # was an open WebSocket once
-    BEGUN = 2048     # HTTP: a part of the answer is written
-    ASKED = 4096     # HTTP: the worker waits for the queue to be below high water
-    DONE = 8192      # HTTP: the answer is complete, and still above high water
-    PREFACE = 16384  # a header of the proxy comes first: until then nothing is known of the client
-    WANTED = 32768   # HTTP: the worker waits for the next part of the body
-    PAUSED = 65536   # the application does not want its messages for now
-    MOVES = 131072   # another worker is to serve it, once nothing of it is in flight
-    FRESH = 262144   # no request of it is answered yet, which Transport.admission counts
-    COUNTED = 524288 # its address is counted there
-
-
-cdef enum Deadline:
-    D_NONE = 0
-    D_REQUEST = 1    # a whole request head must be here
-    D_IDLE = 2       # keep-alive
-    D_WRITE = 3      # above high water for too long; of HTTP: read too slowly
-    D_CLOSE = 4      # the closing handshake
-    D_LINGER = 5
-    D_PING = 6       # quiet for so long that the peer is asked whether it is there
-    D_PONG = 7       # it must have answered by now
-    D_PREFACE = 8    # the header of the proxy must be here
-    D_BODY = 9       # more of a request body must be here
-    D_TLS = 10       # the TLS handshake must be over
-
-
-cdef enum By:
-    # who closed; types.ClosedBy has the same numbers
-    BY_PEER = 1
-    BY_SERVER = 2
-    BY_APPLICATION = 3
-
-
-cdef struct Membership:
-    # one subscription: `index` is this connection's place in the topic's list of members
-    void* topic
-    uint32_t index
-
-
-cdef struct Profile:
-    # what is allowed to connections of one listener
-    uint16_t index
-    FrameLimits frames
-    size_t write_limit
-    size_t high_water
-    uint64_t request_ms, idle_ms, write_ms, close_ms, ping_ms, pong_ms, heartbeat_ms
-    uint64_t write_rate                              # least bytes per second that a peer takes of an answer, 0: any
-    uint64_t body_rate, body_grace_ms                # least bytes per second of a body, 0: any; from when on
-    double rate, burst               # messages a second, and at once; rate 0: any number
-    uint32_t control_limit           # pings and pongs of one connection in CONTROL_SECONDS
-    bint open_ping, open_pong, open_close            # control frames are messages for the application, too
-    bint preface                     # Transport.prefaces has who reads the header that comes first
-    uint64_t preface_ms
-    uint64_t tls_ms                  # for a handshake
-
-
-cdef struct Connection:
-    # identity; entry is the public part, in shared memory
-    uint64_t fd
-    int socket
-    Phase phase
-    uint32_t flags
-    uint32_t interest                # epoll events armed
-    Entry* entry
-    const Profile* profile           # of its listener
-    # out: bytes not yet taken by the kernel; `boundary` bytes of them end the frame that is partly sent
-    Buffer out
-    size_t boundary
-    void* tls                        # a Tls, kept alive by SecureTransport.tls; NULL: none
-    size_t owed                      # bytes that TLS itself has to send
-    size_t gathered                  # bytes kept of what it sent: the beginning of a message or a body
-    void* file                       # an Outfile of files.pyx, sent behind `out`; NULL: none
-    size_t counted                   # of `out`, in Transport.queued
-    # in: raw bytes that wait for the window, and the frame decoder
-    Buffer held
-    FrameDecoder decoder
-    # the one timer and what it is armed for
-    Timer timer
-    Deadline deadline
-    # how it ends: the code of the close event, and whether it is decided; who wanted it
-    uint16_t close_code
-    uint8_t closed_by
-    # relay: which worker serves it, what was handed over and is not finished
-    uint16_t port
-    uint16_t in_flight
-    uint32_t in_flight_bytes
-    uint64_t taken, taken_at         # what the peer had when D_WRITE was armed, and when
-    uint64_t body_since              # when we began to wait for more of a body, in milliseconds
-    uint64_t body_waited             # how long we waited for this body before that
-    uint64_t body_bytes              # what has come of it
-    uint32_t requests                # HTTP requests so far; the number of the current one
-    uint16_t controls                # pings and pongs since `controls_since`, in seconds
-    uint32_t controls_since
-    Bucket bucket                    # of the messages it may send now
-    void* deflate                    # a Deflate, kept alive by Connections.deflates; NULL: messages go as they are
-    # hub: what it is subscribed to
-    Membership* topics
-    uint16_t topic_count
-    uint16_t topic_capacity
-    # finder: the path it was opened for
-    uint8_t* path
-    uint8_t path_size
-    # Transport: of those to flush, and of those to free
-    Connection* next_dirty
-    Connection* next_grave
+from mooring._core.registry cimport BUSY, HELD, HTTP, LINGER, SHUT, WANTED, Connection, Deadline, Registry
 
 
 cdef inline bint reads(const Connection* c) noexcept:
@@ -169,27 +35,13 @@ cdef struct Counters:
     uint64_t prefaces_refused        # by who they came from, for what they said, or for coming too late
 
 
-cdef class Transport(Source):
-    cdef readonly Table table
-    cdef readonly int gateway
-    cdef Profile* profiles           # of the listeners, by index
-    cdef readonly int listeners
+cdef class Transport(Registry):
     cdef list prefaces               # by the index of the listener: gateway.preface.ProxyPreface, or None
-    cdef Admission admission
     cdef list waiting                # fds that wait for a token
-    # slots[slot] is NULL or that connection; free slots are used again in the order they were freed
-    cdef Connection** slots
-    cdef uint32_t slot_count
-    cdef uint32_t* free_slots
-    cdef uint32_t free_count
-    cdef uint64_t serial
-    cdef dict reasons                # fd -> bytes: the reason of the coming close event
     # to do before the reactor sleeps
     cdef Connection* dirty_first
     cdef Connection* dirty_last
     cdef list woken
-    cdef Connection* graves
-    cdef readonly int count
     cdef readonly size_t queued      # bytes in all out-queues together
     cdef readonly size_t gathered    # bytes of all unfinished messages and bodies
     cdef size_t ceiling              # more of both end who has most; 0: any number
@@ -213,15 +65,11 @@ cdef class Transport(Source):
     cdef int on_crowd(self, Connection* c) except -1
     cdef int on_fault(self, Connection* c) except -1
 
-    cdef int _bury(self) noexcept
-    cdef Connection* find(self, uint64_t fd) noexcept
     # `listener`: index of its profile
     cdef int adopt(self, int socket, int family, const uint8_t* address, int remote_port, int server_port,
                    int listener) except -1
     # Whether it may speak for others, where a listener wants a header of a proxy.
     cdef bint admits(self, int listener, int family, const uint8_t* address) except -1
-    # A request of it was answered.
-    cdef int settle(self, Connection* c) except -1
     # Whether a message may come now; if not, it is woken in time.
     cdef bint take_token(self, Connection* c) except -1
     cdef int wake(self, Connection* c) except -1
@@ -229,16 +77,12 @@ cdef class Transport(Source):
     cdef int write(self, Connection* c, const uint8_t* head, size_t head_size,
                    const uint8_t* data, size_t size) except -1
 
-    cdef int _enter(self, Connection* c, Phase phase) except -1
-    # What it ends with, and who wanted it; who comes first decides.
-    cdef int _decide(self, Connection* c, By by, int code, bytes reason) except -1
     cdef int _gone(self, Connection* c, int code, bytes reason) except -1
     cdef int _lost(self, Connection* c, bytes reason) except -1
     cdef int _interest(self, Connection* c) except -1
     cdef int _arm(self, Connection* c, Deadline deadline, uint64_t ms) except -1
     cdef int _ready(self, Connection* c, uint32_t events) except -1
     cdef int _receive(self, Connection* c) except -1
-    cdef int _count(self, Connection* c) except -1
     cdef int _mark(self, Connection* c) except -1
     # So much of what it sent is kept now; this may end it.
     cdef int gather(self, Connection* c, size_t size) except -1

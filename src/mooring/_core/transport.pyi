@@ -1,39 +1,13 @@
-from typing import Any, Self
-
 from typing_extensions import disjoint_base
 
-from mooring._core.reactor import Reactor, Source
-from mooring._core.table import Table
+from mooring._core.registry import Registry
 
 @disjoint_base
-class Transport(Source):
+class Transport(Registry):
     kept_from: int
 
-    def __new__(
-        cls,
-        reactor: Reactor,
-        table: Table,
-        gateway: int,
-        first_serial: int,
-        *profiles: dict[str, Any],
-        address_limit: int = 0,
-        fresh_limit: int = 0,
-        ceiling: int = 0,
-    ) -> Self: ...
-    @property
-    def table(self) -> Table: ...
-    @property
-    def gateway(self) -> int: ...
-    @property
-    def listeners(self) -> int: ...
     @property
     def queued(self) -> int: ...
     @property
     def gathered(self) -> int: ...
-    @property
-    def count(self) -> int: ...
-    @property
-    def free(self) -> int: ...
-    def listener(self, fd: int) -> int: ...
     def cut(self, fd: int, reason: bytes) -> None: ...
-    def peer(self, fd: int) -> tuple[str, int, int]: ...

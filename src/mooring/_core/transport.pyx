@@ -1,19 +1,14 @@
-"""Client sockets of a gateway: their slots, deadlines and out-queues, whatever is spoken on them.
+"""Client sockets of a gateway: their readiness, deadlines and out-queues, whatever is spoken on them.
 
 Theory
 ------
-A connection is a C struct in a slot: an idle one costs that struct and its entry in the table, no Python object and no
-buffer. Its life is one enum, changed in one function (`_enter`), and it only moves forward:
-
-    HTTP -> OPEN -> CLOSING -> LINGER -> DEAD        (any phase may be left out, none is entered twice)
+Which connections there are, says registry.pyx, from which this is derived.
 
 * Writing is queued, and flushed once before the reactor sleeps. The queue has a limit: a peer that lets it fill is
   handed to `on_slow`. Nobody else waits for it.
-* What a connection ends with is decided once (`close_code`); `on_gone` is called when it is gone, once.
-* Handlers can run inside of a call from here (base mode), so any connection may be closed under our feet: a
-  connection that ends becomes DEAD at once and its memory goes at the end of the turn. After every call to a hook the
-  phase is looked at again.
-* Limits and times are those of the listener a connection came from: its `profile`.
+* Exactly the events are armed that can be acted on: while nobody can take its messages, a peer is not read.
+* A connection has one timer, and `deadline` says what it is armed for.
+* `on_gone` is called when a connection is gone, once. Any call to a hook may end it: the phase is looked at again.
 
 What is spoken is a subclass's matter (exchange.pyx, connection.pyx). It fills in the hooks `on_...`, which this class only
 calls.
@@ -21,18 +16,21 @@ calls.
 
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free
 from libc.string cimport memcpy
 
-from mooring._core.admission cimport WELCOME, Admission, bucket_take
-from mooring._core.buffer cimport Buffer, buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size
+from mooring._core.admission cimport WELCOME, bucket_take
+from mooring._core.buffer cimport buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size
 from mooring._core.reactor cimport (
-    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, RECEIVE_BYTES, Reactor, Source,
+    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, RECEIVE_BYTES, Reactor,
 )
-from mooring._core.table cimport (
-    GATEWAY_SHIFT, SERIAL_BITS, SLOT_BITS, ST_CLOSING, ST_HTTP, ST_OPEN, Entry, Table, address_text, slot_of,
+from mooring._core.registry cimport (
+    ASKED, BUSY, BY_PEER, BY_SERVER, CLOSING, DEAD, DIRTY, DONE, D_CLOSE, D_LINGER, D_NONE, D_PING, D_PONG, D_PREFACE,
+    D_WRITE, FULL, HALF, HELD, HIGH, LINGER, PREFACE, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN, Connection, Deadline,
+    Registry,
 )
+from mooring._core.table cimport SLOT_BITS, Table, address_text
 from mooring._core.ws cimport decoder_free
 
 cdef extern from "sys/socket.h" nogil:
@@ -64,88 +62,28 @@ cdef extern from "linux/sockios.h" nogil:
 cdef extern from "unistd.h" nogil:
     int c_close "close" (int fd)
 
-cdef extern from *:
-    """
-    #define mooring_store(p, v) __atomic_store_n(p, v, __ATOMIC_RELEASE)
-    """
-    void mooring_store(uint64_t* where, uint64_t value) noexcept nogil
-
 cdef uint64_t TOKEN_MASK = 0xFFFFFFFFFFFF
 cdef uint64_t LINGER_MS = 2000
 cdef double MIN_PAUSE = 0.01         # seconds; who waits for a token is looked at no more often
-cdef uint32_t CONTROL_SECONDS = 10
 cdef bytes RESET = b"the connection was reset"
 
 
-include "transport_profile.pxi"
 include "transport_memory.pxi"
 
 
-cdef class Transport(Source):
-    """The connections of gateway number `gateway`; `table` must be writable. MemoryError without memory for it.
+cdef class Transport(Registry):
+    """The sockets of the connections of a gateway. Its options are those of Registry, and
 
-    profiles: the options of each listener, by its index: max_message, max_fragments, write_limit, high_water (bytes),
-    request_timeout, idle_timeout, write_timeout, close_timeout, ping_interval (0: never), pong_timeout,
-    heartbeat_idle_time (seconds; 0: any time),
-    control_limit (frames), open_ping, open_pong, open_close (hand these frames to the application).
-    preface, preface_timeout (seconds): an object with admits(), parse() and refused(), see gateway/preface.py, when
-    connections begin with a header of a proxy.
-    message_rate, message_burst (messages a second, and at once; 0: any number).
-    address_limit: connections of one address; fresh_limit: those of them without an answered request; 0: any number.
+    ceiling: bytes that may be kept for all connections together; more end those for whom most is kept. 0: any number.
     """
 
     def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, *profiles: dict[str, object],
                   address_limit: int = 0, fresh_limit: int = 0, ceiling: int = 0) -> None:
-        cdef uint32_t slot
-        self.table = table
-        self.slot_count = table.slots
-        self.gateway = gateway
         self.ceiling = ceiling
-        self.serial = <uint64_t> first_serial & ((<uint64_t> 1 << SERIAL_BITS) - 1)
-        self.reasons = {}
-        self.admission = Admission(address_limit, fresh_limit)
         self.waiting = []
         self.woken = []
-        self.prefaces = []
-        self.slots = <Connection**> calloc(self.slot_count, sizeof(Connection*))
-        self.free_slots = <uint32_t*> malloc(self.slot_count * sizeof(uint32_t))
-        self.profiles = <Profile*> calloc(len(profiles), sizeof(Profile))
-        if self.slots == NULL or self.free_slots == NULL or self.profiles == NULL:
-            raise MemoryError("no memory for the table of connections")
-        for index, options in enumerate(profiles):
-            fill_profile(&self.profiles[index], index, options)
-            self.prefaces.append(options.get("preface"))
-        self.listeners = len(profiles)
-        for slot in range(self.slot_count):
-            self.free_slots[slot] = <uint32_t> (self.slot_count - 1 - slot)
-        self.free_count = self.slot_count
+        self.prefaces = [options.get("preface") for options in profiles]
         reactor.add(self)
-
-    def __dealloc__(self) -> None:
-        # `table` may be cleared by now: an object in a circle loses its references before this
-        cdef uint32_t slot
-        if self.slots != NULL:
-            for slot in range(self.slot_count):
-                if self.slots[slot] != NULL:
-                    c_close(self.slots[slot].socket)
-                    buffer_free(&self.slots[slot].out)
-                    buffer_free(&self.slots[slot].held)
-                    decoder_free(&self.slots[slot].decoder)
-                    free(self.slots[slot].topics)
-                    free(self.slots[slot].path)
-                    free(self.slots[slot])
-        self._bury()
-        free(self.slots)
-        free(self.free_slots)
-        free(self.profiles)
-
-    cdef int _bury(self) noexcept:
-        cdef Connection* c
-        while self.graves != NULL:
-            c = self.graves
-            self.graves = c.next_grave
-            free(c)
-        return 0
 
     # ------------------------------------------------------------------ hooks of what is spoken
 
@@ -208,62 +146,13 @@ cdef class Transport(Source):
 
     # ------------------------------------------------------------------ coming and going
 
-    cdef Connection* find(self, uint64_t fd) noexcept:
-        """The connection with this public id, or NULL: an id is never given out twice."""
-        cdef uint32_t slot = slot_of(fd)
-        cdef Connection* c
-        if slot >= self.slot_count:
-            return NULL
-        c = self.slots[slot]
-        return c if c != NULL and c.fd == fd else NULL
-
-    @property
-    def free(self) -> int:
-        """How many connections can still be taken."""
-        return self.free_count
-
     cdef int adopt(self, int socket, int family, const uint8_t* address, int remote_port, int server_port,
                    int listener) except -1:
         """Takes over a fresh non-blocking socket; the caller has looked whether there is a free slot."""
         cdef int one = 1
-        cdef uint32_t slot
-        cdef Connection* c
-        cdef Entry* entry
-        c = <Connection*> calloc(1, sizeof(Connection))
-        if c == NULL:
-            c_close(socket)
-            raise MemoryError("no memory for a connection")
-        # the one that was freed last: so no more of the table is ever touched than there were connections at one time
-        self.free_count -= 1
-        slot = self.free_slots[self.free_count]
-        self.slots[slot] = c
-        self.serial = (self.serial + 1) & ((<uint64_t> 1 << SERIAL_BITS) - 1)
-        c.fd = (<uint64_t> self.gateway << GATEWAY_SHIFT) | (self.serial << SLOT_BITS) | slot
-        c.socket = socket
-        c.profile = &self.profiles[listener]
-        c.port = NO_PORT
-        c.timer.token = c.fd & TOKEN_MASK
-        entry = &self.table.entries[slot]
-        entry.state = ST_HTTP
-        entry.family = family
-        entry.remote_port = remote_port
-        entry.server_port = server_port
-        entry.listener = listener
-        entry.worker = entry.owner = 0
-        entry.in_flight = 0
-        entry.round_trip = 0
-        entry.opened = 0
-        memcpy(entry.address, address, 16)
-        entry.connected = entry.received = self.reactor.now
-        entry.bytes_received = entry.bytes_sent = 0
-        entry.messages_received = entry.messages_sent = 0
-        c.entry = entry
-        if slot >= self.table.header.used:
-            self.table.header.used = slot + 1
-        mooring_store(&entry.fd, c.fd)
-        self.count += 1
+        cdef Connection* c = self._occupy(socket, family, address, remote_port, server_port, listener)
         self.counters.accepted += 1
-        c.phase = HTTP
+        c.timer.token = c.fd & TOKEN_MASK
         setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
         c.interest = EPOLLIN
         try:
@@ -276,20 +165,8 @@ cdef class Transport(Source):
         except Exception:
             return end_for_fault(self, c)
 
-    cdef int _count(self, Connection* c) except -1:
-        """One more of this address; _gone takes it back."""
-        if self.admission.enter(c.entry.family, c.entry.address):
-            c.flags |= FRESH | COUNTED
-        return 0
-
     cdef bint admits(self, int listener, int family, const uint8_t* address) except -1:
         return self.prefaces[listener].admits(address_text(family, address))
-
-    cdef int settle(self, Connection* c) except -1:
-        if c.flags & FRESH:
-            c.flags &= ~FRESH
-            self.admission.settle(c.entry.family, c.entry.address)
-        return 0
 
     cdef bint take_token(self, Connection* c) except -1:
         cdef double wait = bucket_take(&c.bucket, c.profile.rate, c.profile.burst, self.reactor.now)
@@ -309,24 +186,6 @@ cdef class Transport(Source):
             if c != NULL:
                 self.wake(c)
 
-    cdef int _enter(self, Connection* c, Phase phase) except -1:
-        """The one place where a phase changes: forward only."""
-        if phase <= c.phase:
-            raise AssertionError(f"connection {c.fd}: phase {c.phase} -> {phase}")
-        c.phase = phase
-        if phase == OPEN:
-            c.entry.state = ST_OPEN
-        elif phase < DEAD:
-            c.entry.state = ST_CLOSING
-        return 0
-
-    cdef int _decide(self, Connection* c, By by, int code, bytes reason) except -1:
-        if c.close_code == 0:
-            c.close_code = code
-            c.closed_by = by
-            self.reasons[c.fd] = reason
-        return 0
-
     cdef int _lost(self, Connection* c, bytes reason) except -1:
         """The peer has ended the connection."""
         self._decide(c, BY_PEER, 1006, reason)
@@ -334,14 +193,11 @@ cdef class Transport(Source):
 
     cdef int _gone(self, Connection* c, int code, bytes reason) except -1:
         """The end: tells of it, once, and gives everything back."""
-        cdef uint32_t slot = slot_of(c.fd)
         if c.phase == DEAD:
             return 0
         self._decide(c, BY_SERVER, code, reason)
         self._enter(c, DEAD)
         self.reactor.disarm(&c.timer)
-        c.next_grave = self.graves
-        self.graves = c
         # the number of the socket is free for the next accept from here on, so nothing may use it after this
         c_close(c.socket)
         c.socket = -1
@@ -351,15 +207,8 @@ cdef class Transport(Source):
         decoder_free(&c.decoder)
         self.gathered -= c.gathered
         c.gathered = 0
-        self.settle(c)
-        if c.flags & COUNTED:
-            self.admission.leave(c.entry.family, c.entry.address)
-        self.slots[slot] = NULL
-        self.free_slots[self.free_count] = slot
-        self.free_count += 1
-        self.count -= 1
+        self._vacate(c)
         self.counters.closed += 1
-        mooring_store(&c.entry.fd, 0)
         self.reactor.mark_dirty(self)
         try:
             self.on_gone(c, c.close_code, self.reasons.pop(c.fd, reason))
@@ -630,18 +479,6 @@ cdef class Transport(Source):
         cdef Connection* c = self.find(fd)
         if c != NULL:
             self._doom(c, 1006, reason)
-
-    def listener(self, fd: int) -> int:
-        """Index of the listener it came from; 0 for a connection that is gone."""
-        cdef Connection* c = self.find(fd)
-        return c.profile.index if c != NULL else 0
-
-    def peer(self, fd: int) -> tuple[str, int, int]:
-        """(remote address, remote port, our port); empty for a connection that is gone."""
-        cdef Connection* c = self.find(fd)
-        if c == NULL:
-            return "", 0, 0
-        return address_text(c.entry.family, c.entry.address), c.entry.remote_port, c.entry.server_port
 
 
 include "transport_preface.pxi"

@@ -1,4 +1,10 @@
-"""What is allowed to the connections of one listener, from the options of transport.pyx."""
+"""What is allowed to the connections of one listener: bytes, times, rates.
+
+It is filled once, from the options of registry.pyx, and shared by all connections of the listener.
+"""
+
+from libc.stdint cimport uint64_t
+
 
 cdef int fill_profile(Profile* profile, int index, dict options) except -1:
     profile.index = index
