@@ -220,12 +220,12 @@ def test_a_reload_cannot_change_how_many_there_are(mode: dict[str, Any], tmp_pat
 
 @only("base", "process")
 def test_all_of_them_or_none(mode: dict[str, Any], tmp_path: Path):
-    """The last address is taken: one line, exit code 1, and nothing is left of those before."""
+    """The last address is taken: one line, exit code 98, and nothing is left of those before."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         more = f'server.listen(unix_socket=os.path.abspath("x.sock"))\nserver.listen("127.0.0.1", {port})\n'
         with Serving(more + APP, cwd=tmp_path, ready=False, **mode) as server:
-            assert server.ended() == 1
+            assert server.ended() == 98
             [line] = [line for line in server.lines if " ERROR " in line]
     assert f"cannot listen on 127.0.0.1:{port}: the port is in use" in line
     assert "Traceback" not in "\n".join(server.lines)
