@@ -132,6 +132,9 @@ class Member:
     def _beat(self) -> None:
         """The loop turns, and the supervisor's watchdog can see it."""
         self._pulse.beat()
+        if self._worker is not None:
+            for outlet in self._worker.outbox.all():
+                outlet.beat()
         self._reactor.call_later(self._beat_period, self._beat)
 
     def _on_signal(self, signals: SignalSocket) -> None:
@@ -217,6 +220,7 @@ class Member:
             page=end.page,
         )
         outlet.eager = self._worker.bench is not None
+        outlet.beat()
         self._worker.outbox.connect(outlet)
         if self._greeted:  # it was attached later than at the start
             outlet.hello()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from support.serving import Serving
+from support.serving import Serving, eventually
 
 APP = """
 @server.on("open")
@@ -73,6 +73,53 @@ def test_a_stopped_worker_gets_no_new_connections(clients):
         finally:
             os.kill(pid, signal.SIGCONT)
         assert int(stuck.recv(LIMIT)) == number
+
+
+@contextlib.contextmanager
+def stopped(pid: int, witness: ClientConnection, seconds: float):
+    """That process is stopped, for so long already; nothing comes to the witness meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(TimeoutError):
+            witness.recv(seconds)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_stopped_worker_that_had_nothing_to_do_gets_no_new_connections(clients):
+    """No client has to find out."""
+    with Serving(APP, **MODE) as server:
+        witness = clients.enter_context(client(server))
+        number = (worker_of(witness) + 1) % 3
+        with stopped(server.pid_of(f"worker {number}"), witness, 4.0):
+            found = {worker_of(clients.enter_context(client(server))) for _ in range(12)}
+            assert found == {0, 1, 2} - {number}
+        # afterwards it gets those that the others have got more than it
+        found = {worker_of(clients.enter_context(client(server))) for _ in range(6)}
+        assert number in found
+
+
+def test_the_keys_of_a_stopped_worker_are_with_others_until_it_goes_on(clients):
+    with Serving(APP, dispatch="address", **MODE) as server:
+        theirs = {}  # worker -> an address
+        for last in range(1, 60):
+            ws = clients.enter_context(client(server, source=f"127.0.0.{last}"))
+            theirs.setdefault(worker_of(ws), (f"127.0.0.{last}", ws))
+            if len(theirs) == 3:
+                break
+        source, _ = theirs[0]
+        with stopped(server.pid_of("worker 0"), theirs[1][1], 7.0):
+            assert worker_of(clients.enter_context(client(server, source=source))) != 0
+            other = clients.enter_context(client(server, source=theirs[1][0]))
+            assert worker_of(other) == 1, "other keys stay where they are"
+        assert ask(theirs[0][1]) == 0
+
+        def back() -> bool:
+            with client(server, source=source) as ws:
+                return worker_of(ws) == 0
+
+        eventually(back)
 
 
 def test_by_address_one_worker_serves_all_of_an_address(clients):

@@ -278,6 +278,9 @@ cdef class ChannelOutlet(Outlet):
         record.fd = self.outbox.stamp()
         self.channel.put(&record, NULL)
 
+    def beat(self) -> None:
+        self.page.shared.beat = monotonic_ms()
+
     def close(self) -> None:
         if self in self.channel.inlet.channels:
             self.channel.inlet.channels.remove(self)

@@ -62,6 +62,9 @@ cdef class Outlet:
     def hello(self) -> None:
         """Tells the gateway that this worker is ready for events."""
 
+    def beat(self) -> None:
+        """The loop of this worker turns."""
+
     def flush(self) -> None:
         """Hands everything queued over, waiting for room if need be."""
 

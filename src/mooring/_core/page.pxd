@@ -18,6 +18,7 @@ cdef enum Mark:
 
 cdef struct Shared:
     uint8_t marks[MARKS]
+    uint64_t beat                    # monotonic milliseconds: when the worker's loop last turned; 0: not yet
     # the journal: `size` bytes of the worker's stream of commands, from position `start` of that stream on
     uint64_t start
     uint64_t size

@@ -16,6 +16,9 @@ either in the journal or with the kernel:
     there is room behind it                                      append
     otherwise                                                    refused: the handler stays STARTED, which is true, too
 
+*The beat*, a time that a timer of the worker's loop writes: how a gateway knows of a worker with nothing to do whether it
+would do anything.
+
 What a handler has sent that did not end is not copied: of a killed worker, either all of a `def` handler is seen, or nothing.
 """
 

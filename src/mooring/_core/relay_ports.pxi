@@ -58,6 +58,11 @@ cdef class Port(Publisher):
         """Milliseconds for which it has had something to do and has finished nothing."""
         return self.relay.connections.reactor.now - self.heard if self.in_flight else 0
 
+    @property
+    def still(self) -> int:
+        """Milliseconds for which its loop was not seen to turn, whether it has something to do or not."""
+        return 0
+
     def close(self) -> None:
         """Gives up the connection to the worker."""
 
@@ -138,6 +143,12 @@ cdef class ChannelPort(Port):
 
     cdef int clear_mark(self, uint32_t ticket) noexcept:
         return self.page.mark(ticket, NOT_STARTED)
+
+    @property
+    def still(self) -> int:
+        cdef uint64_t beat = self.page.shared.beat
+        cdef uint64_t now = self.relay.connections.reactor.now
+        return now - beat if 0 < beat < now else 0       # a worker that is newer than this turn of our loop
 
     def close(self) -> None:
         self.channel.close()

@@ -3,7 +3,7 @@
 A policy is asked when a connection comes, when its worker is gone or leaves, and, where users decide, when a connection
 is bound to one. By key (an address, a user, what a function of the application says) the choice is that of rendezvous
 hashing: each worker has a score for each key, the highest wins. So the keys spread evenly, and when a worker comes or
-goes only those move that it gains or had.
+goes only those move that it gains or had. One that stands still has gone, as far as new connections are concerned.
 """
 
 import logging
@@ -17,6 +17,8 @@ from mooring.app.loader import load_function
 log = logging.getLogger("mooring.gateway")
 
 SLOW = 1000  # milliseconds without an answer after which a busy worker gets no new connections if another can
+STILL = 2500  # milliseconds without a turn of its loop, which shows itself each second, after which one is stopped
+GONE = 5000  # the same, after which keys are not its own any more: until it turns again, others have them
 Key = str | bytes | int | None
 Policy = Callable[[list[Port], int], Port]
 
@@ -34,11 +36,12 @@ class Client(NamedTuple):
 
 def least_loaded(ports: Sequence[Port]) -> Port:
     """The worker with the fewest messages in flight, then with the fewest connections; a stopped or stuck one last."""
-    return min(ports, key=lambda port: (port.silent > SLOW, port.in_flight // 16, port.bound))
+    return min(ports, key=lambda port: (port.silent > SLOW or port.still > STILL, port.in_flight // 16, port.bound))
 
 
 def by_key(ports: Sequence[Port], key: str | bytes | int) -> Port:
-    """The same worker for the same key, as long as there is that worker. TypeError for what is no key."""
+    """The same worker for the same key, as long as there is that worker and its loop turns. TypeError for what is no
+    key."""
     if not isinstance(key, str | bytes | int):
         raise TypeError(f"a key is a str, bytes or int, not {type(key).__name__}")
     name = key if isinstance(key, bytes) else str(key).encode()
@@ -46,7 +49,7 @@ def by_key(ports: Sequence[Port], key: str | bytes | int) -> Port:
     def score(port: Port) -> bytes:
         return blake2b(name, digest_size=8, salt=port.worker.to_bytes(2, "big")).digest()
 
-    best = max(ports, key=score)
+    best = max([port for port in ports if port.still <= GONE] or ports, key=score)
     # the same worker number can be there twice: the new generation's is meant, and of retiring ones none is among them
     return max((port for port in ports if port.worker == best.worker), key=lambda port: port.generation)
 
