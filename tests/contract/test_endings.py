@@ -40,7 +40,8 @@ def said(server, frame):
 
 @server.on("close")
 def left(server, fd, code, reason):
-    report("close", fd, code, reason.by.name, dict(server.session(fd)), "|", reason)
+    status = [] if reason.status is None else [reason.status]
+    report("close", fd, code, reason.by.name, dict(server.session(fd)), *status, "|", reason)
 
 @server.on("request")
 async def asked(request, response):
@@ -55,7 +56,8 @@ async def asked(request, response):
 DISCONNECT = '''
 @server.on("disconnect")
 def gone(server, fd, reason):
-    report("disconnect", fd, reason.by.name, dict(server.session(fd)), "|", reason)
+    status = [] if reason.status is None else [reason.status]
+    report("disconnect", fd, reason.by.name, dict(server.session(fd)), *status, "|", reason)
     if "kill" in server.session(fd):
         os.kill(os.getpid(), 9)
 '''
@@ -155,10 +157,19 @@ HTTP: dict[str, tuple[Callable[[Raw], object], str]] = {
         lambda raw: refused_by(raw, get("/", "Connection: close"), 200),
         "SERVER {} | the answer was the last one",
     ),
-    "a bad request": (lambda raw: refused_by(raw, b"GET / HTTP/1.1\r\n\r\n", 400), "SERVER {} | 400: "),
-    "a bad handshake": (lambda raw: refused_by(raw, handshake("/", "Origin: null"), 403), "SERVER {} | 403: "),
+    "a bad request": (lambda raw: refused_by(raw, b"GET / HTTP/1.1\r\n\r\n", 400), "SERVER {} 400 | 400: "),
+    "a bad handshake": (lambda raw: refused_by(raw, handshake("/", "Origin: null"), 403), "SERVER {} 403 | 403: "),
     "no request": (lambda raw: raw.rest(), "SERVER {} | no request came in time"),
-    "a slow request": (lambda raw: refused_by(raw, b"GET / HT", 408), "SERVER {} | 408: "),
+    "a slow request": (lambda raw: refused_by(raw, b"GET / HT", 408), "SERVER {} 408 | 408: "),
+    "a large head": (lambda raw: refused_by(raw, get("/", "X: " + "x" * 100_000), 431), "SERVER {} 431 | 431: "),
+    "a large body": (
+        lambda raw: refused_by(raw, get("/", f"Content-Length: {1 << 40}", method="POST"), 413),
+        "SERVER {} 413 | 413: ",
+    ),
+    "an error of a handler": (
+        lambda raw: refused_by(raw, get("/?do=1/0", "Connection: close"), 500),
+        "SERVER {} | the answer was the last one",
+    ),
     "idle": (lambda raw: (raw.send(get("/")), answered(raw), raw.rest()), "SERVER {} | idle for too long"),
     "close": (
         lambda raw: (raw.send(get("/?do=server.close(request.fd)")), raw.rest()),

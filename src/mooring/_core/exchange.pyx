@@ -269,11 +269,11 @@ cdef class Exchanges(FileSender):
         self.reactor.mark_dirty(self)
         return 0
 
-    def answer(self, fd: int, data: bytes, reason: bytes) -> None:
-        """The gateway's own last answer on a connection: it is closed behind it, for this reason."""
+    def answer(self, fd: int, data: bytes, status: int, reason: bytes) -> None:
+        """The gateway's own last answer on a connection: it is closed behind it, with this status and for this reason."""
         cdef Connection* c = self.find(fd)
         if c != NULL and c.phase == HTTP and not c.flags & SHUT:
-            self._decide(c, BY_SERVER, 1006, reason)
+            self._decide(c, BY_SERVER, status, reason)
             c.flags |= BUSY
             self.respond(c, c.requests, RESPOND_LAST | RESPOND_CLOSE, data, len(data))
 

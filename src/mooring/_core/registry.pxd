@@ -97,7 +97,7 @@ cdef struct Connection:
     Timer timer
     Deadline deadline
     # how it ends: the code of the close event, and whether it is decided; who wanted it
-    uint16_t close_code
+    uint16_t close_code              # or, below 1000, the HTTP status with which it was refused
     uint8_t closed_by
     # relay: which worker serves it, what was handed over and is not finished
     uint16_t port

@@ -14,7 +14,8 @@ while its handler ran:
                may it become a WebSocket? The answer is a command of the same name
     OPEN       payload: request record             a WebSocket was opened; opcode 1: its session was told before
     CLOSE      arg: close code; opcode: who closed (ClosedBy); payload: reason (UTF-8)
-    DISCONNECT likewise, of a connection that was no WebSocket
+    DISCONNECT likewise, of a connection that was no WebSocket; arg: the status with which it was refused and ended, or
+               1006
     MESSAGE    opcode; payload: the message
     REQUEST    arg: number of the request on its connection; payload: request record
     UNCERTAIN  opcode; arg: kind of the event whose handler had started when its worker ended;

@@ -271,7 +271,7 @@ class Gateway:
             return  # it was late, or the client has left
         if status != 101:
             self.handshakes_refused += 1
-            self.connections.answer(fd, payload, f"{status}: the handshake was refused".encode())
+            self.connections.answer(fd, payload, status, f"{status}: the handshake was refused".encode())
         elif self._draining is not None:
             self._refuse(fd, 503, "the server is shutting down", (("Retry-After", "1"),))
         else:
@@ -311,7 +311,7 @@ class Gateway:
         self, fd: int, status: int, reason: str, headers: tuple[tuple[str, str], ...] = (), *, head_only: bool = False
     ) -> None:
         data = answer(status, reason, headers, close=True, head_only=head_only)
-        self.connections.answer(fd, data, f"{status}: {reason}".encode())
+        self.connections.answer(fd, data, status, f"{status}: {reason}".encode())
 
     def _refuse_unserved(self, fd: int, *, head_only: bool = False) -> None:
         self._waiting(fd)

@@ -257,7 +257,7 @@ class Worker:
         if kind == Event.CLOSE:
             return self._close(site, fd, "close", arg, _reason(payload, opcode))
         if kind == Event.DISCONNECT:
-            return self._close(site, fd, "disconnect", _reason(payload, opcode))
+            return self._close(site, fd, "disconnect", _reason(payload, opcode, arg if arg < CloseCode.NORMAL else None))
         if kind == Event.REQUEST:
             return self._request(site, _told(fd, payload, site.forms), arg)
         if kind == Event.HANDSHAKE:
@@ -530,8 +530,8 @@ def _told(fd: int, payload: bytes, *limits: FormLimits) -> Request:
         raise BadRecord(str(problem)) from None
 
 
-def _reason(payload: bytes, by: int) -> CloseReason:
-    return CloseReason(payload.decode(errors="replace"), ClosedBy(by))
+def _reason(payload: bytes, by: int, status: int | None = None) -> CloseReason:
+    return CloseReason(payload.decode(errors="replace"), ClosedBy(by), status)
 
 
 def _coroutine(result: object) -> Coroutine[Any, Any, None] | None:
