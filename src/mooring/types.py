@@ -50,9 +50,9 @@ class ClosedBy(IntEnum):
 class CloseReason(str):
     """The reason that a `close` or `disconnect` handler is given: the text, and in `by` who ended the connection.
 
-    The text is the peer's if it sent a close frame first, and else the cause in words. It may be empty. `status` is the
-    HTTP status with which the server has refused what the client sent (400, 408, 413, 431, ...) and ended the connection;
-    None in all other cases.
+    The text is the peer's if it sent a close frame first, and else the cause in words. It may be empty. `status` is
+    the HTTP status with which the server has refused what the client sent (400, 408, 413, 431, ...) and ended the
+    connection; None in all other cases.
     """
 
     __slots__ = ("by", "status")

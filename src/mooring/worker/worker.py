@@ -257,7 +257,8 @@ class Worker:
         if kind == Event.CLOSE:
             return self._close(site, fd, "close", arg, _reason(payload, opcode))
         if kind == Event.DISCONNECT:
-            return self._close(site, fd, "disconnect", _reason(payload, opcode, arg if arg < CloseCode.NORMAL else None))
+            status = arg if arg < CloseCode.NORMAL else None
+            return self._close(site, fd, "disconnect", _reason(payload, opcode, status))
         if kind == Event.REQUEST:
             return self._request(site, _told(fd, payload, site.forms), arg)
         if kind == Event.HANDSHAKE:
