@@ -310,7 +310,7 @@ def test_garbage_is_refused_with_a_reason(asked: Serving, client: ControlClient,
     kinds = ("bad_request", "too_long", "declined")
     assert sum(_refused(after, kind) - _refused(before, kind) for kind in kinds) == 1
     assert _refused(after, "too_long") - _refused(before, "too_long") == (reason == "too long")
-    assert "request on the control socket refused" in "".join(asked.lines)
+    asked.wait_log("request on the control socket refused")
 
 
 def _refused(stats: dict[str, Any], kind: str) -> int:

@@ -214,6 +214,7 @@ cdef class Acceptor(Source):
                 self._log("descriptors run short, the last ones are kept back: new clients get %s; raise the limit of "
                           "open files", "no answer" if self.secure else "503")
                 continue
+            self.reactor.read_clock()    # the oldest connection of all gateways is the one that came first
             self._make_room()
             if self.connections.free_count == 0:
                 self.connections.counters.refused += 1

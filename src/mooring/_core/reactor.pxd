@@ -46,7 +46,7 @@ cdef class Reactor:
     cdef Wheel wheel
     cdef epoll_event events[BATCH]
     cdef uint8_t* receive_buffer     # shared by all connections, valid during on_ready
-    cdef readonly uint64_t now       # monotonic milliseconds, read once a turn
+    cdef readonly uint64_t now       # monotonic milliseconds, read once a turn, or by read_clock()
     cdef readonly uint64_t turns
     cdef list posted
     cdef list calls                  # heap of [due ms, order, callable]
@@ -58,6 +58,7 @@ cdef class Reactor:
     cdef list foreign                # (fd, events) of the last poll, for a guest loop
     cdef public object on_error
 
+    cdef int read_clock(self) noexcept
     cdef int add(self, Source source) except -1
     cdef int remove(self, Source source) except -1
     cdef int watch(self, Source source, int fd, uint64_t token, uint32_t events) except -1

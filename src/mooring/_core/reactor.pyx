@@ -158,6 +158,11 @@ cdef class Reactor:
             raise OSError(errno, f"epoll_ctl on descriptor {fd}: {os.strerror(errno)}")
         return 0
 
+    cdef int read_clock(self) noexcept:
+        """For a time that is compared with those of other processes: this turn may have begun a while ago."""
+        self.now = monotonic_ms()
+        return 0
+
     cdef int watch(self, Source source, int fd, uint64_t token, uint32_t events) except -1:
         return self._control(EPOLL_CTL_ADD, fd, (<uint64_t> source.number << 48) | token, events)
 
