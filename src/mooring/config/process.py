@@ -137,7 +137,14 @@ class Process(Section):
         low=0,
         high=HOUR,
     )
-    gateway_hang_timeout: float = option(30.0, "The same for a gateway; its connections end.", "s", low=0, high=HOUR)
+    gateway_hang_timeout: float = option(
+        10.0,
+        "The same for a gateway; its connections end. Shorter, because it keeps everybody waiting and runs no handlers: "
+        "of the application only a `dispatch` function, which must not block.",
+        "s",
+        low=0,
+        high=HOUR,
+    )
     watch: tuple[str, ...] = option(
         (),
         "Files and directories: a change in one reloads the workers. Needs `mooring[watch]`.",

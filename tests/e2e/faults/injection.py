@@ -10,12 +10,13 @@ from support.serving import LIMIT, eventually
 
 
 @contextlib.contextmanager
-def no_new_processes(pid: int) -> Iterator[None]:
-    """Whenever this process forks, the kernel says EAGAIN.
+def no_new_processes(pid: int, error: str = "EAGAIN") -> Iterator[None]:
+    """Whenever this process forks, the kernel says EAGAIN, or ENOMEM.
 
-    By its limit of processes; that binds no process of root, whose system calls are therefore made to fail by strace.
+    EAGAIN by its limit of processes; that binds no process of root, whose system calls are therefore made to fail by
+    strace, as those of everybody are for ENOMEM.
     """
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 and error == "EAGAIN":
         soft, hard = resource.prlimit(pid, resource.RLIMIT_NPROC)
         resource.prlimit(pid, resource.RLIMIT_NPROC, (0, hard))
         try:
@@ -23,7 +24,7 @@ def no_new_processes(pid: int) -> Iterator[None]:
         finally:
             resource.prlimit(pid, resource.RLIMIT_NPROC, (soft, hard))
         return
-    with failing(pid, "fork,vfork,clone,clone3", "EAGAIN"):
+    with failing(pid, "fork,vfork,clone,clone3", error):
         yield
 
 

@@ -1,10 +1,13 @@
 """Faults of processes that start, by their numbers in the fault model: broken code, and forks that fail."""
 
 import asyncio
+import errno
 import os
 import re
 import signal
 import time
+
+import pytest
 
 from e2e.faults.injection import no_new_processes
 from e2e.peers import STATS, Talkers, app, drained, edit, in_loop, logged, stats, until
@@ -74,17 +77,17 @@ async def test_f05_a_reload_to_code_that_is_broken():
         assert server.stop() == 0
 
 
+@pytest.mark.parametrize("error", ["EAGAIN", "ENOMEM"])
 @in_loop(60)
-async def test_f08_a_fork_that_fails_is_tried_again():
+async def test_f08_a_fork_that_fails_is_tried_again(error):
     """The kernel has no process to give: the others serve on, the missing one is shown, and never forgotten."""
+    why = os.strerror(getattr(errno, error))
     with Serving(app(BUSY, STATS), worker_num=2, restart_free=0, restart_backoff_max=0.2) as server:
         old = server.pid_of("worker 1")
         async with Talkers(server, 8) as talkers:
-            with no_new_processes(server.pid):
+            with no_new_processes(server.pid, error):
                 os.kill(old, signal.SIGKILL)
-                await logged(
-                    server, r"worker 1 can't be started: Resource temporarily unavailable: restarting it in 0\."
-                )
+                await logged(server, rf"worker 1 can't be started: {why}: restarting it in 0\.")
                 tree = await until(lambda: (t := stats(server)["tree"])["workers_running"] == 1 and t, "it is missed")
                 assert tree["workers_wanted"] == 2
                 await logged(server, "worker 1 can't be started: ", count=3)
@@ -97,14 +100,16 @@ async def test_f08_a_fork_that_fails_is_tried_again():
         assert drained(server)["accepted"] > 160
 
 
+@pytest.mark.parametrize("error", ["EAGAIN", "ENOMEM"])
 @in_loop(60)
-async def test_f08_a_reload_that_cannot_fork_leaves_the_old_workers():
+async def test_f08_a_reload_that_cannot_fork_leaves_the_old_workers(error):
+    why = os.strerror(getattr(errno, error))
     with Serving(BUSY, worker_num=2) as server:
         before = set(server.pids())
         async with Talkers(server, 4) as talkers:
-            with no_new_processes(server.pid):
+            with no_new_processes(server.pid, error):
                 server.signal(signal.SIGHUP)
-                await logged(server, "reload failed: a process can't be started: Resource temporarily unavailable")
+                await logged(server, f"reload failed: a process can't be started: {why}")
                 await asyncio.gather(*[one.goes_on(10) for one in talkers])
             assert set(server.pids()) == before
             server.signal(signal.SIGHUP)
