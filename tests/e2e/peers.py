@@ -333,6 +333,14 @@ def memory(pid: int, what: str = "VmRSS") -> int:
     return int(re.search(rf"^{what}:\s+(\d+) kB$", status, re.M)[1]) * 1024
 
 
+def waited_for_a_cpu(pid: int) -> float:
+    """Seconds in which this process could have run, and other programs had all the CPUs.
+
+    A limit for what a process does is one for the rest. (0 if the kernel does not count it.)
+    """
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+
+
 def alive(pid: int) -> bool:
     """Whether the process runs; one that only waits to be reaped does not."""
     try:

@@ -139,8 +139,8 @@ class Process(Section):
     )
     gateway_hang_timeout: float = option(
         10.0,
-        "The same for a gateway; its connections end. Shorter, because it keeps everybody waiting and runs no handlers: "
-        "of the application only a `dispatch` function, which must not block.",
+        "The same for a gateway; its connections end. Shorter, because it keeps all its clients waiting and runs no "
+        "handlers: of the application only a `dispatch` function, which must not block.",
         "s",
         low=0,
         high=HOUR,

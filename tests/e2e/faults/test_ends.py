@@ -3,12 +3,29 @@
 import asyncio
 import os
 import signal
+import statistics
 import time
 from collections import Counter
 from pathlib import Path
 
-from e2e.peers import STATS, UNCERTAIN, Talkers, adds_up, app, client, drained, in_loop, logged, stats, taken, until
+from e2e.peers import (
+    STATS,
+    UNCERTAIN,
+    Talkers,
+    adds_up,
+    app,
+    client,
+    drained,
+    in_loop,
+    logged,
+    stats,
+    taken,
+    until,
+    waited_for_a_cpu,
+)
 from support.serving import Serving
+
+KILLS = 5
 
 # "block" never ends; anything else is answered with the pid.
 BLOCKING = """
@@ -23,10 +40,14 @@ def said(server, frame):
 
 @in_loop(90)
 async def test_f01_a_worker_killed_inside_a_handler():
-    """The one message is uncertain, what was behind it is answered soon by the successor, in order; nobody is cut."""
+    """The one message is uncertain, what was behind it is answered soon by the successor, in order; nobody is cut.
+
+    Soon is within 2 s of the kill, most times, without what other programs kept the successor waiting for a CPU.
+    """
+    took = []
     with Serving(app(BLOCKING, UNCERTAIN, STATS), worker_num=1, restart_free=100) as server:
         async with client(server) as ws:
-            for _ in range(3):
+            for _ in range(KILLS):
                 old = server.pid_of("worker 0")
                 mark = server.mark()
                 await ws.send("block")
@@ -36,17 +57,19 @@ async def test_f01_a_worker_killed_inside_a_handler():
                 await taken(ws)
                 killed = time.monotonic()
                 os.kill(old, signal.SIGKILL)
-                got = [await ws.recv() for _ in range(6)]
-                took = time.monotonic() - killed
+                got = [await ws.recv() for _ in range(2)]
+                answered = time.monotonic()
                 new = server.pid_of("worker 0")
+                took.append(answered - killed - waited_for_a_cpu(new))
+                got += [await ws.recv() for _ in range(4)]
                 assert got == ["uncertain block", *[f"{n} {new}" for n in range(5)]]
-                assert took < 6, "2 s, on a machine that has nothing else to do"
         counts = await asyncio.to_thread(stats, server)
         assert adds_up(counts)
-        assert (counts["uncertain"], counts["redelivered"], counts["connections_closed"]) == (3, 15, 1)
-        assert Counter(server.reports("uncertain")).total() == 3
+        assert statistics.median(took) < 2, took
+        assert (counts["uncertain"], counts["redelivered"], counts["connections_closed"]) == (KILLS, 5 * KILLS, 1)
+        assert Counter(server.reports("uncertain")).total() == KILLS
         assert server.stop() == 0
-        assert drained(server)["uncertain"] == 3
+        assert drained(server)["uncertain"] == KILLS
 
 
 @in_loop(90)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from e2e.peers import waited_for_a_cpu
 from mooring.net.holder import program
 from support.serving import LIMIT, Serving, eventually
 
@@ -49,11 +50,6 @@ def refused(way, mode, *, port, before=()):
     assert len(lines) == 1, lines
     assert " ERROR " in lines[0]
     return code, lines[0], took
-
-
-def waited_for_a_cpu(pid):
-    """Seconds in which this process could have run, and none of the CPUs was free."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 @WAYS

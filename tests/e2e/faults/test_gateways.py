@@ -6,16 +6,19 @@ import json
 import os
 import signal
 import socket
+import statistics
 import sys
 import time
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from e2e.peers import STATS, Rude, adds_up, alive, app, client, in_loop, logged, stats, until
+from e2e.peers import STATS, Rude, adds_up, alive, app, client, in_loop, logged, stats, until, waited_for_a_cpu
 from mooring.config import Process
 from mooring.net.listener import ListenError, bind_listener
 from support.serving import Serving
+
+KILLS = 5
 
 # "stuck" and "sleeping" never end.
 STUCK = """
@@ -141,10 +144,15 @@ def still_open(connection: socket.socket) -> bool:
 
 @in_loop(90)
 async def test_f25_a_gateway_is_killed():
-    """Its clients are gone, each told once, with the cause; what it knew of them is gone; another one serves."""
+    """Its clients are gone, each told once, with the cause; what it knew of them is gone; another one serves.
+
+    A client that comes at once is served by that one within 2 s of the kill, most times, without what other programs
+    kept it waiting for a CPU.
+    """
+    took = []
     with Serving(app(KNOWN, STATS), worker_num=2, restart_free=100) as server:
         seen: set[int] = set()
-        for turn in range(3):
+        for turn in range(KILLS):
             mark = server.mark()
             async with contextlib.AsyncExitStack() as stack:
                 sockets = [
@@ -161,18 +169,23 @@ async def test_f25_a_gateway_is_killed():
                 workers = {server.pid_of(f"worker {n}") for n in (0, 1)}
                 killed = time.monotonic()
                 os.kill(gateway, signal.SIGKILL)
-                await logged(server, r"^report close", since=mark, count=6)
-                assert time.monotonic() - killed < 1
+                async with client(server, "/?name=after") as ws:
+                    await ws.recv()
+                    took.append(time.monotonic() - killed - waited_for_a_cpu(server.pid_of("gateway 0")))
+                await logged(server, r"^report close", since=mark, count=7)
                 await logged(server, r"gateway 0 \(pid \d+\) serves in place of the one that ended", since=mark)
-                assert time.monotonic() - killed < 4
                 assert {(await ended(ws)).rcvd for ws in sockets} == {None}
-            assert sorted(server.reports("close", mark)) == sorted(f"{fd} 1006 gateway 0 has ended" for fd in fds)
-            assert sorted(server.reports("open", mark)) == sorted(f"{fd} {{}}" for fd in fds), "sessions begin empty"
+            closed = [line for line in server.reports("close", mark) if " 1006 " in line]
+            assert sorted(closed) == sorted(f"{fd} 1006 gateway 0 has ended" for fd in fds)
+            assert {line.split(maxsplit=1)[1] for line in server.reports("open", mark)} == {"{}"}, (
+                "sessions begin empty"
+            )
             assert workers == {server.pid_of(f"worker {n}") for n in (0, 1)}
             counts = await asyncio.to_thread(stats, server)
             assert (counts["topics"], counts["users"], counts["websockets"]) == (0, 0, 0)
-        assert counts["tree"]["restarts"] == 3
-        assert len(server.reports("close")) == 18
+        assert statistics.median(took) < 2, took
+        assert counts["tree"]["restarts"] == KILLS
+        assert len(server.reports("close")) == 7 * KILLS
         assert server.stop() == 0
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import statistics
 import time
 
 from e2e.peers import STATS, UNCERTAIN, Talkers, app, client, drained, in_loop, logged, stats, until
@@ -30,11 +31,11 @@ def title(pid: int) -> str:
 
 @in_loop(90)
 async def test_f01_the_first_answer_of_a_spare_comes_within_half_a_second():
-    """The application takes 3 s to load. The best of some kills counts: the machine may have other things to do."""
-    with Serving(app("time.sleep(3)", SAYS), worker_num=1, spare_worker_num=1) as server:
+    """The application takes 1 s to load. Most of the kills count: the machine may have other things to do."""
+    with Serving(app("time.sleep(1)", SAYS), worker_num=1, spare_worker_num=1, restart_free=100) as server:
         took: list[float] = []
         async with client(server) as ws:
-            while not took or (min(took) >= 0.5 and len(took) < 5):
+            for _ in range(7):
                 spare = await logged(server, WARM, count=len(took) + 1, limit=40)
                 await ws.send("hello")
                 old = int((await ws.recv()).split()[1])
@@ -45,7 +46,7 @@ async def test_f01_the_first_answer_of_a_spare_comes_within_half_a_second():
                 took.append(time.monotonic() - start)
                 # sent before the death was noticed it may be lost with the old one's channel, and is handed on then
                 assert answer == f"after {spare[1]}"
-        assert min(took) < 0.5, took
+        assert statistics.median(took) < 0.5, took
         assert server.stop() == 0
 
 
