@@ -10,7 +10,7 @@ import time
 import pytest
 
 from e2e.faults.injection import no_new_processes
-from e2e.peers import STATS, Talkers, app, drained, edit, in_loop, logged, stats, until
+from e2e.peers import STATS, UNCERTAIN, Talkers, app, drained, edit, in_loop, logged, stats, until
 from support.serving import Serving
 
 # The first process of all, which was started by hand, can load it; whoever comes later can't.
@@ -82,7 +82,7 @@ async def test_f05_a_reload_to_code_that_is_broken():
 async def test_f08_a_fork_that_fails_is_tried_again(error):
     """The kernel has no process to give: the others serve on, the missing one is shown, and never forgotten."""
     why = os.strerror(getattr(errno, error))
-    with Serving(app(BUSY, STATS), worker_num=2, restart_free=0, restart_backoff_max=0.2) as server:
+    with Serving(app(BUSY, UNCERTAIN, STATS), worker_num=2, restart_free=0, restart_backoff_max=0.2) as server:
         old = server.pid_of("worker 1")
         async with Talkers(server, 8) as talkers:
             with no_new_processes(server.pid, error):
