@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring.app.forms import PART_HEADER_SIZE, PART_HEADERS, STRAYS, FormLimits
+from mooring.app.forms import PART_HEADER_SIZE, PART_HEADERS, STRAYS, FormLimits, MultipartReader
 from mooring.app.request import Request, RequestRecord
 from mooring.errors import BadRequest, HttpError
 
@@ -272,6 +272,17 @@ def test_boundary(parameters: str) -> None:
 def test_boundaries_that_are_allowed(parameters: str, boundary: str) -> None:
     body = (named(b"a") + b"--b--").replace(b"--b", b"--" + boundary.encode())
     assert request(body, "multipart/form-data" + parameters).form == {"a": "x"}
+
+
+@pytest.mark.parametrize("behind", [b"", b"\r\n", b"\r\nwhatever\r\n--b--"])
+def test_a_form_cut_anywhere_is_the_same(behind: bytes) -> None:
+    """Also behind the last boundary, where nothing counts any more (RFC 2046 section 5.1.1)."""
+    body = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--b--' + behind
+    for at in range(len(body) + 1):
+        with MultipartReader("multipart/form-data; boundary=b", FormLimits()) as reader:
+            for piece in filter(None, (body[:at], body[at : at + 1], body[at + 1 :])):
+                reader.feed(piece)
+            assert reader.finish().fields == {"a": ["1"]}, at
 
 
 def test_number_of_parts() -> None:

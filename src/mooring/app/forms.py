@@ -17,7 +17,7 @@ from os import PathLike
 from tempfile import TemporaryFile
 from typing import BinaryIO, NamedTuple
 
-from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
+from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, StrictParserError
 
 from mooring.errors import BadRequest
 from mooring.types import Headers
@@ -187,14 +187,30 @@ class MultipartReader:
 
     def feed(self, data: bytes) -> None:
         """The next piece of the body."""
+        if self._parser.closed:
+            return  # behind the last boundary, see below
         with self._judged():
-            for event in self._parser.parse(data):
-                if isinstance(event, MultipartSegment):
-                    self._part, self._content, self._spooled, self._size = event, BytesIO(), None, 0
-                elif event is not None:
-                    self._keep(event)
-                elif self._part is not None:
-                    self._add(self._part)
+            try:
+                for event in self._parser.parse(data):
+                    if isinstance(event, MultipartSegment):
+                        self._part, self._content, self._spooled, self._size = event, BytesIO(), None, 0
+                    elif event is not None:
+                        self._keep(event)
+                    elif self._part is not None:
+                        self._add(self._part)
+            except StrictParserError:
+                if not self._is_whole():
+                    raise
+                # The parser ignores what stands behind the last boundary, mostly a line end, as RFC 2046 section 5.1.1
+                # demands; but not when that begins a piece of its own.
+
+    def _is_whole(self) -> bool:
+        """Whether the last boundary has come; the parser is closed then."""
+        try:
+            self._parser.close()
+        except MultipartError:
+            return False
+        return True
 
     def finish(self) -> Form:
         """The form, behind the last piece."""
