@@ -36,7 +36,7 @@ cdef class Inlet:
 
 
 cdef class ChannelOutlet(Outlet):
-    cdef WorkerChannel channel
+    cdef readonly WorkerChannel channel
     cdef Page page
     cdef object reply_socket
     cdef bytearray unread            # of the answers, by the gateway

@@ -31,6 +31,8 @@ class Inlet:
 @disjoint_base
 class ChannelOutlet(Outlet):
     eager: bool
+    @property
+    def channel(self) -> WorkerChannel: ...
     def __init__(
         self,
         gateway: int,

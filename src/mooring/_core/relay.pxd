@@ -62,7 +62,7 @@ cdef class PortChannel(Channel):
 
 
 cdef class ChannelPort(Port):
-    cdef PortChannel channel
+    cdef readonly PortChannel channel
     cdef Page page                   # where the worker marks what it has started
     cdef object reply_socket
     cdef bytearray answers           # those that the reply socket had no room for

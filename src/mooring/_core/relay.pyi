@@ -51,6 +51,8 @@ class Port(Publisher):
 
 @disjoint_base
 class ChannelPort(Port):
+    @property
+    def channel(self) -> PortChannel: ...
     def __init__(
         self,
         relay: Relay,
