@@ -96,15 +96,7 @@ class Server:
         """
         if self._worker is not None:
             raise StateError("on() has no effect on a server that runs: call it before start()")
-        if handler is None:
-
-            def register(function: F) -> F:
-                self.handlers.register(event, function)
-                return function
-
-            return register
-        self.handlers.register(event, handler)
-        return handler
+        return self.handlers.on(event, handler)
 
     def add_process(self, function: Callable[..., Any], *arguments: object) -> None:
         """Runs `function(server, *arguments)` in a process of its own, which loads the application like a worker.

@@ -26,6 +26,16 @@ def stats(request, response):
     response.end(json.dumps(server.stats()))
 """
 
+# For load: a plain function, whose messages take a moment each.
+BUSY = """
+VERSION = "v1"
+
+@server.on("message")
+def said(server, frame):
+    time.sleep(0.0005)
+    server.push(frame.fd, f"{frame.data} {VERSION}")
+"""
+
 UNCERTAIN = """
 @server.on("uncertain")
 def uncertain(server, frame, reason):

@@ -1,30 +1,12 @@
 """A short form of `make chaos`: each nemesis for some seconds, and applications that do one thing wrong on purpose."""
 
-import json
-import os
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 
-from support.serving import ROOT
+from support.tools import verdict
 
-TOOL = ROOT / "tools" / "nothing_lost.py"
-
-
-def run(*arguments: str) -> dict:
-    """The verdict of one run, with a log for the reader if it is none."""
-    done = subprocess.run(
-        [sys.executable, str(TOOL), "--json", "-", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert done.returncode in (0, 1), done.stderr
-    result = json.loads(done.stdout)
-    assert (result["verdict"] == "PASS") == (done.returncode == 0)
-    return {**result, "log": done.stderr}
+run = partial(verdict, "nothing_lost")
 
 
 @pytest.mark.parametrize("nemesis", ["kill", "reload", "stop", "descriptors", "bytes", "mixed"])

@@ -1,16 +1,11 @@
 """A short form of `make flatness`: nothing grows over reloads and connections; and what grows on purpose is found."""
 
-import json
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from support.serving import ROOT
-
-TOOL = ROOT / "tools" / "flatness.py"
+from support.tools import TOOLS, verdict
 
 # Forgets something with every connection.
 LEAKY = """
@@ -28,18 +23,7 @@ server.start()
 """
 
 
-def run(*arguments: str) -> dict:
-    done = subprocess.run(
-        [sys.executable, str(TOOL), "--json", "-", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert done.returncode in (0, 1), done.stderr
-    result = json.loads(done.stdout)
-    assert (result["verdict"] == "PASS") == (done.returncode == 0)
-    return result
+run = partial(verdict, "flatness")
 
 
 def test_reloads_leave_nothing_behind():
@@ -67,7 +51,7 @@ def test_connections_leave_nothing_behind():
 )
 def test_what_grows_is_found(what: str, fault: str, tmp_path: Path):
     app = tmp_path / "leaky.py"
-    app.write_text(LEAKY.format(tools=str(TOOL.parent), what=what))
+    app.write_text(LEAKY.format(tools=str(TOOLS), what=what))
     arguments = ("--reloads", "0", "--connections", "2000" if "bytearray" in what else "60", "--rounds", "8")
     result = run("--app", str(app), "--settle", "0.5", *arguments)
     assert result["verdict"] == "FAIL"

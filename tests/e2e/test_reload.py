@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from e2e.peers import STATS, Talkers, adds_up, app, client, drained, edit, in_loop, logged, stats
+from e2e.peers import BUSY, STATS, Talkers, adds_up, app, client, drained, edit, in_loop, logged, stats
 from support.serving import Serving
 
 DONE = r"reload: done, the generation before (\d+) is gone"
@@ -33,16 +33,6 @@ async def said(server, frame):
 @server.on("close")
 def left(server, fd, code, reason):
     report("close", VERSION, code)
-"""
-
-# The same for load: a plain function, whose messages take a moment each.
-BUSY = """
-VERSION = "v1"
-
-@server.on("message")
-def said(server, frame):
-    time.sleep(0.0005)
-    server.push(frame.fd, f"{frame.data} {VERSION}")
 """
 
 

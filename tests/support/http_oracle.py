@@ -11,9 +11,11 @@ Reading = tuple[str, str, list[tuple[str, str]], bytes]
 """Method, target, fields, body."""
 
 
-def ours(pieces: Iterable[bytes]) -> tuple[list[ParsedRequest], tuple[int, str] | None, bytes]:
-    """The requests up to an upgrade, the error or None, the unread bytes."""
-    codec = HttpCodec()
+def read(
+    pieces: Iterable[bytes], codec: HttpCodec | None = None
+) -> tuple[list[ParsedRequest], HttpError | None, bytes]:
+    """The requests up to an upgrade, the error that ended them or None, the unread bytes."""
+    codec = codec or HttpCodec()
     requests: list[ParsedRequest] = []
     pieces = iter(pieces)
     for piece in pieces:
@@ -22,7 +24,7 @@ def ours(pieces: Iterable[bytes]) -> tuple[list[ParsedRequest], tuple[int, str] 
             try:
                 event = codec.next_event()
             except HttpError as error:
-                return requests, (error.status, error.reason), b""
+                return requests, error, b""
             if event is None:
                 break
             if event == CONTINUE:  # depends on timing, rightly
@@ -32,6 +34,12 @@ def ours(pieces: Iterable[bytes]) -> tuple[list[ParsedRequest], tuple[int, str] 
             if event.upgrade:
                 return requests, None, codec.take_rest() + b"".join(pieces)
     return requests, None, codec.take_rest()
+
+
+def ours(pieces: Iterable[bytes]) -> tuple[list[ParsedRequest], tuple[int, str] | None, bytes]:
+    """The same, with the error as what can be compared."""
+    requests, error, rest = read(pieces)
+    return requests, error and (error.status, error.reason), rest
 
 
 def reading(request: ParsedRequest) -> Reading:

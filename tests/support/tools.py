@@ -1,8 +1,12 @@
-"""Programs of this repository that are no package, as modules."""
+"""Programs of this repository that are no package: as modules, and as what they are."""
 
 import importlib.util
+import json
+import os
+import subprocess
 import sys
 from types import ModuleType
+from typing import Any
 
 from support.serving import ROOT
 
@@ -20,3 +24,18 @@ def load(name: str) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def verdict(name: str, *arguments: str) -> dict[str, Any]:
+    """What tools/NAME.py has found, one of those that check a server; and its log, for the reader of a failure."""
+    done = subprocess.run(
+        [sys.executable, str(TOOLS / f"{name}.py"), "--json", "-", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    result = json.loads(done.stdout)
+    assert (result["verdict"] == "PASS") == (done.returncode == 0)
+    return {**result, "log": done.stderr}

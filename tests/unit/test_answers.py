@@ -15,18 +15,7 @@ from mooring._core.page import PAGE_BYTES
 from mooring._core.reactor import Reactor
 from mooring._core.relay import ChannelPort, Relay
 from mooring._core.table import Table
-
-OPTIONS = {
-    "max_message": 1 << 20,
-    "max_fragments": 1024,
-    "write_limit": 1 << 20,
-    "high_water": 1 << 16,
-    "request_timeout": 30.0,
-    "idle_timeout": 30.0,
-    "write_timeout": 30.0,
-    "close_timeout": 30.0,
-    "http": {},
-}
+from unit.options import OPTIONS
 
 
 def new_page() -> int:

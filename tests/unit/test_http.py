@@ -2,7 +2,6 @@
 
 import time
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from mooring._core.http import (
     chunk,
     response_head,
 )
+from support.http_oracle import read
 
 VECTORS = Path(__file__).parent.parent / "vectors" / "http"
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -27,30 +27,6 @@ def vectors(kind: str) -> list[Any]:
     files = sorted((VECTORS / kind).glob("*.toml"))
     assert files
     return [pytest.param(tomllib.loads(file.read_text()), id=file.stem) for file in files]
-
-
-def read(pieces: Iterable[bytes], codec: HttpCodec | None = None) -> tuple[list[Any], HttpError | None, bytes]:
-    """(requests up to an upgrade, the error that ended them, unread bytes). CONTINUE depends on timing,
-    so it is left out."""
-    codec = codec or HttpCodec()
-    events: list[Any] = []
-    pieces = iter(pieces)
-    for piece in pieces:
-        codec.receive(piece)
-        while True:
-            try:
-                event = codec.next_event()
-            except HttpError as error:
-                return events, error, b""
-            if event is None:
-                break
-            if event == CONTINUE:
-                continue
-            assert isinstance(event, ParsedRequest)
-            events.append(event)
-            if event.upgrade:
-                return events, None, codec.take_rest() + b"".join(pieces)
-    return events, None, codec.take_rest()
 
 
 def plain(result: tuple[list[Any], HttpError | None, bytes]) -> Any:

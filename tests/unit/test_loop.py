@@ -330,15 +330,6 @@ def selector(request: pytest.FixtureRequest) -> Iterator[selectors.BaseSelector]
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    a, b = socket.socketpair()
-    with a, b:
-        a.setblocking(False)
-        b.setblocking(False)
-        yield a, b
-
-
 def found(selector: selectors.BaseSelector, timeout: float | None = 0) -> list[tuple[Any, int]]:
     return [(key.data, events) for key, events in selector.select(timeout)]
 

@@ -38,15 +38,6 @@ def reactor() -> Reactor:
     return Reactor()
 
 
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    a, b = socket.socketpair()
-    with a, b:
-        a.setblocking(False)
-        b.setblocking(False)
-        yield a, b
-
-
 @contextlib.contextmanager
 def handling(number: int, handler: Callable[..., Any]) -> Iterator[None]:
     before = signal.signal(number, handler)

@@ -19,22 +19,12 @@ from mooring._core.exchange import Sink
 from mooring._core.reactor import Reactor
 from mooring._core.table import Table
 from mooring.types import ClientInfo, ConnectionState
+from unit.options import OPTIONS
 
 SLOT_BITS, GATEWAY_SHIFT = 22, 57
 HEADER = struct.Struct("<QIId40x")  # magic, slots, used, epoch
 ENTRY = struct.Struct("<QBBHHHII16sQQIIQQII")
 LIMIT = 5.0
-OPTIONS = {
-    "max_message": 1 << 20,
-    "max_fragments": 1024,
-    "write_limit": 1 << 20,
-    "high_water": 1 << 16,
-    "request_timeout": 30.0,
-    "idle_timeout": 30.0,
-    "write_timeout": 30.0,
-    "close_timeout": 30.0,
-    "http": {},
-}
 
 
 def fd_of(slot: int, serial: int = 1, gateway: int = 0) -> int:

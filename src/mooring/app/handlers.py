@@ -59,6 +59,15 @@ class Handlers:
         self.processes: list[tuple[Handler, tuple[object, ...]]] = []
         """Functions that run in processes of their own, with what they are given behind the server."""
 
+    def on(self, name: str, fn: Handler | None = None) -> Handler:
+        """Registers `fn` and returns it; without one, returns a decorator that does so."""
+
+        def add(function: Handler) -> Handler:
+            self.register(name, function)
+            return function
+
+        return add if fn is None else add(fn)
+
     def register(self, name: str, fn: Handler) -> None:
         """Make `fn` the handler of the event. Raises ConfigError for an unknown name, for something
         that can't be called, and for a function that can't take the event's parameters."""

@@ -35,12 +35,4 @@ class Listener:
         """
         if self._runs():
             raise StateError("on() has no effect on a server that runs: call it before start()")
-        if handler is None:
-
-            def register(function: F) -> F:
-                self.handlers.register(event, function)
-                return function
-
-            return register
-        self.handlers.register(event, handler)
-        return handler
+        return self.handlers.on(event, handler)

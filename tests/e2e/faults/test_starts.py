@@ -10,7 +10,7 @@ import time
 import pytest
 
 from e2e.faults.injection import no_new_processes
-from e2e.peers import STATS, UNCERTAIN, Talkers, app, drained, edit, in_loop, logged, stats, until
+from e2e.peers import BUSY, STATS, UNCERTAIN, Talkers, app, drained, edit, in_loop, logged, stats, until
 from support.serving import Serving
 
 # The first process of all, which was started by hand, can load it; whoever comes later can't.
@@ -22,15 +22,6 @@ os.environ["STARTED"] = "yes"
 @server.on("message")
 def said(server, frame):
     pass
-"""
-
-BUSY = """
-VERSION = "v1"
-
-@server.on("message")
-def said(server, frame):
-    time.sleep(0.0005)
-    server.push(frame.fd, f"{frame.data} {VERSION}")
 """
 
 
