@@ -316,7 +316,7 @@ def test_a_stop_does_not_wait_for_a_due_restart(tmp_path):
         tree.wait_log("restarting it in", count=3)
         tree.signal(signal.SIGTERM)
         assert tree.ended(limit=3) == 0
-        assert "worker 0 is gone: the shutdown event does not run" in tree.lines()
+        assert tree.find(event="got", op="stop", who="worker 1")[0]["fields"]["last"], "in place of worker 0"
 
 
 def test_a_restart_that_is_due_during_the_stop_is_not_made(tmp_path):
@@ -330,8 +330,27 @@ def test_a_restart_that_is_due_during_the_stop_is_not_made(tmp_path):
         assert not tree.find(since, event="born", incarnation=3)
 
 
-def test_worker_0_that_dies_during_the_stop(tmp_path):
-    with Running(tmp_path, process_mode(), [{"name": "gateway 0", "ignore_drain": True}]) as tree:
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_without_worker_0_the_next_one_is_the_last(tmp_path, when):
+    rules = [{"name": "gateway 0", "ignore_drain": True}, {"name": "worker 0", "incarnation": 1, "start": "hang"}]
+    with Running(tmp_path, process_mode(workers=3), rules) as tree:
+        tree.wait_ready()
+        if when == "before":
+            os.kill(tree.child("worker 0"), signal.SIGKILL)
+            tree.wait(event="born", who="worker 0", incarnation=1)
+        tree.signal(signal.SIGTERM)
+        tree.wait(event="got", op="drain")
+        if when == "meanwhile":
+            os.kill(tree.child("worker 0"), signal.SIGKILL)
+            tree.wait_log("worker 0")
+        tree.command(tree.child("gateway 0"), "send", op="drained", counts={})
+        assert tree.ended() == 0
+        last = {event["who"]: event["fields"]["last"] for event in tree.find(event="got", op="stop")}
+        assert (last["worker 1"], last["worker 2"]) == (True, False)
+
+
+def test_the_only_worker_dies_during_the_stop(tmp_path):
+    with Running(tmp_path, process_mode(workers=1), [{"name": "gateway 0", "ignore_drain": True}]) as tree:
         tree.wait_ready()
         tree.signal(signal.SIGTERM)
         tree.wait(event="got", op="drain")
@@ -339,7 +358,7 @@ def test_worker_0_that_dies_during_the_stop(tmp_path):
         tree.wait_log("worker 0")
         tree.command(tree.child("gateway 0"), "send", op="drained", counts={})
         assert tree.ended() == 0
-        assert "worker 0 is gone: the shutdown event does not run" in tree.lines()
+        assert "no worker is left: the shutdown event does not run" in tree.lines()
 
 
 def test_a_stop_code_other_than_0_is_noted(tmp_path):

@@ -6,6 +6,8 @@
     LAST     worker 0 runs the `shutdown` event, if there was a start until 1 s later
     KILL     whatever is left is killed
 
+If worker 0 is not there (it has died, or is being started again), the next one is the last.
+
 Each stage ends as soon as nothing is left to wait for. The limits are counted from the beginning, so that
 the whole never takes longer than the graceful timeout and a second, whoever used up the time.
 
@@ -126,6 +128,8 @@ class Shutdown:
         if stage is Stage.DRAIN:
             self._drain(children)
         elif stage is Stage.OTHERS:
+            if self._last not in children or self._last.state is ChildState.STOPPING:
+                self._last = _next_last(children)
             for child in children:
                 if child is not self._last and child.state is not ChildState.STOPPING:
                     self._tree.stop(child, self._reason)
@@ -133,7 +137,7 @@ class Shutdown:
             if self._last in children and self._last.state is not ChildState.STOPPING:
                 self._tree.stop(self._last, self._reason, last=self._event)
             elif self._event:
-                log.warning("worker 0 is gone: the shutdown event does not run")
+                log.warning("no worker is left: the shutdown event does not run")
         elif stage is Stage.KILL:
             self._kill(children)
         self._look()
@@ -175,6 +179,13 @@ class Shutdown:
     def _give_up(self) -> None:
         log.error("could not be killed: %s", ", ".join(str(child) for child in self._tree.children))
         self._enter(Stage.DONE)
+
+
+def _next_last(children: Iterable[Child]) -> Child | None:
+    """Who runs the `shutdown` event in the place of worker 0."""
+    able = (ChildState.SERVING, ChildState.DRAINING, ChildState.DRAINED)
+    workers = [child for child in children if child.spec.role in ("worker", "server") and child.state in able]
+    return min(workers, key=lambda child: child.spec.number, default=None)
 
 
 def drained_line(counts: Iterable[Mapping[str, Any]], silent: Iterable[str] = ()) -> str:
