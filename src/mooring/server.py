@@ -191,6 +191,14 @@ class Server:
         """
         return self._running().outbox.push(fd, data, opcode)
 
+    async def drain(self, fd: int) -> bool:
+        """Waits until the client has read most of what was pushed to it: until no more than `write_high_water` bytes
+        wait. False when the connection is no open WebSocket, or no longer.
+
+        Push in a loop, each time with this behind it: however much it is, it goes as fast as the client reads. Any
+        worker can."""
+        return await self._running().streams.drain(fd)
+
     def ping(self, fd: int, payload: bytes = b"") -> bool:
         """Sends a ping of at most 125 bytes; False when the connection is no open WebSocket. The gateway sends its own
         to silent clients, see the setting ping_interval. Raises ValueError for a longer payload."""

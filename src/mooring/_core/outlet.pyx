@@ -15,7 +15,7 @@ import os
 from mooring._core.order cimport stamp_of
 from mooring._core.table cimport GATEWAY_SHIFT, Table
 from mooring._core.wire cimport (
-    CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HANDSHAKE, CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_SEND,
+    CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HANDSHAKE, CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND,
     CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, Record, make_record,
 )
 from mooring._core.ws cimport (
@@ -283,6 +283,11 @@ cdef class Outbox:
     def pause(self, fd: int, paused: bool) -> bool:
         """Whether its messages are to wait."""
         cdef Record record = make_record(CM_PAUSE, _number(fd), 0, paused, 0)
+        return self._tell_open(&record, b"")
+
+    def room(self, fd: int) -> bool:
+        """Asks for ROOM or GONE."""
+        cdef Record record = make_record(CM_ROOM, _number(fd), 0, 0, 0)
         return self._tell_open(&record, b"")
 
     cdef bint _tell_open(self, Record* record, bytes payload) except -1:

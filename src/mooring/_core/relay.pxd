@@ -84,6 +84,7 @@ cdef class Relay(Sink):
     cdef uint64_t port_bytes
     cdef uint64_t order
     cdef readonly dict sessions      # fd -> {key: msgpack bytes}, for connections that have any
+    cdef dict asking                 # fd -> the ports that have asked for ROOM and were not answered
     # without a worker: events in order, fds of connections that hold
     cdef object limbo
     cdef int wanted                  # `wants` of the worker that greeted last

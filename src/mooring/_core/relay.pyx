@@ -48,15 +48,15 @@ from mooring._core.order cimport Order, Publisher
 from mooring._core.page cimport DONE, MARKS, NOT_STARTED, STARTED, Mark, Page
 from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.registry cimport (
-    BUSY, BY_APPLICATION, BY_SERVER, HELD, MOVES, NO_PORT, OPEN, PAUSED, UPGRADED, Connection,
+    ASKED, BUSY, BY_APPLICATION, BY_SERVER, HELD, MOVES, NO_PORT, OPEN, PAUSED, UPGRADED, Connection,
 )
 from mooring._core.table cimport SLOT_BITS
 from mooring._core.wire cimport (
     ATTEMPT, ATTEMPTS, CM_ACK, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HELLO, CM_PAUSE,
-    CM_PUBLISH, CM_RESPOND, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EV_CLOSE, EV_DISCONNECT, EV_FILE, EV_FINISH,
-    EV_GONE, EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_SESSION, EV_UNCERTAIN,
-    FILE_LATE, LISTENER_MASK, RESPOND_ASKS, VERSION, WANTS_DISCONNECT, Record, is_command, is_counted, is_last,
-    is_repeatable, is_report, kind_of, make_record, RECORD_BYTES,
+    CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EV_CLOSE, EV_DISCONNECT, EV_FILE,
+    EV_FINISH, EV_GONE, EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_ROOM, EV_SESSION,
+    EV_UNCERTAIN, FILE_LATE, LISTENER_MASK, RESPOND_ASKS, VERSION, WANTS_DISCONNECT, Record, is_command, is_counted,
+    is_last, is_repeatable, is_report, kind_of, make_record, RECORD_BYTES,
 )
 from mooring._core.ws cimport OP_BINARY, OP_PING, OP_PONG, OP_TEXT, is_utf8, may_send_close_code
 
@@ -71,6 +71,7 @@ cdef double RETRY = 0.05             # seconds, after there was no memory for an
 include "relay_limbo.pxi"
 include "relay_ports.pxi"
 include "relay_files.pxi"
+include "relay_room.pxi"
 include "relay_commands.pxi"
 
 
@@ -92,6 +93,7 @@ cdef class Relay(Sink):
         self.port_bytes = port_bytes
         self.ports = []
         self.sessions = {}
+        self.asking = {}
         self.limbo = deque()
         self.unbound = []
         self.dropped = {}
@@ -342,7 +344,9 @@ cdef class Relay(Sink):
         return 0
 
     cdef int on_note(self, Connection* c, int kind, bytes payload) except -1:
-        """ROOM, GONE, BODY, FILE: for whoever handles its request."""
+        """ROOM, GONE, BODY, FILE: for whoever handles its request; ROOM of a WebSocket for whoever has asked."""
+        if c.flags & UPGRADED:
+            return _answer_asking(self, c.fd, kind)
         self._tell(c, kind, c.requests, payload)
         return 0
 
@@ -352,6 +356,11 @@ cdef class Relay(Sink):
         cdef int kind = EV_CLOSE if c.flags & UPGRADED else EV_DISCONNECT if wants & WANTS_DISCONNECT else 0
         self.hub.leave(c)
         try:
+            if c.fd in self.asking:
+                try:
+                    _answer_asking(self, c.fd, EV_GONE)
+                except MemoryError:
+                    pass             # that its `close` is told matters more
             if kind:
                 # the last event of the connection; it goes where the others went
                 port = None if self.limbo else self.port_of(c)

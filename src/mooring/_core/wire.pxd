@@ -58,6 +58,7 @@ cdef enum Kind:
     CM_BIND = 50
     CM_PAUSE = 51
     CM_DISCONNECT_USER = 52
+    CM_ROOM = 53
     CM_END
     # to and from the dispatcher
     DM_HELLO = 64
@@ -103,7 +104,7 @@ cdef inline bint is_event(const Record* record) noexcept:
 
 cdef inline bint is_command(const Record* record) noexcept:
     return (CM_HELLO <= record.kind < CM_GAP or CM_BIND <= record.kind < CM_END) and (
-        record.size == 0 or record.kind not in (CM_HELLO, CM_ACK, CM_DROP, CM_WANT, CM_PAUSE))
+        record.size == 0 or record.kind not in (CM_HELLO, CM_ACK, CM_DROP, CM_WANT, CM_PAUSE, CM_ROOM))
 
 
 cdef inline bint is_mail(const Record* record) noexcept:

@@ -25,7 +25,7 @@ while its handler ran:
     LEAVE      nothing more is coming: this worker's connections have moved, or the gateway ends in order
     ROOM       extra: number of the request; what waits for that client is below high water again
     GONE       extra: number of the request; its client has left. Also in answer to RESPOND with ASKS, or WANT, for a
-               request that is over
+               request that is over. Both with extra 0: the answer to the command ROOM, one for each
     BODY       extra: number of the request; payload: the next part of its body, empty behind the last one
     FILE       extra: number of the request; payload: u8 what became of the file (FileNote); if it is over, u64 how many
                bytes of it were sent
@@ -50,6 +50,7 @@ Commands go down, worker to gateway:
     PUBLISH    opcode; arg: length of the topic; fd: stamp, pid and number of the publish; payload: topic, message
     BIND       payload: id of the user whose connection it is; empty: nobody's
     DISCONNECT_USER  arg: close code; extra: length of the user id; payload: user id, reason
+    ROOM       what waits for this WebSocket is to get below high water: answered with ROOM then, or with GONE
     PAUSE      arg 1: no more of its messages are handed out; 0: again
     SESSION    payload: msgpack [key, value] or [key] to delete
     CALL       arg: what is asked; ticket: id of the call; payload; the answer comes on the reply socket
@@ -119,6 +120,7 @@ class Command(IntEnum):
     BIND = CM_BIND
     PAUSE = CM_PAUSE
     DISCONNECT_USER = CM_DISCONNECT_USER
+    ROOM = CM_ROOM
     WANT = CM_WANT
     FILE = CM_FILE
 

@@ -6,10 +6,13 @@ bytes is on the way and one in the gateway, however slow the client is, and neit
 
 The other way round it is the same: the next part of a streamed body comes when it is asked for (WANT, BODY).
 
+For a WebSocket there is a command of its own (ROOM): it has no request that is being answered, and any worker may ask.
+
 A file is left to the gateway (FILE), which says at once whether it takes it, and once more when it is over.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 from mooring._core.outlet import Outbox
@@ -29,6 +32,7 @@ class Streams:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._waiting: dict[tuple[int, int], list[asyncio.Future[bool]]] = {}
+        self._draining: dict[int, deque[asyncio.Future[bool]]] = {}
         self._open: dict[tuple[int, int], Callable[[], None]] = {}
         self._parts: dict[tuple[int, int], asyncio.Future[bytes | None]] = {}
         self._files: dict[tuple[int, int], asyncio.Future[FileNote]] = {}
@@ -42,6 +46,26 @@ class Streams:
         if not self._outbox.respond(fd, number, _ASKS, b""):
             self._answer(fd, number, room=False)
         return await waiter
+
+    async def drain(self, fd: int) -> bool:
+        """Waits until a WebSocket has taken most of what was sent to it; False: it is none, or has gone."""
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._draining.setdefault(fd, deque()).append(waiter)  # the answer may come at once
+        if not self._outbox.room(fd):
+            self._drained(fd, room=False, all_of_them=True)
+        return await waiter
+
+    def _drained(self, fd: int, *, room: bool, all_of_them: bool = False) -> None:
+        """One answer for each that has asked, in that order; also for one that does not wait any more."""
+        waiters = self._draining.get(fd)
+        while waiters:
+            waiter = waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(room)
+            if not all_of_them:
+                break
+        if not waiters:
+            self._draining.pop(fd, None)
 
     async def part(self, fd: int, number: int) -> bytes | None:
         """The next part of the body of that request, empty behind the last one; None: the client has left.
@@ -103,10 +127,16 @@ class Streams:
 
     def on_room(self, fd: int, number: int) -> None:
         """The gateway tells that the client has read enough."""
+        if not number:
+            self._drained(fd, room=True)
+            return
         self._answer(fd, number, room=True)
 
     def on_gone(self, fd: int, number: int) -> None:
         """The gateway tells that the client has left."""
+        if not number:
+            self._drained(fd, room=False)
+            return
         self.on_part(fd, number, None)
         self._answer(fd, number, room=False)
         if (fd, number) in self._files:
@@ -125,6 +155,9 @@ class Streams:
         for fd, number in {*self._waiting, *self._open, *self._parts, *self._files}:
             if self._outbox.find(fd) is None:
                 self.on_gone(fd, number)
+        for fd in [*self._draining]:
+            if self._outbox.find(fd) is None:
+                self._drained(fd, room=False, all_of_them=True)
         for fd, number in [*self._sent]:
             if self._outbox.find(fd) is None:
                 self._sent.pop((fd, number))[0](None, False)
