@@ -14,7 +14,7 @@ CORE := $(wildcard src/mooring/_core/*.pyx src/mooring/_core/*.pxd src/mooring/_
 STUBBED := $(patsubst src/mooring/_core/%.pyi,mooring._core.%,$(wildcard src/mooring/_core/*.pyi))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types bench chaos flatness conformance fuzz docs clean
+.PHONY: help demo test lint types bench chaos flatness conformance fuzz mutants docs clean
 .DEFAULT_GOAL := help
 
 demo bench chaos flatness: BUILD := release
@@ -57,6 +57,9 @@ conformance: build/built-debug  ## Autobahn on both modes; QUICK=1 leaves out th
 
 fuzz: build/fuzz/built $(VENV)/group-fuzz  ## search for inputs that do harm, 30 s per target; SECONDS=300 ARGS="ws_frames"
 	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) $(ARGS)
+
+mutants: build/built-debug $(VENV)/group-test  ## look whether each test fails when what it tests is gone; ARGS="F31"
+	$(BIN)/python tools/mutants.py $(ARGS)
 
 docs: build/built-debug $(VENV)/group-docs  ## write the generated pages and build the manual into build/site
 	$(BIN)/mooring settings > docs/settings.md

@@ -148,6 +148,8 @@ async def test_f15_nobody_is_let_in_any_more(mode):
             await last.send("hello")
             assert await last.recv() == "hello"
             await until(lambda: refuses(port))
+            await last.send("again")
+            assert await last.recv() == "again", "it was refused only when all had been sent away"
             with pytest.raises(ConnectionClosed) as closed:
                 await last.recv()
             assert closed.value.rcvd.code == 1001

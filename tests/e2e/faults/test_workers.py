@@ -80,6 +80,7 @@ async def test_f03_a_worker_whose_loop_stands_still(how, name):
             await logged(server, rf"worker 0 \(pid {old}\) hangs: its loop has not turned for")
             if how != "stop":
                 await logged(server, r"app.py\", line \d+ in said")
+                assert not [line for line in server.lines if "Fatal Python error" in line], "not only when it ends"
             await logged(server, rf"was ended by {name}: its loop had not turned")
             await ws.send("after")
             while not (await ws.recv()).startswith("after "):
