@@ -10,6 +10,7 @@ import msgspec
 
 from mooring.admin.client import TIMEOUT, ControlClient
 from mooring.app.search import LISTED_LIMIT, SORTS, STATES
+from mooring.cli.pid_file import also_by_pid_file, reload_by_signal, status_by_lock, stop_by_signal
 from mooring.cli.text import duration, number, plain, seconds, size, table
 from mooring.errors import AdminError
 
@@ -69,6 +70,9 @@ def there(fd: int, done: str) -> Show:
 def status(client: ControlClient) -> tuple[Any, Show]:
     """What the server is doing: processes, connections, counts."""
     return client.stats(), lambda stats: click.echo("\n".join(status_lines(stats)))
+
+
+also_by_pid_file(status, status_by_lock)
 
 
 def status_lines(stats: dict[str, Any]) -> list[str]:
@@ -247,11 +251,17 @@ def reload(client: ControlClient) -> tuple[Any, Show]:
     return None, say("the reload has been asked for; `mooring status` counts those that are done")
 
 
+also_by_pid_file(reload, reload_by_signal)
+
+
 @command
 def stop(client: ControlClient) -> tuple[Any, Show]:
     """Stop the server in order."""
     client.shutdown()
     return None, say("the stop has been asked for")
+
+
+also_by_pid_file(stop, stop_by_signal)
 
 
 def _one_target(**given: object) -> None:

@@ -1,7 +1,8 @@
 """The pid file: which process is the server, and that there is only one.
 
-The lock decides (flock), never the number: a number in a file may be that of another program by now, so it is shown to
-people and nothing is ever sent to it. Whoever has the lock of the file at that path is the server.
+The lock decides (flock), never the number: a number in a file may be that of another program by now. Whoever has the
+lock of the file at that path is the server. Who wants to signal it (`find_server`) opens a pidfd for the number, and
+the file must still be locked then: so the server lived when it was opened, and the number was nobody else's.
 
 A number that a dead server has left is not overwritten in place, where a reader could see half of it: a new file, with
 the lock on it already, is renamed over the old one while the old one is locked too. So at every moment the file there
@@ -20,12 +21,16 @@ import os
 import re
 import stat
 import tempfile
+import time
+from typing import NamedTuple
 
 from mooring.errors import ConfigError
 
-__all__ = ["PidFile", "take_pid_file"]
+__all__ = ["Found", "PidFile", "find_server", "take_pid_file"]
 
 MODE = 0o644
+PATIENCE = 0.2  # seconds for which a lock may be that of somebody who only looks (`find_server`)
+LOOK = 0.01
 LONGEST = 32  # bytes; a number, and what people leave around it
 
 
@@ -59,17 +64,67 @@ def take_pid_file(path: str) -> PidFile | None:
     if not path:
         return None
     path = os.path.abspath(path)
+    end = time.monotonic() + PATIENCE
     try:
         while True:
-            taken = _take(path)
+            taken = _take(path, last=time.monotonic() >= end)
             if taken is not None:
                 return taken
     except OSError as problem:
         raise ConfigError(f"pid_file={path!r}: {_advice(problem, path)}") from None
 
 
-def _take(path: str) -> PidFile | None:
-    """None: the file was replaced meanwhile, look again."""
+class Found(NamedTuple):
+    """A server that runs; `pidfd` names its process for ever, and is the caller's to close."""
+
+    pid: int
+    pidfd: int
+
+
+def find_server(path: str) -> Found | None:
+    """Whose pid file that is; None: no server runs. Raises ConfigError when it can't be read or is no pid file."""
+    path = os.path.abspath(path)
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as problem:
+        raise ConfigError(f"{path}: it can't be read: {problem.strerror}") from None
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise ConfigError(f"{path}: that is no pid file")
+        if not _is_locked(file):
+            _number(file, path)
+            return None if _is_at(file, path) else find_server(path)
+        number = _number(file, path)
+        if not number:
+            raise ConfigError(f"{path}: a program has it locked, and there is no number in it")
+        try:
+            pidfd = os.pidfd_open(int(number))
+        except (OSError, OverflowError):
+            pidfd = -1
+        if pidfd >= 0 and _is_locked(file):
+            return Found(int(number), pidfd)
+        if pidfd >= 0:
+            os.close(pidfd)
+        elif _is_locked(file):
+            raise ConfigError(f"{path}: it is locked, but there is no process {number}: is the server in a container?")
+        return None
+    finally:
+        os.close(file)
+
+
+def _is_locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return False
+
+
+def _take(path: str, *, last: bool) -> PidFile | None:
+    """None: look again, because the file was replaced meanwhile, or, unless it is the last time, because of a lock."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     old = os.open(path, flags, MODE)
     try:
@@ -79,6 +134,9 @@ def _take(path: str) -> PidFile | None:
             fcntl.flock(old, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not _is_at(old, path):
+                return None
+            if not last:
+                time.sleep(LOOK)
                 return None
             number = _number(old, path)
             of = f" (pid {number})" if number else ""
