@@ -5,8 +5,10 @@ import atexit
 import gc
 import os
 import socket
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -29,7 +31,7 @@ LISTENER.listen(64)
 atexit.register(LISTENER.close)
 
 _count = 0
-_left = (0, 0)
+_looks: deque[tuple[int, int]] = deque(maxlen=5)
 
 
 def records(data: bytes, fds: Sequence[int]) -> bytes:
@@ -74,18 +76,17 @@ def is_about_bytes(problem: BaseException) -> bool:
 
 
 def nothing_is_left() -> None:
-    """Now and then: all memory that buffers held has been given back, and all descriptors."""
-    global _count, _left
+    """Now and then: memory that buffers hold, and open descriptors, do not become more each time."""
+    global _count
     _count += 1
     if _count == 1:
         gc.freeze()  # what is there by now is not looked at again
     if _count % COLLECT == 0:
         gc.collect()
-        left = live_buffers(), len(os.listdir("/proc/self/fd"))
-        if _count > 2 * COLLECT:  # what is kept for good is there by then
-            assert left[0] <= _left[0], f"{left[0]} buffers hold memory, {_left[0]} did before"
-            assert left[1] <= _left[1], f"{left[1]} descriptors are open, {_left[1]} were before"
-        _left = left
+        _looks.append((live_buffers(), len(os.listdir("/proc/self/fd"))))
+        for what, seen in zip(("buffers with memory", "open descriptors"), zip(*_looks, strict=True), strict=True):
+            more = all(one < other for one, other in pairwise(seen))
+            assert not more or len(seen) < 5, f"ever more {what}: {seen}"
 
 
 class Loop:

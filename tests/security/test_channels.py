@@ -348,6 +348,7 @@ def test_events_that_make_no_sense_are_ignored(end: WorkerEnd, pickled: bytes):
         record(Event.MESSAGE, 1, TEXT, payload=b"x", ticket=100_000),
         record(Event.MESSAGE, 1, TEXT, payload=b"x", ticket=1, extra=7),
         record(Event.MESSAGE, 1, TEXT, payload=b"\xff", ticket=1),
+        record(Event.MESSAGE, 1, TEXT, payload=b"x", ticket=NO_TICKET, extra=7),
         record(Event.ROOM, 1, ticket=1),
         record(Event.SESSION, 1, payload=pickled, ticket=NO_TICKET),
     ]

@@ -129,6 +129,8 @@ cdef class Inlet:
                 raise BadRecord(f"an event on ticket {record.ticket} of listener {record.extra & LISTENER_MASK}")
             if not takes_ticket(record.kind):
                 raise BadRecord(f"unknown kind {record.kind}")
+        elif record.kind == EV_MESSAGE:
+            raise BadRecord("a message without a ticket")
         if record.kind == EV_MESSAGE:
             data = new_frame(record.fd, record.opcode, payload, record.size)
             if record.extra >= ATTEMPT:

@@ -1,0 +1,41 @@
+"""The lines of the control socket, both ways, and the control messages of processes."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from fuzz.harness import outcome
+from mooring.admin import requests
+from mooring.admin.requests import Answer
+from mooring.errors import AdminError
+from mooring.net.control import ControlError, _decode
+
+
+def seeds() -> Iterator[bytes]:
+    yield b'{"command": "stats"}'
+    yield b'{"command": "push", "fd": 1, "text": "hello"}'
+    yield b'{"command": "push", "topic": "t", "binary": "AAECAw=="}'
+    yield b'{"command": "kick", "user": "ann", "code": 4000, "reason": "bye"}'
+    yield b'{"command": "connections", "limit": 10, "order": "age", "path": "/chat", "state": "OPEN", "min_age": 1.5}'
+    yield b'{"command": "inspect", "fd": 144115188499480576}'
+    yield b'{"ok": true, "result": [1, {"a": null}]}'
+    yield b'{"ok": false, "error": "why"}'
+    yield msgspec.msgpack.encode({"op": "attach", "worker": 1, "gateway": None})
+    yield msgspec.msgpack.encode({"op": "drained", "counts": {"accepted": 7}})
+
+
+def one(data: bytes) -> None:
+    request = outcome(lambda: requests.decode_request(data), AdminError)
+    if not isinstance(request, tuple):
+        again = requests.decode_request(requests.encode(request))
+        assert again == request
+        if isinstance(request, requests.Push):
+            assert isinstance(outcome(lambda: request.data, ValueError), str | bytes | tuple)
+        if isinstance(request, requests.Connections):
+            outcome(request.terms, ValueError)
+    answer = outcome(lambda: requests.decode_answer(data), AdminError)
+    if isinstance(answer, Answer):
+        assert requests.decode_answer(requests.encode(answer)) == answer
+    message = outcome(lambda: _decode(data), ControlError)
+    if isinstance(message, dict):
+        assert isinstance(message["op"], str)
