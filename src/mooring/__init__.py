@@ -36,6 +36,7 @@ from mooring.types import (
     ClosedBy,
     CloseReason,
     ConnectionState,
+    Guarantees,
     Headers,
     Opcode,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "ControlClient",
     "EventStream",
     "Frame",
+    "Guarantees",
     "Headers",
     "HttpError",
     "Listener",

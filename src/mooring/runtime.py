@@ -41,6 +41,7 @@ from mooring.supervisor import ProcessSpec, Supervisor
 from mooring.supervisor.pid_file import take_pid_file
 from mooring.supervisor.service import Service
 from mooring.supervisor.signals import hold_signals
+from mooring.types import Guarantees
 
 log = logging.getLogger("mooring.runtime")
 
@@ -67,11 +68,7 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
         new_context(one.tls)
         if one.http.document_root:
             Documents(one.http.document_root).close()
-    process = settings.process
-    # as process 1 there has to be somebody who reaps orphans, and can tell them from children of the application
-    supervised = process.watch or process.max_request or process.worker_memory_limit or os.getpid() == 1
-    more = settings.tasks.task_worker_num or server.handlers.processes
-    if process.mode == "base" and process.worker_num == 1 and not supervised and not more:
+    if not _supervised(server):
         log_to(settings, "server")
         sys.exit(run_alone(server))
     talks = server.handlers.get("pipe_message") is not None
@@ -88,6 +85,30 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
                 stream.flush()
     hold_signals()
     os.execv(sys.executable, [*_command(), str(file)])
+
+
+def guarantees(server: Server) -> Guarantees:
+    """What holds in the mode that the settings say."""
+    settings = server.settings
+    apart = settings.process.mode == "process"  # clients and application are in different processes
+    return Guarantees(
+        connections_outlive_workers=apart,
+        connections_outlive_reloads=apart,
+        can_reload=_boot is not None or _supervised(server),
+        reports_uncertain=apart,
+        at_least_once=tuple(apart and one.flow.redeliver for one in settings.per_listener),
+        works_while_blocked=apart,
+    )
+
+
+def _supervised(server: Server) -> bool:
+    """Whether there is a supervisor, or everything in one process."""
+    process, tasks = server.settings.process, server.settings.tasks
+    several = process.mode == "process" or process.worker_num > 1
+    more = tasks.task_worker_num or server.handlers.processes
+    # as process 1 there has to be somebody who reaps orphans, and can tell them from children of the application
+    wanted = process.watch or process.max_request or process.worker_memory_limit or os.getpid() == 1
+    return bool(several or more or wanted)
 
 
 def boot(fd: int) -> None:

@@ -17,8 +17,8 @@ from mooring.app.search import Found, Search, merged
 from mooring.app.shared import Atomic, Shared, Table
 from mooring.config import LISTENERS, Settings, listener_options
 from mooring.errors import ConfigError, StateError
-from mooring.runtime import launch
-from mooring.types import ClientInfo, Opcode
+from mooring.runtime import guarantees, launch
+from mooring.types import ClientInfo, Guarantees, Opcode
 from mooring.worker.session import Session
 from mooring.worker.worker import Worker
 
@@ -52,6 +52,11 @@ class Server:
     def settings(self) -> Settings:
         """The settings, checked; in a handler those that the server runs with."""
         return self._settings
+
+    @property
+    def guarantees(self) -> Guarantees:
+        """What holds with these settings, above all in this `mode`, and what does not; before `start()`, too."""
+        return guarantees(self)
 
     def set(self, **options: object) -> None:
         """Changes settings. Raises ConfigError for a name or value that is not allowed, StateError once it runs."""

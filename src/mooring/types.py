@@ -76,6 +76,20 @@ class ConnectionState(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Guarantees:
+    """What a server promises with its settings, and what it cannot; docs/guarantees.md has it in words."""
+
+    connections_outlive_workers: bool  # a worker may crash or be killed: no client is disconnected
+    connections_outlive_reloads: bool
+    can_reload: bool  # there is a supervisor; else new code takes a restart
+    reports_uncertain: bool  # of a message whose worker ended while its handler ran, the application is told
+    at_least_once: tuple[
+        bool, ...
+    ]  # such a message is handled again (`redeliver`); of each listener, the server's first
+    works_while_blocked: bool  # pings, time limits and closes also work while a handler blocks its worker
+
+
+@dataclass(frozen=True, slots=True)
 class ClientInfo:
     """A snapshot of one connection, true at the moment it was read."""
 
