@@ -67,13 +67,19 @@ def new_policy(dispatch: str, about: Callable[[int], Client]) -> Policy:
     else:
         key_of = load_function(dispatch)
 
+    failures = 0
+
     def choose(ports: list[Port], fd: int) -> Port:
+        nonlocal failures
         client = about(fd)
         try:
             key = key_of(client)
             return least_loaded(ports) if key is None else by_key(ports, key)
         except Exception:
-            log.exception("dispatch=%r failed on connection %d: it goes to the least loaded worker", dispatch, fd)
+            failures += 1
+            if failures & (failures - 1) == 0:  # not a traceback for each client
+                text = "dispatch=%r failed on connection %d, the %d. failure: it goes to the least loaded worker"
+                log.exception(text, dispatch, fd, failures)
             return least_loaded(ports)
 
     return choose
