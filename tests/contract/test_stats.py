@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from contract.clients import TEXT, Asker, Raised, Raw, crowd, gateways_of, websocket
+from contract.clients import TEXT, Asker, Raised, Raw, crowd, gateways_of, get, websocket
 from frames import frame
 from mooring import Frame, Opcode, Server
 from support.serving import Serving, eventually
@@ -156,3 +156,52 @@ def test_unpack_errors_reach_the_application(workers: list[Asker]):
     with pytest.raises(Raised) as raised:
         workers[0]("server.unpack(b'')")
     assert "ValueError" in raised.value.kinds
+
+
+REFUSING = """
+@server.on("message")
+def said(server, frame): ...
+
+@server.on("request")
+async def page(request, response):
+    if request.path == "/stats":
+        response.json(server.stats())
+    elif request.path == "/read":
+        response.json(len(await request.read(10)))
+    elif request.path == "/mine":
+        raise HttpError(409, "no limit of the server's")
+    else:
+        response.json([request.form_list, request.query_list])
+"""
+
+
+def test_requests_that_are_refused_are_counted(mode: dict[str, Any]):
+    """Whether the gateway refuses, or a limit that is known in the worker, when the handler looks at the form."""
+    multipart = b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n"
+    cases = [
+        (413, "/", "text/plain", b"x" * 1001),
+        (413, "/", "application/x-www-form-urlencoded", b"a&b&c&d"),
+        (413, "/", "multipart/form-data; boundary=x", multipart * 3 + b"--x--\r\n"),
+        (413, "/", "multipart/form-data; boundary=x", multipart.replace(b"1", b"1" * 200) + b"--x--\r\n"),
+        (400, "/", "multipart/form-data", multipart),
+        (400, "/?" + "a&" * 1001, "text/plain", b""),
+        (413, "/read", "text/plain", b"x" * 300),
+    ]
+    limits = {"form_field_limit": 3, "multipart_part_limit": 2, "form_memory": 100, "body_limit": 1000}
+    streaming = {"stream_request_body": True, "stream_body_above": 280}
+    with Serving(REFUSING, **mode, **limits, **streaming) as server:
+
+        def refused() -> int:
+            with Raw(server, get("/stats")) as raw:
+                return raw.answer().json()["requests_refused"]
+
+        assert refused() == 0
+        for number, (status, path, kind, body) in enumerate(cases, 1):
+            fields = (f"Content-Type: {kind}", f"Content-Length: {len(body)}")
+            with Raw(server, get(path, *fields, method="POST", body=body)) as raw:
+                assert raw.answer("POST").status == status, (path, kind)
+            assert refused() == number, (path, kind)
+        with Raw(server, get("/mine")) as raw:
+            assert raw.answer().status == 409
+        assert refused() == len(cases)
+        assert server.stop() == 0

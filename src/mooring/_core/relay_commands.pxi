@@ -42,6 +42,9 @@ cdef int _apply(Relay self, Port port, const Record* record, const uint8_t* payl
         if c != NULL:
             self.connections.send(c, record.opcode, payload, record.size)
         return 0
+    if kind == CM_RESPOND and record.opcode == RESPOND_REFUSES:
+        self.gateway.requests_refused += 1
+        return 0
     if kind == CM_RESPOND:
         c = self.connections.find(record.fd)
         if c == NULL or not self.connections.respond(c, record.extra, record.opcode, payload, record.size):

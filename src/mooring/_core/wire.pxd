@@ -78,6 +78,7 @@ cdef enum:
     RESPOND_LAST = 1
     RESPOND_CLOSE = 2
     RESPOND_ASKS = 4
+    RESPOND_REFUSES = 8
 
 
 cdef enum:

@@ -30,7 +30,7 @@ from mooring.app.request import Request, decode_request
 from mooring.app.response import Response, Send
 from mooring.app.static import Documents
 from mooring.config import Settings
-from mooring.errors import ClientGone, HttpError, StateError
+from mooring.errors import BadRequest, ClientGone, HttpError, StateError
 from mooring.net.refusals import RefusalLog, say_bad
 from mooring.types import CloseCode, ClosedBy, CloseReason, ConnectionState, Opcode
 from mooring.worker import access
@@ -45,7 +45,7 @@ from mooring.worker.timers import Timers
 
 log = logging.getLogger("mooring.worker")
 
-_LAST, _CLOSE = 1, 2  # flags of a RESPOND record, see mooring._core.wire
+_LAST, _CLOSE, _REFUSES = 1, 2, 8  # flags of a RESPOND record, see mooring._core.wire
 
 
 class Master(Protocol):
@@ -448,6 +448,8 @@ class Worker:
         request.close()
         self.sessions.forget(request.fd)
         if isinstance(error, HttpError) and not response.started:
+            if isinstance(error, BadRequest):
+                self.outbox.respond(request.fd, request.number, _REFUSES, b"")
             try:
                 response.refuse(error)
             except (TypeError, ValueError) as fault:
