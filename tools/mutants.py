@@ -80,6 +80,8 @@ class Mutant:
     test: str
     """The id of a test, for pytest."""
     edits: tuple[Edit, ...]
+    starts: bool = True
+    """Whether a server starts with it. If that is what the test sees, False; else such a mutant proves nothing."""
 
     @property
     def is_compiled(self) -> bool:
@@ -91,11 +93,12 @@ def read(path: Path = LIST) -> list[Mutant]:
     mutants = []
     for entry in tomllib.loads(path.read_text())["mutant"]:
         edits = [entry, *entry.get("also", [])]
-        unknown = set(entry) - {"guards", "removes", "test", "file", "find", "put", "also"}
+        unknown = set(entry) - {"guards", "removes", "test", "file", "find", "put", "also", "starts"}
         if unknown:
             raise TypeError(f"unknown keys {unknown} in the entry {entry['removes']!r}")
         each = tuple(Edit(edit["file"], edit["find"], edit["put"]) for edit in edits)
-        mutants.append(Mutant(entry["guards"], entry["removes"], entry["test"], each))
+        starts = entry.get("starts", True)
+        mutants.append(Mutant(entry["guards"], entry["removes"], entry["test"], each, starts))
     return mutants
 
 
@@ -208,7 +211,7 @@ def judge(copy: Copy, mutant: Mutant) -> tuple[str, str]:
     if code is None:
         return "killed", f"the test did not end within {TEST_LIMIT:.0f} s"
     if code == FAILED:
-        return "broken" if NO_START in output else "killed", reason(output)
+        return "broken" if mutant.starts and NO_START in output else "killed", reason(output)
     return ("SURVIVED", "") if code == PASSED else ("broken", f"pytest ended with {code}: {last_line(output)}")
 
 

@@ -92,6 +92,16 @@ def test_two_edits_of_one_file_add_up(tree):
     )
 
 
+def test_a_server_that_does_not_start_proves_nothing(tree):
+    """Unless that is what the test looks at."""
+    said = "raise AssertionError(r\"no '\\\\bready\\\\b' within 20 s\")"
+    copy = copy_of(tree)
+    for starts, verdict in ((True, "broken"), (False, "killed")):
+        edit = mutants.Edit("add.py", "return a + b", said)
+        mutant = mutants.Mutant("F0", "adding", "test_add.py::test_strong", (edit,), starts)
+        assert mutants.judge(copy, mutant)[0] == verdict
+
+
 def copy_of(tree):
     folder = tree / "copy"
     folder.mkdir()
