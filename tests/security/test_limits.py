@@ -246,3 +246,23 @@ def test_c11_what_handlers_refuse_is_logged_sparingly(mode: str):
         assert len(lines) <= 10 * seconds
         assert "no\\nsuch page" in lines[0]
         assert server.stop() == 0
+
+
+@BOTH
+def test_c11_names_that_clients_choose_are_escaped(mode: str):
+    """A line of the log stays one line, and moves no cursor."""
+    app = APP.replace('@server.on("message")\ndef said', "def unused") + (
+        """
+@server.on("message")
+def said(server, frame):
+    server.subscribe(frame.fd, frame.data)
+    server.push(frame.fd, "done")
+"""
+    )
+    with Serving(app, max_topics=1, **MODES[mode]) as server, Raw(server) as raw:
+        assert raw.upgrade("/attack").status == 101
+        for name in ("first", "second\n\x1b[31mERROR forged"):
+            raw.send(frame(TEXT, name.encode()))
+            assert raw.text() == "done"
+        assert r" cannot join second\n\x1b[31mERROR forged: raise max_topics" in server.wait_log("cannot join").string
+        assert server.stop() == 0
