@@ -26,6 +26,11 @@ def bomb(size: int) -> bytes:
     return (part * (size // step))[:-4]
 
 
+def cut_inside_of_a_block() -> bytes:
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return (compressor.compress(b"many different letters " * 9) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-8]
+
+
 GIB_BOMB = bomb(1024 * MIB)
 SMALL_BOMB = bomb(16 * MIB)
 assert len(GIB_BOMB) < MIB  # as it comes, it is not too large
@@ -86,7 +91,15 @@ def test_c06_empty_blocks(compressing: Serving):
 
 @pytest.mark.parametrize(
     "payload",
-    [b"\xff", b"garbage garbage", zlib.compress(b"with a header of zlib"), b"", EMPTY_BLOCK[:3], b"\x07\x00"],
+    [
+        b"\xff",
+        b"garbage garbage",
+        zlib.compress(b"with a header of zlib"),
+        b"",
+        EMPTY_BLOCK[:3],
+        b"\x07\x00",
+        cut_inside_of_a_block(),
+    ],
 )
 def test_c06_what_is_no_deflate_stream(compressing: Serving, payload: bytes):
     """1007; but a stream of nothing is an empty message."""
