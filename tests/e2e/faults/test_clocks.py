@@ -78,7 +78,7 @@ async def test_f18_a_drain_ends_in_time_when_the_clock_is_set(mode, step, tmp_pa
             assert (await asyncio.to_thread(raw.close_frame))[0] == 1001
             faults.only(step=step)
             await asyncio.to_thread(raw.rest)
-            assert 1.0 < time.monotonic() - start, "its client was sent away before its time"
+            assert time.monotonic() - start > 1.0, "its client was sent away before its time"
             assert await asyncio.to_thread(server.ended) == 0
             assert 1.0 < time.monotonic() - start < 2.5 + LATE
         assert drained(server)["accepted"] == 1
