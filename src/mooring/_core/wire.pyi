@@ -40,6 +40,7 @@ class Command(IntEnum):
     DISCONNECT_USER = 52
     WANT = 44
     FILE = 45
+    ROOM = 53
 
 class Wants(IntFlag):
     HANDSHAKE = 1
