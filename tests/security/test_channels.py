@@ -484,8 +484,14 @@ def test_mail_that_makes_no_sense_is_ignored_by_a_worker(pickled: bytes):
 
 @pytest.mark.parametrize(
     "data",
-    [b"garbage", b"\x81\xa2op", msgspec.msgpack.encode({"no": "op"}), b"\x81\xa2op" + b"\x91" * 60000],
-    ids=["garbage", "cut", "no op", "deep"],
+    [
+        b"garbage",
+        b"\x81\xa2op",
+        msgspec.msgpack.encode({"no": "op"}),
+        b"\x81\xa2op" + b"\x91" * 60000,
+        b"\x81\xa2op\xa1\xff",
+    ],
+    ids=["garbage", "cut", "no op", "deep", "not UTF-8"],
 )
 def test_a_process_that_speaks_nonsense_to_the_supervisor_is_replaced(data: bytes):
     with Serving(APP, **PROCESS) as server:

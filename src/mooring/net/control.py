@@ -183,7 +183,7 @@ class ControlSocket:
 def _decode(data: bytes) -> Message:
     try:
         message = msgspec.msgpack.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ControlError("a control message is not msgpack") from None
     if not isinstance(message, dict) or not isinstance(message.get("op"), str):
         raise ControlError('a control message is not a map with an "op"')

@@ -100,8 +100,11 @@ class Streams:
         return waiter
 
     def on_file(self, fd: int, number: int, note: bytes) -> None:
-        """The gateway tells what has become of a file."""
-        if note[0] == FileNote.OVER:
+        """The gateway tells what has become of a file. Raises ValueError for what it can't have told."""
+        told = FileNote(note[0]) if note else None
+        if told is None:
+            raise ValueError("nothing is said of a file")
+        if told == FileNote.OVER:
             sent = int.from_bytes(note[1:], "little")
             over, length = self._sent.pop((fd, number), (None, 0))
             if over is not None:
@@ -109,8 +112,8 @@ class Streams:
             return
         waiter = self._files.pop((fd, number), None)
         if waiter is not None and not waiter.done():
-            waiter.set_result(FileNote(note[0]))
-        if note[0] != FileNote.TAKEN:
+            waiter.set_result(told)
+        if told != FileNote.TAKEN:
             self._sent.pop((fd, number), None)
 
     def watch(self, fd: int, number: int, end: Callable[[], None]) -> None:
