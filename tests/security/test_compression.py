@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from contract.clients import TEXT, Raw, close_frame
+from contract.clients import BINARY, TEXT, Raw, close_frame
 from frames import frame, header, masked
 from security.conftest import APP, MODES
 from security.watch import MIB, becomes_idle, gateway_of, watched
@@ -112,6 +112,15 @@ def test_c06_what_is_no_deflate_stream(compressing: Serving, payload: bytes):
         else:
             assert raw.close_frame()[0] == 1007
             assert compressing.reports("message", mark) == []
+
+
+def test_c06_a_stream_that_ends_inside_of_a_block(compressing: Serving):
+    """Ten octets are announced and three come; the four of RFC 7692 section 7.2.2 are none of them."""
+    mark = compressing.mark()
+    with watched(compressing), opened(compressing) as raw:
+        raw.send(frame(BINARY, b"\x00\x0a\x00\xf5\xffabc", rsv=4, key=KEY))
+        assert raw.close_frame()[0] == 1007
+    assert compressing.reports("message", mark) == []
 
 
 def test_c06_compressed_without_being_agreed(compressing: Serving):
