@@ -76,6 +76,15 @@ static int meant(int fd)
     return domain == control->domain;
 }
 
+static int is_stream(int fd)
+{
+    int type = 0, saved = errno;
+    socklen_t size = sizeof type;
+    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size);
+    errno = saved;
+    return type == SOCK_STREAM;
+}
+
 /* The function of the C library, looked up at the first call. */
 static void *found(void **place, const char *name)
 {
@@ -107,6 +116,29 @@ ssize_t send(int fd, const void *data, size_t size, int flags)
             size = control->most;
     }
     return REAL("send")(fd, data, size, flags);
+}
+
+/* Streams only: half a control message would be none. */
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
+{
+    static ssize_t (*real)(int, const struct msghdr *, int);
+    struct iovec parts[8];
+    struct msghdr cut = *message;
+    size_t room = control ? (size_t) control->most : 0;
+    if (message->msg_iovlen <= 8 && meant(fd) && is_stream(fd)) {
+        if (fails(SEND))
+            return -1;
+        if (room) {
+            cut.msg_iov = parts;
+            for (size_t i = 0; i < message->msg_iovlen; i++) {
+                parts[i] = message->msg_iov[i];
+                if (parts[i].iov_len > room)
+                    parts[i].iov_len = room;
+                room -= parts[i].iov_len;
+            }
+        }
+    }
+    return REAL("sendmsg")(fd, &cut, flags);
 }
 
 ssize_t recv(int fd, void *data, size_t size, int flags)

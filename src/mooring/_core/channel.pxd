@@ -13,6 +13,7 @@ cdef class Channel(Source):
     cdef Buffer input                # the beginning of a record whose rest has not arrived
     cdef Buffer output               # records not yet taken by the kernel
     cdef bint writing                # EPOLLOUT is armed: the kernel's buffer is full
+    cdef bint early                  # large records need not wait for the end of the turn
     cdef bint held                   # on_record has refused the record at the front of `input` for now
     cdef uint32_t armed              # what epoll waits for; 0: it does not know the descriptor
     cdef str ended                   # why the other end is gone, while its last records are held
@@ -40,6 +41,9 @@ cdef class Channel(Source):
     cdef int lose(self, str why) except -1
     cdef int _tear(self, str why) except -1
     cdef Py_ssize_t _parse(self, const uint8_t* data, size_t size) except -1
+    cdef size_t _missing(self) noexcept
+    cdef int _parse_input(self) except -1
+    cdef int _send_early(self, const Record* record, const uint8_t* payload) noexcept
     cdef int take(self, const uint8_t* data, size_t size) except -1
     cdef int _read(self) except -1
     cdef int read_with(self, uint8_t* buffer, size_t size) except -1

@@ -1,7 +1,8 @@
 """One end of a channel: records in, records out, over a non-blocking stream socket.
 
 Neither side ever blocks on a write, and reading goes on while writing cannot: two full directions would otherwise be a
-deadlock. What comes in is parsed where it was received; only the head of a record that is not complete is kept.
+deadlock. What comes in is parsed where it was received; only the part of a record that is not complete is kept, and the rest of it
+put behind that. What is large can leave from where it is (`early`), without being copied into the queue.
 
 What comes in may be nonsense: a fault in the other process, or in something that writes to a descriptor which is not its
 own. A record that makes no sense is counted and ignored, and those behind it are read. A head that none can have, by its
@@ -34,8 +35,15 @@ cdef extern from "sys/socket.h" nogil:
         MSG_NOSIGNAL
         MSG_DONTWAIT
 
+cdef extern from "scatter.h" nogil:
+    ssize_t mooring_send_parts(int fd, const void* first, size_t first_size, const void* second, size_t second_size,
+                               const void* third, size_t third_size)
+
 cdef extern from "unistd.h" nogil:
     int close(int fd)
+
+cdef enum:
+    LARGE = 16384        # bytes of a record for which a system call of its own costs less than a copy
 
 cdef double RETRY = 0.005            # seconds, when the kernel has no memory for what we send
 
@@ -182,23 +190,40 @@ cdef class Channel(Source):
     cdef int take(self, const uint8_t* data, size_t size) except -1:
         """The next bytes of the stream that comes in."""
         cdef Py_ssize_t used
+        cdef size_t part
         if self.torn:
             return 0
-        if buffer_size(&self.input):
-            if buffer_append(&self.input, data, size) < 0:
+        while size and buffer_size(&self.input) and not self.held:
+            part = min(self._missing(), size)
+            if buffer_append(&self.input, data, part) < 0:
                 return self._tear("no memory for a record")
-            if self.held:
+            data += part
+            size -= part
+            self._parse_input()
+            if self.fd < 0 or self.torn:
                 return 0
-            used = self._parse(self.input.data + self.input.start, buffer_size(&self.input))
-            if self.torn:
-                buffer_free(&self.input)
-            elif self.fd >= 0:
-                buffer_consume(&self.input, used)
-        else:
-            used = self._parse(data, size)
+        if size:
+            used = 0 if self.held else self._parse(data, size)
             if (self.fd >= 0 and not self.torn and <size_t> used < size
                     and buffer_append(&self.input, data + used, size - used) < 0):
                 return self._tear("no memory for a record")
+        return 0
+
+    cdef size_t _missing(self) noexcept:
+        """How many bytes complete the record that has begun in `input`, or its head."""
+        cdef Record record
+        cdef size_t have = buffer_size(&self.input)
+        if have < RECORD_BYTES:
+            return RECORD_BYTES - have
+        memcpy(&record, self.input.data + self.input.start, RECORD_BYTES)
+        return RECORD_BYTES + record.size - have
+
+    cdef int _parse_input(self) except -1:
+        cdef Py_ssize_t used = self._parse(self.input.data + self.input.start, buffer_size(&self.input))
+        if self.torn:
+            buffer_free(&self.input)
+        elif self.fd >= 0:
+            buffer_consume(&self.input, used)
         return 0
 
     def feed(self, data: bytes) -> None:
@@ -220,17 +245,12 @@ cdef class Channel(Source):
 
     cdef int resume(self) except -1:
         """Offers the record again that was refused, and goes on with those behind it."""
-        cdef Py_ssize_t used
         if self.fd < 0 or not self.held:
             return 0
         self.held = False
-        used = self._parse(self.input.data + self.input.start, buffer_size(&self.input))
+        self._parse_input()
         if self.fd < 0:
             return 0
-        if self.torn:
-            buffer_free(&self.input)
-        else:
-            buffer_consume(&self.input, used)
         if self.held:
             return 0
         return self._arm(self.armed | EPOLLIN) if self.ended is None else self._over(self.ended)
@@ -272,10 +292,29 @@ cdef class Channel(Source):
             raise ValueError("a record holds at most 1 GiB")
         if buffer_reserve(&self.output, RECORD_BYTES + record.size) < 0:     # all of it, or nothing
             raise MemoryError("no memory for a record")
-        buffer_append(&self.output, <const uint8_t*> record, RECORD_BYTES)
-        buffer_append(&self.output, payload, record.size)
         self.records_out += 1
-        self.reactor.mark_dirty(self)
+        if self.early and record.size >= LARGE and not self.writing:
+            self._send_early(record, payload)
+        else:
+            buffer_append(&self.output, <const uint8_t*> record, RECORD_BYTES)
+            buffer_append(&self.output, payload, record.size)
+        if buffer_size(&self.output):
+            self.reactor.mark_dirty(self)
+        return 0
+
+    cdef int _send_early(self, const Record* record, const uint8_t* payload) noexcept:
+        """Offers the kernel what is queued and the record behind it, and queues what it did not take: there is room."""
+        cdef size_t queued = buffer_size(&self.output)
+        cdef ssize_t sent = mooring_send_parts(self.fd, self.output.data + self.output.start, queued,
+                                               record, RECORD_BYTES, payload, record.size)
+        cdef size_t taken = sent if sent > 0 else 0          # an error will be met again, where it can be dealt with
+        cdef size_t over = taken - queued if taken > queued else 0
+        self.sent += taken
+        if over < RECORD_BYTES:
+            buffer_append(&self.output, <const uint8_t*> record + over, RECORD_BYTES - over)
+            over = RECORD_BYTES
+        buffer_append(&self.output, payload + (over - RECORD_BYTES), record.size - (over - RECORD_BYTES))
+        buffer_consume(&self.output, min(taken, queued))
         return 0
 
     cdef int flush(self) except -1:

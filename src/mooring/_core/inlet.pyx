@@ -25,7 +25,7 @@ from types import CoroutineType
 from mooring._core.buffer cimport buffer_size
 from mooring._core.channel cimport Channel
 from mooring._core.outlet cimport Outlet
-from mooring._core.page cimport DONE, MARKS, STARTED, Page
+from mooring._core.page cimport DONE, JOURNAL_BYTES, MARKS, STARTED, Page
 from mooring._core.pulse cimport Pulse
 from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.table cimport Table
@@ -41,6 +41,7 @@ from mooring.errors import StateError
 cdef uint32_t NO_TICKET = 0xFFFFFFFF
 cdef uint64_t LONG_TURN_MS = 5
 cdef size_t OUTPUT_LIMIT = 16 << 20      # bytes that may wait on the way to a gateway
+cdef size_t KEPT = 16384                 # bytes of one handler that are copied into the page, and sent later
 cdef double RETRY = 0.05         # seconds, after there was no memory for an acknowledgement
 CALL_TIMEOUT = 5.0       # seconds a gateway has to answer
 ANSWER_PART = 1 << 18    # bytes of an answer that are taken from the kernel at once
@@ -315,10 +316,11 @@ cdef class ChannelOutlet(Outlet):
     cdef bint keep(self) except -1:
         """Whether what was sent so far would survive this process."""
         cdef Channel channel = self.channel
-        if buffer_size(&channel.output) == 0 or self.page.keep(channel.sent, &channel.output):
+        if buffer_size(&channel.output) == 0 or self.page.keep(channel.sent, &channel.output, KEPT):
             return True
-        self.channel.inlet.send_all()        # more than the page holds: the kernel shall have it, if it can
-        return buffer_size(&channel.output) == 0 or self.page.keep(channel.sent, &channel.output)
+        # it is large, so another copy costs more than a system call; or the page is full: the kernel shall have it, if it can
+        self.channel.inlet.send_all()
+        return buffer_size(&channel.output) == 0 or self.page.keep(channel.sent, &channel.output, JOURNAL_BYTES)
 
     cdef bint all_keep(self) except -1:
         """The same for all gateways: a handler may have sent through any of them."""

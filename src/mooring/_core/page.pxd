@@ -30,5 +30,5 @@ cdef class Page:
 
     cdef int mark(self, uint32_t ticket, Mark mark) noexcept
     cdef Mark mark_of(self, uint32_t ticket) noexcept
-    cdef bint keep(self, uint64_t sent, const Buffer* output) noexcept
+    cdef bint keep(self, uint64_t sent, const Buffer* output, size_t most) noexcept
     cdef const uint8_t* rest(self, uint64_t received, size_t* size) noexcept

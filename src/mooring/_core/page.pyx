@@ -84,8 +84,9 @@ cdef class Page:
 
     # ------------------------------------------------------------------ the worker's side
 
-    cdef bint keep(self, uint64_t sent, const Buffer* output) noexcept:
-        """Copies what is not in the journal yet; `output` begins at position `sent` of the stream. False: no room."""
+    cdef bint keep(self, uint64_t sent, const Buffer* output, size_t most) noexcept:
+        """Copies what is not in the journal yet; `output` begins at position `sent` of the stream. False: there is no
+        room, or it is more than `most`."""
         cdef Shared* shared = self.shared
         cdef uint64_t end = sent + buffer_size(output)
         cdef uint64_t kept = shared.start + shared.size
@@ -97,7 +98,7 @@ cdef class Page:
         if kept >= end:
             return True
         more = end - kept
-        if more > JOURNAL_BYTES - shared.size:
+        if more > most or more > JOURNAL_BYTES - shared.size:
             return False
         memcpy(shared.journal + shared.size, output.data + output.start + (kept - sent), more)
         publish_size(&shared.size, shared.size + more)

@@ -127,6 +127,7 @@ cdef class ChannelPort(Port):
         self.answers = bytearray()
         self.channel = PortChannel(reactor, channel)
         self.channel.port = self
+        self.channel.early = True
 
     cdef int transmit(self, Record* record, const uint8_t* payload) except -1:
         return self.channel.put(record, payload)

@@ -21,6 +21,7 @@ cdef class Tls:
     cdef size_t covers
 
     cdef int collect(self) except -1
+    cdef bint drained(self) except -1
 
 
 cdef class SecureTransport(Transport):

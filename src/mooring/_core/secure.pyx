@@ -41,7 +41,7 @@ cdef extern from "sys/socket.h" nogil:
 
 cdef enum:
     CHUNK = 65536            # plaintext that is encrypted at once
-    SLICE = 16384            # ciphertext that is given to a session at once
+    SLICE = 17408            # ciphertext that is given to a session at once: any usual record whole (RFC 8446 section 5.2)
     OWED = 65536             # bytes of TLS itself that a peer may leave unread
     HANDSHAKE_RECORD = 22    # RFC 8446 section 5.1
 
@@ -68,6 +68,11 @@ cdef class Tls:
             self.unsent = self.unsent[self.at:] + more
             self.at = 0
         return 0
+
+    cdef bint drained(self) except -1:
+        """Nothing is left to read: a read takes all of a record. The session would say so, too, but by an exception, which
+        costs as much as a small message."""
+        return self.incoming.pending == 0
 
 
 cdef class SecureTransport(Transport):
@@ -176,6 +181,9 @@ cdef class SecureTransport(Transport):
                 return self.on_end(c)
             if c.phase != LINGER:
                 self.on_bytes(c, buffer, got)
+            if tls.drained() and c.phase != DEAD and c.tls != NULL:
+                tls.unread = False
+                return self._push(c, tls)
         return 0
 
     cdef int _interest(self, Connection* c) except -1:

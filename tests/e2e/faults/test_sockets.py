@@ -94,6 +94,18 @@ async def test_f34_sends_of_one_byte(mode, faults):
 
 
 @MODES
+@pytest.mark.parametrize("most", [20, 1000, 20000])
+@in_loop(60)
+async def test_f34_sends_that_take_a_part_of_a_large_message(mode, most, faults):
+    """Large records leave from where they are: what was not taken, be it a part of the head, follows in its place."""
+    with Serving(ECHO, env=faults.env, **mode) as server:
+        faults.only(most=most)
+        assert await asyncio.gather(*[echoes(server, n, 3, 50_000) for n in range(4)]) == [3] * 4
+        faults.only(most=0)
+        assert server.stop() == 0
+
+
+@MODES
 @in_loop(60)
 async def test_f34_calls_that_are_interrupted(mode, faults):
     with Serving(ECHO, env=faults.env, **mode) as server:
