@@ -43,7 +43,7 @@ cdef extern from "unistd.h" nogil:
     int close(int fd)
 
 cdef enum:
-    LARGE = 16384        # bytes of a record for which a system call of its own costs less than a copy
+    LARGE = 32768        # bytes of a record for which a system call of its own costs less than a copy
 
 cdef double RETRY = 0.005            # seconds, when the kernel has no memory for what we send
 

@@ -41,7 +41,7 @@ from mooring.errors import StateError
 cdef uint32_t NO_TICKET = 0xFFFFFFFF
 cdef uint64_t LONG_TURN_MS = 5
 cdef size_t OUTPUT_LIMIT = 16 << 20      # bytes that may wait on the way to a gateway
-cdef size_t KEPT = 16384                 # bytes of one handler that are copied into the page, and sent later
+cdef size_t KEPT = 32768                 # bytes of one handler that are copied into the page, and sent later
 cdef double RETRY = 0.05         # seconds, after there was no memory for an acknowledgement
 CALL_TIMEOUT = 5.0       # seconds a gateway has to answer
 ANSWER_PART = 1 << 18    # bytes of an answer that are taken from the kernel at once
