@@ -255,6 +255,52 @@ class Talkers:
         await asyncio.gather(*self._tasks)
 
 
+class Newcomers:
+    """A stream of new clients: each connects, asks once and leaves. It is an error if one is refused, cut or not answered.
+
+    `answers` are the bodies in the order in which they came.
+    """
+
+    def __init__(self, port: int, at_once: int = 6) -> None:
+        self.answers: list[str] = []
+        self._port = port
+        self._at_once = at_once
+        self._stop = asyncio.Event()
+        self._progress = asyncio.Event()
+
+    async def __aenter__(self) -> "Newcomers":
+        self._tasks = [asyncio.create_task(self._come()) for _ in range(self._at_once)]
+        await self.more()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop.set()
+        await asyncio.gather(*self._tasks)
+
+    async def _come(self) -> None:
+        while not self._stop.is_set():
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = await asyncio.wait_for(reader.read(), LIMIT)
+            assert answer.startswith(b"HTTP/1.1 200 "), f"a new client was answered {answer!r}"
+            writer.close()
+            self.answers.append(answer.partition(b"\r\n\r\n")[2].decode())
+            self._progress.set()
+
+    async def more(self, count: int = 10, by: str = "") -> None:
+        """So many more are answered, with `by` if that is said."""
+        start = len(self.answers)
+        while len([one for one in self.answers[start:] if not by or one == by]) < count:
+            self._progress.clear()
+            waiting = asyncio.ensure_future(self._progress.wait())
+            done, _ = await asyncio.wait({waiting, *self._tasks}, timeout=LIMIT, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            for task in self._tasks:
+                if task.done():
+                    task.result()
+            assert done, f"nobody was answered within {LIMIT} s"
+
+
 # ---------------------------------------------------------------------------------------------- clients with bad habits
 
 

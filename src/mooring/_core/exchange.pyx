@@ -298,6 +298,16 @@ cdef class Exchanges(FileSender):
             return 1
         return 0
 
+    def is_unheard(self) -> bool:
+        """Whether there is somebody whose request is still on its way: who has just connected, or has begun to send."""
+        cdef uint32_t slot
+        cdef Connection* c
+        for slot in range(self.table.header.used):
+            c = self.slots[slot]
+            if c != NULL and c.phase == HTTP and not c.flags & (BUSY | SHUT | HALF) and c.deadline != D_IDLE:
+                return True
+        return False
+
     def idle_http(self) -> list[int]:
         """Connections that speak HTTP and wait for a request."""
         cdef uint32_t slot

@@ -46,6 +46,7 @@ CERTIFICATE_LOOK = 1.0  # seconds between two looks whether a certificate has ch
 NO_WORKER = "no worker serves: they end again and again, try again later"
 OVERDUE_LOOK = 1.0  # seconds between two looks for handlers that do not end
 DRAIN_LOOK = 0.05  # seconds between two looks whether a drain is done
+HEAR_LIMIT, HEAR_SHARE, HEAR_LOOK = 1.0, 0.1, 0.02  # seconds, of the time, seconds between two looks
 
 
 LATER = (("Retry-After", "5"),)
@@ -141,6 +142,7 @@ class Gateway:
         self._listeners: list[socket.socket] = []
         self._draining: Callable[[], None] | None = None
         self._farewell: Farewell | None = None
+        self._send_away: Callable[[], None] | None = None  # a drain has begun, and the last ones may still ask
         self._looking = False
 
     def listen(self, listeners: list[socket.socket]) -> None:
@@ -460,15 +462,31 @@ class Gateway:
     def drain(self, timeout: float, code: int, done: Callable[[dict[str, int]], None]) -> None:
         """Accepts nobody any more, closes every connection with `code`, lets handlers finish, then `done(counts)`.
 
-        If they are many, they are closed one after the other, see Farewell.
+        Who was accepted a moment ago and has not asked yet is heard first, for at most HEAR_LIMIT: nobody else has that
+        connection, whoever accepts the next one. If they are many, they are closed one after the other, see Farewell.
 
         After `timeout` seconds it is done in any case; what is not finished then is counted as in_flight.
         """
-        if self._draining is not None:
+        if self.draining:
             return
         for acceptor in self._acceptors:
             acceptor.stop()
         deadline = time.monotonic() + timeout
+        heard = time.monotonic() + min(HEAR_LIMIT, HEAR_SHARE * timeout)
+
+        def hear() -> None:
+            if self._send_away is None:
+                return  # somebody was in a hurry
+            if time.monotonic() < heard and self.connections.is_unheard():
+                self.reactor.call_later(HEAR_LOOK, hear)
+            else:
+                self._send_away()
+
+        self._send_away = lambda: self._close_all(timeout, deadline, code, done)
+        hear()
+
+    def _close_all(self, timeout: float, deadline: float, code: int, done: Callable[[dict[str, int]], None]) -> None:
+        self._send_away = None
         finished = False
 
         def look() -> None:
@@ -501,10 +519,12 @@ class Gateway:
     @property
     def draining(self) -> bool:
         """Whether a drain has begun; it may be over."""
-        return self._draining is not None
+        return self._draining is not None or self._send_away is not None
 
     def hurry(self) -> None:
         """A drain shall be over: those that are still to be closed are closed now."""
+        if self._send_away is not None:
+            self._send_away()
         if self._farewell is not None:
             self._farewell.hurry()
 
