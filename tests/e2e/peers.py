@@ -255,8 +255,11 @@ class Talkers:
         await asyncio.gather(*self._tasks)
 
 
+PACE = 0.01  # seconds from one new client to the next
+
+
 class Newcomers:
-    """A stream of new clients: each connects, asks once and leaves. It is an error if one is refused, cut or not answered.
+    """A stream of new clients: each connects, asks once and leaves. That one is refused, cut or not answered is an error.
 
     `answers` are the bodies in the order in which they came.
     """
@@ -286,6 +289,7 @@ class Newcomers:
             writer.close()
             self.answers.append(answer.partition(b"\r\n\r\n")[2].decode())
             self._progress.set()
+            await asyncio.sleep(PACE)
 
     async def more(self, count: int = 10, by: str = "") -> None:
         """So many more are answered, with `by` if that is said."""
