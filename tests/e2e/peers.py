@@ -259,7 +259,7 @@ PACE = 0.01  # seconds from one new client to the next
 
 
 class Newcomers:
-    """A stream of new clients: each connects, asks once and leaves. That one is refused, cut or not answered is an error.
+    """A stream of new clients: each connects, asks once and leaves. All have to be answered, none refused or cut.
 
     `answers` are the bodies in the order in which they came.
     """

@@ -12,6 +12,7 @@ from support.serving import Serving
 PLAIN = """
 @server.on("request")
 def page(request, response):
+    time.sleep(0.005)  # so that some always wait to be accepted
     response.end(str(os.getpid()))
 
 @server.on("message")
@@ -43,7 +44,7 @@ async def test_f23_a_reload_keeps_the_listening_socket(mode):
     with Serving(PLAIN, **mode) as server:
         before = listening(server.pid, server.port)
         assert len(before) == 1
-        async with Newcomers(server.port, 12) as clients:
+        async with Newcomers(server.port, 16) as clients:
             for _ in range(3):
                 old, mark = server.pids(), server.mark()
                 server.signal(signal.SIGHUP)
