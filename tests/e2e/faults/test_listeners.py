@@ -35,7 +35,7 @@ def listening(pid, port):
     [{"worker_num": 2, "gateway_num": 1}, {"worker_num": 2, "gateway_num": 2}, {"mode": "base", "worker_num": 3}],
     ids=["process-1", "process-2", "base-3"],
 )
-@in_loop(100)
+@in_loop(200)
 async def test_f23_a_reload_keeps_the_listening_socket(mode):
     """The same one, of the same inode, in every process: nobody who connects meanwhile is refused or lost.
 
@@ -45,10 +45,10 @@ async def test_f23_a_reload_keeps_the_listening_socket(mode):
         before = listening(server.pid, server.port)
         assert len(before) == 1
         async with Newcomers(server.port, 16) as clients:
-            for _ in range(3):
+            for _ in range(2):
                 old, mark = server.pids(), server.mark()
                 server.signal(signal.SIGHUP)
-                await logged(server, "reload: done", since=mark)
+                await logged(server, "reload: done", since=mark, limit=60)
                 assert [listening(pid, server.port) for pid in server.titles()].count(before) >= 2
                 assert set().union(*[listening(pid, server.port) for pid in server.titles()]) == before
                 await clients.more(20)
