@@ -12,7 +12,7 @@ from support.serving import Serving
 PLAIN = """
 @server.on("request")
 def page(request, response):
-    time.sleep(0.005)  # so that some always wait to be accepted
+    time.sleep(0.01)  # so that some always wait to be accepted
     response.end(str(os.getpid()))
 
 @server.on("message")
@@ -44,8 +44,8 @@ async def test_f23_a_reload_keeps_the_listening_socket(mode):
     with Serving(PLAIN, **mode) as server:
         before = listening(server.pid, server.port)
         assert len(before) == 1
-        async with Newcomers(server.port, 16) as clients:
-            for _ in range(2):
+        async with Newcomers(server.port, 32) as clients:
+            for _ in range(4):
                 old, mark = server.pids(), server.mark()
                 server.signal(signal.SIGHUP)
                 await logged(server, "reload: done", since=mark, limit=60)
