@@ -202,7 +202,8 @@ def test_c11_the_log_stays_readable(server: Serving):
             raw.until(b"\r\n")
         return any("request refused with 400" in line for line in server.lines[mark:])
 
-    eventually(share_of_a_new_second)  # what tests before this one have used up is theirs
+    eventually(share_of_a_new_second)  # what tests before this one have used up, and the count of that, is theirs
+    mark = server.mark()
     with watched(server):
         start = time.monotonic()
         for n in range(1500):

@@ -274,7 +274,7 @@ class Gateway:
         if status != 101:
             self.handshakes_refused += 1
             self.connections.answer(fd, payload, status, f"{status}: the handshake was refused".encode())
-        elif self._draining is not None:
+        elif self.draining:
             self._refuse(fd, 503, "the server is shutting down", (("Retry-After", "1"),))
         else:
             verdict = waiting.verdict
