@@ -92,6 +92,29 @@ async def test_a_client_that_reads_slowly_but_reads(mode):
         assert (await asyncio.to_thread(stats, server))["slow_consumers"] == 0
 
 
+@MODES
+@in_loop()
+async def test_a_burst_that_fills_kernel_and_queue_arrives(mode):
+    """Nobody writes to that connection afterwards, and nothing comes from it: what is left goes when there is room."""
+    code = """
+    @server.on("open")
+    def opened(server, request):
+        server.push(request.fd, str(request.fd))
+
+    @server.on("message")
+    def said(server, frame):
+        taken = [server.push(int(frame.data), f"{n:08d}".ljust(100_000)) for n in range(85)]
+        server.push(frame.fd, str(sum(taken)))
+    """
+    with Serving(app(code), write_limit=8 * MIB, **mode) as server, Rude(server) as slow:
+        [fd] = slow.read(1)
+        async with client(server) as other:
+            await other.recv()
+            await other.send(fd)
+            assert await other.recv() == "85"
+        assert numbers(await asyncio.to_thread(slow.read, 85)) == list(range(85))
+
+
 @in_loop()
 async def test_f31_publish_to_a_hundred_of_whom_one_does_not_read():
     code = """

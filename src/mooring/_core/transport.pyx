@@ -400,6 +400,7 @@ cdef class Transport(Registry):
                 try:
                     if c.flags & FULL:
                         self._above(c)
+                        self._interest(c)     # write() may have filled the kernel, and has left this to us
                     else:
                         self._send_some(c)
                 except Exception:
