@@ -133,6 +133,26 @@ def test_a_spare_that_fails_in_its_place_is_a_crash_of_that_slot(tmp_path):
         warm(tree, since=since)
 
 
+def test_a_slot_that_is_degraded_leaves_the_spares_to_the_others(tmp_path):
+    settings = {"spare_worker_num": 1, "restart_free": 10, "degraded_after": 3}
+    with Running(tmp_path, process_mode(), restart_window=60.0, **settings) as tree:
+        tree.wait_ready()
+        taken = set()
+
+        def waiting():
+            return tree.wait(event="sent", op="warm", pid=lambda pid: pid not in taken)["pid"]
+
+        for n in (1, 2, 3, 4):
+            spare = waiting()
+            os.kill(tree.child("worker 0"), signal.SIGKILL)
+            served = tree.wait(event="got", op="serve", who="worker 0", incarnation=n)["pid"]
+            assert (served == spare) == (n < settings["degraded_after"])
+            taken.add(served)
+        assert tree.lines("worker 0 is degraded")
+        os.kill(tree.child("worker 1"), signal.SIGKILL)
+        assert tree.wait(event="got", op="serve", who="worker 1", incarnation=1)["pid"] == spare
+
+
 def test_a_spare_that_never_gets_ready_in_its_place_is_given_up(tmp_path):
     rules = [{"name": "worker 0", "incarnation": 1, "start": "hang"}]
     with Running(tmp_path, process_mode(), rules, spare_worker_num=1, boot_timeout=1.5) as tree:

@@ -9,7 +9,7 @@ A spare is a process that has loaded the application and waits, in a slot of its
 When a worker has died, a spare leaves its slot for that of the worker: from then on it is a process that starts, and
 has the slow part behind it. Its code is that of the generation which served when it was started, so a reload replaces
 spares once the new generation serves. A worker that is replaced while it serves needs none: nobody waits for its
-successor.
+successor. Nor does a slot that is degraded get one: it would use up spares, and they are kept for the others.
 
 When any of this is due, the supervisor says.
 """
@@ -109,7 +109,7 @@ class Slots:
         """Starts a process for a slot, or has a spare take it."""
         slot.restart = None
         generation = max(other.generation for other in self.wanted)
-        spare = self._best_spare() if slot.spec.fits_spare else None
+        spare = self._best_spare() if slot.spec.fits_spare and not slot.degraded else None
         child = slot.current = slot.take(spare, generation) if spare else slot.new_child(generation)
         try:
             if spare:
