@@ -45,12 +45,12 @@ bench: build/built-release $(VENV)/group-bench build/wsload  ## compare with oth
 	$(BIN)/python bench/files.py --json bench/results/files.json
 
 chaos: build/built-release  ## look whether anything is lost under kills, reloads, stops; ARGS="--seed 7"
-	@for nemesis in kill reload stop gateway descriptors bytes mixed; do \
+	@for nemesis in kill reload stop gateway descriptors bytes "mixed --messages 3100000 --duration 600"; do \
 	    $(BIN)/python tools/nothing_lost.py --nemesis $$nemesis --json build/chaos.jsonl $(ARGS) || failed=1; \
 	done; exit $${failed:-0}
 
 flatness: build/built-release  ## look whether anything grows over 200 reloads and 100,000 connections
-	$(BIN)/python tools/flatness.py $(ARGS)
+	$(BIN)/python tools/flatness.py --json build/flatness.jsonl $(ARGS)
 
 conformance: build/built-debug  ## Autobahn on both modes; QUICK=1 leaves out the long group 9
 	conformance/run.sh

@@ -39,8 +39,8 @@ import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-START_TIMEOUT = 20.0  # seconds a server may take until its port accepts
-SETTLE_TIME = 0.5  # from there to the first connection of the load
+START_TIMEOUT = 20.0  # seconds a server may take until it waits for clients
+SETTLE_TIME = 0.5  # seconds in which it spends no CPU time then
 STOP_TIMEOUT = 4.0  # from SIGTERM to SIGKILL
 LOAD_SLACK = 60.0  # what wsload may take beyond its measuring time
 CLIENT_BOUND = 0.85  # CPU share of wsload above which it may be the bottleneck
@@ -168,6 +168,17 @@ def family(root):
         found |= more
 
 
+def cpu_seconds(root):
+    """User and system time of a process and its descendants, dead children not counted."""
+    ticks = 0
+    for pid in family(root):
+        with contextlib.suppress(OSError):
+            text = pathlib.Path("/proc", str(pid), "stat").read_text()
+            fields = text[text.rindex(")") + 2 :].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def free_port():
     """A port outside the range that outgoing connections get theirs from."""
     while True:
@@ -215,6 +226,7 @@ class Server:
         self.stop()
 
     def wait_until_ready(self):
+        """Until its port accepts and all its processes wait: one that still starts has not its size yet."""
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -224,9 +236,11 @@ class Server:
             except OSError:
                 time.sleep(0.05)
                 continue
+            before = cpu_seconds(self.process.pid)
             time.sleep(SETTLE_TIME)
-            return
-        raise Failure("port did not accept" + self.last_words())
+            if cpu_seconds(self.process.pid) - before < SETTLE_TIME / 20:
+                return
+        raise Failure("it did not get ready" + self.last_words())
 
     def last_words(self):
         """The end of the server's output, for an error message."""

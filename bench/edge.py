@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trustme
-from compare import Failure, Peer, Server, family, machine
+from compare import Failure, Peer, Server, cpu_seconds, family, machine
 from deflate import messages
 
 PYTHON = shlex.quote(sys.executable)
@@ -143,16 +143,6 @@ def connect(port: int, scenario: Scenario, message: bytes, context: ssl.SSLConte
     sock.settimeout(PATIENCE)
     keeps = scenario.offer and b"server_no_context_takeover" not in answer
     return Client(sock, frame_of(message, scenario.offer), message, zlib.decompressobj(-15) if keeps else None)
-
-
-def cpu_seconds(root: int) -> float:
-    total = 0
-    for pid in family(root):
-        with contextlib.suppress(OSError):
-            text = Path("/proc", str(pid), "stat").read_text()
-            fields = text[text.rindex(")") + 2 :].split()
-            total += int(fields[11]) + int(fields[12])
-    return total / os.sysconf("SC_CLK_TCK")
 
 
 def pss_bytes(root: int) -> int:

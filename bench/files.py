@@ -13,7 +13,6 @@ CPU time of the server's processes is measured. The file is in the page cache. T
 """
 
 import argparse
-import contextlib
 import json
 import os
 import shlex
@@ -25,7 +24,7 @@ import threading
 import time
 from pathlib import Path
 
-from compare import Failure, Peer, Server, family, machine
+from compare import Failure, Peer, Server, cpu_seconds, machine
 
 PYTHON = shlex.quote(sys.executable)
 HERE = Path(__file__).resolve().parent
@@ -73,16 +72,6 @@ def serve(way: str, mode: str, port: int) -> None:
         response.end()
 
     server.start()
-
-
-def cpu_seconds(root: int) -> float:
-    """User and system time of a process and its descendants, dead children not counted."""
-    spent = 0.0
-    for pid in family(root):
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            spent += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return spent
 
 
 def ask(port: int, path: str, size: int, over: threading.Event, count: list[int]) -> None:
@@ -185,7 +174,8 @@ def main() -> None:
         print(f"{name:16}" + "".join(cells))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
+        told = {"when": time.strftime("%Y-%m-%d"), "machine": machine(), "rounds": options.rounds, "results": results}
+        options.json.write_text(json.dumps(told, indent=1))
 
 
 if __name__ == "__main__":

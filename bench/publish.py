@@ -2,12 +2,14 @@
 
     python bench/publish.py [RESULT ...]
 
-A RESULT is what compare.py, edge.py, successor.py (JSON) or tools/nothing_lost.py (one line of JSON per run, .jsonl)
-wrote. What the tables need of it is kept in bench/published.json, which is committed. The tables are made of that
-alone, so that a test can tell whether the pages still say what was measured.
+A RESULT is what compare.py, edge.py, successor.py, files.py (JSON), tools/nothing_lost.py or tools/flatness.py wrote
+(.jsonl, one line of JSON per run; of several runs of the same kind the last one counts). What the tables need of it is
+kept in bench/published.json, which is committed. The tables are made of that alone, so that a test can tell whether the
+pages still say what was measured.
 """
 
 import json
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,17 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PUBLISHED = HERE / "published.json"
-PAGES = [HERE.parent / page for page in ("README.md", "docs/tls.md", "docs/compression.md")]
+PAGES = [
+    HERE.parent / page
+    for page in (
+        "README.md",
+        "docs/compression.md",
+        "docs/guarantees.md",
+        "docs/http.md",
+        "docs/supervision.md",
+        "docs/tls.md",
+    )
+]
 
 WHAT = {
     "echo-100x1-32": "echo, 100 connections, 32 B",
@@ -32,16 +44,31 @@ EDGE = {
     "deflate-1k": ("permessage-deflate, echo of 1 KiB", "websockets"),
     "deflate-kept-1k": ("permessage-deflate, windows kept", "websockets"),
 }
+FILES = {
+    "left-process": "sent by the gateway, process mode",
+    "read-process": "read by the worker at once, process mode",
+    "pieces-process": "written by a handler in pieces, process mode",
+    "left-base": "sent by the gateway, base mode",
+    "read-base": "read by the worker at once, base mode",
+    "pieces-base": "written by a handler in pieces, base mode",
+    "aiohttp": "aiohttp's `FileResponse`, one process",
+}
 
 
 def keep(path: Path, published: dict[str, Any]) -> None:
     """Takes what the tables need of one result into `published`."""
     if path.suffix == ".jsonl":
-        published["chaos"] = [condensed_chaos(json.loads(line)) for line in path.read_text().splitlines()]
+        runs = [json.loads(line) for line in path.read_text().splitlines()]
+        if "nemesis" in runs[-1]:
+            published["chaos"] = list({run["nemesis"]: condensed_chaos(run) for run in runs}.values())
+        else:
+            published["flatness"] = condensed_flatness(runs[-1])
         return
     result = json.loads(path.read_text())
     if "summary" in result:
         published.update(condensed(result))
+    elif "results" in result:
+        published["files"] = condensed_files(result)
     elif isinstance(result["rows"], list):
         published["successor"] = result["rows"]
     else:
@@ -68,8 +95,28 @@ def condensed(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def condensed_chaos(run: dict[str, Any]) -> dict[str, Any]:
-    names = ("nemesis", "seed", "seconds", "sent", "uncertain", "indeterminate", "acts", "bound")
+    names = ("nemesis", "seed", "seconds", "sent", "uncertain", "indeterminate", "acts", "bound", "latency_ms")
     return {name: run[name] for name in names} | {"faults": sum(run["faults"].values())}
+
+
+def condensed_flatness(run: dict[str, Any]) -> dict[str, Any]:
+    """Of each process the MB it had at last, and the KiB that it gained if it lived through all of it."""
+    parts = {}
+    for name in ("reloads", "connections"):
+        processes = {
+            title: {"rss": one["rss"], "rss_gain": one.get("rss_gain")} for title, one in run[name]["processes"].items()
+        }
+        parts[name] = {key: run[name][key] for key in ("done", "rounds")} | {"processes": processes}
+    return parts | {"faults": len(run["faults"])}
+
+
+def condensed_files(result: dict[str, Any]) -> dict[str, Any]:
+    """Of each way and size the CPU seconds per GiB."""
+    rows = {}
+    for way, by_size in result["results"].items():
+        costs = {size: statistics.median(costs) for size, costs in by_size.items() if costs}
+        rows[way] = {size: round(cost * (1 << 30) / int(size), 3) for size, cost in costs.items()}
+    return {"date": result["when"], "rounds": result["rounds"], "rows": rows}
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -140,8 +187,9 @@ def successor(published: dict[str, Any]) -> str:
 def chaos(published: dict[str, Any]) -> str:
     """What was lost while everything was done to it."""
     lines = [
-        "| what is done to it | how often | messages | lost, doubled, reordered ... | uncertain | 3/N |",
-        "|---|---|---|---|---|---|",
+        "| what is done to it | how often | messages | lost, doubled, reordered ... | uncertain | 3/N "
+        "| answered after (median, p99, longest) |",
+        "|---|---|---|---|---|---|---|",
     ]
     for run in published.get("chaos", []):
         acts = ", ".join(f"{count:,} x {name}" for name, count in run["acts"].items()) or "all the time"
@@ -149,11 +197,43 @@ def chaos(published: dict[str, Any]) -> str:
         if run["indeterminate"]:
             uncertain += f"; in flight with a gateway that was killed: {run['indeterminate']:,}"
         bound = "-" if run["faults"] else f"{run['bound']:.1e}"
+        waits = ", ".join(f"{wait:,.0f} ms" for wait in run["latency_ms"].values())
         lines.append(
             f"| {run['nemesis']} | {acts} | {run['sent']:,} in {run['seconds']:.0f} s | {run['faults']} | "
-            f"{uncertain} | {bound} |"
+            f"{uncertain} | {bound} | {waits} |"
         )
     return "\n".join(lines)
+
+
+def flatness(published: dict[str, Any]) -> str:
+    """What has grown over many reloads and connections."""
+    measured = published["flatness"]
+    parts = [measured["reloads"], measured["connections"]]
+    lines = [f"| | {parts[0]['done']:,} reloads | {parts[1]['done']:,} connections |", "|---|---|---|"]
+    if not measured["faults"]:
+        looks = [f"the same at all {part['rounds']} looks" for part in parts]
+        lines.append("| processes, descriptors, threads | " + " | ".join(looks) + " |")
+    for title in parts[0]["processes"]:
+        cells = []
+        for part in parts:
+            one = part["processes"][title]
+            size = f"{one['rss'] / 1e6:.1f} MB"
+            grown = one["rss_gain"]
+            cells.append(f"a new one each time, {size}" if grown is None else f"{size}, {grown / 1024:+.0f} KiB")
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def files(published: dict[str, Any]) -> str:
+    """What it costs to serve files, by the way that they take."""
+    measured = published["files"]
+    sizes = list(measured["rows"]["left-process"])
+    heads = [f"{int(size) >> 20} MiB" if int(size) >> 20 else f"{int(size) >> 10} KiB" for size in sizes]
+    lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(sizes) + 1) + "|"]
+    for way, what in FILES.items():
+        cells = [f"{cost:.2f}" if (cost := measured["rows"][way].get(size)) else "-" for size in sizes]
+        lines.append(f"| {what} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"Medians of {measured['rounds']} rounds on {measured['date']}."])
 
 
 def edge(published: dict[str, Any], scenarios: tuple[str, ...]) -> str:
@@ -173,6 +253,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "figures": figures,
     "successor": successor,
     "chaos": chaos,
+    "flatness": flatness,
+    "files": files,
     "tls": lambda published: edge(published, ("tls-256", "tls-16k")),
     "compression": lambda published: edge(published, ("deflate-1k", "deflate-kept-1k")),
 }
