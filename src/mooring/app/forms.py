@@ -187,8 +187,8 @@ class MultipartReader:
 
     def feed(self, data: bytes) -> None:
         """The next piece of the body."""
-        if self._parser.closed:
-            return  # behind the last boundary, see below
+        if self._parser.closed or not data:
+            return  # behind the last boundary, see below; and to the parser an empty piece is the end
         with self._judged():
             try:
                 for event in self._parser.parse(data):
