@@ -15,6 +15,7 @@ from support.serving import Serving
 APPLICATION = Path(__file__).with_name("application.py")
 LIMITS = {
     "header_timeout": 3600,
+    "keepalive_timeout": 3600,  # the askers of `workers` have nothing to ask while other tests run
     "graceful_timeout": 10,
     "max_message_size": 10_000,
     "max_fragments": 8,
