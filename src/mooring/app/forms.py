@@ -161,8 +161,12 @@ class MultipartReader:
 
     def __init__(self, content_type: str, limits: FormLimits) -> None:
         self._limits = limits
+        boundary = _boundary(content_type)
+        self._opening = b"\r\n--" + boundary.encode()
+        self._first = b""  # what came, until it is as long as the opening
+        self._begun = False
         self._parser = PushMultipartParser(
-            _boundary(content_type),
+            boundary,
             max_header_size=PART_HEADER_SIZE,
             max_header_count=PART_HEADERS,
             max_segment_count=limits.multipart_part_limit,
@@ -189,6 +193,15 @@ class MultipartReader:
         """The next piece of the body."""
         if self._parser.closed or not data:
             return  # behind the last boundary, see below; and to the parser an empty piece is the end
+        if not self._begun:
+            # Were there a preamble, the parser would refuse it or not, as its first piece has the boundary or not.
+            data = self._first + data
+            if len(data) < len(self._opening):
+                self._first = data
+                return
+            if not data.startswith((self._opening, self._opening[2:])):
+                raise BadRequest(400, "the form is malformed: it does not begin with its boundary")
+            self._begun = True
         with self._judged():
             try:
                 for event in self._parser.parse(data):
