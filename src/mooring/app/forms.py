@@ -30,6 +30,7 @@ STRAYS = 1000  # per cent signs that escape nothing; they stay as they are
 _STRAY = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(rf'[ \t]*;[ \t]*(?:({_TOKEN})=({_TOKEN}|"(?:[^"\\]|\\.)*"))?')  # RFC 9110 section 5.6.6
+_CONTROL = re.compile(rb"[\x00-\x08\x0A-\x1F\x7F]")
 # RFC 2046 section 5.1.1
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 
@@ -155,6 +156,15 @@ def _parameters(field: str) -> Mapping[str, str]:
     return found
 
 
+class _Parser(PushMultipartParser):  # type: ignore[misc]  # the library has no types
+    """The library's, which would take a line feed inside a header line, or refuse it, as the body comes in pieces."""
+
+    def _on_segment_headerline(self, line: bytes) -> None:
+        if _CONTROL.search(line):
+            raise StrictParserError("Control character in segment header")
+        super()._on_segment_headerline(line)
+
+
 class MultipartReader:
     """Reads a multipart body that comes in pieces. What it has opened it closes, unless it gave a form. Raises
     BadRequest."""
@@ -165,7 +175,7 @@ class MultipartReader:
         self._opening = b"\r\n--" + boundary.encode()
         self._first = b""  # what came, until it is as long as the opening
         self._begun = False
-        self._parser = PushMultipartParser(
+        self._parser = _Parser(
             boundary,
             max_header_size=PART_HEADER_SIZE,
             max_header_count=PART_HEADERS,
