@@ -74,7 +74,7 @@ def one(data: bytes) -> None:
         return
     if form and not is_refusal(form) and form[0]:
         fields = {}
-        text = body.decode("latin-1")
+        text = "".join(chr(byte) if byte < 128 else f"%{byte:02x}" for byte in body)
         for name, value in parse_qsl(text, keep_blank_values=True, encoding="utf-8", errors="strict"):
             fields.setdefault(name, []).append(value)
         assert form[0] == fields
