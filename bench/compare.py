@@ -40,7 +40,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 START_TIMEOUT = 20.0  # seconds a server may take until it waits for clients
-SETTLE_TIME = 0.5  # seconds in which it spends no CPU time then
+SETTLE_TIME = 0.5  # seconds in which it keeps less than a twentieth of a CPU busy then
 STOP_TIMEOUT = 4.0  # from SIGTERM to SIGKILL
 LOAD_SLACK = 60.0  # what wsload may take beyond its measuring time
 CLIENT_BOUND = 0.85  # CPU share of wsload above which it may be the bottleneck

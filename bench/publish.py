@@ -100,7 +100,7 @@ def condensed_chaos(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def condensed_flatness(run: dict[str, Any]) -> dict[str, Any]:
-    """Of each process the MB it had at last, and the KiB that it gained if it lived through all of it."""
+    """Of each process the bytes that it had at last, and that it has gained if it lived through all of it."""
     parts = {}
     for name in ("reloads", "connections"):
         processes = {

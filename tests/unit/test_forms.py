@@ -317,6 +317,18 @@ def test_memory_of_fields() -> None:
     assert refused(made) == (413, "the fields of the form have more than 1000 bytes")
 
 
+def test_a_header_line_of_a_part_may_be_cut_where_it_is_as_long_as_allowed() -> None:
+    line = b"X: " + b"x" * (PART_HEADER_SIZE - 3)
+    body = part(b"1", DISPOSITION, line) + b"--b--"
+    end = body.index(line) + len(line)
+    for at in (end - 1, end, end + 1, end + 2):
+        assert read(body[:at], body[at:]).fields == {"a": ["1"]}, at
+    body = part(b"1", DISPOSITION, line + b"x") + b"--b--"
+    for at in (end, end + 1, end + 2, end + 3):
+        with pytest.raises(BadRequest, match="longer one than"):
+            read(body[:at], body[at:])
+
+
 def test_headers_of_a_part() -> None:
     more = [b"X-%d: x" % n for n in range(PART_HEADERS - 1)]
     assert multipart(part(b"x", DISPOSITION, *more)).form == {"a": "x"}

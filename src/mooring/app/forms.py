@@ -157,9 +157,12 @@ def _parameters(field: str) -> Mapping[str, str]:
 
 
 class _Parser(PushMultipartParser):  # type: ignore[misc]  # the library has no types
-    """The library's, which would take a line feed inside a header line, or refuse it, as the body comes in pieces."""
+    """The library's, but a header line means the same however it is cut: the library looks for a line feed inside of
+    one, and counts a carriage return behind the longest one, only where a piece of the body ends."""
 
     def _on_segment_headerline(self, line: bytes) -> None:
+        if len(line) > PART_HEADER_SIZE:
+            raise ParserLimitReached("Segment header too long")
         if _CONTROL.search(line):
             raise StrictParserError("Control character in segment header")
         super()._on_segment_headerline(line)
@@ -172,12 +175,11 @@ class MultipartReader:
     def __init__(self, content_type: str, limits: FormLimits) -> None:
         self._limits = limits
         boundary = _boundary(content_type)
-        self._opening = b"\r\n--" + boundary.encode()
-        self._first = b""  # what came, until it is as long as the opening
-        self._begun = False
+        self._opening = b"\r\n--" + boundary.encode()  # what it must begin with; empty once it has
+        self._first = b""  # what came, until it is as long as that
         self._parser = _Parser(
             boundary,
-            max_header_size=PART_HEADER_SIZE,
+            max_header_size=PART_HEADER_SIZE + 1,  # and its CR
             max_header_count=PART_HEADERS,
             max_segment_count=limits.multipart_part_limit,
             strict=True,
@@ -203,7 +205,7 @@ class MultipartReader:
         """The next piece of the body."""
         if self._parser.closed or not data:
             return  # behind the last boundary, see below; and to the parser an empty piece is the end
-        if not self._begun:
+        if self._opening:
             # Were there a preamble, the parser would refuse it or not, as its first piece has the boundary or not.
             data = self._first + data
             if len(data) < len(self._opening):
@@ -211,7 +213,7 @@ class MultipartReader:
                 return
             if not data.startswith((self._opening, self._opening[2:])):
                 raise BadRequest(400, "the form is malformed: it does not begin with its boundary")
-            self._begun = True
+            self._opening = b""
         with self._judged():
             try:
                 for event in self._parser.parse(data):
