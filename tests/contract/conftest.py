@@ -28,7 +28,7 @@ LIMITS = {
     "max_topics": 4,
     "keepalive_requests": 100_000,
     "subprotocols": ["chat.v2", "chat.v1"],
-    "allowed_origins": ["https://app.example.org", "http://localhost:3000"],
+    "allowed_origins": ["https://app.example.org", "http://localhost:3000", "file://", "capacitor://localhost"],
 }
 SECONDS = 30  # the limit of one asynchronous test
 

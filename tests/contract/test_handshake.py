@@ -111,7 +111,17 @@ def test_refusals_are_counted(server: Serving, workers: list[Asker]):
     assert workers[-1]("server.stats()['handshakes_refused']") == before + 1
 
 
-@pytest.mark.parametrize("origin", ["https://app.example.org", "HTTPS://APP.example.org", "http://localhost:3000"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://app.example.org",
+        "HTTPS://APP.example.org",
+        "wss://app.example.org",
+        "http://localhost:3000",
+        "file://",
+        "capacitor://localhost",
+    ],
+)
 def test_origins_that_are_allowed(server: Serving, origin: str):
     with Raw(server) as raw:
         assert raw.upgrade("/echo", f"Origin: {origin}").status == 101
@@ -123,8 +133,13 @@ def test_ones_own_origin_is_allowed(server: Serving):
     request = handshake("/echo", f"Origin: http://{own}").replace(b"Host: x", f"Host: {own}".encode())
     with Raw(server, request) as raw:
         assert raw.until(b"\r\n").startswith(b"HTTP/1.1 101 ")
-    with Raw(server, request.replace(f"http://{own}".encode(), b"http://127.0.0.1:1")) as raw:
-        assert raw.answer().status == 403
+    with Raw(server, request.replace(b"Origin: http:", b"Origin: ws:")) as raw:  # what is no page says the URL itself
+        assert raw.until(b"\r\n").startswith(b"HTTP/1.1 101 ")
+    for other in (b"http://127.0.0.1:1", b"ws://127.0.0.1:1", f"wss://{own}".encode()):
+        mark = server.mark()
+        with Raw(server, request.replace(f"http://{own}".encode(), other)) as raw:
+            assert raw.answer().status == 403
+        server.wait_refusal(rf"refused with 403: .*Origin '{other.decode()}', and ours is http://{own}; ", since=mark)
 
 
 def test_other_upgrades_are_plain_requests(server: Serving):

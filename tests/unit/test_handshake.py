@@ -221,7 +221,27 @@ def test_policy_refuses_subprotocols(name: str) -> None:
         ("[::1]:9501", "http://[::1]:9501", True),
         ("127.0.0.1:9501", "http://127.0.0.1:9501", True),
         ("example.org", "https://example.org", False),  # another scheme
-        ("example.org", "ws://example.org", False),
+        # what is no page and says the URL of the WebSocket: ws is http, wss https
+        ("example.org", "ws://example.org", True),
+        ("example.org:80", "WS://Example.org", True),
+        ("example.org", "ws://example.org:80", True),
+        ("example.org", "ws://example.org/chat?a=b", True),
+        ("example.org:9501", "ws://example.org:9501", True),
+        ("[::1]:9501", "ws://[0:0::1]:9501", True),
+        ("example.org", "wss://example.org", False),
+        ("example.org", "wss://example.org:80", False),
+        ("example.org", "ws://example.org:443", False),
+        ("example.org", "ws://example.org.evil", False),
+        ("example.org", "ws://example.org@evil", False),
+        ("example.org", "ws://evil/example.org", False),
+        ("example.org", "wsx://example.org", False),
+        ("example.org", "file://", False),
+        ("example.org", "file://example.org", False),
+        ("example.org", "app://example.org", False),
+        ("", "http://", False),
+        # to browsers it is another one (but see `allowed_hosts`)
+        ("example.org.", "http://example.org.", True),
+        ("example.org.", "http://example.org", False),
         ("example.org", "http://example.org:8080", False),  # another port
         ("example.org:9501", "http://example.org", False),
         ("example.org", "http://example.org:0", False),
@@ -263,8 +283,11 @@ def test_same_origin_of_https() -> None:
     accepted(policy, origin="https://example.org")
     accepted(policy, host="example.org:443", origin="https://example.org")
     accepted(policy, origin="https://example.org:443")
-    for origin in ("http://example.org", "https://example.org:80", "http://example.org:443"):
+    for origin in ("wss://example.org", "wss://example.org:443"):
+        accepted(policy, origin=origin)
+    for origin in ("http://example.org", "https://example.org:80", "http://example.org:443", "ws://example.org"):
         assert refused(policy, origin=origin).status == 403
+    assert refused(policy, origin="ws://example.org:443").status == 403
 
 
 def test_allowed_origins() -> None:
@@ -290,6 +313,58 @@ def test_allowed_origins() -> None:
         assert refused(policy, origin=origin).status == 403
 
 
+@pytest.mark.parametrize(
+    ("allowed", "sent"),
+    [
+        ("null", "null"),
+        ("file://", "file://"),
+        ("file://", "file:///android_asset/index.html"),
+        ("http://", "http://"),  # libwebsockets over TLS
+        ("app://.", "app://."),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop"),
+        ("vscode-webview://1abc", "VSCODE-WEBVIEW://1ABC"),
+        ("https://app.example.org", "wss://app.example.org"),
+        ("wss://app.example.org", "https://app.example.org:443"),
+        ("ws://app.example.org:8080", "http://app.example.org:8080"),
+    ],
+)
+def test_origins_of_what_is_no_page(allowed: str, sent: str) -> None:
+    assert refused(origin=sent).status == 403
+    accepted(Policy(allowed_origins=(allowed,)), origin=sent)
+    for other in (
+        "http://other",
+        "null",
+        "file://",
+        "http://",
+        "app://x",
+        "wss://other",
+        "https://app.example.org:8443",
+    ):
+        if other not in (sent, allowed):
+            assert refused(Policy(allowed_origins=(allowed,)), origin=other).status == 403
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"),
+    [
+        (
+            "wss://example.com:8443",
+            ["'wss://example.com:8443'", "http://example.org", "allowed_origins=['https://example.com:8443']"],
+        ),
+        ("file:///", ["allowed_origins=['file://']"]),
+        ("null", ["allowed_origins=['null']"]),
+        ("https://example.org", ["trusted_proxies", "X-Forwarded-Proto"]),
+        ("localhost", ["'localhost'", "`origin` handler"]),
+        (["http://a", "http://b"], ["more than one"]),
+    ],
+)
+def test_what_the_log_is_told_of_a_refused_origin(origin: Any, words: list[str]) -> None:
+    advice = refused(origin=origin).advice
+    for word in words:
+        assert word in advice
+
+
 @pytest.mark.parametrize("policy", [Policy(allowed_origins=("*",)), Policy(check_origin=False)])
 def test_any_origin(policy: Policy) -> None:
     for origin in ("http://evil", "null", "", "anything"):
@@ -302,12 +377,14 @@ def test_any_origin(policy: Policy) -> None:
     [
         "",
         "example.org",
-        "https://",
+        "//",
+        "https://:80",
+        "https://[::1",
+        "https://[:::]",
         "https://a/",
         "https://a b",
         "https://a:b",
         "https://a:99999",
-        "null",
         "https://*.a",
     ],
 )

@@ -14,6 +14,8 @@ from typing import Any, TypeVar, cast
 
 from mooring.errors import ConfigError
 
+from .origin import problem_of
+
 HOUR = 3600.0  # seconds
 GIB = 1 << 30  # bytes
 T = TypeVar("T")
@@ -21,8 +23,6 @@ Check = Callable[[Any], str | None]
 
 # RFC 9110 section 5.6.2; a WebSocket subprotocol is a token (RFC 6455 section 4.1).
 TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-# RFC 6454 section 6.2, as browsers send it: in lower case, and other alphabets in Punycode.
-ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 HOST = re.compile(r"(?:\*\.)?[a-z0-9._-]{1,255}|\[[0-9a-f:.]{2,45}\]")
 # systemd.socket(5): a name has no control characters and no colon
 INHERITED = re.compile(r"fd://(?:[3-9]|[1-9][0-9]{1,4})|systemd(?::[^\x00-\x1f\x7f:]{1,255})?")
@@ -133,14 +133,7 @@ def check_protocols(values: tuple[str, ...]) -> str | None:
 
 
 def check_origins(values: tuple[str, ...]) -> str | None:
-    for value in values:
-        match = ORIGIN.fullmatch(value)
-        if value != "*" and (match is None or int(match["port"] or 0) > 65535):
-            return (
-                f"{value!r} is not an origin: write scheme, host and port only, in lower case, such as "
-                '"https://example.org"'
-            )
-    return None
+    return next((problem for value in values if (problem := problem_of(value)) is not None), None)
 
 
 def check_hosts(values: tuple[str, ...]) -> str | None:

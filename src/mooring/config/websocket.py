@@ -53,7 +53,8 @@ class WebSocket(Section):
     )
     allowed_origins: tuple[str, ...] = option(
         (),
-        'Origins allowed besides the server\'s own, such as `"https://example.org"`; `"*"` allows all.',
+        "Origins allowed besides the server's own, such as `https://example.org`; of programs that are no pages also "
+        "`file://`, `capacitor://localhost`, `null`. `ws` and `wss` count as `http` and `https`. `*` allows all.",
         "origins",
         check=check_origins,
     )

@@ -234,8 +234,9 @@ class Gateway:
         verdict = judge(request, rules.policy, scheme, ask_origin=bool(wants & Wants.ORIGIN))
         if not isinstance(verdict, Accepted):
             self.handshakes_refused += 1
+            why = f"{verdict.reason} ({verdict.advice})" if verdict.advice else verdict.reason
             self._refusals.say(
-                logging.INFO, "handshake of %s refused with %d: %s", ip or "a client", verdict.status, verdict.reason
+                logging.INFO, "handshake of %s refused with %d: %s", ip or "a client", verdict.status, why
             )
             head_only = request.method == "HEAD"
             self._refuse(fd, verdict.status, verdict.reason, verdict.headers, head_only=head_only)

@@ -14,18 +14,14 @@ from hashlib import sha1
 
 from mooring._core.http import REASONS, ParsedRequest, response_head
 from mooring.app.response import http_date
+from mooring.config.origin import normal_origin, own_origin
 from mooring.gateway.extensions import Agreed, Compression, negotiate
 from mooring.gateway.extensions import parse as parse_extensions
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 # 16 bytes in base64: 22 characters and two of padding.
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
-_HOST = re.compile(r"([a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
-
-Origin = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
@@ -35,12 +31,12 @@ class Policy:
     subprotocols: tuple[str, ...] = ()
     check_origin: bool = True
     allowed_origins: tuple[str, ...] = ()
-    """Beside our own: exact origins such as "https://example.org"; "*" allows any."""
+    """Beside our own: origins such as "https://example.org", "file://" or "null"; "*" allows any."""
     compression: Compression | None = None
     """What to answer to offers of permessage-deflate; None: nothing."""
     scheme: str = "http"
     """"http" or "https": how clients reach us."""
-    _allowed: frozenset[Origin] = field(init=False, repr=False, compare=False)
+    _allowed: frozenset[str] = field(init=False, repr=False, compare=False)
     _any_origin: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -50,7 +46,7 @@ class Policy:
         allowed = set()
         for text in self.allowed_origins:
             if text != "*":
-                origin = _parse_origin(text)
+                origin = normal_origin(text)
                 if origin is None:
                     raise ValueError(f"{text!r} is not an origin; write it like https://example.org")
                 allowed.add(origin)
@@ -92,6 +88,8 @@ class Refused:
     status: int
     reason: str
     headers: tuple[tuple[str, str], ...] = ()
+    advice: str = ""
+    """For the log: what of it was wrong, and what to do about that."""
 
 
 def judge(
@@ -149,7 +147,8 @@ def judge(
     foreign = bool(origin) and not _may_come_from(origin[0], host[0], policy, scheme or policy.scheme)
     # no browser sends two, so somebody added one
     if len(origin) > 1 or (foreign and not ask_origin):
-        return Refused(403, "this Origin is not allowed; see the setting allowed_origins")
+        advice = _advice(origin, host[0], scheme or policy.scheme)
+        return Refused(403, "this Origin is not allowed; see the setting allowed_origins", advice=advice)
     subprotocol = None
     if offered:
         names = _token_list(offered)
@@ -200,25 +199,21 @@ def _token_list(values: list[str]) -> list[str] | None:
     return names if all(map(_TOKEN.fullmatch, names)) else None
 
 
-def _parse_origin(text: str) -> Origin | None:
-    match = _ORIGIN.fullmatch(text.lower())
-    if match is None:
-        return None
-    scheme, host, port = match.groups()
-    number = int(port) if port else _DEFAULT_PORTS.get(scheme, 0)
-    return (scheme, host, number) if number < 65536 else None
-
-
 def _may_come_from(value: str, host: str, policy: Policy, scheme: str) -> bool:
     if policy._any_origin:
         return True
-    origin = _parse_origin(value)  # None for `null`, which any sandboxed page can send
+    origin = normal_origin(value)
+    return origin is not None and (origin in policy._allowed or origin == own_origin(scheme, host))
+
+
+def _advice(values: list[str], host: str, scheme: str) -> str:
+    """For the log: which Origin was refused, and what would let it in."""
+    if len(values) > 1:
+        return "more than one Origin; a proxy may have added one"
+    origin, own = normal_origin(values[0]), own_origin(scheme, host)
     if origin is None:
-        return False
-    if origin in policy._allowed:
-        return True
-    match = _HOST.fullmatch(host.lower())
-    if match is None:
-        return False
-    port = int(match[2]) if match[2] else _DEFAULT_PORTS[scheme]
-    return origin == (scheme, match[1], port)
+        return f"Origin {values[0]!r} is none; only an `origin` handler can let it in"
+    said = f"Origin {values[0]!r}, and ours is {own}; "
+    if own is not None and origin.partition("://")[2] == own.partition("://")[2]:
+        return said + "if a proxy speaks TLS for us, name it in trusted_proxies and have it set X-Forwarded-Proto"
+    return said + f"allowed_origins=[{origin!r}] lets it in; a proxy must pass Host on as it came"
