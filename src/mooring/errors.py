@@ -16,6 +16,7 @@
     ├── PipeFull                           a message to another worker, and too many wait already
     └── HttpError                          an answer to a request that is an error, 4xx or 5xx
         └── BadRequest (also ValueError)   the client's fault, found in what it sent
+            └── BadText (also UnicodeDecodeError)  it is no text in its charset
 
 Each message names the thing, what was given and what to do about it.
 """
@@ -113,3 +114,12 @@ class HttpError(MooringError):
 
 class BadRequest(HttpError, ValueError):
     """What the client sent can't be used; raised where it is looked at (`request.form`), answered with its status."""
+
+
+class BadText(BadRequest, UnicodeDecodeError):
+    """A body that is no text in the charset that it names: 400."""
+
+    def __init__(self, reason: str, error: UnicodeDecodeError) -> None:
+        UnicodeDecodeError.__init__(self, error.encoding, error.object, error.start, error.end, reason)
+        self.status = 400
+        self.headers = ()

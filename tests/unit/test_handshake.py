@@ -12,6 +12,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from mooring._core.http import HttpCodec, HttpError, ParsedRequest
+from mooring.gateway.extensions import Compression
 from mooring.gateway.handshake import Accepted, Policy, Refused, answer, judge
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # of RFC 6455 section 1.3
@@ -148,8 +149,6 @@ def test_method(method: str) -> None:
         ({"sec_websocket_key": base64.b64encode(bytes(15)).decode()}, "Key"),
         ({"sec_websocket_key": base64.b64encode(bytes(17)).decode()}, "Key"),
         ({"sec_websocket_key": base64.b64encode(bytes(18)).decode()}, "Key"),
-        ({"sec_websocket_protocol": ""}, "Protocol"),
-        ({"sec_websocket_protocol": " , "}, "Protocol"),
         ({"sec_websocket_protocol": "a b"}, "Protocol"),
         ({"sec_websocket_protocol": "chat, chat"}, "Protocol"),
         ({"sec_websocket_protocol": ["chat", "chat"]}, "Protocol"),
@@ -198,6 +197,19 @@ def test_subprotocol(known: tuple[str, ...], offered: Any, chosen: str | None) -
     assert verdict.subprotocol == chosen
     line = f"Sec-WebSocket-Protocol: {chosen}\r\n".encode()
     assert (line in verdict.response) if chosen else (b"Protocol:" not in verdict.response)
+
+
+@pytest.mark.parametrize("field", ["", " , ", ["", ""]])
+def test_a_list_of_nothing_is_no_list(field: Any) -> None:
+    """Some libraries send one for an empty list; RFC 9110 section 5.6.1.2 has empty elements mean nothing."""
+    fields = {"sec_websocket_protocol": field, "sec_websocket_extensions": field}
+    verdict = accepted(Policy(subprotocols=("chat",), compression=Compression()), **fields)
+    assert (verdict.subprotocol, verdict.offers, verdict.compression) == (None, False, None)
+
+
+@pytest.mark.parametrize("field", ["permessage-deflate,", ", ,permessage-deflate", ["", "permessage-deflate"]])
+def test_empty_elements_between_extensions(field: Any) -> None:
+    assert accepted(Policy(compression=Compression()), sec_websocket_extensions=field).compression is not None
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a,b", "é", "a\r\nX: y", '"a"', "a/b"])

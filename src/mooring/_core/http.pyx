@@ -383,9 +383,10 @@ cdef class HttpCodec:
         self._delimit_body(length, coding)
         # RFC 9110 section 10.1.1: HTTP/1.0 knows no Expect.
         if expect is not None and request.minor == 1:
-            if expect != "100-continue":
+            expectations = set(_list(expect))
+            if expectations - {"100-continue", ""}:
                 raise HttpError(417, "the only expectation that can be met is 100-continue")
-            self._expects = self._state != HEAD
+            self._expects = self._state != HEAD and "100-continue" in expectations
         return 0
 
     # The body (RFC 9112 section 6).

@@ -27,6 +27,10 @@ PART_HEADER_SIZE = 8192  # bytes; file names are in it
 
 STRAYS = 1000  # per cent signs that escape nothing; they stay as they are
 
+# Python knows codecs (idna, punycode) that take quadratic time; the client would choose one by name.
+CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "windows-1252"})
+_CHARSET = re.compile(r';[ \t]*charset[ \t]*=[ \t]*"?([A-Za-z0-9_.:-]+)', re.IGNORECASE)
+
 _STRAY = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(rf'[ \t]*;[ \t]*(?:({_TOKEN})=({_TOKEN}|"(?:[^"\\]|\\.)*"))?')  # RFC 9110 section 5.6.6
@@ -93,18 +97,32 @@ class FormLimits:
 
 def parse_form(headers: Headers, body: bytes, limits: FormLimits) -> Form:
     """The form in a body; an empty one when the body is no form. Raises BadRequest."""
-    types = headers.getlist("content-type")
-    kind = types[0].partition(";")[0].strip(" \t").lower() if types else ""
-    if kind not in ("application/x-www-form-urlencoded", "multipart/form-data"):
+    kind = form_type(headers)
+    if kind is None:
         return Form({}, {})
-    if len(types) > 1:
-        raise BadRequest(400, "Content-Type is there twice")  # another program may have read the other one
     if kind == "multipart/form-data":
-        with MultipartReader(types[0], limits) as reader:
+        with MultipartReader(headers["content-type"], limits) as reader:
             # The whole body at once: the parser makes its slices from one buffer and never joins any.
             reader.feed(body)
             return reader.finish()
     return Form(_urlencoded(body, limits.form_field_limit), {})
+
+
+def form_type(headers: Headers) -> str | None:
+    """Which kind of form a body is; None: it is none. Raises BadRequest."""
+    types = headers.getlist("content-type")
+    kind = types[0].partition(";")[0].strip(" \t").lower() if types else ""
+    if kind not in ("application/x-www-form-urlencoded", "multipart/form-data"):
+        return None
+    if len(types) > 1:
+        raise BadRequest(400, "Content-Type is there twice")  # another program may have read the other one
+    return kind
+
+
+def declared_charset(content_type: str) -> str | None:
+    """The one that a Content-Type names, in lower case."""
+    match = _CHARSET.search(content_type)
+    return match[1].lower() if match else None
 
 
 def _urlencoded(body: bytes, limit: int) -> dict[str, list[str]]:

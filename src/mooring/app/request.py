@@ -7,7 +7,6 @@ never look at is decoded on first use. All of it takes time linear in the size o
 client sends must not buy more work than its bytes (http.cookies, for one, unquotes in quadratic time).
 """
 
-import re
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -15,16 +14,23 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from mooring.app.forms import Form, FormLimits, MultipartReader, UploadedFile, close_files, parse_form
-from mooring.errors import BadRequest, ClientGone, StateError
+from mooring.app.forms import (
+    CHARSETS,
+    Form,
+    FormLimits,
+    MultipartReader,
+    UploadedFile,
+    close_files,
+    declared_charset,
+    form_type,
+    parse_form,
+)
+from mooring.errors import BadRequest, BadText, ClientGone, StateError
 from mooring.types import ClientCertificate, Headers
 
 QUERY_FIELD_LIMIT = 1000
 """A request target may have 8,192 bytes, hence thousands of fields; no honest one has that many."""
 
-# Python knows codecs (idna, punycode) that take quadratic time; the client would choose one by name.
-_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "windows-1252"})
-_CHARSET = re.compile(r';[ \t]*charset[ \t]*=[ \t]*"?([A-Za-z0-9_.:-]+)', re.IGNORECASE)
 _LENGTH = struct.Struct("<I")
 _NO_LIMITS_GIVEN = FormLimits()
 
@@ -154,12 +160,11 @@ class Request:
     async def read_form(self) -> None:
         """Read a form whose body comes in parts; then `form` and `files` work. Files larger than `upload_spool_size`
         go to the disk, so it may have any length. Raises like `form` and `stream`."""
-        content_type = self.headers.get("content-type", "")
-        if self._body is not None or not content_type.lower().startswith("multipart/form-data"):
+        if self._body is not None or form_type(self.headers) != "multipart/form-data":
             await self.read()
             return
         if self._form is None:
-            with MultipartReader(content_type, self._limits) as reader:
+            with MultipartReader(self.headers["content-type"], self._limits) as reader:
                 async for part in self.stream():
                     reader.feed(part)
                 self._form = reader.finish()
@@ -240,21 +245,30 @@ class Request:
     def text(self) -> str:
         """The body as text, in the charset of Content-Type or else UTF-8.
 
-        Raises ValueError when it is not text in that charset (then a UnicodeDecodeError), or when the
-        charset is none of those in use on the web; `body` has the bytes.
+        Raises BadRequest, a ValueError, when it is not text in that charset (400; then it is a UnicodeDecodeError too),
+        or when the charset is none of those in use on the web (415); `body` has the bytes. A handler that lets it pass
+        answers with it.
         """
-        match = _CHARSET.search(self.headers.get("content-type", ""))
-        charset = match[1].lower() if match else "utf-8"
-        if charset not in _CHARSETS:
-            raise ValueError(f"the charset {charset!r} is not decoded here; request.body has the bytes")
-        return self.body.decode(charset)
+        charset = declared_charset(self.headers.get("content-type", "")) or "utf-8"
+        if charset not in CHARSETS:
+            # RFC 9110 section 15.5.16
+            raise BadRequest(415, f"the charset {charset!r:.60} is not decoded here")
+        body = self.body
+        try:
+            return body.decode(charset)
+        except UnicodeDecodeError as error:
+            raise BadText(f"the body is not text in {charset}", error) from None
 
     def json(self) -> Any:
-        """The value of a JSON body. Raises ValueError when the body is not JSON."""
+        """The value of a JSON body, whatever Content-Type says. Raises BadRequest (400), a ValueError, when the body is
+        not JSON, or is nested more deeply than Python can follow; a handler that lets it pass answers with it."""
+        body = self.body
         try:
-            return msgspec.json.decode(self.body)
-        except msgspec.DecodeError as error:
-            raise ValueError(f"the body is not JSON: {error}") from None
+            return msgspec.json.decode(body)
+        except RecursionError:
+            raise BadRequest(400, "the body is JSON that is nested too deeply") from None
+        except (ValueError, ArithmeticError) as error:
+            raise BadRequest(400, f"the body is not JSON: {error}") from None
 
     @property
     def form_list(self) -> dict[str, list[str]]:

@@ -45,7 +45,8 @@ for _suffix, _kind in {
 _ENCODED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
 _TEXT = frozenset({"application/json", "application/xml", "image/svg+xml"})
 
-_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
+# A list of one range; empty elements don't count (RFC 9110 section 5.6.1.2).
+_RANGE = re.compile(r"bytes=(?:[ \t,]*,[ \t]*)?([0-9]*)-([0-9]*)(?:[ \t]*,[ \t,]*)?", re.IGNORECASE)
 _TAG = re.compile(r'(?:W/)?"[^"]*"')
 _MANY = 19  # digits; no file is as large as a number with more
 

@@ -14,6 +14,7 @@ _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 # RFC 6455 section 9.1: a quoted value must be a token when unquoted
 _PARAMETER = rf'[ \t]*;[ \t]*({_TOKEN})(?:[ \t]*=[ \t]*(?:({_TOKEN})|"({_TOKEN})"))?'
 _EXTENSION = re.compile(rf"[ \t]*({_TOKEN})((?:{_PARAMETER})*)[ \t]*")
+_NOTHING = re.compile(r"[ \t,]*")
 _EACH = re.compile(_PARAMETER)
 _BITS = re.compile(r"[89]|1[0-5]")
 
@@ -43,22 +44,20 @@ class Agreed:
 
 
 def parse(values: Sequence[str]) -> list[tuple[str, Parameters]] | None:
-    """The extensions of all Sec-WebSocket-Extensions fields, in order; None when they break the grammar."""
+    """The extensions of all Sec-WebSocket-Extensions fields, in order; None when they break the grammar. Empty elements
+    don't count (RFC 9110 section 5.6.1.2), nor does an empty field, which libraries send for an empty list."""
     found: list[tuple[str, Parameters]] = []
     for value in values:
         at = 0
-        while True:
+        while (at := _NOTHING.match(value, at).end()) < len(value):  # type: ignore[union-attr]  # it always matches
             match = _EXTENSION.match(value, at)
             if match is None:
                 return None
             parameters = [(p[1].lower(), p[2] or p[3]) for p in _EACH.finditer(match[2])]
             found.append((match[1].lower(), parameters))
             at = match.end()
-            if at == len(value):
-                break
-            if value[at] != ",":
+            if at < len(value) and value[at] != ",":
                 return None
-            at += 1
     return found
 
 

@@ -149,12 +149,10 @@ def judge(
     if len(origin) > 1 or (foreign and not ask_origin):
         advice = _advice(origin, host[0], scheme or policy.scheme)
         return Refused(403, "this Origin is not allowed; see the setting allowed_origins", advice=advice)
-    subprotocol = None
-    if offered:
-        names = _token_list(offered)
-        if names is None:
-            return Refused(400, "Sec-WebSocket-Protocol is not a list of different tokens")
-        subprotocol = next((name for name in names if name in policy.subprotocols), None)
+    names = _token_list(offered)
+    if names is None:
+        return Refused(400, "Sec-WebSocket-Protocol is not a list of different tokens")
+    subprotocol = next((name for name in names if name in policy.subprotocols), None)
 
     named = parse_extensions(extensions)
     if named is None:
@@ -162,7 +160,7 @@ def judge(
     agreed = negotiate(named, policy.compression) if policy.compression is not None else None
 
     accept = b64encode(sha1(key[0].encode() + GUID, usedforsecurity=False).digest()).decode()
-    return Accepted(accept, subprotocol, agreed, foreign, bool(offered))
+    return Accepted(accept, subprotocol, agreed, foreign, bool(names))
 
 
 def answer(
@@ -192,9 +190,10 @@ def _options(values: list[str]) -> list[str]:
 
 def _token_list(values: list[str]) -> list[str] | None:
     """The elements of 1#token (RFC 6455 section 11.3.4). Empty ones don't count (RFC 9110 section
-    5.6.1.2). None: it is not such a list, or an element is repeated, which section 4.1 forbids."""
+    5.6.1.2), and a field without any means none: libraries send it for an empty list. None: it is not such a list, or
+    an element is repeated, which section 4.1 forbids."""
     names = [name for value in values for part in value.split(",") if (name := part.strip(" \t"))]
-    if not names or len(set(names)) != len(names):
+    if len(set(names)) != len(names):
         return None
     return names if all(map(_TOKEN.fullmatch, names)) else None
 

@@ -46,6 +46,7 @@ from mooring.worker.timers import Timers
 log = logging.getLogger("mooring.worker")
 
 _LAST, _CLOSE, _REFUSES = 1, 2, 8  # flags of a RESPOND record, see mooring._core.wire
+_REASON_BYTES = 123  # RFC 6455 section 5.5
 
 
 class Master(Protocol):
@@ -268,7 +269,14 @@ class Worker:
         raise BadRecord(f"unknown kind {kind}")
 
     def failed(self, kind: int, fd: int, error: BaseException) -> str:
-        """A handler has raised: a log line with the traceback, and 1011 for the WebSocket it was for."""
+        """A handler has raised: a log line with the traceback, and 1011 for the WebSocket it was for; a short one and
+        1008 for what the client got wrong."""
+        if isinstance(error, BadRequest) and kind in (Event.OPEN, Event.MESSAGE):
+            message = "connection %d closed with 1008, its %r handler refuses what came: %s"
+            self.refusals.say(logging.INFO, message, fd, Event(kind).name.lower(), repr(error.reason)[:200])
+            reason = error.reason.encode()[:_REASON_BYTES].decode(errors="ignore")
+            self.outbox.disconnect_client(fd, CloseCode.POLICY_VIOLATION, reason)
+            return ""
         error_id = secrets.token_hex(4)
         if isinstance(error, BadRecord):
             self.on_bad_record("a gateway", error)
@@ -458,6 +466,11 @@ class Worker:
                 message = "request on connection %d refused with %d: %s"
                 self.refusals.say(logging.INFO, message, request.fd, error.status, repr(error.reason)[:200])
                 return
+        if isinstance(error, BadRequest):
+            message = "the answer on connection %d had begun when what the client sent was refused: %s"
+            self.refusals.say(logging.INFO, message, request.fd, repr(error.reason)[:200])
+            response.abandon()
+            return
         if isinstance(error, ClientGone):
             response.abandon()
             return

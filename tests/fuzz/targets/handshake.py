@@ -99,7 +99,7 @@ def check_extensions(values: list[str]) -> None:
     if ours is None:
         return
     try:
-        theirs = [one for value in values for one in parse_extension(value)]
+        theirs = [one for value in values if value.strip(" \t,") for one in parse_extension(value.strip(" \t,"))]
     except InvalidHeaderFormat as error:
         raise AssertionError(f"laxer than websockets: {values}") from error
     lowered = [(name.lower(), [(key.lower(), value) for key, value in parameters]) for name, parameters in theirs]
