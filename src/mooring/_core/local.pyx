@@ -7,7 +7,8 @@ is the flush at the end of the turn. For the same reason no handler, and so no w
 
 Among several gateways publishes have an order (order.pyx). One of this worker may have to wait for that of another, so it
 goes the way that those for the other gateways go: into a queue (`LocalQueue`), and out of it together with theirs, when
-the turn ends. What the worker commands behind it goes there as well, until the queue is empty. With one gateway it is.
+the turn ends. What the worker commands behind it goes there as well, until the queue is empty. With one gateway it is,
+unless so much was published in one turn that the rest has to wait for the next (relay_turns.pxi).
 """
 
 from libc.stddef cimport size_t
@@ -82,14 +83,14 @@ cdef class LocalQueue(Source):
         cdef ServingWait waiting = self.port.inlet.waiting
         end = time.monotonic() + CALL_TIMEOUT
         while self.full():
-            if time.monotonic() >= end:
+            if time.monotonic() >= end and self.port.relay.publish_order is not None:
                 self.port.relay.publish_order.give_up(f"within {CALL_TIMEOUT:g} s")
                 return self.port.relay.publish_order.run()
             waiting._wait(-1, 0, LOOK)
         return 0
 
     cdef bint full(self) noexcept:
-        return self.port.held and buffer_size(&self.commands) > QUEUE_LIMIT
+        return buffer_size(&self.commands) > QUEUE_LIMIT and (self.port.held or self.port in self.port.relay.paused)
 
     cdef int flush(self) except -1:
         """To all gateways: what some have and others don't, these wait for."""
@@ -150,8 +151,11 @@ cdef class ServingWait(Waiting):
         if buffer == NULL:
             raise MemoryError("no memory to serve other workers")
         ended = set()
+        unlimited, self.relay.unlimited = self.relay.unlimited, True     # no turn ends before this wait does
         try:
             while True:
+                if self.relay.paused:
+                    self.relay.resume_paused()
                 poll = select.poll()
                 if fd >= 0:
                     poll.register(fd, events)
@@ -174,6 +178,7 @@ cdef class ServingWait(Waiting):
                 if left <= 0:
                     return False
         finally:
+            self.relay.unlimited = unlimited
             free(buffer)
 
     cdef bint _answer(self) except -1:
@@ -210,7 +215,9 @@ cdef class LocalOutlet(Outlet):
             if record.kind != CM_PUBLISH:
                 self.make_room()     # of a publish it was called before, see Outbox._publish
             return queue.put(record, payload)
-        return self.port.relay.on_command(self.port, record, payload)
+        if self.port.relay.on_command(self.port, record, payload):
+            return queue.put(record, payload)            # a publish, and enough were copied in this turn
+        return 0
 
     cdef int make_room(self) except -1:
         if self.port.queue.full():
@@ -218,7 +225,7 @@ cdef class LocalOutlet(Outlet):
         return 0
 
     cdef int finish(self, uint32_t ticket) except -1:
-        if self.port.held:
+        if buffer_size(&self.port.queue.commands):
             self.port.queue.finished.append(ticket)
             return 0
         return self.port.relay.finish(self.port, ticket)

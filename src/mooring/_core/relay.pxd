@@ -84,6 +84,13 @@ cdef class Relay(Sink):
     cdef uint64_t port_bytes
     cdef uint64_t order
     cdef readonly dict sessions      # fd -> {key: msgpack bytes}, for connections that have any
+    # publishes: see relay_turns.pxi
+    cdef list paused                 # ports whose next publish waits for another turn
+    cdef Port resuming
+    cdef bint posted                 # resume_paused will be called
+    cdef bint unlimited              # no turn ends now: a handler waits, see local.pyx
+    cdef uint64_t spent_in           # the turn in which no more are copied
+    cdef uint64_t copies             # since the clock was looked at
     cdef dict asking                 # fd -> the ports that have asked for ROOM and were not answered
     # without a worker: events in order, fds of connections that hold
     cdef object limbo

@@ -72,6 +72,7 @@ include "relay_limbo.pxi"
 include "relay_ports.pxi"
 include "relay_files.pxi"
 include "relay_room.pxi"
+include "relay_turns.pxi"
 include "relay_commands.pxi"
 
 
@@ -94,6 +95,7 @@ cdef class Relay(Sink):
         self.ports = []
         self.sessions = {}
         self.asking = {}
+        self.paused = []
         self.limbo = deque()
         self.unbound = []
         self.dropped = {}
@@ -493,6 +495,16 @@ cdef class Relay(Sink):
 
     cdef int on_command(self, Port port, const Record* record, const uint8_t* payload) except -1:
         return _apply(self, port, record, payload)
+
+    def resume_paused(self) -> None:
+        """Those go on whose publishes were too many for the turn before."""
+        self.posted = False
+        try:
+            _resume_paused(self)
+        finally:
+            if self.paused and not self.posted:
+                self.posted = True
+                self.connections.reactor.post(self.resume_paused)
 
     def user_of(self, fd: int) -> str:
         """The user id a connection is bound to; empty for none."""

@@ -1,7 +1,7 @@
 """What a worker tells a gateway to do. Included by `relay.pyx`; the records are those of `wire.pyx`.
 
 Commands of one worker are applied in the order given. One can be refused for now, a publish whose turn has not come (see
-order.pyx); the worker's port offers it again, and nothing behind it before that.
+order.pyx, relay_turns.pxi); the worker's port offers it again, and nothing behind it before that.
 """
 
 cdef int _apply(Relay self, Port port, const Record* record, const uint8_t* payload) except -1:
@@ -22,10 +22,13 @@ cdef int _apply(Relay self, Port port, const Record* record, const uint8_t* payl
             raise BadRecord(f"a message with opcode {record.opcode} for a topic of {record.arg} bytes")
         if port.pid and record.fd >> 32 != <uint64_t> port.pid:
             raise BadRecord(f"a publish of process {record.fd >> 32} from {port.pid}")
+        if not _may_copy(self, port):
+            return 1
         if self.publish_order is not None and not self.publish_order.admit(port, record.fd):
             return 1
-        self.hub.publish(PyBytes_FromStringAndSize(<const char*> payload, record.arg), record.opcode,
-                         payload + record.arg, record.size - record.arg)
+        self.copies += (1 + record.size // COPY_BYTES) * (1 + self.hub.publish(
+            PyBytes_FromStringAndSize(<const char*> payload, record.arg), record.opcode, payload + record.arg,
+            record.size - record.arg))
         return 0
     if kind == CM_HELLO:
         if record.arg != VERSION:

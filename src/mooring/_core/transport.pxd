@@ -41,6 +41,7 @@ cdef class Transport(Registry):
     # to do before the reactor sleeps
     cdef Connection* dirty_first
     cdef Connection* dirty_last
+    cdef uint32_t flushed            # connections that the last flush has looked at
     cdef list woken
     cdef readonly size_t queued      # bytes in all out-queues together
     cdef readonly size_t gathered    # bytes of all unfinished messages and bodies

@@ -391,7 +391,9 @@ cdef class Transport(Registry):
                         self.on_wake(c)
                     except Exception:
                         end_for_fault(self, c)
+        self.flushed = 0
         while self.dirty_first != NULL:
+            self.flushed += 1
             c = self.dirty_first
             self.dirty_first = c.next_dirty
             c.next_dirty = NULL
