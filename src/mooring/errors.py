@@ -21,7 +21,8 @@
 Each message names the thing, what was given and what to do about it.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 
 class MooringError(Exception):
@@ -97,19 +98,38 @@ class HttpError(MooringError):
     """Raised in a `request` or `handshake` handler, it is the answer: that status and that reason as text, without a
     traceback in the log. What the handler has set in the response so far is left out.
 
-    `headers` go with it, such as `[("Allow", "GET")]` with 405. Raises ValueError for a status outside 400 to 599.
+    `headers` go with it, a mapping or pairs, such as `{"Allow": "GET"}` with 405. Raises ValueError for a status outside
+    400 to 599, and for a header that can't be sent or is the server's (those that delimit an answer); TypeError for what
+    is no header.
     """
 
-    def __init__(self, status: int, reason: str, headers: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
         if not 400 <= status <= 599:
             raise ValueError(f"status {status}: an error has a status from 400 to 599")
         super().__init__(status, reason)
         self.status = int(status)
         self.reason = reason
-        self.headers = tuple(headers)
+        self.headers = tuple([_field(pair) for pair in (headers.items() if isinstance(headers, Mapping) else headers)])
 
     def __str__(self) -> str:
         return f"{self.status}: {self.reason}"
+
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 sections 5.1 and 5.5
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_DELIMITING = frozenset({"connection", "content-length", "transfer-encoding"})
+
+
+def _field(pair: object) -> tuple[str, str]:
+    """A header field, checked where the traceback still names the line at fault."""
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+        raise TypeError(f"header {pair!r:.200}: write a mapping, or pairs of name and value, of texts")
+    name, value = pair
+    if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+        raise ValueError(f"header {name!r}: {value!r:.200} can't be sent: a token, and text without control characters")
+    if name.lower() in _DELIMITING and (name.lower(), value.lower()) != ("connection", "close"):
+        raise ValueError(f"header {name}: {value!r:.200}: the server sets it; only Connection: close is taken")
+    return name, value
 
 
 class BadRequest(HttpError, ValueError):

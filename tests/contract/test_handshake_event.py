@@ -186,6 +186,7 @@ REFUSALS = {
         b"[1]",
     ),
     "Reject(503, '')": (503, {"content-length": "0"}, b""),
+    "fail(HttpError(402, 'pay', {'X-Price': '1', 'Connection': 'close'}))": (402, {"x-price": "1"}, b"402: pay\n"),
     "fail(HttpError(402, 'pay first', [('X-Price', '1')]))": (402, {"x-price": "1"}, b"402: pay first\n"),
 }
 

@@ -176,6 +176,12 @@ def test_hosts(mode: str):
             "example.org": 200,
             "EXAMPLE.org:9501": 200,
             "a.example.net": 200,
+            "example.org.": 200,  # the dot that makes a name absolute
+            "Example.org.:9501": 200,
+            "a.example.net.": 200,
+            "example.org..": 421,
+            "example.net.": 421,
+            ".": 421,
             "a.b.example.net:80": 200,
             "[::1]:9501": 200,
             "[::1]": 200,

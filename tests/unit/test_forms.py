@@ -387,3 +387,35 @@ def test_an_error_is_an_error(status: int) -> None:
 def test_an_error_tells_what_it_is() -> None:
     error = HttpError(405, "no", [("Allow", "GET")])
     assert (str(error), error.status, error.reason, error.headers) == ("405: no", 405, "no", (("Allow", "GET"),))
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Retry-After": "9"}, [("Retry-After", "9")], (["Retry-After", "9"],), iter([("Retry-After", "9")])]
+)
+def test_headers_of_an_error_are_a_mapping_or_pairs(headers: Any) -> None:
+    assert HttpError(503, "later", headers).headers == (("Retry-After", "9"),)
+
+
+@pytest.mark.parametrize(
+    ("headers", "kind"),
+    [
+        ({"Retry-After": 9}, TypeError),
+        ({b"Retry-After": "9"}, TypeError),
+        (["Retry-After"], TypeError),
+        ("ab", TypeError),
+        ([("a", "b", "c")], TypeError),
+        (5, TypeError),
+        ({"a b": "c"}, ValueError),
+        ({"": "c"}, ValueError),
+        ({"a": "b\r\nc: d"}, ValueError),
+        ({"a": "b\n"}, ValueError),
+        ({"a\n": "b"}, ValueError),
+        ({"a": "\u20ac"}, ValueError),
+        ({"Content-Length": "5"}, ValueError),
+        ({"transfer-encoding": "chunked"}, ValueError),
+        ({"Connection": "upgrade"}, ValueError),
+    ],
+)
+def test_headers_of_an_error_are_checked_where_it_is_made(headers: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="header|iterable"):
+        HttpError(503, "later", headers)

@@ -41,6 +41,12 @@ def client(*fors: str, peer: str = PROXY, protos: tuple[str, ...] = (), trusted:
         (("::ffff:192.0.2.1",), "192.0.2.1"),
         (("garbage, 192.0.2.1",), "192.0.2.1"),  # what a client wrote must not hide it
         (("garbage, 192.0.2.1, 10.0.0.2",), "192.0.2.1"),
+        # empty elements don't count
+        (("192.0.2.1,",), "192.0.2.1"),
+        (("192.0.2.1, ", ""), "192.0.2.1"),
+        (("192.0.2.1 ,, 10.0.0.2",), "192.0.2.1"),
+        ((" ,,192.0.2.1,\t,", ",", "10.0.0.2"), "192.0.2.1"),
+        (("6.6.6.6,, 192.0.2.1,",), "192.0.2.1"),
     ],
 )
 def test_the_right_most_address_that_is_no_proxy(fors: tuple[str, ...], ip: str) -> None:
@@ -52,7 +58,8 @@ def test_the_right_most_address_that_is_no_proxy(fors: tuple[str, ...], ip: str)
     [
         "",
         ",",
-        "192.0.2.1,",
+        ", ,\t,",
+        "192.0.2.1, garbage,",
         "192.0.2.1, garbage",
         "192.0.2.1, garbage, 10.0.0.2",
         "unknown",
@@ -95,6 +102,32 @@ def test_nobody_is_trusted_by_default() -> None:
 
 
 @pytest.mark.parametrize(
+    ("forwarded", "without", "with_unix"),
+    [
+        ("192.0.2.1, unix:", "", "192.0.2.1"),
+        ("192.0.2.1, UNIX:, 10.0.0.2", "", "192.0.2.1"),
+        ("192.0.2.1, unix:, unix:", "", "192.0.2.1"),
+        ("192.0.2.1, unix:/run/nginx.sock", "", "192.0.2.1"),
+        ("6.6.6.6, 192.0.2.1, unix:", "", "192.0.2.1"),
+        ("unix:", "", ""),
+        ("unix:, 10.0.0.2", "", ""),
+        ("unix:, 192.0.2.1", "192.0.2.1", "192.0.2.1"),  # the client's own word
+        ("192.0.2.1, unix", PROXY, PROXY),
+    ],
+)
+def test_a_hop_over_a_unix_socket(forwarded: str, without: str, with_unix: str) -> None:
+    """`unix:` of nginx is a proxy exactly if "unix" is trusted; else it is the client, which has no address."""
+    assert client(forwarded) == without
+    assert client(forwarded, trusted=TrustedProxies(["10.0.0.0/8", "unix"])) == with_unix
+
+
+def test_the_scheme_behind_a_hop_over_a_unix_socket() -> None:
+    both = TrustedProxies(["10.0.0.0/8", "unix"])
+    assert client("192.0.2.1, unix:", protos=("https, http",), trusted=both) == "https 192.0.2.1"
+    assert client("192.0.2.1, unix:", protos=("https, http",)) == "http "
+
+
+@pytest.mark.parametrize(
     ("fors", "protos", "scheme"),
     [
         (("192.0.2.1",), ("https",), "https"),
@@ -107,6 +140,7 @@ def test_nobody_is_trusted_by_default() -> None:
         (("192.0.2.1, 10.0.0.2",), ("https, http",), "https"),
         (("192.0.2.1, 10.0.0.2",), ("https",), "https"),
         (("6.6.6.6, 192.0.2.1, 10.0.0.2",), ("http, https, http",), "https"),
+        (("192.0.2.1,, 10.0.0.2,",), (",https,, http",), "https"),
         (("192.0.2.1",), ("ftp",), "http"),
         (("192.0.2.1",), ("",), "http"),
         (("192.0.2.1",), ("https\x00",), "http"),

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -80,6 +82,18 @@ def content(found: Opened | str | None) -> bytes | str | None:
         "/sub/index.html",
         "/s%75b/deep/x.css?y",
         "/.well-known/x.txt",
+        # a segment "." is the folder itself
+        "/.",
+        "/./",
+        "/%2e/",
+        "/./index.html",
+        "/././index.html",
+        "/%2E/index.html",
+        "/sub/.",
+        "/sub/./",
+        "/sub/./index.html",
+        "/./sub/%2e/deep/./x.css",
+        "/.well-known/./x.txt",
     ],
 )
 def test_found(documents: Documents, target: str) -> None:
@@ -117,10 +131,22 @@ OUTSIDE = [
     "/.env",
     "/.git/config",
     "/%2eenv",
-    "/.",
     "/..",
-    "/./index.html",
-    "/sub/./index.html",
+    "/../",
+    "/./..",
+    "/.../",
+    "/./.env",
+    "/./.git/config",
+    "/.git/./config",
+    "/./../secret.txt",
+    "/.%2e/./secret.txt",
+    "/sub/./../../secret.txt",
+    "/.%2f..%2fsecret.txt",
+    "/./.%2e/secret.txt",
+    "/.//index.html",
+    "/.//",
+    "/index.html/.",
+    "/bare/.",
     "/sub/../index.html",
     "//index.html",
     "/sub//index.html",
@@ -174,11 +200,15 @@ def test_depth(root: Path, documents: Documents) -> None:
     (deep / "f").write_text("too deep")
     assert content(documents.find("/" + "d/" * (DEEPEST - 1) + "f")) == b"public"
     assert content(documents.find("/" + "d/" * DEEPEST + "f")) is None
+    assert content(documents.find("/" + "./" * (DEEPEST - 1) + "ten.txt")) == TEN
+    assert content(documents.find("/" + "./" * DEEPEST + "ten.txt")) is None
 
 
 def test_a_directory_without_its_slash(documents: Documents) -> None:
     assert documents.find("/sub") == "/sub/"
     assert documents.find("/s%75b?a=%0d%0ab&c=//x") == "/sub/?a=%0d%0ab&c=//x"
+    assert documents.find("/./sub") == documents.find("/%2e/./sub") == "/sub/"
+    assert documents.find("/.//sub") is None
     assert documents.find("//sub") is None, "the place to go must not be another host"
     assert documents.find("/\\sub") is None
 
@@ -231,6 +261,26 @@ def test_a_root_that_is_none(folder: str) -> None:
         ("a.PNG", "image/png"),
         ("a.wasm", "application/wasm"),
         ("a.woff2", "font/woff2"),
+        ("a.ogg", "audio/ogg"),
+        ("a.oga", "audio/ogg"),
+        ("a.opus", "audio/ogg"),
+        ("a.ogv", "video/ogg"),
+        ("a.flac", "audio/flac"),
+        ("a.m4a", "audio/mp4"),
+        ("a.M4A", "audio/mp4"),
+        ("a.mp3", "audio/mpeg"),
+        ("a.mp4", "video/mp4"),
+        ("a.webm", "video/webm"),
+        ("a.weba", "audio/webm"),
+        ("a.mkv", "video/matroska"),
+        ("a.wav", "audio/wav"),
+        ("a.webp", "image/webp"),
+        ("a.avif", "image/avif"),
+        ("a.ico", "image/vnd.microsoft.icon"),
+        ("a.vtt", "text/vtt; charset=utf-8"),
+        ("a.js.map", "application/json; charset=utf-8"),
+        ("a.webmanifest", "application/manifest+json"),
+        ("a.deb", "application/vnd.debian.binary-package"),
         ("a.tar.gz", "application/gzip"),
         ("a.svgz", "application/gzip"),
         ("a.txt.bz2", "application/x-bzip2"),
@@ -241,6 +291,20 @@ def test_a_root_that_is_none(folder: str) -> None:
 )
 def test_content_type(name: str, kind: str) -> None:
     assert content_type_of(name) == kind
+
+
+def test_content_types_are_those_of_every_machine(tmp_path: Path) -> None:
+    """Whatever /etc/mime.types says, and whatever the application has added to Python's own table."""
+    code = """if True:
+        import mimetypes
+        mimetypes.add_type("text/wrong", ".flac")
+        mimetypes.add_type("text/wrong", ".unheard-of")
+        from mooring.app.static import content_type_of
+        mimetypes.add_type("text/wrong", ".ogg")
+        print(*map(content_type_of, ("a.flac", "a.ogg", "a.unheard-of")))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["audio/flac", "audio/ogg", "application/octet-stream"]
 
 
 # ------------------------------------------------------------------ what is answered
@@ -474,7 +538,7 @@ def test_nothing_outside_the_root_is_sent(root: Path, target: str) -> None:
 
 
 def test_below_a_root(root: Path) -> None:
-    for path in ("sub/deep/x.css", "/sub/deep/x.css", "%41.txt", "é.txt"):
+    for path in ("sub/deep/x.css", "/sub/deep/x.css", "./sub/./deep/x.css", "/./%41.txt", "%41.txt", "é.txt"):
         assert Answer(lambda r, path=path: r.send_file(path, root=root)).body == b"public"
 
 

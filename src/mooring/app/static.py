@@ -33,13 +33,57 @@ _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAM
 # Without the tables of the machine, which differ from one to the next.
 _types = MimeTypes()
 for _suffix, _kind in {
+    ".7z": "application/x-7z-compressed",
+    ".aac": "audio/aac",
+    ".apk": "application/vnd.android.package-archive",
     ".avif": "image/avif",
+    ".cbor": "application/cbor",
+    ".deb": "application/vnd.debian.binary-package",
+    ".epub": "application/epub+zip",
+    ".flac": "audio/flac",  # RFC 9639
+    ".geojson": "application/geo+json",
+    ".glb": "model/gltf-binary",
+    ".gltf": "model/gltf+json",
+    ".heic": "image/heic",
+    ".heif": "image/heif",
+    ".ico": "image/vnd.microsoft.icon",
+    ".ics": "text/calendar",
     ".js": "text/javascript",  # RFC 9239
+    ".jsonld": "application/ld+json",
+    ".jxl": "image/jxl",
+    ".m3u8": "application/vnd.apple.mpegurl",
+    ".m4a": "audio/mp4",
+    ".m4v": "video/mp4",
+    ".map": "application/json",  # of sources
     ".md": "text/markdown",
+    ".mid": "audio/midi",
     ".mjs": "text/javascript",
+    ".mka": "audio/matroska",  # RFC 9559
+    ".mkv": "video/matroska",
+    ".mp3": "audio/mpeg",
+    ".mpd": "application/dash+xml",
+    ".oga": "audio/ogg",  # RFC 5334
+    ".ogg": "audio/ogg",
+    ".ogv": "video/ogg",
+    ".ogx": "application/ogg",
+    ".opus": "audio/ogg",  # RFC 7845 section 9
+    ".otf": "font/otf",
+    ".rtf": "application/rtf",
+    ".toml": "application/toml",
+    ".ttc": "font/collection",
+    ".ttf": "font/ttf",
+    ".vtt": "text/vtt",
+    ".wasm": "application/wasm",
+    ".wav": "audio/wav",
+    ".weba": "audio/webm",
+    ".webm": "video/webm",
+    ".webmanifest": "application/manifest+json",
     ".webp": "image/webp",
     ".woff": "font/woff",
     ".woff2": "font/woff2",
+    ".xhtml": "application/xhtml+xml",
+    ".yaml": "application/yaml",  # RFC 9512
+    ".yml": "application/yaml",
 }.items():
     _types.add_type(_kind, _suffix)
 _ENCODED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
@@ -110,7 +154,9 @@ class Documents:
 def names_in(path: str) -> list[str] | None:
     """The names of the path of a URL, the last one empty if it ends in a slash; None if no file may have that path.
 
-    It is split before it is decoded, so an encoded slash is part of a name; and no name with one is served."""
+    It is split before it is decoded, so an encoded slash is part of a name; and no name with one is served. A segment
+    "." is the folder itself (RFC 3986 section 5.2.4), as apt asks for; ".." is refused, for who sends it on purpose means
+    no good."""
     if path[:1] != "/" or not path.isascii():
         return None
     parts = path[1:].split("/", DEEPEST - 1)
@@ -118,7 +164,13 @@ def names_in(path: str) -> list[str] | None:
         names = [unquote(part, errors="strict") for part in parts]
     except UnicodeDecodeError:
         return None
-    return names if all(map(_may_be_served, names[:-1])) and (not names[-1] or _may_be_served(names[-1])) else None
+    slash = names[-1] in ("", ".")
+    names = [*_without_dots(names[:-1] if slash else names), *[""] * slash]
+    return names if all(map(_may_be_served, names[:-1])) and (slash or _may_be_served(names[-1])) else None
+
+
+def _without_dots(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name != "."]
 
 
 def _may_be_served(name: str) -> bool:
@@ -167,7 +219,8 @@ def open_for_sending(path: "str | os.PathLike[str]", root: "str | os.PathLike[st
                 raise ValueError(f'send_file({text!r}): ".." in a path; give the directory it must stay in as root')
             found = _open_regular(os.fsencode(text))
         else:
-            names = text.removeprefix("/").split("/", DEEPEST - 1)
+            *folders, name = text.removeprefix("/").split("/", DEEPEST - 1)
+            names = [*_without_dots(folders), name]
             directory = os.open(root, _DIRECTORY)
             try:
                 found = open_beneath(directory, names) if all(map(_may_be_served, names)) else None
@@ -230,7 +283,8 @@ def conditional(fd: int, method: str, headers: Headers, limit: int) -> FileAnswe
     fields.append(("Accept-Ranges", "bytes"))
     if method == "HEAD":
         return FileAnswer(200, fields, b"", size)
-    # A date in If-Range never fits: a file may change twice in a second (RFC 9110 section 13.1.5).
+    # A date in If-Range never fits: a file may change twice in a second, or get its date from elsewhere, and parts of two
+    # would be joined (RFC 9110 section 13.1.5). The whole file is right in any case.
     wanted = _range(headers.get("range", ""), size) if headers.get("if-range", tag) == tag else None
     if wanted is None:
         return FileAnswer(200, fields, _read(fd, 0, size, limit), size, 0, facts.st_mtime_ns)

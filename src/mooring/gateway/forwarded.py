@@ -12,6 +12,8 @@ from mooring.config.option import UNIX
 
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
+_THROUGH_UNIX = "unix:"  # what nginx writes for who came to it through a Unix socket
+
 Address = IPv4Address | IPv6Address
 
 
@@ -31,6 +33,12 @@ class TrustedProxies:
         hops = 0  # addresses that stand right of the client's
         client = peer
         for text in reversed(_elements(headers, "x-forwarded-for")):
+            if text.lower().startswith(_THROUGH_UNIX):
+                client = ""  # as of a client that comes through a Unix socket to us
+                if not self._unix:
+                    break
+                hops += 1
+                continue
             address = _address(_without_port(text))
             if address is None:
                 client, hops = peer, 0
@@ -57,7 +65,14 @@ class TrustedProxies:
 
 
 def _elements(headers: Sequence[tuple[str, str]], wanted: str) -> list[str]:
-    return [part.strip(" \t") for name, value in headers if name == wanted for part in value.split(",")]
+    """Of a list field; empty ones don't count (RFC 9110 section 5.6.1.2)."""
+    return [
+        element
+        for name, value in headers
+        if name == wanted
+        for part in value.split(",")
+        if (element := part.strip(" \t"))
+    ]
 
 
 def _address(text: str) -> Address | None:

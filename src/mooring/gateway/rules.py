@@ -92,7 +92,8 @@ class Rules:
         self.proxies = TrustedProxies(settings.http.trusted_proxies)
         self.connection_rate = settings.flow.max_connection_rate
         self.asks_certificates = settings.tls.ssl_verify_client != "off"
-        self._hosts = frozenset(settings.http.allowed_hosts)
+        # the dot that makes a name absolute changes nothing about whose it is (RFC 3986 section 3.2.2)
+        self._hosts = frozenset([host.removesuffix(".") for host in settings.http.allowed_hosts])
 
     def allows_host(self, headers: list[tuple[str, str]]) -> bool:
         """Whether a request may be for the host that it names."""
@@ -100,7 +101,7 @@ class Rules:
             return True
         host = next((value for name, value in headers if name == "host"), "").lower()
         if not host.endswith("]"):  # else an IPv6 address without a port
-            host = host.rpartition(":")[0] or host
+            host = (host.rpartition(":")[0] or host).removesuffix(".")
         if host in self._hosts:
             return True
         labels = host.split(".")

@@ -71,7 +71,8 @@ class Handshakes:
             if isinstance(verdict, Accept):
                 return self._accepted(request, verdict, await self._subprotocol(request, verdict))
         except HttpError as error:
-            verdict = Reject(error.status, f"{error.status}: {error.reason}\n", error.headers)
+            fields = [(name, value) for name, value in error.headers if name.lower() != "connection"]  # it ends anyway
+            verdict = Reject(error.status, f"{error.status}: {error.reason}\n", fields)
         return self._refused(request, verdict)
 
     async def _verdict(self, request: Request, *, foreign: bool) -> Accept | Reject:
