@@ -98,9 +98,9 @@ class HttpError(MooringError):
     """Raised in a `request` or `handshake` handler, it is the answer: that status and that reason as text, without a
     traceback in the log. What the handler has set in the response so far is left out.
 
-    `headers` go with it, a mapping or pairs, such as `{"Allow": "GET"}` with 405. Raises ValueError for a status outside
-    400 to 599, and for a header that can't be sent or is the server's (those that delimit an answer); TypeError for what
-    is no header.
+    `headers` go with it, a mapping or pairs, such as `{"Allow": "GET"}` with 405. Raises ValueError for a status
+    outside 400 to 599, and for a header that can't be sent or is the server's (those that delimit an answer); TypeError
+    for what is no header.
     """
 
     def __init__(self, status: int, reason: str, headers: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:

@@ -1,6 +1,7 @@
 """Answers in parts, for clients that read slowly, or leave: written ones, files, server-sent events."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -51,7 +52,8 @@ async def page(request, response):
                 number += 1
             report(name, "stopped", number)
         elif request.path == "/events":
-            stream = response.event_stream(keep_alive=float(request.query.get("keep_alive", 15)))
+            alive = float(request.query.get("keep_alive", 15))
+            stream = response.event_stream(keep_alive=alive, keep_alive_event=request.query.get("alive"))
             streams[name] = stream
             await stream.send(f"hello {stream.last_event_id!r}", event="hello", id="1")
             report(name, "streams")
@@ -235,6 +237,65 @@ def test_comments_keep_a_stream_alive(streaming: Serving) -> None:
     with Raw(streaming, get("/events?keep_alive=0.02")) as raw:
         for _ in range(3):
             raw.until(b": \n\n")
+
+
+def test_a_client_that_ends_its_half_is_asked_by_a_comment(streaming: Serving) -> None:
+    """Who closes sends a FIN and nothing else: the handler hears of it at once, without any keep-alive."""
+    for name, query in (("fin", ""), ("named", "&alive=ping")):
+        since = streaming.mark()
+        raw = Raw(streaming, get(f"/events?name={name}&keep_alive=0{query}"))
+        streaming.wait_log(f"report {name} streams", since=since)
+        raw.until(b"data: hello ''\n\n\r\n")  # with something unread it would be a reset
+        raw.socket.close()
+        streaming.wait_log(f"report {name} CancelledError", since=since)
+        streaming.wait_log(f"report {name} left", since=since)
+
+
+def test_a_client_that_only_ends_its_half_keeps_its_stream(streaming: Serving) -> None:
+    since = streaming.mark()
+    with Raw(streaming, get("/events?name=half&keep_alive=0")) as raw:
+        raw.until(b"data: hello ''\n\n\r\n")
+        streaming.wait_log("report half streams", since=since)
+        raw.socket.shutdown(socket.SHUT_WR)
+        assert raw.until(b"\n\n\r\n") == b"4\r\n: \n\n\r\n"
+        with ExitStack() as others:
+            for _ in range(20):  # until the worker that has the stream gets one
+                if others.enter_context(Raw(streaming, get("/send?to=half"))).answer().status == 200:
+                    break
+        raw.until(b": c\n\n")
+        assert not streaming.reports("half left", since)
+        raw.reset()
+    streaming.wait_log("report half left", since=since)
+
+
+def test_a_half_that_was_ended_before_the_stream_began(streaming: Serving) -> None:
+    """As `nc -N` does: the request and the FIN come together."""
+    since = streaming.mark()
+    with Raw(streaming) as raw:
+        raw.send(get("/events?name=early&keep_alive=0.05"))
+        raw.socket.shutdown(socket.SHUT_WR)
+        raw.until(b"data: hello ''\n\n")
+        raw.until(b": \n\n")
+        streaming.wait_log("report early streams", since=since)
+    streaming.wait_log("report early left", since=since)  # nothing more tells that it leaves, but the next comment
+
+
+def test_an_answer_in_parts_goes_on_for_who_has_ended_its_half(streaming: Serving) -> None:
+    """Nothing can be sent to ask: it would be a part of the answer. So the next part does."""
+    with Raw(streaming, get("/parts?name=parts&parts=30")) as raw:
+        raw.socket.shutdown(socket.SHUT_WR)
+        head(raw)
+        assert take(raw, len(chunks(30))) == chunks(30)
+        assert raw.rest() == b""
+
+
+def test_an_event_keeps_a_stream_alive_if_it_has_a_name(streaming: Serving) -> None:
+    with Raw(streaming, get("/events?keep_alive=0.02&alive=still%20here")) as raw:
+        raw.until(b"data: hello ''\n\n\r\n")
+        for _ in range(3):
+            assert raw.until(b"\n\n\r\n") == b"1a\r\nevent: still here\ndata: \n\n\r\n"
+    with Raw(streaming, get("/events?alive=a%0Ab")) as raw:
+        assert raw.answer().status == 500
 
 
 def test_a_head_of_a_stream(streaming: Serving) -> None:

@@ -23,6 +23,8 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 from support.serving import LIMIT, Serving, eventually
 
 APP = """
+import asyncio
+
 @server.on("open")
 def opened(server, request):
     if request.path == "/flood":
@@ -41,7 +43,13 @@ def left(server, fd, code, reason):
     report("close", code, reason)
 
 @server.on("request")
-def page(request, response):
+async def page(request, response):
+    if request.path == "/events":
+        try:
+            await response.event_stream(keep_alive=0).send("hello")
+            await asyncio.Event().wait()
+        finally:
+            report("left the stream")
     if request.path == "/stats":
         response.json(server.stats())
     elif request.path == "/file":
@@ -199,6 +207,25 @@ def test_a_close_frame_and_close_notify_end_it(secure: Serving):
         while chunk := tls.recv(65536):  # an end without close_notify would raise here: Python checks it
             received += chunk
         assert received.endswith(b"https 0")
+
+
+@pytest.mark.parametrize("how", ["FIN", "close_notify and FIN"])
+def test_a_client_that_leaves_an_event_stream_is_noticed_at_once(secure: Serving, how: str):
+    mark = secure.mark()
+    with tcp(secure) as sock:
+        tls = trusting().wrap_socket(sock, server_hostname="localhost")
+        tls.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        received = b""
+        while b"data: hello\n\n\r\n" not in received:
+            received += tls.recv(65536)
+        if how == "FIN":
+            os.close(tls.detach())
+        else:
+            tls.settimeout(0)
+            with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLSyscallError):
+                tls.unwrap()
+            tls.close()
+    secure.wait_log("report left the stream", since=mark)
 
 
 def test_requests_are_told_that_it_is_https(secure: Serving):

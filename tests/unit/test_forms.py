@@ -417,5 +417,5 @@ def test_headers_of_an_error_are_a_mapping_or_pairs(headers: Any) -> None:
     ],
 )
 def test_headers_of_an_error_are_checked_where_it_is_made(headers: Any, kind: type[Exception]) -> None:
-    with pytest.raises(kind, match="header|iterable"):
+    with pytest.raises(kind, match=r"header|iterable"):
         HttpError(503, "later", headers)

@@ -6,7 +6,8 @@ Theory
   high water. Answers do not pile up, and stand in the order of their requests (RFC 9112 section 9.3.2).
 * A request has a number on its connection. Whoever answers says which one is meant; a late answer, to one that is over,
   is refused.
-* Whoever sends an answer in parts may ask to be told when the client has read most of it, and hears if it leaves.
+* Whoever sends an answer in parts may ask to be told when the client has read most of it, and hears if it leaves, or
+  ends its half of the connection.
 * The rest of an answer may be a file, which goes out without whoever answered (files.pyx).
 
 How bodies come in is explained in exchange_requests.pxi. Sockets, deadlines and queues are those of transport.pyx. What
@@ -27,7 +28,7 @@ from mooring._core.registry cimport (
 from mooring._core.table cimport Table
 from mooring._core.transport cimport end_by_reset, keeps_pace, say_at_once, watch_pace
 from mooring._core.wire cimport (
-    EV_BODY, EV_FILE, EV_GONE, EV_ROOM, FILE_LATE, FILE_LEFT, FILE_OVER, FILE_TAKEN, RESPOND_ASKS, RESPOND_CLOSE,
+    EV_BODY, EV_FILE, EV_GONE, EV_HALF, EV_ROOM, FILE_LATE, FILE_LEFT, FILE_OVER, FILE_TAKEN, RESPOND_ASKS, RESPOND_CLOSE,
     RESPOND_LAST,
 )
 
@@ -175,7 +176,8 @@ cdef class Exchanges(FileSender):
                 return self._lost(c, ENDED)
             if c.flags & BUSY:
                 c.flags |= HALF
-                return self._interest(c)
+                self._interest(c)
+                return self.on_half(c)
             if buffer_size(&c.out) == 0:
                 return self._lost(c, ENDED)
             self._decide(c, BY_PEER, 1006, ENDED)
@@ -185,6 +187,13 @@ cdef class Exchanges(FileSender):
             c.flags |= HALF | SHUT
             return self._interest(c)
         return self._lost(c, NO_CLOSE_FRAME)
+
+    cdef int on_half(self, Connection* c) except -1:
+        """For whoever answers: a client that has left looks the same as one that has only said all it wants to say, until
+        something is sent to it. Only who knows the answer knows what can be sent."""
+        if c.phase == HTTP and c.flags & (BUSY | DONE) == BUSY:
+            return self.sink.on_note(c, EV_HALF, b"")
+        return 0
 
     # ------------------------------------------------------------------ out
 

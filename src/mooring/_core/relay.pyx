@@ -346,7 +346,7 @@ cdef class Relay(Sink):
         return 0
 
     cdef int on_note(self, Connection* c, int kind, bytes payload) except -1:
-        """ROOM, GONE, BODY, FILE: for whoever handles its request; ROOM of a WebSocket for whoever has asked."""
+        """ROOM, GONE, BODY, FILE, HALF: for whoever handles its request; ROOM of a WebSocket for whoever has asked."""
         if c.flags & UPGRADED:
             return _answer_asking(self, c.fd, kind)
         self._tell(c, kind, c.requests, payload)

@@ -105,6 +105,10 @@ cdef class Transport(Registry):
         """The peer has ended its half, and all that it sent was read."""
         return self._gone(c, 1006, b"")
 
+    cdef int on_half(self, Connection* c) except -1:
+        """The peer has ended its half, and what it sent before is not read yet."""
+        return 0
+
     cdef int on_wake(self, Connection* c) except -1:
         """After `wake`, before the reactor sleeps."""
         return 0
@@ -270,6 +274,7 @@ cdef class Transport(Registry):
             # what it sent before is still to be read; for the answer to a request the other half is enough
             c.flags |= HALF
             self._interest(c)
+            return self.on_half(c)
         return 0
 
     cdef int on_timer(self, uint64_t token) except -1:

@@ -19,6 +19,7 @@ class Event(IntEnum):
     BODY = 13
     QUARANTINED = 14
     FILE = 15
+    HALF = 16
 
 ATTEMPTED: int
 

@@ -29,6 +29,8 @@ while its handler ran:
     BODY       extra: number of the request; payload: the next part of its body, empty behind the last one
     FILE       extra: number of the request; payload: u8 what became of the file (FileNote); if it is over, u64 how many
                bytes of it were sent
+    HALF       extra: number of the request; its client has ended its half of the connection: it has left, or it only has
+               nothing more to say. Which of them, a byte that is sent to it may tell
     FINISH     this worker is to go: what would never end by itself (event streams) shall end
 
 Commands go down, worker to gateway:
@@ -98,6 +100,7 @@ class Event(IntEnum):
     BODY = EV_BODY
     QUARANTINED = EV_QUARANTINED
     FILE = EV_FILE
+    HALF = EV_HALF
 
 
 ATTEMPTED = ATTEMPTS

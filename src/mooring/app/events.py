@@ -3,7 +3,8 @@
 An event is some fields, one a line, and an empty line. What would end a line early in an event's name or id is
 refused; data of several lines is sent as several fields, which the client joins again. While nothing is sent, comments
 show proxies that the connection is in use, and show us whether the client is still there: one that left without a
-word is noticed only when something is sent to it.
+word is noticed only when something is sent to it. One that ends its half of the connection, as every client does that
+closes it, is sent a comment at once: if it has left, that comes back as a reset; if not, the stream goes on.
 
 A stream ends when the client leaves, or when its worker does (a reload, a stop): then the handler is cancelled where it
 waits. The client comes back by itself, to the next worker, and says which event it saw last.
@@ -15,6 +16,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mooring.errors import ClientGone
+
+COMMENT = b": \n\n"
 
 Write = Callable[[bytes], Awaitable[None]]
 """write(data): sends it, and waits while the client doesn't read."""
@@ -46,10 +49,19 @@ class EventStream:
     """Events to one client; from `response.event_stream()`. Its answer ends when the handler returns."""
 
     def __init__(
-        self, write: Write, keep_alive: float, task: "asyncio.Task[Any]", last_event_id: str, *, over: bool
+        self,
+        write: Write,
+        keep_alive: float,
+        words: bytes,
+        task: "asyncio.Task[Any]",
+        last_event_id: str,
+        *,
+        over: bool,
     ) -> None:
+        """`words`: what is sent when nothing else was for `keep_alive` seconds."""
         self._write = write
         self._keep_alive = keep_alive
+        self._words = words
         self._task = task
         self._loop = asyncio.get_running_loop()
         self._busy = 0
@@ -92,15 +104,20 @@ class EventStream:
         """Nothing was sent for a while? A client that is sent something right now needs no comment."""
         silent = self._loop.time() - self._sent
         if not self._busy and silent >= self._keep_alive:
-            comment = self._loop.create_task(self._say_something())
-            self._comments.add(comment)
-            comment.add_done_callback(self._comments.discard)
+            self.probe()
             silent = 0
         self._timer = self._loop.call_later(max(self._keep_alive - silent, 0.01), self._look)
 
+    def probe(self) -> None:
+        """For the worker: the client may have left. If it has, what is sent now comes back, and ends the stream."""
+        if not self._busy and not self.over:
+            comment = self._loop.create_task(self._say_something())
+            self._comments.add(comment)
+            comment.add_done_callback(self._comments.discard)
+
     async def _say_something(self) -> None:
         try:
-            await self.comment()
+            await self._put(self._words)
         except ClientGone:
             self.end()
 

@@ -24,7 +24,7 @@ from mooring._core.http import LAST_CHUNK, REASONS, chunk, response_head
 from mooring._core.wire import FileNote
 from mooring.app.compress import Compressor, is_text
 from mooring.app.cookies import SameSite, set_cookie
-from mooring.app.events import EventStream
+from mooring.app.events import COMMENT, EventStream, event
 from mooring.app.request import Request
 from mooring.app.static import CHEAP, PIECE, Opened, conditional, content_type_of, open_for_sending, whole
 from mooring.errors import ClientGone, HttpError, StateError
@@ -37,8 +37,9 @@ Room = Callable[[], Awaitable[bool]]
 Transfer = Callable[[bytes, int, int, int, bool], Awaitable[FileNote] | None]
 """transfer(head, fd, first, length, close): have the gateway send `head` and that part of an open file. None: it can't
 be asked to; else what has become of it."""
-Watch = Callable[[Callable[[], None]], None]
-"""watch(end): call `end` when the client leaves, or when this worker is to go."""
+Watch = Callable[[Callable[[], None], Callable[[], None]], None]
+"""watch(end, probe): call `end` when the client leaves, or when this worker is to go; `probe` when the client may have
+left."""
 
 # RFC 9110 sections 15.3.5, 15.3.6, 15.4.5: answers without a body, whatever the method.
 _BODILESS = frozenset({204, 205, 304})
@@ -235,16 +236,18 @@ class Response:
         if not taken:
             raise ClientGone("the client has left before the answer was complete")
 
-    def event_stream(self, *, keep_alive: float = 15.0) -> EventStream:
+    def event_stream(self, *, keep_alive: float = 15.0, keep_alive_event: str | None = None) -> EventStream:
         """Begin an answer of server-sent events, and give what to send them with; only in an `async def` handler.
 
-        `keep_alive`: after so many seconds without an event a comment is sent; 0: never. The answer ends when the
+        `keep_alive`: after so many seconds without an event a comment is sent; 0: never. `keep_alive_event`: for
+        clients that make an empty event of a comment, an event of this name instead. The answer ends when the
         handler returns. When the client leaves, or the server reloads or stops, the handler is cancelled where it
         waits, and `send` raises ClientGone. What the client saw last is in `last_event_id`.
         """
         self._must_not_have_started("event_stream")
         if not 0 <= keep_alive <= 3600:
             raise ValueError(f"keep_alive={keep_alive}: seconds, 0 to 3600")
+        words = COMMENT if keep_alive_event is None else event("", keep_alive_event, None, None)
         task = None if self._flow is None else asyncio.current_task()
         if task is None or self._flow is None:
             raise StateError("event_stream: the handler must be `async def`, as a stream has to wait")
@@ -264,9 +267,9 @@ class Response:
             await self.write(data)
 
         identity = self._request.last_event_id
-        self.event_source = EventStream(write, keep_alive, task, identity, over=self.ended)
+        self.event_source = EventStream(write, keep_alive, words, task, identity, over=self.ended)
         if not self.ended:
-            self._flow[1](self.event_source.end)
+            self._flow[1](self.event_source.end, self.event_source.probe)
         return self.event_source
 
     def end(self, data: str | bytes = b"") -> bool:

@@ -155,8 +155,8 @@ def names_in(path: str) -> list[str] | None:
     """The names of the path of a URL, the last one empty if it ends in a slash; None if no file may have that path.
 
     It is split before it is decoded, so an encoded slash is part of a name; and no name with one is served. A segment
-    "." is the folder itself (RFC 3986 section 5.2.4), as apt asks for; ".." is refused, for who sends it on purpose means
-    no good."""
+    "." is the folder itself (RFC 3986 section 5.2.4), as apt asks for; ".." is refused, for who sends it on purpose
+    means no good."""
     if path[:1] != "/" or not path.isascii():
         return None
     parts = path[1:].split("/", DEEPEST - 1)
@@ -283,8 +283,8 @@ def conditional(fd: int, method: str, headers: Headers, limit: int) -> FileAnswe
     fields.append(("Accept-Ranges", "bytes"))
     if method == "HEAD":
         return FileAnswer(200, fields, b"", size)
-    # A date in If-Range never fits: a file may change twice in a second, or get its date from elsewhere, and parts of two
-    # would be joined (RFC 9110 section 13.1.5). The whole file is right in any case.
+    # A date in If-Range never fits: a file may change twice in a second, or get its date from elsewhere, and parts of
+    # two would be joined (RFC 9110 section 13.1.5). The whole file is right in any case.
     wanted = _range(headers.get("range", ""), size) if headers.get("if-range", tag) == tag else None
     if wanted is None:
         return FileAnswer(200, fields, _read(fd, 0, size, limit), size, 0, facts.st_mtime_ns)

@@ -33,7 +33,7 @@ class Streams:
         self._outbox = outbox
         self._waiting: dict[tuple[int, int], list[asyncio.Future[bool]]] = {}
         self._draining: dict[int, deque[asyncio.Future[bool]]] = {}
-        self._open: dict[tuple[int, int], Callable[[], None]] = {}
+        self._open: dict[tuple[int, int], tuple[Callable[[], None], Callable[[], None]]] = {}
         self._parts: dict[tuple[int, int], asyncio.Future[bytes | None]] = {}
         self._files: dict[tuple[int, int], asyncio.Future[FileNote]] = {}
         self._sent: dict[tuple[int, int], tuple[Over, int]] = {}  # and how many bytes there are to send
@@ -116,9 +116,10 @@ class Streams:
         if told != FileNote.TAKEN:
             self._sent.pop((fd, number), None)
 
-    def watch(self, fd: int, number: int, end: Callable[[], None]) -> None:
-        """`end` is called when the client leaves, or this worker is to."""
-        self._open[fd, number] = end
+    def watch(self, fd: int, number: int, end: Callable[[], None], probe: Callable[[], None]) -> None:
+        """`end` is called when the client leaves, or this worker is to; `probe` when the client may have left: what is
+        sent to it then comes back, if it has."""
+        self._open[fd, number] = end, probe
         if self._ending:
             asyncio.get_running_loop().call_soon(self.end)
 
@@ -144,9 +145,16 @@ class Streams:
         self._answer(fd, number, room=False)
         if (fd, number) in self._files:
             self.on_file(fd, number, bytes([FileNote.LATE]))
-        end = self._open.pop((fd, number), None)
-        if end is not None:
-            end()
+        found = self._open.pop((fd, number), None)
+        if found is not None:
+            found[0]()
+
+    def on_half(self, fd: int, number: int) -> None:
+        """The gateway tells that the client has ended its half of the connection. An answer that is not watched has
+        nothing in it that could be sent without being a part of it; it goes on."""
+        found = self._open.get((fd, number))
+        if found is not None:
+            found[1]()
 
     def _answer(self, fd: int, number: int, *, room: bool) -> None:
         for waiter in self._waiting.pop((fd, number), ()):
@@ -174,4 +182,4 @@ class Streams:
         """This worker is to go: what would never end by itself ends now, and as soon as it begins."""
         self._ending = True
         while self._open:
-            self._open.popitem()[1]()
+            self._open.popitem()[1][0]()

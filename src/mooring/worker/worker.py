@@ -302,6 +302,8 @@ class Worker:
             self.streams.on_file(fd, extra, payload)
         elif kind == Event.GONE:
             self.streams.on_gone(fd, extra)
+        elif kind == Event.HALF:
+            self.streams.on_half(fd, extra)
         elif kind == Event.FINISH:
             self.streams.end()
         else:
