@@ -57,6 +57,8 @@ class Boot(msgspec.Struct):
     link_num: int = 0  # of a process with a gateway: those it has when everybody serves, and no reload runs
     dispatcher: bool = False  # for the supervisor: there shall be one
     processes: int = 0  # of the application's own; for the supervisor
+    place: str = ""  # the directory that paths of the settings are relative to, if it is not where Python begins
+    notes: list[str] = []  # for the supervisor, to be logged
     shared: Declared = msgspec.field(default_factory=Declared)
 
     @property

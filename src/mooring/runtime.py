@@ -8,15 +8,18 @@ is also there when workers send messages to one another. A spare is what can bec
 
 How a server starts. The application runs up to `start()`, which calls `launch`. What must be known of it (settings, how
 to find it again) goes into a memory file, and this process becomes the supervisor by exec: the same process id, without
-a line of the application in it. The supervisor starts gateways and workers as fresh interpreters; all of them enter by
-`boot`. A worker runs the application again, up to its `start()`, which leads here again and becomes the worker's loop.
+a line of the application in it, and without what it has done to its process (mooring.app.launched). The supervisor
+starts gateways and workers as fresh interpreters; all of them enter by `boot`. A worker runs the application again, up
+to its `start()`, which leads here again and becomes the worker's loop.
 """
 
+import asyncio
 import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from typing import NoReturn
 
@@ -25,6 +28,7 @@ import setproctitle
 
 from mooring._core.process import die_with_parent
 from mooring.alone import run_alone
+from mooring.app.launched import current_folder, launched, was_forked
 from mooring.app.loader import identify, load_function
 from mooring.app.shared import remove
 from mooring.app.static import Documents
@@ -45,6 +49,9 @@ from mooring.types import Guarantees
 
 log = logging.getLogger("mooring.runtime")
 
+#: Not by -m: what is in the current directory, such as a mooring.py, is not meant, and -P would be inherited.
+ENTER = "import sys; sys.flags.safe_path or sys.path.pop(0); from mooring.__main__ import main; main()"
+
 _boot: Boot | None = None  # of this process, when a supervisor started it
 _member: Member | None = None  # what it has become
 
@@ -58,7 +65,13 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
             wait_for_place(_boot)
         if _boot.worker is None or _member is not None:
             raise StateError("start() was called twice")
+        _check_caller()
         _become(_boot, server)
+    _check_caller()
+    application, tool = None, ""
+    if _supervised(server):
+        _check_process()
+        application, tool = identify(target, launched)
     fill_standard_streams()
     # these errors belong here, not into the log of each process
     check_log_files(settings)
@@ -68,14 +81,26 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
         new_context(one.tls)
         if one.http.document_root:
             Documents(one.http.document_root).close()
-    if not _supervised(server):
+    if application is None:
         log_to(settings, "server")
         sys.exit(run_alone(server))
     talks = server.handlers.get("pipe_message") is not None
-    boot = Boot("supervisor", identify(target), settings.to_dict())
+    boot = Boot("supervisor", application, settings.to_dict())
     boot.dispatcher = talks or settings.tasks.task_worker_num > 0
     boot.processes = len(server.handlers.processes)
     boot.shared = server.shared.create()
+    if tool:
+        boot.notes.append(
+            f"{tool} ends here: workers run {application.name} without it; "
+            "it sees everything with mode='base' and worker_num=1"
+        )
+    place = current_folder()
+    kept = launched.restore()
+    if kept:
+        what = "; ".join(kept)
+        boot.notes.append(f"what the application did before start() can't be undone and counts everywhere: {what}")
+    if place != current_folder():
+        boot.place = place
     file = os.memfd_create("mooring-boot", 0)  # inherited by exec
     os.write(file, msgspec.msgpack.encode(boot))
     os.lseek(file, 0, os.SEEK_SET)
@@ -84,7 +109,35 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
             if stream is not None:  # it was closed from the beginning
                 stream.flush()
     hold_signals()
-    os.execv(sys.executable, [*_command(), str(file)])
+    os.execve(launched.executable, [*_command(), str(file)], launched.environment)
+
+
+def _check_caller() -> None:
+    """Raises ConfigError where nobody can serve: signals come to the main thread, and no loop runs inside of another."""
+    if threading.current_thread() is not threading.main_thread():
+        raise ConfigError(
+            f"start() was called in the thread {threading.current_thread().name!r}, and needs the main thread: call it "
+            "there, and run what shall go on beside it in a thread, with add_process(), or in a program of its own"
+        )
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise ConfigError(
+        "start() was called in a coroutine, and runs an event loop of its own: call it outside, and do in the "
+        "'worker_start' handler what has to be awaited first"
+    )
+
+
+def _check_process() -> None:
+    """Raises ConfigError for a process that can't become the supervisor, or is no program that can be started again."""
+    advice = "start the server as a program of its own, such as `mooring run app:server`, by subprocess"
+    alone = "or use mode='base' with worker_num=1, which serves in this very process"
+    if getattr(sys, "frozen", False) or not launched.executable:
+        raise ConfigError(f"there is no Python interpreter that could run the workers: use one, {alone}")
+    processes = sys.modules.get("multiprocessing.process")
+    if was_forked() or (processes is not None and processes.parent_process() is not None):
+        raise ConfigError(f"start() was called in a child process that another program has forked: {advice}, {alone}")
 
 
 def guarantees(server: Server) -> Guarantees:
@@ -112,14 +165,18 @@ def _supervised(server: Server) -> bool:
 
 
 def boot(fd: int) -> None:
-    """`python -m mooring _process FD`: becomes what the memory file says."""
+    """`_process FD` on the command line: becomes what the memory file says."""
     global _boot
     fill_standard_streams()
     with open(fd, "rb") as file:
         told = msgspec.msgpack.decode(file.read(), type=Boot)
+    if told.place:
+        os.chdir(told.place)
     settings = Settings.from_options(told.settings)
     setproctitle.setproctitle(f"mooring: {told.name}")
     log_to(settings, told.name)
+    for note in told.notes:
+        log.warning("%s", note)
     if told.role == "supervisor":
         sys.exit(_supervise(told, settings))
     log_stacks(settings)
@@ -132,7 +189,7 @@ def boot(fd: int) -> None:
     _boot = told
     if told.worker is None and told.role != "spare":
         if ":" in settings.process.dispatch:
-            sys.path.insert(0, told.application.folder)  # the function stands beside the application
+            told.application.find()  # the function stands beside the application
         _become(told, None)
     try:
         told.application.run()
@@ -153,9 +210,10 @@ def _become(told: Boot, server: Server | None) -> NoReturn:
 
 
 def _command() -> list[str]:
-    # the standard library's own way to start a child with the flags of its parent (-X dev, -W error, ...)
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [sys.executable, *flags, "-P", "-m", "mooring", "_process"]
+    flags = launched.command.options
+    if flags is None:  # the standard library's way to start a child with the flags of its parent
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return [launched.executable, *flags, "-c", ENTER, "_process"]
 
 
 def _supervise(told: Boot, settings: Settings) -> int:
@@ -179,6 +237,7 @@ def _supervise(told: Boot, settings: Settings) -> int:
         "parent": os.getpid(),
         "clock": clock_offset(),
         "shared": told.shared,
+        "place": told.place,
         # in base mode a process has one with each other one for its gateway, and one for its worker
         "link_num": sum(spec.worker is not None for spec in specs) + (len(specs) if process.mode == "base" else 0),
     }
@@ -188,8 +247,11 @@ def _supervise(told: Boot, settings: Settings) -> int:
         pid_file = take_pid_file(settings.operation.pid_file)
         control = bind_control(process.control_socket)
         listeners = bind_all([one.listen for one in settings.per_listener])
+        watch = [os.path.abspath(path) for path in process.watch]
+        if told.place:
+            os.chdir(told.application.folder)  # where Python shall begin in the processes that are started from here
         return Supervisor(
-            specs, listeners, lambda _spec, _gen: extra, process, _command(), process.watch, control, service
+            specs, listeners, lambda _spec, _gen: extra, process, _command(), watch, control, service
         ).run()
     except (ListenError, ConfigError) as error:
         log.error("%s", error)
