@@ -284,7 +284,7 @@ cdef class Acceptor(Source):
             return 0
         self.crowded_at = self.reactor.now
         idle = []
-        for slot in range(them.table.header.used):
+        for slot in range(them.used):
             c = them.slots[slot]
             if c != NULL and c.phase == HTTP and c.deadline == D_IDLE and buffer_size(&c.out) == 0:
                 idle.append((c.entry.received, c.fd))

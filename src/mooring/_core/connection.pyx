@@ -456,7 +456,7 @@ cdef class Connections(Exchanges):
         """Counters since the start, and how many connections there are."""
         cdef uint32_t slot
         websockets = 0
-        for slot in range(self.table.header.used):
+        for slot in range(self.used):
             if self.slots[slot] != NULL and self.slots[slot].phase == OPEN:
                 websockets += 1
         return {

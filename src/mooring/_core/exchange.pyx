@@ -311,7 +311,7 @@ cdef class Exchanges(FileSender):
         """Whether there is somebody whose request is still on its way: who has just connected, or has begun to send."""
         cdef uint32_t slot
         cdef Connection* c
-        for slot in range(self.table.header.used):
+        for slot in range(self.used):
             c = self.slots[slot]
             if c != NULL and c.phase == HTTP and not c.flags & (BUSY | SHUT | HALF) and c.deadline != D_IDLE:
                 return True
@@ -322,7 +322,7 @@ cdef class Exchanges(FileSender):
         cdef uint32_t slot
         cdef Connection* c
         found = []
-        for slot in range(self.table.header.used):
+        for slot in range(self.used):
             c = self.slots[slot]
             if c != NULL and c.phase == HTTP and not c.flags & BUSY and buffer_size(&c.out) == 0:
                 found.append(c.fd)

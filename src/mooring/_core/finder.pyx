@@ -157,7 +157,7 @@ cdef class Finder:
         if heap == NULL:
             raise MemoryError("no memory to find connections")
         try:
-            for slot in range(self.connections.table.header.used):
+            for slot in range(self.connections.used):
                 c = self.connections.slots[slot]
                 if c == NULL or not _fits(c, &wanted, now):
                     continue
@@ -242,7 +242,7 @@ cdef class Finder:
         elif now - self.sampled < SAMPLE_MS:
             return 0
         self.sampled = now
-        for slot in range(self.connections.table.header.used):
+        for slot in range(self.connections.used):
             c = self.connections.slots[slot]
             if c != NULL:
                 self.samples[slot].fd = c.fd

@@ -24,6 +24,7 @@ cdef class Inlet:
     cdef public int wants            # what the application has handlers for: Wants, see mooring._core.wire
     cdef Pulse pulse
     cdef object waiting              # a Waiting
+    cdef public size_t output_limit  # bytes that may wait on the way to a gateway; see inlet_standstill.pxi
     # messages and requests until worker.limit_reached() is called; 0: never
     cdef uint64_t until_limit
 
@@ -47,7 +48,14 @@ cdef class ChannelOutlet(Outlet):
     # acknowledgements not yet sent: `acked` tickets from `first_ack` on
     cdef uint32_t first_ack
     cdef uint32_t acked
+    # when the gateway is behind: see inlet_standstill.pxi
+    cdef uint64_t taken              # bytes it had taken when that was looked at last
+    cdef uint32_t looks              # since it took something
+    cdef set missed                  # connections and topics it was told of; None: it does not stand still
+    cdef uint32_t missed_names
+    cdef uint64_t stamp              # of the last publish that was left out
 
+    cdef bint hand_over(self, double timeout) except -1
     cdef bint keep(self) except -1
     cdef bint all_keep(self) except -1
     cpdef send_acks(self)

@@ -30,17 +30,18 @@ from mooring._core.pulse cimport Pulse
 from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.table cimport Table
 from mooring._core.wire cimport (
-    ATTEMPT, CM_ACK, CM_CALL, CM_HELLO, EV_LEAVE, EV_MESSAGE, EV_REQUEST, EV_SESSION, LISTENER_MASK, RECORD_LIMIT, VERSION, Record,
+    ATTEMPT, CM_ACK, CM_CALL, CM_DISCONNECT_USER, CM_HELLO, CM_MISSED, CM_PUBLISH, EV_LEAVE, EV_MESSAGE, EV_REQUEST,
+    EV_SESSION, LISTENER_MASK, MISSED_CLIENT, MISSED_PUBLISHES, MISSED_TOPIC, MISSED_TOPICS, RECORD_LIMIT, VERSION, Record,
     is_event, make_record, takes_ticket,
 )
 from mooring._core.ws cimport Frame, new_frame
 
 from mooring._core.channel import BadRecord
+from mooring._core.wire import USER as _USER
 from mooring.errors import StateError
 
 cdef uint32_t NO_TICKET = 0xFFFFFFFF
 cdef uint64_t LONG_TURN_MS = 5
-cdef size_t OUTPUT_LIMIT = 16 << 20      # bytes that may wait on the way to a gateway
 cdef size_t KEPT = 32768                 # bytes of one handler that are copied into the page, and sent later
 cdef double RETRY = 0.05         # seconds, after there was no memory for an acknowledgement
 CALL_TIMEOUT = 5.0       # seconds a gateway has to answer
@@ -82,6 +83,7 @@ cdef class Inlet:
         self.channels = []
         self.pulse = Pulse()
         self.waiting = Waiting()
+        self.output_limit = 64 << 20
 
     def observe(self, pulse: Pulse, limit: int = 0) -> None:
         """Notes in `pulse` what is begun; after `limit` messages and requests, if not 0, worker.limit_reached()."""
@@ -292,22 +294,38 @@ cdef class ChannelOutlet(Outlet):
 
     def flush(self) -> None:
         """Hands everything queued to the kernel, waiting for room if there is none."""
+        while not self.hand_over(CALL_TIMEOUT):
+            pass
+
+    cdef bint hand_over(self, double timeout) except -1:
+        """The same, waiting at most for so many seconds; False: there is something left."""
+        cdef double end = time.monotonic() + timeout
+        cdef double left
         self.channel.inlet.send_all()
         self.send_acks()
         while self.channel.fd >= 0:
             self.channel.send_some()
             if not self.channel.writing:
                 break
-            self.channel.inlet.waiting.writable(self.channel.fd, CALL_TIMEOUT)
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            self.channel.inlet.waiting.writable(self.channel.fd, left)
+        return True
 
     cdef int command(self, Record* record, const uint8_t* payload) except -1:
         self.make_room()
-        self.channel.put(record, payload)
+        if buffer_size(&self.channel.output) > self.channel.inlet.output_limit:
+            _miss(self, record, payload)
+        else:
+            if self.missed is not None:
+                _takes_again(self)
+            self.channel.put(record, payload)
         return self.channel.flush() if self.eager else 0
 
     cdef int make_room(self) except -1:
-        if buffer_size(&self.channel.output) > OUTPUT_LIMIT:
-            self.flush()     # the gateway is behind: this worker waits for it, instead of filling its memory
+        if buffer_size(&self.channel.output) > self.channel.inlet.output_limit // 4:
+            _wait_for_room(self)
         return 0
 
     cdef int begin(self, uint32_t ticket) noexcept:
@@ -373,11 +391,12 @@ cdef class ChannelOutlet(Outlet):
         if self.answered != self.calls and (waits < 0 or not _ready(waits, select.POLLIN, 0.0)):
             # it stands still: this worker waits for that once, and not again with each question
             raise StateError(f"gateway {self.gateway} does not answer: timed out")
+        deadline = time.monotonic() + CALL_TIMEOUT
         self.calls += 1
         record.ticket = self.calls
         self.channel.put(&record, payload)
-        self.flush()
-        deadline = time.monotonic() + CALL_TIMEOUT
+        if not self.hand_over(CALL_TIMEOUT):
+            raise StateError(f"gateway {self.gateway} does not take the question: timed out")
         try:
             while True:
                 self.answered, answer = self._receive(deadline)
@@ -404,3 +423,6 @@ cdef class ChannelOutlet(Outlet):
         call, answer = int.from_bytes(answers[:4], "little"), bytes(answers[8:end])
         del answers[:end]
         return call, answer
+
+
+include "inlet_standstill.pxi"

@@ -133,6 +133,7 @@ cdef class Registry(Source):
     # slots[slot] is NULL or that connection; of the free slots the one that was freed last is used first
     cdef Connection** slots
     cdef uint32_t slot_count
+    cdef uint32_t used               # no slot at or above this was ever taken
     cdef uint32_t* free_slots
     cdef uint32_t free_count
     cdef uint64_t serial

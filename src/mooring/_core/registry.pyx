@@ -152,8 +152,8 @@ cdef class Registry(Source):
         entry.bytes_received = entry.bytes_sent = 0
         entry.messages_received = entry.messages_sent = 0
         c.entry = entry
-        if slot >= self.table.header.used:
-            self.table.header.used = slot + 1
+        if slot >= self.used:
+            self.used = self.table.header.used = slot + 1
         mooring_store(&entry.fd, c.fd)
         self.count += 1
         c.phase = HTTP

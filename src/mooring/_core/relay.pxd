@@ -103,6 +103,7 @@ cdef class Relay(Sink):
     cdef readonly uint64_t repeated  # handled again, their handler having started before
     cdef readonly uint64_t reports_lost
     cdef readonly uint64_t bad_records            # that made no sense and were ignored
+    cdef readonly uint64_t missed    # connections that missed something while this process stood still
     cdef readonly dict dropped       # reason -> count
     cdef readonly uint64_t overdue   # reported by take_overdue
 

@@ -52,10 +52,11 @@ from mooring._core.registry cimport (
 )
 from mooring._core.table cimport SLOT_BITS
 from mooring._core.wire cimport (
-    ATTEMPT, ATTEMPTS, CM_ACK, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HELLO, CM_PAUSE,
+    ATTEMPT, ATTEMPTS, CM_ACK, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HELLO, CM_MISSED, CM_PAUSE,
     CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EV_CLOSE, EV_DISCONNECT, EV_FILE,
     EV_FINISH, EV_GONE, EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_ROOM, EV_SESSION,
-    EV_UNCERTAIN, FILE_LATE, LISTENER_MASK, RESPOND_ASKS, RESPOND_REFUSES, VERSION, WANTS_DISCONNECT, Record, is_command, is_counted,
+    EV_UNCERTAIN, FILE_LATE, LISTENER_MASK, MISSED_CLIENT, MISSED_PUBLISHES, MISSED_TOPIC, MISSED_TOPICS,
+    RESPOND_ASKS, RESPOND_REFUSES, VERSION, WANTS_DISCONNECT, Record, is_command, is_counted,
     is_last, is_repeatable, is_report, kind_of, make_record, RECORD_BYTES,
 )
 from mooring._core.ws cimport OP_BINARY, OP_PING, OP_PONG, OP_TEXT, is_utf8, may_send_close_code
@@ -73,6 +74,7 @@ include "relay_ports.pxi"
 include "relay_files.pxi"
 include "relay_room.pxi"
 include "relay_turns.pxi"
+include "relay_missed.pxi"
 include "relay_commands.pxi"
 
 
@@ -213,7 +215,7 @@ cdef class Relay(Sink):
             taken_back.append((0, *item, False))
         port.backlog.clear()
         if port.index >= 0:
-            for slot in range(self.connections.table.header.used):
+            for slot in range(self.connections.used):
                 c = self.connections.slots[slot]
                 if c != NULL and c.port == port.index:
                     c.port = NO_PORT
@@ -591,6 +593,7 @@ cdef class Relay(Sink):
             "overdue": self.overdue,
             "reports_lost": self.reports_lost,
             "bad_records": self.bad_records,
+            "ended_by_standstill": self.missed,
             "published_out_of_order": 0 if self.publish_order is None else self.publish_order.out_of_order,
             "workers": [
                 {"worker": p.worker, "generation": p.generation, "pid": p.pid, "connections": p.bound,

@@ -82,6 +82,8 @@ cdef int _apply(Relay self, Port port, const Record* record, const uint8_t* payl
             elif not self.hub.subscribe(c, name):
                 self.gateway.on_topic_limit(record.fd, name)
         return 0
+    if kind == CM_MISSED:
+        return _missed(self, port, record, payload)
     if kind == CM_ROOM:
         return _ask_room(self, port, record.fd)
     if kind == CM_BIND or kind == CM_PAUSE:

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 cdef enum:
     RECORD_BYTES = 24
     RECORD_LIMIT = 0x40000000        # payload of one record: 1 GiB; more is a broken stream
-    VERSION = 2
+    VERSION = 3
     ATTEMPTS = 3                     # workers that may end over one event, see `redeliver`
     LISTENER_MASK = 0xFFFF           # `extra` of an event on a ticket: the listener, and above it
     ATTEMPT = 0x10000                # how many workers have ended over it
@@ -60,6 +60,7 @@ cdef enum Kind:
     CM_PAUSE = 51
     CM_DISCONNECT_USER = 52
     CM_ROOM = 53
+    CM_MISSED = 54
     CM_END
     # to and from the dispatcher
     DM_HELLO = 64
@@ -88,6 +89,14 @@ cdef enum:
     FILE_TAKEN = 1
     FILE_OVER = 2
     FILE_LATE = 3
+
+
+cdef enum:
+    # CM_MISSED: what, in `opcode`
+    MISSED_CLIENT = 0        # something for connection `fd`
+    MISSED_TOPIC = 1         # a publish of stamp `fd`, in the topic that is the payload
+    MISSED_TOPICS = 2        # likewise, in any topic
+    MISSED_PUBLISHES = 3     # those up to stamp `fd`, all of which were told of
 
 
 cdef enum:

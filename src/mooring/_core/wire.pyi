@@ -42,6 +42,7 @@ class Command(IntEnum):
     WANT = 44
     FILE = 45
     ROOM = 53
+    MISSED = 54
 
 class Wants(IntFlag):
     HANDSHAKE = 1

@@ -125,6 +125,7 @@ class Command(IntEnum):
     PAUSE = CM_PAUSE
     DISCONNECT_USER = CM_DISCONNECT_USER
     ROOM = CM_ROOM
+    MISSED = CM_MISSED
     WANT = CM_WANT
     FILE = CM_FILE
 

@@ -105,6 +105,7 @@ SERVER_WIDE = frozenset(
         "in_flight_bytes",
         "worker_messages",
         "worker_bytes",
+        "gateway_bytes",
         "max_connections_per_address",
         "max_unfinished_per_address",
         "max_connections",

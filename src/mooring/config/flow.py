@@ -61,6 +61,15 @@ class Flow(Section):
     worker_bytes: int = option(
         4 << 20, "The same in bytes; one message is always let through.", "bytes", low=4096, high=GIB
     )
+    gateway_bytes: int = option(
+        64 << 20,
+        "Most bytes that wait in one worker to be taken by one gateway. From a quarter of it on the worker waits for a "
+        "gateway that is behind. For one that stands still it does not wait for long: clients of that gateway who miss "
+        "something are closed with 1013.",
+        "bytes",
+        low=65536,
+        high=GIB,
+    )
     redeliver: bool = option(
         False,
         "Handle a message again whose worker ended while its handler ran; `frame.attempt` counts. After 3 workers it "

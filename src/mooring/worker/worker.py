@@ -84,6 +84,7 @@ class Worker:
         self.streams = Streams(self.outbox)
         self._sites = sites_of(handlers, listeners, settings)
         self.inlet = Inlet(server, tuple([site.handlers.get("message") for site in self._sites]), self)
+        self.inlet.output_limit = settings.flow.gateway_bytes
         self._handshakes = [
             Handshakes(
                 server,
@@ -313,6 +314,18 @@ class Worker:
         """A record of another process had no effect."""
         self.bad_records += 1
         say_bad(self.refusals, whose, problem)
+
+    def on_standstill(self, gateway: int, over: bool) -> None:
+        """So much waits for a gateway that its clients will miss something; `over`: it takes something again."""
+        if over:
+            log.warning("gateway %d takes commands again", gateway)
+        else:
+            log.error(
+                "gateway %d stands still, and gateway_bytes=%d wait for it: those of its clients who miss something from "
+                "here on are closed with 1013",
+                gateway,
+                self.inlet.output_limit,
+            )
 
     def on_broken(self, whose: str, why: str) -> None:
         """What is on its way to this worker is lost, and nobody knows what it was. Its end settles everything: events
