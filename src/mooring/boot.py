@@ -1,8 +1,9 @@
 """What a process is told when it starts, and how a spare is told the rest later.
 
 The one who starts a process writes a `Boot` into a memory file, as msgpack, and the process inherits the
-descriptors that are named in it, and no others. A spare does not know yet what it will be: it loads the application
-and waits, and then everything is as if it had been told so from the beginning.
+descriptors that are named in it, and no others. It does not pass them on: what the application starts must not hold a
+channel or a listener open when this process has ended. A spare does not know yet what it will be: it loads the
+application and waits, and then everything is as if it had been told so from the beginning.
 """
 
 import logging
@@ -32,6 +33,7 @@ class LinkEnd(msgspec.Struct):
     channel: int
     reply: int = -1
     page: int = -1
+    number: int = 0  # the supervisor's, of the link
 
 
 class Boot(msgspec.Struct):
@@ -61,6 +63,18 @@ class Boot(msgspec.Struct):
     notes: list[str] = []  # for the supervisor, to be logged
     shared: Declared = msgspec.field(default_factory=Declared)
 
+    def descriptors(self) -> list[int]:
+        """All that are named here. Those of the lock of shared memory are the supervisor's alone."""
+        own = [self.control, self.pulse, self.order, *self.listeners, *self.desk, *self.tables.values()]
+        own += [fd for end in self.links for fd in (end.channel, end.reply, end.page)]
+        own += [self.shared.lock] if self.role == "supervisor" else []
+        return [fd for fd in own if fd >= 0]
+
+    def keep_descriptors(self) -> None:
+        """They came over an exec, and shall not go over another one."""
+        for fd in self.descriptors():
+            os.set_inheritable(fd, False)
+
     @property
     def name(self) -> str:
         """What it is called in the log and in the list of processes."""
@@ -85,6 +99,7 @@ def wait_for_place(told: Boot) -> None:
             if op == "attach":
                 *ends, table = fds if message["gateway"] is not None else [*fds, -1]
                 end = LinkEnd(message["worker"], message["gateway"], message["generation"], *ends)
+                end.number = message["link"]
                 told.links.append(end)
                 if end.gateway is not None:
                     told.tables[end.gateway] = table

@@ -14,7 +14,8 @@ import signal
 import socket
 from collections.abc import Coroutine, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from mooring._core.order import Order
 from mooring._core.process import keep_freed_memory
@@ -43,9 +44,15 @@ ORPHAN_GRACE = 2.0  # seconds a process goes on without its supervisor
 ORPHANED = "the supervisor is gone"
 # what the supervisor says
 HEARD = frozenset(
-    {"attach", "degraded", "serve", "retire", "reopen", "event", "tree", "detach", "drain", "stop", "vitals"}
+    {"attach", "gone", "degraded", "serve", "retire", "reopen", "event", "tree", "detach", "drain", "stop", "vitals"}
 )
 RETRY = 0.05  # seconds until a control message that had no room is sent again
+
+
+class OpenLink(Protocol):
+    """This process's end of a link."""
+
+    def hang_up(self) -> None: ...
 
 
 class Member:
@@ -69,6 +76,7 @@ class Member:
             else None
         )
         self._dispatcher_link: DispatcherLink | None = None
+        self._open_links: WeakValueDictionary[int, OpenLink] = WeakValueDictionary()  # by the number of the link
         self._stopping: asyncio.Future[tuple[bool, str]] | None = None  # whether it is the last one, and the reason
         self._background: set[asyncio.Task[None]] = set()
         self._pulse = Pulse(told.pulse)
@@ -186,19 +194,21 @@ class Member:
     def _connect(self, end: LinkEnd, table: int) -> None:
         """Opens this process's end of a link."""
         if self._dispatcher is not None:
-            self._dispatcher.attach(end.channel, worker=end.worker, generation=end.peer_generation)
+            channel = self._dispatcher.attach(end.channel, worker=end.worker, generation=end.peer_generation)
+            self._open_links[end.number] = channel
             return
         if end.gateway is None:
             assert self._worker is not None
             worker = self._worker
             link = DispatcherLink(self._reactor, end.channel, worker.tasks, worker.bench, worker.pipe, worker)
             self._dispatcher_link = link
+            self._open_links[end.number] = link
             if self._greeted:
                 link.hello()
             return
         if end.gateway == self._told.gateway:
             assert self._gateway is not None
-            open_port(
+            self._open_links[end.number] = open_port(
                 self._gateway.relay,
                 self._reactor,
                 worker=end.worker,
@@ -219,6 +229,7 @@ class Member:
             reply=end.reply,
             page=end.page,
         )
+        self._open_links[end.number] = outlet
         outlet.eager = self._worker.bench is not None
         outlet.beat()
         self._worker.outbox.connect(outlet)
@@ -296,8 +307,16 @@ class Member:
         gateway: int | None,
         generation: int,
         pid: int,
+        link: int,
     ) -> None:
-        self._connect(LinkEnd(worker, gateway, generation, channel, reply, page), table)
+        self._connect(LinkEnd(worker, gateway, generation, channel, reply, page, link), table)
+
+    def _on_gone(self, *, link: int) -> None:
+        """The process at the other end of that link has ended. Mostly its channel says so, too, and has said so before;
+        not while others that it has started hold it open."""
+        opened = self._open_links.get(link)
+        if opened is not None:
+            opened.hang_up()
 
     def _on_serve(self, *, started: bool = False) -> None:
         if self._worker is not None:

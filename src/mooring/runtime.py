@@ -89,6 +89,8 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
     boot.dispatcher = talks or settings.tasks.task_worker_num > 0
     boot.processes = len(server.handlers.processes)
     boot.shared = server.shared.create()
+    if boot.shared.lock >= 0:
+        os.set_inheritable(boot.shared.lock, True)  # across the exec; the supervisor keeps it
     if tool:
         boot.notes.append(
             f"{tool} ends here: workers run {application.name} without it; "
@@ -170,6 +172,7 @@ def boot(fd: int) -> None:
     fill_standard_streams()
     with open(fd, "rb") as file:
         told = msgspec.msgpack.decode(file.read(), type=Boot)
+    told.keep_descriptors()
     if told.place:
         os.chdir(told.place)
     settings = Settings.from_options(told.settings)
@@ -229,8 +232,6 @@ def _supervise(told: Boot, settings: Settings) -> int:
     specs += [ProcessSpec("task worker", n, worker=first + n) for n in range(settings.tasks.task_worker_num)]
     first += settings.tasks.task_worker_num
     specs += [ProcessSpec("process", n, worker=first + n) for n in range(told.processes)]
-    if told.shared.lock >= 0:
-        os.set_inheritable(told.shared.lock, False)
     extra = {
         "application": told.application,
         "settings": told.settings,

@@ -117,11 +117,15 @@ class Toy:
             self.report("told", state=message["state"])
         if op in ("tree", "event"):
             return  # for the application, whenever something has happened: no test of the order can say when
-        self.report("got", op=op, fields=message, fds=len(fds))
+        if op != "gone":  # before or behind others, as the process ended; its own event, so that order can be tested
+            self.report("got", op=op, fields=message, fds=len(fds))
+        else:
+            self.report("gone", link=message["link"])
         getattr(self, f"on_{op}")(message, list(fds))
 
     def on_attach(self, message, fds):
         link = {key: message[key] for key in ("worker", "gateway")}
+        link["number"] = message["link"]
         link["peer_generation"] = message["generation"]
         link |= {"channel": fds[0], "reply": fds[1], "page": fds[2]}
         if len(fds) > 3:
@@ -143,6 +147,9 @@ class Toy:
 
     def on_retire(self, message, fds):
         """The successor serves; gateways are told more, by `detach`."""
+
+    def on_gone(self, message, fds):
+        """The end of the channel says the same."""
 
     def on_degraded(self, message, fds):
         """It is reported, which is all."""
@@ -211,6 +218,11 @@ class Toy:
             self.control.close()
         elif do == "raw":
             self.control.send(command["data"].encode() * command.get("times", 1))
+        elif do == "leave_behind":  # somebody who has all of its descriptors, and outlives it
+            behind = os.fork()
+            if behind == 0:
+                signal.pause()
+            self.report("behind", behind=behind)
         elif do == "stranger":  # an orphan that ends with code 3, for the supervisor to inherit
             if os.fork() == 0:
                 parent = os.getpid()

@@ -79,7 +79,7 @@ def test_one_that_listens(listening):
     with adopt(fd, f"fd://{fd}") as adopted:
         assert adopted.fileno() == fd
         assert not adopted.getblocking()
-        assert adopted.get_inheritable()
+        assert not adopted.get_inheritable()
         assert adopted.getsockname() == listening.getsockname()
 
 

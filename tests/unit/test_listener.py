@@ -49,7 +49,7 @@ def test_it_listens_and_is_inherited_and_does_not_block():
     with bind_listener("127.0.0.1", 0) as listener:
         assert listener.getsockname()[1] > 0, "the kernel chose a port"
         assert not listener.getblocking()
-        assert listener.get_inheritable()
+        assert not listener.get_inheritable()
         with pytest.raises(BlockingIOError):
             listener.accept()
         assert reaches(listener, "127.0.0.1")

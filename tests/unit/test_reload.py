@@ -35,6 +35,7 @@ def test_f12_order_of_a_reload(tmp_path):
                     tree.wait(since, event="got", op=op, who=f"gateway {g}", fields__worker=w)
                     for op in ("attach", "detach")
                 )
+                assert attach["fields"].pop("link")
                 assert attach["fields"] == {"worker": w, "gateway": g, "generation": 2, "pid": new}
                 assert detach["fields"] == {"worker": w, "generation": 1}
                 retired = tree.wait(since, event="sent", op="retired", who=f"gateway {g}", fields__worker=w)

@@ -170,12 +170,14 @@ def test_a_crashed_worker_is_replaced_and_linked_anew(tmp_path):
         assert line == f"worker 1 (pid {old}) was ended by SIGKILL: restarting it"
         for g in (0, 1):  # gateways see the end of the old one
             tree.wait(since, event="unlinked", who=f"gateway {g}", worker=1)
+            tree.wait(since, event="gone", who=f"gateway {g}", link=link_of(tree, old, g))
         serve = tree.wait(since, event="got", op="serve", who="worker 1")
         new = serve["pid"]
         assert (serve["generation"], serve["incarnation"]) == (1, 1)
         ready = tree.wait(since, event="sent", op="ready", pid=new)
         for g in (0, 1):
             attach = tree.wait(since, event="got", op="attach", who=f"gateway {g}")
+            assert attach["fields"].pop("link") > link_of(tree, old, g)
             assert attach["fields"] == {"worker": 1, "gateway": g, "generation": 1, "pid": new}
             assert attach["fds"] == 3
             assert attach["index"] > ready["index"], "nobody hears of a process that is not ready"
@@ -187,6 +189,41 @@ def test_a_crashed_worker_is_replaced_and_linked_anew(tmp_path):
         got = tree.wait(since, event="bytes", who="worker 1")
         assert (got["gateway"], got["data"]) == (0, "welcome")
         assert not tree.find(since, who="worker 0"), "the others are not disturbed"
+
+
+def link_of(tree, pid, gateway):
+    """The number of its link to that gateway, which it was told at its start."""
+    links = tree.find(event="born", pid=pid)[0]["payload"]["links"]
+    return next(link["number"] for link in links if link["gateway"] == gateway)
+
+
+def test_peers_hear_of_a_death_that_no_channel_tells(tmp_path):
+    """A child of the dead one holds its ends open, that of the control socket, too."""
+    with Running(tmp_path, process_mode(gateways=2, workers=1)) as tree:
+        tree.wait_ready()
+        since, old = tree.mark(), tree.child("worker 0")
+        tree.command(old, "leave_behind")
+        behind = tree.wait(since, event="behind")["behind"]
+        try:
+            os.kill(old, signal.SIGKILL)
+            for g in (0, 1):
+                tree.wait(since, event="gone", who=f"gateway {g}", link=link_of(tree, old, g))
+            tree.wait(since, event="got", op="serve", who="worker 0")
+            assert not tree.find(since, event="unlinked")
+        finally:
+            os.kill(behind, signal.SIGKILL)
+        for g in (0, 1):
+            tree.wait(since, event="unlinked", who=f"gateway {g}", worker=0)
+
+
+def test_the_death_of_one_that_had_retired_is_told(tmp_path):
+    """Its gateways had nothing of it any more, but still its channel."""
+    with Running(tmp_path, process_mode(workers=1)) as tree:
+        tree.wait_ready()
+        since, old = tree.mark(), tree.child("worker 0")
+        tree.signal(signal.SIGHUP)
+        tree.wait(since, event="got", op="stop", pid=old)
+        tree.wait(since, event="gone", who="gateway 0", link=link_of(tree, old, 0))
 
 
 def test_a_worker_told_to_die_through_its_channel(tmp_path):
@@ -249,6 +286,7 @@ def test_a_crashed_gateway_is_replaced_and_linked_anew(tmp_path):
         made = tree.wait(since, event="table", who="gateway 0")
         for w in (0, 1):
             attach = tree.wait(since, event="got", op="attach", who=f"worker {w}")
+            assert attach["fields"].pop("link")
             assert attach["fields"] == {"worker": w, "gateway": 0, "generation": 1, "pid": new}
             assert attach["fds"] == 4, "with the new gateway's table"
             tree.command(tree.child(f"worker {w}"), "table", gateway=0)

@@ -9,6 +9,7 @@ from mooring._core.wire cimport Record
 
 
 cdef class Channel(Source):
+    cdef object __weakref__
     cdef int fd                      # -1 once the channel is lost or closed
     cdef Buffer input                # the beginning of a record whose rest has not arrived
     cdef Buffer output               # records not yet taken by the kernel

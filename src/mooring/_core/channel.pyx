@@ -10,6 +10,9 @@ kind or its length, says that the stream is lost, as is one for which there was 
 more. That is told once (`on_broken`), and what still comes is thrown away; who owns the channel has the worker at its one
 end replaced, and the end of that process ends the channel.
 
+A process that has ended may have left its end to others, which it has started; then the stream does not end. `hang_up`
+ends it from here: what had been sent is still read, nothing that is sent from then on is.
+
 Who takes records may refuse the next one for a while (`held`). Then nothing more is read, the end of the stream neither; the
 other direction goes on.
 """
@@ -31,9 +34,11 @@ from mooring._core.wire cimport RECORD_BYTES, RECORD_LIMIT, Record
 cdef extern from "sys/socket.h" nogil:
     ssize_t recv(int fd, void* data, size_t size, int flags)
     ssize_t send(int fd, const void* data, size_t size, int flags)
+    int shutdown(int fd, int how)
     enum:
         MSG_NOSIGNAL
         MSG_DONTWAIT
+        SHUT_RDWR
 
 cdef extern from "scatter.h" nogil:
     ssize_t mooring_send_parts(int fd, const void* first, size_t first_size, const void* second, size_t second_size,
@@ -105,6 +110,11 @@ cdef class Channel(Source):
             close(fd)
             buffer_free(&self.input)
             buffer_free(&self.output)
+
+    def hang_up(self) -> None:
+        """The process at the other end has ended. What it had sent is read, and then the channel is lost."""
+        if self.fd >= 0:
+            shutdown(self.fd, SHUT_RDWR)
 
     cdef int lose(self, str why) except -1:
         if self.fd >= 0:

@@ -16,6 +16,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 import os
 import select
+import socket
 import threading
 import time
 from collections import deque
@@ -285,6 +286,14 @@ cdef class ChannelOutlet(Outlet):
 
     def beat(self) -> None:
         self.page.shared.beat = monotonic_ms()
+
+    def hang_up(self) -> None:
+        """The gateway's process has ended: see Channel.hang_up. Nobody waits for an answer of it either."""
+        self.channel.hang_up()
+        try:
+            self.reply_socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass                         # it is closed already
 
     def close(self) -> None:
         if self in self.channel.inlet.channels:

@@ -7,6 +7,7 @@ from mooring._core.wire cimport Record
 
 
 cdef class Outlet:
+    cdef object __weakref__
     cdef readonly int gateway
     cdef readonly Table table
     cdef public bint left            # it has said that nothing more will come

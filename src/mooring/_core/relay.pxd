@@ -25,6 +25,7 @@ cdef struct Ticket:
 
 
 cdef class Port(Publisher):
+    cdef object __weakref__
     cdef readonly Relay relay
     cdef readonly int index          # place in relay.ports, -1 when it is in none
     cdef readonly int worker

@@ -53,6 +53,7 @@ class Port(Publisher):
 class ChannelPort(Port):
     @property
     def channel(self) -> PortChannel: ...
+    def hang_up(self) -> None: ...
     def __init__(
         self,
         relay: Relay,

@@ -151,6 +151,10 @@ cdef class ChannelPort(Port):
         cdef uint64_t now = self.relay.connections.reactor.now
         return now - beat if 0 < beat < now else 0       # a worker that is newer than this turn of our loop
 
+    def hang_up(self) -> None:
+        """The worker's process has ended: see Channel.hang_up."""
+        self.channel.hang_up()
+
     def close(self) -> None:
         self.channel.close()
         self.reply_socket.close()

@@ -328,7 +328,6 @@ class Shared:
         lock = os.open(folder / "new", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         (folder / "new").rename(folder / "lock")  # from here on it can be seen, and is taken
-        os.set_inheritable(lock, True)  # the supervisor, which this process becomes, keeps it
         size = max(1, len(self.atomics)) * 8
         with open(folder / "atomics", "x+b") as file:
             os.posix_fallocate(file.fileno(), 0, size)

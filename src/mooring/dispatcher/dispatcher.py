@@ -122,10 +122,11 @@ class Dispatcher:
         )
         self._counters = dict.fromkeys(names.split(), 0)
 
-    def attach(self, channel: int, *, worker: int, generation: int) -> None:
+    def attach(self, channel: int, *, worker: int, generation: int) -> RecordChannel:
         """A link to a worker or task worker; takes the descriptor over."""
         peer = Peer(self, worker, generation)
-        self._channels[peer] = RecordChannel(self._reactor, channel, peer)
+        opened = self._channels[peer] = RecordChannel(self._reactor, channel, peer)
+        return opened
 
     def stats(self) -> dict[str, int]:
         """Counters; accepted = done + failed + lost + cancelled + queued + running."""

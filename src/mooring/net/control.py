@@ -24,6 +24,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -165,6 +166,12 @@ class ControlSocket:
         except ControlError:
             _close(fds)
             raise
+
+    def hang_up(self) -> None:
+        """The peer's process has ended. What it sent can still be received, and then the end of file; nothing is taken
+        from others who have its end."""
+        with suppress(OSError):  # closed on either side
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def drop(self) -> None:
         """Forget what waits: the peer is gone. What it sent can still be received."""

@@ -57,7 +57,7 @@ def find(inherited: str, passed: list[tuple[int, str]]) -> int:
 
 
 def adopt(fd: int, inherited: str) -> socket.socket:
-    """The socket with this descriptor, non-blocking and inheritable. ListenError when it is none that listens."""
+    """The socket with this descriptor, non-blocking and not inheritable. ListenError when it is none that listens."""
     try:
         is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
     except OSError:
@@ -73,7 +73,7 @@ def adopt(fd: int, inherited: str) -> socket.socket:
         why = "does not listen; bind() and listen() are up to who passes it (systemd: Accept=no)"
     else:
         listener.setblocking(False)
-        listener.set_inheritable(True)
+        listener.set_inheritable(False)
         return listener
     listener.detach()  # not ours
     raise ListenError(f"cannot listen on {inherited}: descriptor {fd} {why}")

@@ -1,4 +1,4 @@
-"""TCP listeners: bound once by the supervisor, inherited by every process that owns connections.
+"""TCP listeners: bound once by the supervisor, handed on to every process that owns connections.
 
 One listening socket is shared by all gateways and all generations (the kernel gives each accepted client
 to one of them). SO_REUSEPORT is not used for that: with it each process would have its own accept queue, and
@@ -52,7 +52,7 @@ def address_text(address: Any) -> str:
 def bind_listener(
     host: str, port: int, backlog: int = 2048, *, ipv6_only: bool = False, reuse_port: bool = False
 ) -> socket.socket:
-    """Bind and listen; the socket is non-blocking and inheritable.
+    """Bind and listen; the socket is non-blocking and not inheritable.
 
     `host` is an IPv4 or IPv6 address or a name (its first address is taken); "0.0.0.0" means every IPv4
     address, "::" every IPv6 *and* IPv4 address, or with `ipv6_only` every IPv6 address. `port` 0 lets the kernel
@@ -87,7 +87,6 @@ def bind_listener(
         listener.bind(address)
         listener.listen(backlog)
         listener.setblocking(False)
-        listener.set_inheritable(True)
     except OSError as problem:
         if listener is not None:
             listener.close()

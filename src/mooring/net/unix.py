@@ -68,7 +68,7 @@ def _identity(found: os.stat_result) -> tuple[int, int, int]:
 
 
 def bind_unix(path: str, mode: int = 0o600, owner: str = "", backlog: int = 2048) -> UnixListener:
-    """Bind and listen; the socket is non-blocking and inheritable. `owner` is "user:group", "user", ":group" or empty.
+    """Bind and listen, without blocking or inheritance. `owner` is "user:group", "user", ":group" or empty.
 
     Raises ListenError.
     """
@@ -88,7 +88,6 @@ def bind_unix(path: str, mode: int = 0o600, owner: str = "", backlog: int = 2048
         finally:
             os.close(folder)
         listener.setblocking(False)
-        listener.set_inheritable(True)
     except OSError as problem:
         listener.close()
         number = problem.errno or 0

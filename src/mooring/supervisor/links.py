@@ -5,12 +5,17 @@ Three descriptors on each side: `channel` carries wire records both ways, `reply
 supervisor makes them and keeps an end only until the process it is for exists and its peer may know it;
 an end it still held would keep the peer from seeing the end of file when a process dies.
 
+That end of file is only the quick news: what a process has started, with fork or with inherited descriptors, may hold
+its ends and live on. So each link has a number that both sides know, and when a process is gone, its peers are told
+the number.
+
 A worker and the dispatcher share a channel only: there `reply` and `page` are -1, and not sent.
 """
 
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import socket
 from typing import Any, NamedTuple
@@ -24,6 +29,8 @@ __all__ = ["End", "Link", "new_order", "new_pulse", "new_table"]
 
 CHANNEL_BUFFER = 4 << 20  # bytes; the default holds only 278 messages of 100 bytes
 _SO_SNDBUFFORCE = 32  # not in the socket module
+
+_numbers = itertools.count(1)
 
 
 class End(NamedTuple):
@@ -47,8 +54,10 @@ class Link:
 
     def __init__(self, worker: Child, gateway: Child) -> None:
         """Make the descriptors. Raises OSError when there are none left."""
+        self.number = next(_numbers)
         self.worker = worker
         self.gateway = gateway
+        self.settled = False  # the worker leaves, and the gateway has nothing of it in flight any more
         made: list[int] = []
         try:
             for blocking in (False, True) if gateway.spec.gateway is not None else (False,):
@@ -87,6 +96,7 @@ class Link:
     def describe(self, child: Child, end: End) -> dict[str, Any]:
         """The entry of that child's boot payload."""
         return {
+            "number": self.number,
             "worker": self.worker.spec.worker,
             "gateway": self.gateway.spec.gateway,
             "peer_generation": self.peer_of(child).generation,

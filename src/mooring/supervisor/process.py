@@ -169,6 +169,11 @@ class Child:
         self.serving_since = None
 
     @property
+    def settled(self) -> bool:
+        """Whether no gateway has anything of this worker, which leaves, in flight."""
+        return all(link.settled for link in self.links)
+
+    @property
     def served(self) -> float:
         """Seconds since it began to serve, 0 when it never did."""
         return 0.0 if self.serving_since is None else time.monotonic() - self.serving_since

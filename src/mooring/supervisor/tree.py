@@ -5,6 +5,7 @@ and is called for what happens. What holds here at all times:
 
 * a child is in `children` from its spawn until it is reaped, and its descriptors are ours no longer;
 * its last messages are delivered before its end is;
+* whoever has a link to a process that is gone is told so: the end of file may not come, see links.py;
 * two processes are linked when each is, or will be, serving; an end goes to its process in the boot
   payload when the peer is known already, else by `attach` when both serve. So a process that serves has a
   link to every peer that serves, and nobody hears of a process that never became ready.
@@ -254,7 +255,7 @@ class Tree:
         if peer is link.gateway and peer.table >= 0:
             fds.append(peer.table)
         numbers = {"worker": link.worker.spec.worker, "gateway": link.gateway.spec.gateway}
-        self.tell(side, "attach", fds, **numbers, generation=peer.generation, pid=peer.pid)
+        self.tell(side, "attach", fds, **numbers, generation=peer.generation, pid=peer.pid, link=link.number)
         end.close()
 
     def retire(self, worker: Child) -> None:
@@ -266,7 +267,7 @@ class Tree:
                 link.close()  # that gateway never heard of it
             elif link.gateway.state is ChildState.SERVING:
                 self._detach(link)
-        if not worker.links:
+        if worker.settled:
             self._owner.on_retired(worker)
 
     def _detach(self, link: Link) -> None:
@@ -284,8 +285,8 @@ class Tree:
             if message.get("pid") not in (None, 0, worker.pid):
                 continue
             if named and link.gateway is gateway and worker.state is ChildState.RETIRING:
-                link.close()
-                if not worker.links:
+                link.settled = True
+                if worker.settled:
                     self._owner.on_retired(worker)
 
     def drain(self, child: Child, timeout: float, code: int) -> None:
@@ -424,6 +425,8 @@ class Tree:
         how = child.reap()
         if how is None:
             return
+        if child.control is not None:
+            child.control.hang_up()
         self._talk(child, all_of_it=True)  # its last words
         asked = child.state is ChildState.STOPPING
         self._forget(child)
@@ -438,8 +441,12 @@ class Tree:
                 self._unwatch(child.control.fileno())
         peers = [link.worker for link in child.links if link.worker.state is ChildState.RETIRING]
         for link in list(child.links):
+            peer = link.peer_of(child)
+            knows = not link.holds(peer) and peer.state is not ChildState.GONE
             link.close()
+            if knows:
+                self.tell(peer, "gone", link=link.number)
         child.forget()
         for worker in peers:
-            if not worker.links:
+            if worker.settled:
                 self._owner.on_retired(worker)

@@ -469,6 +469,10 @@ class DispatcherLink:
         self._channel.send(Mail.HELLO, self._bench is not None, 0, os.getpid(), b"")
         self._channel.flush_now()
 
+    def hang_up(self) -> None:
+        """The dispatcher has ended."""
+        self._channel.hang_up()
+
     def on_record(self, channel: RecordChannel, kind: int, opcode: int, arg: int, number: int, payload: bytes) -> None:
         if kind == Mail.TASK and self._bench is not None:
             self._bench.on_task(channel, number, arg, payload)
