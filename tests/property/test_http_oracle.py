@@ -9,6 +9,7 @@ A second rule: how the network cuts a stream must not change what is read.
 
 import itertools
 import random
+import re
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -204,3 +205,75 @@ def test_cuts_do_not_matter_at_limits(seed: int) -> None:
                 result.append((error.status, error.reason))
             results.append(result)
         assert results[0] == results[1], data
+
+
+# RFC 9112 section 7.1 as it is read here: no white space, no backslashes, extensions of at most 257 bytes.
+CHUNK_LINE = re.compile(
+    rb"([0-9A-Fa-f]{1,16})(?=[^\r]{0,257}\r)"
+    rb"(?:;[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|\"[\t\x20!\x23-\x5b\x5d-\x7e\x80-\xff]*\"))?)*\r\n"
+)
+PIECES = [
+    b"0",
+    b"9",
+    b"a",
+    b"F",
+    b"g",
+    b"G",
+    b"/",
+    b":",
+    b"@",
+    b"`",
+    b";",
+    b"=",
+    b'"',
+    b"\\",
+    b" ",
+    b"\t",
+    b"\r",
+    b"\x00",
+    b"\x7f",
+    b"\x80",
+    b"\xff",
+    b",",
+    b";a",
+    b";a=b",
+    b';a="b c"',
+    b"0000000",
+    b"x" * 127,
+    b";" + b"y" * 120,
+    b"~",
+    b"\x1f",
+]
+
+
+@settings(max_examples=2000)
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=8).map(b"".join), st.sampled_from([b"\r\n", b"\n", b"\r\r\n", b"x\r\n"])
+)
+@example(b"ffffffffffffffff", b"\r\n")
+@example(b"0" * 15 + b"1", b"\r\n")
+@example(b"0" * 16 + b"1", b"\r\n")
+@example(b"1;" + b"a" * 256, b"\r\n")
+@example(b"1;" + b"a" * 257, b"\r\n")
+@example(b"0" * 15 + b"1;" + b"a" * 256, b"\r\n")
+@example(b"", b"\r\n")
+@example(b'1;a="', b"\r\n")
+@example(b'1;a=""', b"\r\n")
+def test_lines_before_chunks(line: bytes, end: bytes) -> None:
+    codec = HttpCodec(body_limit=1 << 40)
+    codec.receive(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + line + end)
+    match = CHUNK_LINE.fullmatch(line + end)
+    if match is None or int(match[1], 16) > 1 << 40:
+        with pytest.raises(HttpError) as refused:
+            codec.next_event()
+        assert refused.value.status == (400 if match is None else 413)
+        return
+    assert codec.next_event() is None
+    size = int(match[1], 16)
+    codec.receive(b"\r\n" if size == 0 else b"x" * min(size, 100) + (b"\r\n0\r\n\r\n" if size <= 100 else b""))
+    request = codec.next_event()
+    if size <= 100:
+        assert isinstance(request, ParsedRequest)
+        assert request.body == b"x" * size
+    else:
+        assert request is None

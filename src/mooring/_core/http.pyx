@@ -28,8 +28,9 @@ from http import HTTPStatus
 import httptools
 
 cimport cython
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
-from libc.string cimport memchr
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
+from libc.stdint cimport uint64_t
+from libc.string cimport memchr, memcpy
 
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 CONTINUE = 100
@@ -38,13 +39,14 @@ LAST_CHUNK = b"0\r\n\r\n"
 cdef enum:
     NAME_LIMIT = 256           # bytes of a field name
     TRAILER_LIMIT = 8192       # bytes of all trailer fields
-    CHUNK_LINE_LIMIT = 275     # 16 hex digits, ";", 256 bytes of extension, CR LF
+    EXTENSION_LIMIT = 257      # bytes of the extensions of a chunk, with the ";" before them
+    CHUNK_LINE_LIMIT = 275     # 16 hex digits, extensions, CR LF
 
 cdef enum State:
     HEAD
-    LENGTH         # a body of `_need` bytes
+    LENGTH         # a body of which `_need` bytes are missing
     CHUNK_SIZE     # the line before a chunk
-    CHUNK_DATA     # `_need` bytes of this chunk are missing
+    CHUNK_DATA     # `_chunk` bytes of this one are missing
     CHUNK_END      # the CR LF behind a chunk
     TRAILERS
     BROKEN
@@ -96,13 +98,14 @@ cdef class HttpCodec:
     cdef Py_ssize_t _line      # where the line that is being scanned starts in the buffer
     cdef Py_ssize_t _scanned   # no line feed before this position of that line
     cdef Py_ssize_t _lines     # complete lines before it
-    cdef object _need          # int: missing bytes of the body or chunk; may exceed 64 bits for a moment
+    cdef object _need          # int: may exceed 64 bits for a moment
+    cdef uint64_t _chunk
     cdef bint _skipped         # the empty line before this request was skipped
     cdef bint _expects         # the client waits for "100 Continue"
     cdef ParsedRequest _request
     cdef object _error
     cdef readonly bint streaming     # parts of a body are still to come, or to be taken
-    cdef object _taken               # int: bytes of it that next_part has given
+    cdef Py_ssize_t _taken           # bytes of chunks that next_part has given
 
     def __init__(self, Py_ssize_t line_limit=8192, Py_ssize_t field_limit=8192, Py_ssize_t head_limit=16384,
                  Py_ssize_t field_count_limit=100, Py_ssize_t body_limit=1 << 20, Py_ssize_t stream_above=-1):
@@ -112,7 +115,6 @@ cdef class HttpCodec:
         self.field_count_limit = field_count_limit
         self.body_limit = body_limit
         self.stream_above = stream_above
-        self._taken = 0
         self._buffer = bytearray()
         self._body = bytearray()
         self._state = HEAD
@@ -420,44 +422,67 @@ cdef class HttpCodec:
     cdef bint _read_chunks(self) except -1:
         """Move what arrived into the body (RFC 9112 section 7.1). True: the last chunk and the trailers
         are consumed too."""
-        cdef Py_ssize_t size, end
-        while True:
-            size = PyByteArray_GET_SIZE(self._buffer)
-            if self._state == CHUNK_SIZE:
-                end = self._buffer.find(b"\n", 0, CHUNK_LINE_LIMIT) + 1
-                if end == 0:
-                    if size >= CHUNK_LINE_LIMIT:
-                        raise HttpError(400, "the line before a chunk is too long")
-                    return False
-                match = _CHUNK_LINE.fullmatch(bytes(self._buffer[:end]))
-                if match is None:
-                    raise HttpError(400, "the line before a chunk is not: hexadecimal size, CR LF")
-                del self._buffer[:end]
-                self._need = int(match[1], 16)
-                if self._need > self.body_limit - PyByteArray_GET_SIZE(self._body) - self._taken:
-                    raise HttpError(413, f"the body is longer than {self.body_limit} bytes")
-                self._state = CHUNK_DATA if self._need else TRAILERS
-            elif self._state == CHUNK_DATA:
-                end = min(size, self._need)
-                self._body += self._buffer[:end]
-                del self._buffer[:end]
-                self._need -= end
-                if self._need:
-                    return False
-                self._state = CHUNK_END
-            elif self._state == CHUNK_END:
-                if size < 2:
-                    return False
-                if not self._buffer.startswith(b"\r\n"):
-                    raise HttpError(400, "a chunk is not followed by CR LF")
-                del self._buffer[:2]
-                self._state = CHUNK_SIZE
-            else:
-                end = self._scan(self.field_limit, TRAILER_LIMIT)
-                if end < 0:
-                    return False
-                trailers = bytes(self._buffer[:end])
-                del self._buffer[:end]
-                self._restart_scan()
-                _check_trailers(trailers)
-                return True
+        cdef Py_ssize_t end
+        if self._state != TRAILERS:
+            self._take_chunks()
+        if self._state != TRAILERS:
+            return False
+        end = self._scan(self.field_limit, TRAILER_LIMIT)
+        if end < 0:
+            return False
+        trailers = bytes(self._buffer[:end])
+        del self._buffer[:end]
+        self._restart_scan()
+        _check_trailers(trailers)
+        return True
+
+    cdef int _take_chunks(self) except -1:
+        """Up to the last chunk. A receive buffer may hold 40,000 of them, so there is no Python object in this loop: it
+        takes no longer than a body without chunks."""
+        cdef Py_ssize_t size = PyByteArray_GET_SIZE(self._buffer)
+        cdef Py_ssize_t filled = PyByteArray_GET_SIZE(self._body)
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t end
+        cdef const unsigned char* base
+        cdef const unsigned char* feed
+        cdef char* body
+        PyByteArray_Resize(self._body, filled + size)        # no chunk is longer than what is there
+        base = <const unsigned char*> PyByteArray_AS_STRING(self._buffer)
+        body = PyByteArray_AS_STRING(self._body)
+        try:
+            while self._state != TRAILERS:
+                if self._state == CHUNK_SIZE:
+                    end = min(size - at, CHUNK_LINE_LIMIT)
+                    feed = <const unsigned char*> memchr(base + at, b"\n", end)
+                    if feed == NULL:
+                        if end == CHUNK_LINE_LIMIT:
+                            raise HttpError(400, "the line before a chunk is too long")
+                        break
+                    if not _read_chunk_line(base + at, &self._chunk):
+                        raise HttpError(400, "the line before a chunk is not: hexadecimal size, CR LF")
+                    if self._chunk > <uint64_t> (self.body_limit - filled - self._taken):
+                        raise HttpError(413, f"the body is longer than {self.body_limit} bytes")
+                    at = feed - base + 1
+                    self._state = CHUNK_DATA if self._chunk else TRAILERS
+                elif self._state == CHUNK_DATA:
+                    end = size - at
+                    if <uint64_t> end > self._chunk:
+                        end = <Py_ssize_t> self._chunk
+                    memcpy(body + filled, base + at, end)
+                    filled += end
+                    at += end
+                    self._chunk -= <uint64_t> end
+                    if self._chunk:
+                        break
+                    self._state = CHUNK_END
+                else:
+                    if size - at < 2:
+                        break
+                    if base[at] != b"\r" or base[at + 1] != b"\n":
+                        raise HttpError(400, "a chunk is not followed by CR LF")
+                    at += 2
+                    self._state = CHUNK_SIZE
+        finally:
+            PyByteArray_Resize(self._body, filled)
+            del self._buffer[:at]
+        return 0
