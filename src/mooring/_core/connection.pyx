@@ -38,6 +38,9 @@ import os
 from mooring._core.deflate import Broken, TooLong
 
 cdef uint32_t CONTROL_SECONDS = 10
+cdef enum:
+    SHARE = 16                       # messages of one connection, whatever the turn
+    SHARE_BYTES = 1 << 16            # of a message that was compressed; more count as further messages
 cdef bytes FAULT_FRAME = b"\x88\x18\x03\xf3an error of the server"      # a close frame with 1011
 
 
@@ -105,13 +108,20 @@ cdef class Connections(Exchanges):
         cdef FrameEvent event
         cdef Outcome outcome
         cdef bytes inflated
+        cdef Py_ssize_t share = SHARE
         while at < size:
+            if share <= 0:
+                if self.reactor.is_long():
+                    self.defer(c)
+                    break
+                share = SHARE
             if c.phase == OPEN and not self._is_control(c, data[at]):
                 if not self.sink.ready(c):
                     break
                 if c.profile.rate > 0 and c.decoder.have == 0 and not c.decoder.payload and not self.take_token(c):
                     break
             outcome = decode_next(&c.decoder, &c.profile.frames, data, size, &at, &event)
+            share -= 1
             if outcome == MESSAGE:
                 if c.phase == OPEN:      # in CLOSING: too late, it is not handled (RFC 6455 section 1.4)
                     c.entry.messages_received += 1
@@ -121,6 +131,7 @@ cdef class Connections(Exchanges):
                     else:
                         inflated = self._inflated(c, &event)
                         if inflated is not None:
+                            share -= len(inflated) // SHARE_BYTES
                             self.sink.on_message(c, event.opcode, <const uint8_t*> PyBytes_AS_STRING(inflated),
                                                  len(inflated))
             elif outcome == CONTROL:
@@ -469,6 +480,7 @@ cdef class Connections(Exchanges):
             "accept_pauses": self.counters.accept_pauses,
             "connections_evicted": self.counters.evicted,
             "rate_pauses": self.counters.rate_pauses,
+            "deferred": self.counters.deferred,
             "connections_closed": self.counters.closed,
             "websockets_opened": self.counters.upgraded,
             "requests": self.counters.requests,

@@ -23,7 +23,7 @@ from mooring._core.files cimport FileClaim, FileSender
 from mooring._core.reactor cimport Reactor
 from mooring._core.registry cimport (
     ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_NONE, D_REQUEST, D_TLS,
-    D_WRITE, DEAD, DONE, HALF, HTTP, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN, Connection, Deadline,
+    D_WRITE, DEAD, DEFERRED, DONE, HALF, HTTP, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN, Connection, Deadline,
 )
 from mooring._core.table cimport Table
 from mooring._core.transport cimport end_by_reset, keeps_pace, say_at_once, watch_pace
@@ -267,13 +267,15 @@ cdef class Exchanges(FileSender):
 
     cdef int _answered(self, Connection* c) except -1:
         """The request is over: on to the next one."""
-        c.flags |= WOKEN
         c.flags &= ~(BUSY | BEGUN | DONE | ASKED)
         codec = self.codecs.get(c.fd)
         if codec is None or codec.idle:
             self._arm(c, D_IDLE, c.profile.idle_ms)
         else:
             self._arm(c, D_REQUEST, c.profile.request_ms)
+        if self.reactor.is_long():
+            return self.defer(c)     # many requests that came at once, or many clients
+        c.flags |= WOKEN
         self.woken.append(c.fd)
         self.reactor.mark_dirty(self)
         return 0

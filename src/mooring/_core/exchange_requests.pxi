@@ -11,7 +11,7 @@ cdef int _next_request(Exchanges self, Connection* c) except -1:
     codec = self.codecs.get(c.fd)
     if codec is None:
         return 0
-    while c.phase == HTTP and not c.flags & (BUSY | SHUT):
+    while c.phase == HTTP and not c.flags & (BUSY | SHUT | DEFERRED):
         try:
             request = codec.next_event()
         except HttpError as error:

@@ -21,6 +21,7 @@ cdef extern from "sys/epoll.h" nogil:
 
 cdef enum:
     BATCH = 256              # events taken in one turn
+    LONG_TURN_MS = 5         # a turn that is older gives nobody more than a share
     RECEIVE_BYTES = 262144   # the shared receive buffer
     MAX_SOURCES = 4096       # a source's number has 16 bits in an event, a token 48
 
@@ -59,6 +60,7 @@ cdef class Reactor:
     cdef public object on_error
 
     cdef int read_clock(self) noexcept
+    cdef bint is_long(self) noexcept
     cdef int add(self, Source source) except -1
     cdef int remove(self, Source source) except -1
     cdef int watch(self, Source source, int fd, uint64_t token, uint32_t events) except -1

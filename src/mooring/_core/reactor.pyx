@@ -163,6 +163,10 @@ cdef class Reactor:
         self.now = monotonic_ms()
         return 0
 
+    cdef bint is_long(self) noexcept:
+        """Whether this turn has lasted so long already that others should not wait for more than they must."""
+        return monotonic_ms() - self.now > LONG_TURN_MS
+
     cdef int watch(self, Source source, int fd, uint64_t token, uint32_t events) except -1:
         return self._control(EPOLL_CTL_ADD, fd, (<uint64_t> source.number << 48) | token, events)
 

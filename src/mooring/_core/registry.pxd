@@ -44,6 +44,7 @@ cdef enum Flag:
     MOVES = 131072   # another worker is to serve it, once nothing of it is in flight
     FRESH = 262144   # no request of it is answered yet, which Registry.admission counts
     COUNTED = 524288 # its address is counted there
+    DEFERRED = 1048576  # it has had its share of this turn, and is not read before the next
 
 
 cdef enum Deadline:

@@ -42,6 +42,7 @@ cdef extern from "sys/socket.h" nogil:
 cdef enum:
     CHUNK = 65536            # plaintext that is encrypted at once
     SLICE = 17408            # ciphertext that is given to a session at once: any usual record whole (RFC 8446 section 5.2)
+    RECORDS = 64             # of one connection, whatever the turn: a record may hold a single byte
     OWED = 65536             # bytes of TLS itself that a peer may leave unread
     HANDSHAKE_RECORD = 22    # RFC 8446 section 5.1
 
@@ -159,11 +160,19 @@ cdef class SecureTransport(Transport):
         cdef Tls tls = <Tls> c.tls
         cdef uint8_t* buffer = self.reactor.receive_buffer
         cdef size_t got
+        cdef int share = RECORDS
         view = PyMemoryView_FromMemory(<char*> buffer, RECEIVE_BYTES, PyBUF_WRITE)
         while c.phase != DEAD and c.tls != NULL:
             if not reads(c):
                 tls.unread = True
                 return self._push(c, tls)
+            if share == 0:
+                if c.phase != LINGER and self.reactor.is_long():
+                    tls.unread = True
+                    self.defer(c)
+                    return self._push(c, tls)
+                share = RECORDS
+            share -= 1
             try:
                 got = tls.session.read(RECEIVE_BYTES, view)
             except ssl.SSLWantReadError:

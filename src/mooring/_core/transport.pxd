@@ -3,12 +3,12 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from mooring._core.registry cimport BUSY, HELD, HTTP, LINGER, SHUT, WANTED, Connection, Deadline, Registry
+from mooring._core.registry cimport BUSY, DEFERRED, HELD, HTTP, LINGER, SHUT, WANTED, Connection, Deadline, Registry
 
 
 cdef inline bint reads(const Connection* c) noexcept:
     """Whether what its peer sends can be acted on now."""
-    return c.phase == LINGER or not (c.flags & (HELD | SHUT) or c.phase == HTTP and c.flags & (BUSY | WANTED) == BUSY)
+    return c.phase == LINGER or not (c.flags & (HELD | SHUT | DEFERRED) or c.phase == HTTP and c.flags & (BUSY | WANTED) == BUSY)
 
 
 cdef struct Counters:
@@ -19,6 +19,7 @@ cdef struct Counters:
     uint64_t accept_pauses           # the listener was left alone for want of descriptors
     uint64_t evicted                 # idle, and ended because the server was nearly full
     uint64_t rate_pauses             # messages that had to wait for their turn
+    uint64_t deferred                # what one peer had sent at once was too much for a turn
     uint64_t closed
     uint64_t upgraded
     uint64_t requests
@@ -43,6 +44,7 @@ cdef class Transport(Registry):
     cdef Connection* dirty_last
     cdef uint32_t flushed            # connections that the last flush has looked at
     cdef list woken
+    cdef list deferred               # fds that go on in the next turn
     cdef readonly size_t queued      # bytes in all out-queues together
     cdef readonly size_t gathered    # bytes of all unfinished messages and bodies
     cdef size_t ceiling              # more of both end who has most; 0: any number
@@ -75,6 +77,8 @@ cdef class Transport(Registry):
     # Whether a message may come now; if not, it is woken in time.
     cdef bint take_token(self, Connection* c) except -1
     cdef int wake(self, Connection* c) except -1
+    # There is more to do for it than fits into this turn.
+    cdef int defer(self, Connection* c) except -1
     # Queues bytes; 1 when they were taken, 0 when the connection takes none any more.
     cdef int write(self, Connection* c, const uint8_t* head, size_t head_size,
                    const uint8_t* data, size_t size) except -1

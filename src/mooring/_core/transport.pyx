@@ -7,6 +7,8 @@ Which connections there are, says registry.pyx, from which this is derived.
 * Writing is queued, and flushed once before the reactor sleeps. The queue has a limit: a peer that lets it fill is
   handed to `on_slow`. Nobody else waits for it.
 * Exactly the events are armed that can be acted on: while nobody can take its messages, a peer is not read.
+* What a peer has sent at once may be thousands of small things. Each connection gets a share of a turn, more only while the
+  turn is young (Reactor.is_long), and goes on in the next: `defer`. It is not read meanwhile, so what waits is one read.
 * A connection has one timer, and `deadline` says what it is armed for.
 * `on_gone` is called when a connection is gone, once. Any call to a hook may end it: the phase is looked at again.
 
@@ -26,7 +28,7 @@ from mooring._core.reactor cimport (
     EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, RECEIVE_BYTES, Reactor,
 )
 from mooring._core.registry cimport (
-    ASKED, BUSY, BY_PEER, BY_SERVER, CLOSING, DEAD, DIRTY, DONE, D_CLOSE, D_LINGER, D_NONE, D_PING, D_PONG, D_PREFACE,
+    ASKED, BUSY, BY_PEER, BY_SERVER, CLOSING, DEAD, DEFERRED, DIRTY, DONE, D_CLOSE, D_LINGER, D_NONE, D_PING, D_PONG, D_PREFACE,
     D_WRITE, FULL, HALF, HELD, HIGH, LINGER, PREFACE, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN, Connection, Deadline,
     Registry,
 )
@@ -82,6 +84,7 @@ cdef class Transport(Registry):
         self.ceiling = ceiling
         self.waiting = []
         self.woken = []
+        self.deferred = []
         self.prefaces = [options.get("preface") for options in profiles]
         reactor.add(self)
 
@@ -310,11 +313,31 @@ cdef class Transport(Registry):
 
     cdef int wake(self, Connection* c) except -1:
         """The sink can take messages of this connection again."""
-        if c.flags & (HELD | BUSY) and not c.flags & WOKEN:
+        if c.flags & (HELD | BUSY) and not c.flags & (WOKEN | DEFERRED):
             c.flags |= WOKEN
             self.woken.append(c.fd)
             self.reactor.mark_dirty(self)
         return 0
+
+    cdef int defer(self, Connection* c) except -1:
+        if not c.flags & DEFERRED:
+            if not self.deferred:
+                self.reactor.post(self._go_on)
+            self.deferred.append(c.fd)
+            c.flags |= DEFERRED
+            self.counters.deferred += 1
+        return self._interest(c)
+
+    def _go_on(self) -> None:
+        cdef Connection* c
+        deferred, self.deferred = self.deferred, []
+        for fd in deferred:
+            c = self.find(fd)
+            if c != NULL:
+                c.flags &= ~DEFERRED
+                c.flags |= WOKEN
+                self.woken.append(fd)
+        self.reactor.mark_dirty(self)
 
     # ------------------------------------------------------------------ out
 
@@ -391,7 +414,9 @@ cdef class Transport(Registry):
             self.woken = []
             for fd in woken:
                 c = self.find(fd)
-                if c != NULL:
+                if c != NULL and c.flags & DEFERRED:
+                    c.flags &= ~WOKEN        # _go_on comes back to it
+                elif c != NULL:
                     try:
                         self.on_wake(c)
                     except Exception:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 NAME = "permessage-deflate"
 OFFER_LIMIT = 16  # offers looked at; a browser sends one
+MARK_LIMIT = 128  # commas and semicolons; a field may have 8,192 of them, which take milliseconds
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 # RFC 6455 section 9.1: a quoted value must be a token when unquoted
 _PARAMETER = rf'[ \t]*;[ \t]*({_TOKEN})(?:[ \t]*=[ \t]*(?:({_TOKEN})|"({_TOKEN})"))?'
@@ -44,9 +45,12 @@ class Agreed:
 
 
 def parse(values: Sequence[str]) -> list[tuple[str, Parameters]] | None:
-    """The extensions of all Sec-WebSocket-Extensions fields, in order; None when they break the grammar. Empty elements
-    don't count (RFC 9110 section 5.6.1.2), nor does an empty field, which libraries send for an empty list."""
+    """The extensions of all Sec-WebSocket-Extensions fields, in order; None when they break the grammar, or are more
+    than anybody has. Empty elements don't count (RFC 9110 section 5.6.1.2), nor does an empty field, which libraries send
+    for an empty list."""
     found: list[tuple[str, Parameters]] = []
+    if sum(value.count(",") + value.count(";") for value in values) > MARK_LIMIT:
+        return None
     for value in values:
         at = 0
         while (at := _NOTHING.match(value, at).end()) < len(value):  # type: ignore[union-attr]  # it always matches

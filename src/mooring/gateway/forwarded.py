@@ -12,6 +12,7 @@ from mooring.config.option import UNIX
 
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
+_MOST_HOPS = 32  # a field may have 4,000 elements, and each has to be read and compared with all networks
 _THROUGH_UNIX = "unix:"  # what nginx writes for who came to it through a Unix socket
 
 Address = IPv4Address | IPv6Address
@@ -33,6 +34,9 @@ class TrustedProxies:
         hops = 0  # addresses that stand right of the client's
         client = peer
         for text in reversed(_elements(headers, "x-forwarded-for")):
+            if hops == _MOST_HOPS:
+                client, hops = peer, 0
+                break
             if text.lower().startswith(_THROUGH_UNIX):
                 client = ""  # as of a client that comes through a Unix socket to us
                 if not self._unix:

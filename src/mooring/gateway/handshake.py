@@ -156,7 +156,7 @@ def judge(
 
     named = parse_extensions(extensions)
     if named is None:
-        return Refused(400, "Sec-WebSocket-Extensions breaks the grammar of RFC 6455 section 9.1")
+        return Refused(400, "Sec-WebSocket-Extensions breaks the grammar of RFC 6455 section 9.1, or is too long")
     agreed = negotiate(named, policy.compression) if policy.compression is not None else None
 
     accept = b64encode(sha1(key[0].encode() + GUID, usedforsecurity=False).digest()).decode()
