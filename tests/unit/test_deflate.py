@@ -97,6 +97,26 @@ def test_final_blocks_are_taken_but_not_without_end(engine):
         inflate(Deflate(engine=engine, limit=LIMIT), b"\x03\x00" * 100_000)
 
 
+def test_what_is_whole_is_taken_although_a_byte_is_due_behind_it(engine):
+    """Nothing at all, and a final block that ends the message; also as the first message."""
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
+    final = compressor.compress(b"Hello") + compressor.flush(zlib.Z_FINISH)
+    for peer_keeps in (False, True):
+        deflate = Deflate(peer_keeps=peer_keeps, engine=engine, limit=LIMIT)
+        for payload, message in (
+            (final, b"Hello"),
+            (b"", b""),
+            (raw(b"x" * 100), b"x" * 100),
+            (final, b"Hello"),
+            (b"", b""),
+        ):
+            assert inflate(deflate, payload) == message
+        with pytest.raises(Broken):
+            inflate(Deflate(peer_keeps=peer_keeps, engine=engine, limit=LIMIT), final[:-1])
+        with pytest.raises(Broken):
+            inflate(Deflate(peer_keeps=peer_keeps, engine=engine, limit=LIMIT), final + b"\7")
+
+
 def test_terms_that_cannot_be_kept_are_refused():
     for bits in (7, 16):
         with pytest.raises(ValueError, match="8 to 15"):

@@ -86,14 +86,16 @@ def test_invalid(vector: dict[str, Any]) -> None:
     assert codec.error is not None
 
 
-def test_every_first_two_bytes() -> None:
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_every_first_two_bytes(tolerant: bool) -> None:
     """All 65,536 of them, as a first frame: the verdict that section 5.2 gives, counted out."""
     for first in range(256):
         fin, rsv, opcode = first >> 7, first >> 4 & 7, first & 15
         for second in range(256):
             is_masked, length = second >> 7, second & 127
-            codec = Decoder()
+            codec = Decoder(unmasked=tolerant)
             codec.feed(bytes([first, second]))
+            is_masked = is_masked or (tolerant and opcode in (8, 10))
             bad = rsv or opcode not in (0, 1, 2, 8, 9, 10) or not is_masked
             bad = bad or opcode == 0 or (opcode >= 8 and (not fin or length > 125))
             assert (codec.error is not None) == bool(bad), (first, second)
@@ -176,6 +178,36 @@ def test_utf8_at_every_place_of_a_word(place: int) -> None:
 
 
 # ------------------------------------------------------------------ masks
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 6, 20, 125])
+def test_a_pong_or_a_close_frame_without_a_mask(size: int) -> None:
+    """Read like any other where that is asked for, at every cut, between the fragments of a message and behind frames
+    that are masked."""
+    payload = bytes(range(size))
+    bare = header(PONG, size, key=None) + payload
+    data = frame(TEXT, b"Hel", fin=False) + bare + frame(0, b"lo") + bare + frame(PING, b"?") + bare
+    expected = [(PONG, payload), (TEXT, b"Hello"), (PONG, payload), (PING, b"?"), (PONG, payload)]
+    for at in range(len(data) + 1):
+        codec = Decoder(unmasked=True)
+        assert codec.feed(data[:at]) + codec.feed(data[at:]) == expected
+        assert codec.error is None
+        assert codec.rest == 0
+    codec = Decoder(unmasked=True)
+    assert [event for octet in data for event in codec.feed(bytes([octet]))] == expected
+    closing = header(CLOSE, size, key=None) + payload
+    assert Decoder(unmasked=True).feed(closing) == [(CLOSE, payload)]
+    for other in (bare, closing):
+        codec = Decoder()
+        assert codec.feed(other) == []
+        assert codec.error is not None
+        assert codec.error[0] == 1002
+        assert "unmasked_control_frames" in codec.error[1]
+    for opcode in (0, TEXT, BINARY, PING):
+        codec = Decoder(unmasked=True)
+        codec.feed(header(opcode, size, key=None) + payload)
+        assert codec.error is not None
+        assert codec.error[0] == 1002
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 63, 64, 65, 1000])

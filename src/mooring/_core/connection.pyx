@@ -174,6 +174,8 @@ cdef class Connections(Exchanges):
         cdef uint16_t code = 0
         cdef uint16_t fault
         cdef uint32_t second
+        if c.decoder.bare:
+            self.counters.unmasked += 1
         if event.opcode != OP_CLOSE:
             # each one makes us work, or even write (a pong), without ever being a message
             second = <uint32_t> (self.reactor.now // 1000)
@@ -497,6 +499,7 @@ cdef class Connections(Exchanges):
             "bytes_gathered": self.gathered,
             "ended_for_memory": self.counters.ended_for_memory,
             "pings_sent": self.counters.pings_sent,
+            "unmasked_control_frames": self.counters.unmasked,
             "proxy_headers_refused": self.counters.prefaces_refused,
             "files_open": self.files_open,
             "files_sent": self.files_sent,

@@ -94,6 +94,8 @@ cdef class Deflate:
         inflater = self.inflater
         if inflater is None:
             inflater = self.engine.decompressobj(-self.peer_bits)
+        if size == 0:
+            return b""           # nothing at all can only be nothing, although one byte is due (RFC 7692 section 7.2.3.6)
         rest = PyBytes_FromStringAndSize(<const char*> data, size) + TAIL
         message = b""
         try:
@@ -109,6 +111,8 @@ cdef class Deflate:
                 final_blocks += 1
                 if final_blocks > FINAL_BLOCKS:
                     raise Broken(f"more than {FINAL_BLOCKS} final blocks in one message")
+                if rest == TAIL:
+                    break        # the message ends with that block: it is whole, although a byte is due behind it
             if inflater.unconsumed_tail:
                 raise TooLong(f"it inflates to more than {bound} bytes")
             probe = inflater.copy() if self.peer_keeps else inflater

@@ -10,6 +10,7 @@ cdef int fill_profile(Profile* profile, int index, dict options) except -1:
     profile.index = index
     profile.frames.message = options["max_message"]
     profile.frames.fragments = options["max_fragments"]
+    profile.frames.unmasked = options.get("unmasked", False)
     profile.write_limit = options["write_limit"]
     profile.high_water = options["high_water"]
     profile.request_ms = <uint64_t> (options["request_timeout"] * 1000)

@@ -33,6 +33,7 @@ cdef struct Counters:
     uint64_t timed_out
     uint64_t faults                  # ended for an error of ours
     uint64_t pings_sent
+    uint64_t unmasked                # pongs and close frames without a mask that were taken
     uint64_t prefaces_refused        # by who they came from, for what they said, or for coming too late
 
 

@@ -31,6 +31,7 @@ cdef enum:
 cdef struct FrameLimits:
     uint64_t message         # bytes of a whole message
     uint32_t fragments       # frames of a whole message
+    bint unmasked            # a pong or a close frame need not be masked
 
 
 cdef struct FrameDecoder:
@@ -43,6 +44,7 @@ cdef struct FrameDecoder:
     bint final
     uint8_t key[4]
     uint8_t phase            # payload bytes of this frame seen so far, mod 4
+    bint bare                # it has no mask
     uint64_t left
     # message being assembled: message_opcode is 0 between messages
     uint8_t message_opcode

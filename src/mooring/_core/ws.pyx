@@ -38,8 +38,10 @@ cdef inline Outcome _fail(FrameEvent* event, uint16_t code, const char* reason) 
 
 
 cdef inline uint8_t _header_size(const uint8_t* head) noexcept nogil:
-    """Bytes of a masked frame's header, told from its first two (section 5.2)."""
+    """Bytes of a frame's header, told from its first two (section 5.2). One without a mask is a short control frame."""
     cdef uint8_t length = head[1] & 0x7F
+    if not head[1] & 0x80:
+        return 2
     return 14 if length == 127 else 8 if length == 126 else 6
 
 
@@ -82,7 +84,11 @@ cdef Outcome _begin_frame(FrameDecoder* d, const FrameLimits* limits, const uint
         # held <= most holds always, so the subtraction cannot wrap
         if length > most - held:
             return _fail(event, 1009, b"message too big")
-    memcpy(d.key, key, 4)
+    d.bare = not head[1] & 0x80
+    if d.bare:
+        memset(d.key, 0, 4)      # changes no byte
+    else:
+        memcpy(d.key, key, 4)
     d.opcode = opcode
     d.final = final
     d.left = length
@@ -91,7 +97,8 @@ cdef Outcome _begin_frame(FrameDecoder* d, const FrameLimits* limits, const uint
     return NEED_MORE
 
 
-cdef inline Outcome _check_first_two(const FrameDecoder* d, const uint8_t* head, FrameEvent* event) noexcept nogil:
+cdef inline Outcome _check_first_two(const FrameDecoder* d, const FrameLimits* limits, const uint8_t* head,
+                                     FrameEvent* event) noexcept nogil:
     """What the first two bytes of a header can be refused for; NEED_MORE when they are good."""
     cdef uint8_t opcode = head[0] & 0x0F
     if head[0] & 0x70 and not (d.deflates and head[0] & 0x70 == 0x40 and (opcode == OP_TEXT or opcode == OP_BINARY)):
@@ -99,7 +106,12 @@ cdef inline Outcome _check_first_two(const FrameDecoder* d, const uint8_t* head,
     if opcode > OP_PONG or 2 < opcode < 8:
         return _fail(event, 1002, b"reserved opcode (RFC 6455 section 5.2)")
     if not head[1] & 0x80:
-        return _fail(event, 1002, b"frames of a client must be masked (RFC 6455 section 5.1)")
+        # what scripts of a page can choose must not stand on the wire as it is (section 10.3): they choose no pong
+        if opcode != OP_PONG and opcode != OP_CLOSE:
+            return _fail(event, 1002, b"frames of a client must be masked (RFC 6455 section 5.1)")
+        if not limits.unmasked:
+            return _fail(event, 1002,
+                         b"frames of a client must be masked (RFC 6455 section 5.1); see unmasked_control_frames")
     if opcode >= 8:
         if not head[0] & 0x80:
             return _fail(event, 1002, b"a control frame must not be fragmented (RFC 6455 section 5.5)")
@@ -194,7 +206,7 @@ cdef Outcome decode_next(FrameDecoder* d, const FrameLimits* limits, uint8_t* da
     while True:
         if not d.payload:
             if d.have == 0 and size - at >= 2:
-                outcome = _check_first_two(d, data + at, event)
+                outcome = _check_first_two(d, limits, data + at, event)
                 if outcome == FAILED:
                     return FAILED
                 needed = _header_size(data + at)
@@ -208,7 +220,7 @@ cdef Outcome decode_next(FrameDecoder* d, const FrameLimits* limits, uint8_t* da
                     d.head[d.have] = data[at]
                     d.have += 1
                     at += 1
-                    if d.have == 2 and _check_first_two(d, d.head, event) == FAILED:
+                    if d.have == 2 and _check_first_two(d, limits, d.head, event) == FAILED:
                         return FAILED
                     if d.have >= 2 and d.have == _header_size(d.head):
                         if _begin_frame(d, limits, d.head, event) == FAILED:
@@ -442,8 +454,9 @@ cdef class Decoder:
     cdef readonly object error
     cdef readonly int rest
 
-    def __cinit__(self, max_message: int = 1 << 20, max_fragments: int = 1024) -> None:
+    def __cinit__(self, max_message: int = 1 << 20, max_fragments: int = 1024, unmasked: bool = False) -> None:
         memset(&self.state, 0, sizeof(self.state))
+        self.limits.unmasked = unmasked
         self.limits.message = max_message
         self.limits.fragments = max_fragments
         self.error = None

@@ -64,6 +64,11 @@ class WebSocket(Section):
     control_frame_limit: int = option(
         50, "Pings and pongs a client may send in 10 s; more close with 1008.", "frames", low=1, high=65535
     )
+    unmasked_control_frames: bool = option(
+        False,
+        "Take pongs and close frames that are not masked, as paho-mqtt, Emacs and Caddy 2.6 send them; RFC 6455 "
+        "section 5.1 has them closed with 1002. Messages and pings must be masked in any case.",
+    )
     open_websocket_ping_frame: bool = option(
         False, "Hand pings to `message`, too. They are answered by the gateway in any case."
     )

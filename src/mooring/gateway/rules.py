@@ -34,6 +34,7 @@ def profile(settings: Settings) -> dict[str, Any]:
         "message_rate": flow.message_rate,
         "message_burst": flow.message_burst,
         "control_limit": websocket.control_frame_limit,
+        "unmasked": websocket.unmasked_control_frames,
         "open_ping": websocket.open_websocket_ping_frame,
         "open_pong": websocket.open_websocket_pong_frame,
         "open_close": websocket.open_websocket_close_frame,

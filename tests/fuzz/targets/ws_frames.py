@@ -17,8 +17,8 @@ def seeds() -> Iterator[bytes]:
                 yield vector["frames"]
 
 
-def with_limits(parts: list[bytes]) -> object:
-    decoder = Decoder(SMALL, 4)
+def with_limits(parts: list[bytes], unmasked: bool = False) -> object:
+    decoder = Decoder(SMALL, 4, unmasked)
     events = [event for part in parts for event in decoder.feed(part)]
     return events, decoder.error or decoder.rest
 
@@ -26,6 +26,7 @@ def with_limits(parts: list[bytes]) -> object:
 def one(data: bytes) -> None:
     cut = pieces(data)
     assert with_limits([data]) == with_limits(cut)
+    assert with_limits([data], True) == with_limits(cut, True)
     reading = ours(cut, SMALL)
     assert reading == ours([data], SMALL)
     if (CLOSE, b"\x03\xf6") not in [(opcode, payload[:2]) for opcode, payload in reading.events]:
