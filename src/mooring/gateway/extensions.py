@@ -46,8 +46,8 @@ class Agreed:
 
 def parse(values: Sequence[str]) -> list[tuple[str, Parameters]] | None:
     """The extensions of all Sec-WebSocket-Extensions fields, in order; None when they break the grammar, or are more
-    than anybody has. Empty elements don't count (RFC 9110 section 5.6.1.2), nor does an empty field, which libraries send
-    for an empty list."""
+    than anybody has. Empty elements don't count (RFC 9110 section 5.6.1.2), nor does an empty field, which libraries
+    send for an empty list."""
     found: list[tuple[str, Parameters]] = []
     if sum(value.count(",") + value.count(";") for value in values) > MARK_LIMIT:
         return None
