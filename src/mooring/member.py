@@ -99,6 +99,7 @@ class Member:
                 gateways=len(told.tables),
                 links=told.link_num,
             )
+            self._gateway.connections.table.seal()
             if told.order >= 0:
                 self._gateway.relay.publish_order = Order(self._reactor, told.order)
                 os.close(told.order)

@@ -23,10 +23,12 @@ KEY = b"\x37\xfa\x21\x3d"
 class Canary:
     """A client that has nothing to do with the attack: it sends a message, and the same must come back in time."""
 
-    def __init__(self, server: Serving) -> None:
+    def __init__(self, server: Serving, *, greeted: bool = False) -> None:
         self.taken: list[float] = []  # seconds each answer took
         self._raw = Raw(server)
         assert self._raw.upgrade("/canary").status == 101
+        if greeted:  # the application sends something first
+            self._raw.text()
         self._more = threading.Condition()
         self._failure: BaseException | None = None
         self._stop = threading.Event()

@@ -138,3 +138,26 @@ def test_a_gateway_that_is_too_far_behind_loses_nothing_and_says_so(
     fast.finish()
     assert slow.applied[mark:] == fast.applied[mark:]
     assert fast.order.out_of_order == 0
+
+
+def test_a_damaged_log_keeps_nobody_waiting(log: int, caplog: pytest.LogCaptureFixture) -> None:
+    """In base mode the application runs in processes that can write there."""
+    rng = random.Random(9)
+    damaged = 0
+    for _ in range(50):
+        gateways = [Gateway(log), Gateway(log)]
+        for number in range(1, 20):
+            start = rng.choice([0, HEAD])
+            os.pwrite(log, rng.randbytes(rng.choice([8, os.fstat(log).st_size - start])), start)
+            for gateway in gateways:
+                for pid in (11, 22):
+                    gateway.receive(pid, number)
+                    gateway.apply(pid)
+        for gateway in gateways:
+            for pid in (11, 22):
+                assert of(pid, gateway.applied) == list(range(1, len(of(pid, gateway.applied)) + 1))
+            damaged += gateway.order.damaged
+            if gateway.order.damaged:
+                gateway.finish()
+    assert damaged
+    assert "has been damaged" in caplog.text

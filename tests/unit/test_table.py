@@ -127,6 +127,35 @@ def test_a_file_that_is_no_table_is_not_read(file: int) -> None:
     assert reader.slots == 0
 
 
+def test_a_table_that_says_it_is_larger_than_its_file_is_not_read(file: int) -> None:
+    Table(file, 8)
+    os.pwrite(file, (9).to_bytes(4, sys.byteorder), 8)
+    reader = Table(file)
+    assert reader.connections() == []
+    assert reader.slots == 0
+
+
+def test_nobody_writes_into_a_sealed_table_or_cuts_it() -> None:
+    file = os.memfd_create("table", os.MFD_ALLOW_SEALING)
+    early = Table(file)
+    writer = Writer(file, 8)
+    writer.table.seal()
+    for size in (0, 64, 1 << 20):
+        with pytest.raises(PermissionError):
+            os.ftruncate(file, size)
+    with pytest.raises(PermissionError):
+        os.pwrite(file, b"x", 0)
+    with pytest.raises(PermissionError):
+        mmap.mmap(file, 0)
+    again = os.open(f"/proc/self/fd/{file}", os.O_RDWR)
+    with pytest.raises(PermissionError):
+        mmap.mmap(again, 0)
+    os.close(again)
+    writer.put(fd_of(3), state=2)
+    assert early.exists(fd_of(3)) and Table(file).exists(fd_of(3))
+    os.close(file)
+
+
 @pytest.mark.parametrize("slots", [-1, 1 << 22, 1 << 30])
 def test_slots_out_of_range(file: int, slots: int) -> None:
     with pytest.raises((ValueError, OverflowError)):

@@ -51,6 +51,8 @@ cdef class Order(Source):
     cdef uint64_t due_at
     cdef bint armed                  # a call of the reactor will look at `due`
     cdef readonly uint64_t out_of_order
+    cdef readonly uint64_t resyncs
+    cdef readonly bint damaged       # what is in the log was written by nobody who may
 
     cdef int meet(self, Publisher publisher, uint64_t stamp) except -1
     cdef int leave(self, Publisher publisher) except -1
@@ -65,4 +67,5 @@ cdef class Order(Source):
     cdef int _look(self) except -1
     cdef int _write(self, uint32_t pid, uint32_t number) except -1
     cdef int _resync(self) except -1
+    cdef int _give_up_log(self) except -1
     cdef int _wait(self) except -1

@@ -52,6 +52,7 @@ HOLD_MS = 1000               # milliseconds for which a publish is waited for th
 cdef uint64_t _HOLD_MS = HOLD_MS
 cdef enum:
     REMEMBERED = 1024        # processes that are gone
+    FUTILE = 3               # times that it begins anew, for one publish, until the log is taken for damaged
     PID_MASK = (1 << 22) - 1
     LAP_SHIFT = 52
     LAP_MASK = (1 << 12) - 1
@@ -141,13 +142,15 @@ cdef class Order(Source):
         cdef uint32_t number = stamp & NUMBER_MASK
         if publisher.origin != pid:
             self.meet(publisher, stamp_of(pid, number - 1))
-        if self.late and self._was_late(pid, number):
+        if self.damaged:
+            self.out_of_order += 1
+        elif self.late and self._was_late(pid, number):
             self.out_of_order += 1
         else:
             self._look()
             if _after(number, self.logged.get(pid, publisher.passed)):
                 self._write(pid, number)
-            if not self._turn(pid, number):
+            if not self.damaged and not self._turn(pid, number):
                 publisher.held = True
                 self._wait()
                 return False
@@ -259,13 +262,30 @@ cdef class Order(Source):
         """Puts it at the end, unless another gateway has done so."""
         cdef uint64_t* place
         cdef uint64_t old, entry
-        while _after(number, self.logged.get(pid, number - 1)):
+        cdef uint64_t resyncs = self.resyncs
+        while _after(number, self.logged.get(pid, number - 1)) and not self.damaged:
+            if self.resyncs - resyncs >= FUTILE:
+                return self._give_up_log()
             place = &self.entries[self.seen & self.mask]
             old = order_load(place)
             entry = <uint64_t> self._lap(self.seen) << LAP_SHIFT | <uint64_t> (pid & PID_MASK) << 30 | number
             if old >> LAP_SHIFT == ((self._lap(self.seen) - 1) & LAP_MASK):
                 order_swap(place, old, entry)
             self._look()
+        return 0
+
+    cdef int _give_up_log(self) except -1:
+        """What stands in the log is not what gateways write: each publish is applied when it comes from now on. Else this
+        loop would look for a place in it for ever."""
+        cdef Publisher publisher
+        log.critical("the memory in which the order of publishes is kept has been damaged: this gateway goes on without "
+                     "it, and its clients may see an order of their own; restart the server")
+        self.damaged = True
+        self.out_of_order += 1
+        self.at = self.seen
+        for publisher in self.publishers.values():
+            if publisher.held:
+                self._wake(publisher)
         return 0
 
     cdef int _resync(self) except -1:
@@ -276,13 +296,14 @@ cdef class Order(Source):
         cdef uint32_t pid, number
         log.warning("this gateway is more than %d publishes behind another one: for some of them, "
                     "its clients see an order of their own", self.mask + 1)
+        self.resyncs += 1
         self.out_of_order += 1
         self.logged.clear()
         for place in range(self.mask + 1):
             entry = order_load(&self.entries[place])
             pid = _pid_of(entry)
             number = entry & NUMBER_MASK
-            if _after(number, self.logged.get(pid, number - 1)):
+            if pid in self.publishers and _after(number, self.logged.get(pid, number - 1)):
                 self.logged[pid] = number
         self.at = self.seen = order_load(&self.log.tail)
         for publisher in self.publishers.values():

@@ -27,8 +27,12 @@ cdef struct Shared:
 
 cdef class Page:
     cdef Shared* shared
+    # the worker's own, of which `shared` has copies: what is read there may have been written by anybody
+    cdef uint64_t start
+    cdef uint64_t size
 
     cdef int mark(self, uint32_t ticket, Mark mark) noexcept
     cdef Mark mark_of(self, uint32_t ticket) noexcept
     cdef bint keep(self, uint64_t sent, const Buffer* output, size_t most) noexcept
-    cdef const uint8_t* rest(self, uint64_t received, size_t* size) noexcept
+    cdef uint64_t last_beat(self) noexcept
+    cdef bytes rest(self, uint64_t received)

@@ -16,12 +16,17 @@ either in the journal or with the kernel:
     there is room behind it                                      append
     otherwise                                                    refused: the handler stays STARTED, which is true, too
 
+Neither side believes what the other may have written. The worker goes by numbers of its own and leaves copies here; the
+gateway reads each once, checks it, and takes a copy of the journal before it looks into it. The file is sealed: nobody can
+cut it and so end the other side with SIGBUS.
+
 *The beat*, a time that a timer of the worker's loop writes: how a gateway knows of a worker with nothing to do whether it
 would do anything.
 
 What a handler has sent that did not end is not copied: of a killed worker, either all of a `def` handler is seen, or nothing.
 """
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -36,7 +41,12 @@ cdef extern from *:
     /* In this order for whoever looks later; a killed process has done all its stores up to some instruction. */
     #define publish_size(place, value) __atomic_store_n((place), (value), __ATOMIC_RELEASE)
     #define publish_mark(place, value) __atomic_store_n((place), (uint8_t) (value), __ATOMIC_RELEASE)
+    /* Once: a compiler may read other memory as often as it likes, and this may have changed meanwhile. */
+    #define read_size(place) __atomic_load_n((place), __ATOMIC_ACQUIRE)
+    #define read_mark(place) __atomic_load_n((place), __ATOMIC_ACQUIRE)
     """
+    uint64_t read_size(const uint64_t* place) noexcept nogil
+    uint8_t read_mark(const uint8_t* place) noexcept nogil
     void publish_size(uint64_t* place, uint64_t value) noexcept nogil
     void publish_mark(uint8_t* place, int value) noexcept nogil
 
@@ -79,7 +89,7 @@ cdef class Page:
 
     cdef Mark mark_of(self, uint32_t ticket) noexcept:
         """What a worker has left; anything strange counts as started."""
-        cdef uint8_t mark = self.shared.marks[ticket] if ticket < MARKS else STARTED
+        cdef uint8_t mark = read_mark(&self.shared.marks[ticket]) if ticket < MARKS else STARTED
         return NOT_STARTED if mark == NOT_STARTED else DONE if mark == DONE else STARTED
 
     # ------------------------------------------------------------------ the worker's side
@@ -89,29 +99,34 @@ cdef class Page:
         room, or it is more than `most`."""
         cdef Shared* shared = self.shared
         cdef uint64_t end = sent + buffer_size(output)
-        cdef uint64_t kept = shared.start + shared.size
+        cdef uint64_t kept = self.start + self.size
         cdef uint64_t more
         if kept <= sent:
+            self.size = 0
+            self.start = sent
             publish_size(&shared.size, 0)
             publish_size(&shared.start, sent)
             kept = sent
         if kept >= end:
             return True
         more = end - kept
-        if more > most or more > JOURNAL_BYTES - shared.size:
+        if more > most or more > JOURNAL_BYTES - self.size:
             return False
-        memcpy(shared.journal + shared.size, output.data + output.start + (kept - sent), more)
-        publish_size(&shared.size, shared.size + more)
+        memcpy(shared.journal + self.size, output.data + output.start + (kept - sent), more)
+        self.size += more
+        publish_size(&shared.size, self.size)
         return True
 
     # ------------------------------------------------------------------ the gateway's side
 
-    cdef const uint8_t* rest(self, uint64_t received, size_t* size) noexcept:
-        """What a dead worker had kept beyond the bytes that were received from it."""
-        cdef uint64_t start = self.shared.start
-        cdef uint64_t kept = self.shared.size
-        size[0] = 0
+    cdef uint64_t last_beat(self) noexcept:
+        return read_size(&self.shared.beat)
+
+    cdef bytes rest(self, uint64_t received):
+        """What a dead worker had kept beyond the bytes that were received from it. A copy: a descendant of it may go on to
+        write here, and what was looked at must not change."""
+        cdef uint64_t start = read_size(&self.shared.start)
+        cdef uint64_t kept = read_size(&self.shared.size)
         if kept > JOURNAL_BYTES or received < start or received - start >= kept:
-            return NULL
-        size[0] = kept - (received - start)
-        return self.shared.journal + (received - start)
+            return b""
+        return PyBytes_FromStringAndSize(<const char*> self.shared.journal + (received - start), kept - (received - start))

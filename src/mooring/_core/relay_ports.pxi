@@ -105,9 +105,8 @@ cdef class PortChannel(Channel):
 
     cdef int on_end(self) except -1:
         """Behind what the worker had sent comes what it had kept in the page for its death."""
-        cdef size_t size
-        cdef const uint8_t* data = (<ChannelPort> self.port).page.rest(self.received, &size)
-        return self.take(data, size) if size else 0
+        cdef bytes kept = (<ChannelPort> self.port).page.rest(self.received)
+        return self.take(kept, len(kept)) if kept else 0
 
     cdef int on_lost(self, str why) except -1:
         cdef Port port = self.port
@@ -147,7 +146,7 @@ cdef class ChannelPort(Port):
 
     @property
     def still(self) -> int:
-        cdef uint64_t beat = self.page.shared.beat
+        cdef uint64_t beat = self.page.last_beat()
         cdef uint64_t now = self.relay.connections.reactor.now
         return now - beat if 0 < beat < now else 0       # a worker that is newer than this turn of our loop
 

@@ -6,6 +6,9 @@ ask without a message. One writer, any number of readers, no lock: an entry is v
 for, and `fd` is written last when a slot is taken and first when it is freed. An fd is never given out twice, so a
 reader that finds the same fd before and after copying an entry has copied that connection's entry.
 
+Readers are not trusted: the file is sealed (`seal`), so that no process can write into it or cut it, and what the gateway
+goes by (how many slots there are, who is in them) stands in memory of its own.
+
 An fd is 63 bits: number of the gateway (6), serial (35), slot (22). The serial counts accepted connections and starts
 at a number that the runtime chooses anew for each start, so an fd does not come back after a restart either.
 """
@@ -14,6 +17,8 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, Py_buffer, PyBuffer_Re
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+import errno
+import fcntl
 import mmap
 import os
 import socket
@@ -28,6 +33,9 @@ cdef extern from *:
     """
     uint64_t mooring_load(const uint64_t* where) noexcept nogil
     void mooring_fence() noexcept nogil
+
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+_SEAL_FUTURE_WRITE = 0x10            # fcntl has it from Python 3.13 on
 
 cdef uint64_t MAGIC = 0x6D6F6F72696E6701
 
@@ -52,17 +60,32 @@ cdef class Table:
             self.header.epoch = time.time() - time.monotonic()
             self.header.magic = MAGIC
 
+    def seal(self) -> None:
+        """From here on no other process can write into the file (where the kernel knows of that, Linux 5.1) or cut it, which
+        would end this one with SIGBUS. For the writer, of a memory file that can be sealed."""
+        for seals in (_SEALS | fcntl.F_SEAL_SEAL | _SEAL_FUTURE_WRITE, _SEALS | fcntl.F_SEAL_SEAL):
+            try:
+                fcntl.fcntl(self.file, fcntl.F_ADD_SEALS, seals)
+                break
+            except OSError as error:
+                if error.errno != errno.EINVAL or not seals & _SEAL_FUTURE_WRITE:
+                    raise
+        if os.fstat(self.file).st_size != HEADER_BYTES + self.slots * sizeof(Entry):
+            raise OSError(errno.EIO, "the table of connections was cut before it could be sealed")
+
     cdef bint map(self) except -1:
         """Maps the file once its writer has sized it."""
         cdef Py_buffer view
+        cdef uint32_t slots
         if self.header == NULL and os.fstat(self.file).st_size:
             memory = mmap.mmap(self.file, 0, prot=mmap.PROT_READ)
             PyObject_GetBuffer(memory, &view, PyBUF_SIMPLE)
-            if (<TableHeader*> view.buf).magic == MAGIC:
+            slots = (<TableHeader*> view.buf).slots if view.len >= HEADER_BYTES else 0
+            if slots and (<TableHeader*> view.buf).magic == MAGIC and slots <= (view.len - HEADER_BYTES) // sizeof(Entry):
                 self.memory = memory
                 self.header = <TableHeader*> view.buf
                 self.entries = <Entry*> (<uint8_t*> view.buf + HEADER_BYTES)
-                self.slots = self.header.slots
+                self.slots = slots
             PyBuffer_Release(&view)
         return self.header != NULL
 

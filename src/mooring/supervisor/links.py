@@ -115,8 +115,8 @@ class Link:
 
 
 def new_table(gateway: int) -> int:
-    """An empty memfd for the connection table of a gateway, which gives it its size."""
-    return os.memfd_create(f"mooring-table-{gateway}", os.MFD_CLOEXEC)
+    """An empty memfd for the connection table of a gateway, which gives it its size and seals it."""
+    return os.memfd_create(f"mooring-table-{gateway}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
 def new_order() -> int:

@@ -321,8 +321,8 @@ class Worker:
             log.warning("gateway %d takes commands again", gateway)
         else:
             log.error(
-                "gateway %d stands still, and gateway_bytes=%d wait for it: those of its clients who miss something from "
-                "here on are closed with 1013",
+                "gateway %d stands still, and gateway_bytes=%d wait for it: those of its clients who miss something "
+                "from here on are closed with 1013",
                 gateway,
                 self.inlet.output_limit,
             )
