@@ -115,7 +115,7 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
 
 
 def _check_caller() -> None:
-    """Raises ConfigError where nobody can serve: signals come to the main thread, and no loop runs inside of another."""
+    """Raises ConfigError where nobody can serve: signals come to the main thread, and no loop runs inside another."""
     if threading.current_thread() is not threading.main_thread():
         raise ConfigError(
             f"start() was called in the thread {threading.current_thread().name!r}, and needs the main thread: call it "

@@ -1,4 +1,4 @@
-"""How a server was started is how its workers begin: nothing of what the application did meanwhile, and nothing less."""
+"""How a server was started is how its workers begin: nothing of what the application did meanwhile, nothing less."""
 
 import json
 import os
