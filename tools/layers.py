@@ -17,7 +17,7 @@ from pathlib import Path
 
 PACKAGE = "mooring"
 LAYERS: list[set[str]] = [
-    {"errors", "types"},
+    {"errors", "journal", "types"},
     {"_core"},
     {"config", "app"},
     {"net", "pubsub"},

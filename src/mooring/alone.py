@@ -1,7 +1,6 @@
 """Base mode in one process: one gateway and one worker, joined by plain calls, without a supervisor."""
 
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -17,6 +16,7 @@ from mooring._core.reactor import Reactor
 from mooring.admin.desk import Desk
 from mooring.app.shared import remove
 from mooring.errors import ConfigError
+from mooring.journal import own_logger
 from mooring.link.local import open_local
 from mooring.net.bind import bind_all, bind_control
 from mooring.net.listener import ListenError, address_text
@@ -29,7 +29,7 @@ from mooring.supervisor.service import Keepalive, Service
 from mooring.supervisor.shutdown import drained_line
 from mooring.supervisor.vitals import one
 
-log = logging.getLogger("mooring.runtime")
+log = own_logger("mooring.runtime")
 
 STUCK_GRACE = 0.9  # seconds after the graceful timeout until it gives up waiting
 HURRY = 0.4  # the same for whom a second Ctrl-C does not want to wait

@@ -6,7 +6,6 @@ channel or a listener open when this process has ended. A spare does not know ye
 application and waits, and then everything is as if it had been told so from the beginning.
 """
 
-import logging
 import os
 import select
 import sys
@@ -18,10 +17,11 @@ import setproctitle
 
 from mooring.app.loader import Application
 from mooring.app.shared import Declared
+from mooring.journal import own_logger
 from mooring.net.control import ControlSocket
 from mooring.net.log import log_as, reopen_logs
 
-log = logging.getLogger("mooring.runtime")
+log = own_logger("mooring.runtime")
 
 
 class LinkEnd(msgspec.Struct):

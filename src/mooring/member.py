@@ -8,7 +8,6 @@ nobody would start again what ends here.
 
 import asyncio
 import inspect
-import logging
 import os
 import signal
 import socket
@@ -28,6 +27,7 @@ from mooring.boot import Boot, LinkEnd
 from mooring.config import Settings
 from mooring.dispatcher.dispatcher import Dispatcher, Peer
 from mooring.gateway.gateway import Gateway
+from mooring.journal import own_logger
 from mooring.link.channel import open_outlet, open_port
 from mooring.link.local import open_local
 from mooring.net.control import ControlError, ControlSocket
@@ -38,7 +38,7 @@ from mooring.parts import GOING_AWAY, Server, new_gateway, new_worker
 from mooring.worker.tasks import DispatcherLink
 from mooring.worker.worker import Worker
 
-log = logging.getLogger("mooring.runtime")
+log = own_logger("mooring.runtime")
 
 ORPHAN_GRACE = 2.0  # seconds a process goes on without its supervisor
 ORPHANED = "the supervisor is gone"

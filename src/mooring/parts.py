@@ -1,6 +1,5 @@
 """What every process with a gateway or a worker in it is made of; which process has what, the runtime says."""
 
-import logging
 import os
 import resource
 import time
@@ -16,9 +15,10 @@ from mooring.app.listener import Listener
 from mooring.app.shared import Shared
 from mooring.config import Settings
 from mooring.gateway.gateway import Gateway
+from mooring.journal import own_logger
 from mooring.worker.worker import Master, Worker
 
-log = logging.getLogger("mooring.runtime")
+log = own_logger("mooring.runtime")
 
 GOING_AWAY = 1001
 DESCRIPTOR_LIMIT = 1 << 20  # a gateway raises its own up to this

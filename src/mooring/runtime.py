@@ -14,7 +14,6 @@ to its `start()`, which leads here again and becomes the worker's loop.
 """
 
 import asyncio
-import logging
 import os
 import signal
 import subprocess
@@ -35,10 +34,11 @@ from mooring.app.static import Documents
 from mooring.boot import Boot, wait_for_place
 from mooring.config import Settings
 from mooring.errors import BootError, ConfigError, StateError
+from mooring.journal import own_logger
 from mooring.member import ORPHAN_GRACE, Member
 from mooring.net.bind import bind_all, bind_control
 from mooring.net.listener import ListenError
-from mooring.net.log import check_log_files, fill_standard_streams, log_stacks, log_to, reopen_logs
+from mooring.net.log import check_log_files, fill_standard_streams, leave_level, log_stacks, log_to, reopen_logs
 from mooring.net.tls import new_context
 from mooring.parts import Server, clock_offset
 from mooring.supervisor import ProcessSpec, Supervisor
@@ -47,7 +47,7 @@ from mooring.supervisor.service import Service
 from mooring.supervisor.signals import hold_signals
 from mooring.types import Guarantees
 
-log = logging.getLogger("mooring.runtime")
+log = own_logger("mooring.runtime")
 
 #: Not by -m: what is in the current directory, such as a mooring.py, is not meant, and -P would be inherited.
 ENTER = "import sys; sys.flags.safe_path or sys.path.pop(0); from mooring.__main__ import main; main()"
@@ -208,6 +208,7 @@ def boot(fd: int) -> None:
 def _become(told: Boot, server: Server | None) -> NoReturn:
     """Serves, as one of the processes of the tree, and ends with it."""
     global _member
+    leave_level()
     _member = Member(told, server)
     sys.exit(_member.run())
 

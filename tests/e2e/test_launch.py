@@ -41,7 +41,6 @@ def seen():
         "limits": [resource.getrlimit(number) for number in (resource.RLIMIT_CORE, resource.RLIMIT_STACK)],
         "processors": sorted(os.sched_getaffinity(0)),
         "argv": sys.argv,
-        "orig_argv": sys.orig_argv,
         "path": sys.path[:2],
         "flags": str(sys.flags),
         "options": [sys._xoptions, sys.warnoptions, sys.dont_write_bytecode],

@@ -70,7 +70,7 @@ def test_every_source_was_looked_at_and_its_imports_seen():
         "mooring._core.buffer.buffer_append",
         "mooring._core.hub.Hub",
         "mooring._core.exchange.Sink",
-        "logging",
+        "mooring.journal.own_logger",
     } <= seen["_core/relay.pyx"]
     assert "mooring._core.http.HttpCodec" in seen["_core/exchange.pyx"]
     assert "mooring.supervisor.process.Child" in seen["supervisor/tree.py"]

@@ -29,8 +29,9 @@ from mooring._core.reactor cimport EPOLLEXCLUSIVE, EPOLLIN, Reactor, Source
 from mooring._core.registry cimport D_IDLE, HTTP, Connection
 from mooring._core.table cimport address_text
 from mooring._core.transport cimport Transport
+from mooring.journal import own_logger
 
-log = logging.getLogger("mooring.gateway")
+log = own_logger("mooring.gateway")
 
 cdef extern from "sys/socket.h" nogil:
     ctypedef unsigned short sa_family_t

@@ -29,11 +29,11 @@ One gateway needs none of this, and has no Order.
 from cpython.buffer cimport PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint32_t, uint64_t
 
-import logging
 import mmap
 import os
 
 from mooring._core.reactor cimport Reactor, Source, monotonic_ms
+from mooring.journal import own_logger
 
 cdef extern from *:
     """
@@ -45,7 +45,7 @@ cdef extern from *:
     uint64_t order_load(const uint64_t* at) noexcept nogil
     bint order_swap(uint64_t* at, uint64_t old, uint64_t new) noexcept nogil
 
-log = logging.getLogger("mooring.gateway")
+log = own_logger("mooring.gateway")
 
 ORDER_BYTES = sizeof(LogHead) + ENTRIES * sizeof(uint64_t)
 HOLD_MS = 1000               # milliseconds for which a publish is waited for that has come to another gateway

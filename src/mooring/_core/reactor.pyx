@@ -24,10 +24,11 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 import heapq
-import logging
 import os
 
-log = logging.getLogger("mooring.reactor")
+from mooring.journal import own_logger
+
+log = own_logger("mooring.reactor")
 
 cdef extern from "sys/epoll.h" nogil:
     int epoll_create1(int flags)

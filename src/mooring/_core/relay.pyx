@@ -34,7 +34,6 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
-import logging
 from collections import deque
 from operator import itemgetter
 
@@ -63,8 +62,9 @@ from mooring._core.ws cimport OP_BINARY, OP_PING, OP_PONG, OP_TEXT, is_utf8, may
 
 from mooring._core.channel import BadRecord
 from mooring._core.wire import USER as _USER
+from mooring.journal import own_logger
 
-log = logging.getLogger("mooring.gateway")
+log = own_logger("mooring.gateway")
 
 cdef uint32_t NO_TICKET = 0xFFFFFFFF
 cdef double RETRY = 0.05             # seconds, after there was no memory for an event

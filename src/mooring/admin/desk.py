@@ -21,10 +21,11 @@ from mooring.admin import requests
 from mooring.admin.requests import LINE_LIMIT, Answer, Request
 from mooring.app.search import Found, FoundConnection, Search
 from mooring.errors import AdminError, MooringError
+from mooring.journal import own_logger
 from mooring.net.refusals import RefusalLog
 from mooring.types import ClientInfo
 
-log = logging.getLogger("mooring.control")
+log = own_logger("mooring.control")
 
 CLIENTS = 32  # at the same time; more are refused
 TIME_LIMIT = 5.0  # seconds for a request to arrive, and for its answer to be taken

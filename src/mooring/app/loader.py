@@ -64,14 +64,13 @@ class Application(msgspec.Struct, frozen=True):
     """What stood first in sys.path: one entry or none; for a target also the directory, where it is looked for."""
     folder: str
     """The directory that the process was started in."""
-    orig_argv: list[str]
 
     def run(self) -> None:
         """Run it up to its `start()`, which does not return. Raises BootError when there is no start()."""
         with suppress(OSError):  # it was removed; then this is where it was already, or can't be
             os.chdir(self.folder)
         self.find()
-        sys.argv, sys.orig_argv = list(self.argv), list(self.orig_argv)
+        sys.argv = list(self.argv)
         if self.kind == "target":
             load(self.name).start(target=self.name)
         elif self.kind == "module":
@@ -137,7 +136,7 @@ def identify(target: str | None, begun: Launched) -> tuple[Application, str]:
     command = begun.command
     if target is not None:
         argv = sys.argv if command.kind in ("", "text") else [sys.argv[0], *command.arguments]
-        return Application("target", target, argv, [begun.folder, *begun.path], begun.folder, command.orig_argv), ""
+        return Application("target", target, argv, [begun.folder, *begun.path], begun.folder), ""
     if not mains:
         raise ConfigError(_nothing("start() was called outside of a file"))
     main = mains[-1] if _is_tool(mains[0]) else mains[0]
@@ -173,10 +172,10 @@ def _made(
     """`first`: sys.argv[0] if that is what the interpreter was told to run; else somebody else has run it here."""
     command = begun.command
     if isinstance(first, str):
-        return Application(kind, name, [first, *command.arguments], path, begun.folder, command.orig_argv), ""
+        return Application(kind, name, [first, *command.arguments], path, begun.folder), ""
     between = command.name or os.path.basename(str(mains[0].get("__file__", "")))
     argv = [str(word) for word in sys.argv]
-    return Application(kind, name, argv, path, begun.folder, [begun.executable, *argv]), between
+    return Application(kind, name, argv, path, begun.folder), between
 
 
 def _mains() -> Iterator[dict[str, Any]]:

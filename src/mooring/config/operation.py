@@ -22,6 +22,18 @@ class Operation(Section):
         "logrotate needs it. Lines that can't be written are dropped and counted. Empty: standard error.",
         check=check_path,
     )
+    log_format: str = option(
+        "text",
+        "What a line looks like, in both files: `text`, or `json`: an object with `time`, `level`, `process`, `pid`, "
+        "`logger`, `message`, and if there is one `error_id` and `exception`.",
+        choices=("text", "json"),
+    )
+    app_log_level: str = option(
+        "info",
+        "The least serious line of the application that is logged, where it has set no level and no handler itself: "
+        "the level of Python's root logger.",
+        choices=("debug", "info", "warning", "error", "critical"),
+    )
     access_log_file: str = option(
         "", "File for the lines of `access_log`. Empty: they stand in the log.", check=check_path
     )

@@ -37,9 +37,10 @@ from mooring._core.channel import BadRecord
 from mooring._core.reactor import Reactor
 from mooring._core.records import RecordChannel
 from mooring._core.wire import Fate, Mail
+from mooring.journal import own_logger
 from mooring.net.refusals import RefusalLog, say_bad
 
-log = logging.getLogger("mooring.dispatcher")
+log = own_logger("mooring.dispatcher")
 
 UNREAD_LIMIT = 256 << 20  # bytes of results that a worker may leave unread, as one that stands still does
 HELD_MESSAGES = 1000  # for one worker that is not there

@@ -11,14 +11,14 @@ client down. A WebSocket that says nothing stays. A worker that gets ready is us
 it ends by itself.
 """
 
-import logging
 import time
 from collections.abc import Callable
 
 from mooring._core.reactor import Reactor
 from mooring._core.relay import Relay, holding, refuse_waiting
+from mooring.journal import own_logger
 
-log = logging.getLogger("mooring.gateway")
+log = own_logger("mooring.gateway")
 
 LOOK = 0.2  # seconds between two looks at who waits
 

@@ -33,6 +33,7 @@ from mooring.gateway.farewell import Farewell
 from mooring.gateway.handshake import Accepted, answer, judge
 from mooring.gateway.pending import PendingHandshakes, Waiting
 from mooring.gateway.rules import Rules, buffer_limit, profile
+from mooring.journal import own_logger
 from mooring.link.policy import Client, new_policy
 from mooring.net.listener import overflows
 from mooring.net.log import dropped_lines
@@ -40,7 +41,7 @@ from mooring.net.refusals import RefusalLog, say_bad
 from mooring.net.tls import Certificates, shown_certificate
 from mooring.types import ClientCertificate, CloseCode
 
-log = logging.getLogger("mooring.gateway")
+log = own_logger("mooring.gateway")
 
 CERTIFICATE_LOOK = 1.0  # seconds between two looks whether a certificate has changed
 NO_WORKER = "no worker serves: they end again and again, try again later"

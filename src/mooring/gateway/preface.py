@@ -1,13 +1,13 @@
 """Who may say by the PROXY protocol whose connection it is, and what becomes of the others."""
 
-import logging
 import time
 
 from mooring.config.listen import Listen
 from mooring.gateway.forwarded import TrustedProxies
+from mooring.journal import own_logger
 from mooring.net.proxy_protocol import Header, parse
 
-log = logging.getLogger("mooring.gateway")
+log = own_logger("mooring.gateway")
 
 QUIET = 1.0  # seconds; at most one log line in this time
 

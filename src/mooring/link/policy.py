@@ -6,15 +6,15 @@ hashing: each worker has a score for each key, the highest wins. So the keys spr
 goes only those move that it gains or had. One that stands still has gone, as far as new connections are concerned.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
 from mooring._core.relay import Port
 from mooring.app.loader import load_function
+from mooring.journal import own_logger
 
-log = logging.getLogger("mooring.gateway")
+log = own_logger("mooring.gateway")
 
 SLOW = 1000  # milliseconds without an answer after which a busy worker gets no new connections if another can
 STILL = 2500  # milliseconds without a turn of its loop, which shows itself each second, after which one is stopped

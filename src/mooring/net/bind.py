@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Sequence
 
 from mooring.config.listen import Listen
+from mooring.journal import own_logger
 from mooring.net.inherited import adopt, find, systemd_sockets
 from mooring.net.listener import ListenError, bind_listener
 from mooring.net.unix import UnixListener, bind_unix
 
 __all__ = ["bind_all", "bind_control"]
 
-log = logging.getLogger("mooring.net")
+log = own_logger("mooring.net")
 
 CONTROL_MODE = 0o600
 CONTROL_BACKLOG = 64  # requests that wait while worker 0 is being replaced

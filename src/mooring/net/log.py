@@ -9,6 +9,10 @@ A full pipe or socket is waited for, once, for a twentieth of a second; until so
 next lines are not waited for. A pipe is opened anew for that, without blocking: of the one we were given the flag is
 shared with whoever else writes to it.
 
+What the application logs goes there, too, as long as it has not said where else it shall go: we take the place of the
+handler of last resort, which Python calls for a record that no handler has. So whatever an application sets up takes
+effect, and nothing is written twice.
+
 Log files are opened again on a signal, under the same descriptor: a line goes to the old file or the new one, and what
 has learnt the number (faulthandler) follows.
 """
@@ -27,12 +31,15 @@ from typing import Final
 
 from mooring.config import Settings
 from mooring.errors import ConfigError
+from mooring.journal import OwnRecord, own_logger
+from mooring.net.lines import JsonLines, TextLines
 
 __all__ = [
     "LogStream",
     "check_log_files",
     "dropped_lines",
     "fill_standard_streams",
+    "leave_level",
     "log_as",
     "log_stacks",
     "log_to",
@@ -44,7 +51,7 @@ PATIENCE: Final = 50  # milliseconds
 STDERR: Final = 2
 
 _streams: dict[str, LogStream] = {}  # of this process, by path; "" is standard error
-_handlers: list[_Handler] = []
+_forms: list[TextLines] = []
 
 
 class LogStream:
@@ -52,6 +59,7 @@ class LogStream:
 
     def __init__(self, path: str = "") -> None:
         self.path = path
+        self.form = TextLines()
         self.dropped = 0  # in all
         self._unsaid = 0  # of them those that no line has told of
         self._why = ""
@@ -73,7 +81,8 @@ class LogStream:
     def write(self, line: str) -> None:
         """A line without its end; lines before it that were dropped are told of first."""
         with self._lock:
-            if self._unsaid and self._put(f"{self._unsaid} log lines were dropped: {self._why}"):
+            told = f"{self._unsaid} log lines were dropped: {self._why}"
+            if self._unsaid and self._put(self.form.note(told)):
                 self._unsaid = 0
             if self._unsaid or not self._put(line):
                 self.dropped += 1
@@ -108,51 +117,86 @@ class _Handler(logging.Handler):
     def __init__(self, stream: LogStream) -> None:
         super().__init__()
         self._stream = stream
-        _handlers.append(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            line = self.format(record)
-        except Exception:
-            self.handleError(record)  # the application's, in what it logs
-            return
-        self._stream.write(line)
+        self._stream.write(self._stream.form.line(record))
+
+
+class _LastResort(_Handler):
+    """What no handler of the application has taken."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not isinstance(record, OwnRecord):  # it has been written
+            super().emit(record)
+
+
+class _Level(int):
+    """A level that we have set, and nobody has asked for."""
 
 
 def log_to(settings: Settings, name: str) -> None:
-    """Log lines of the package go where the settings say; to standard error, unless the application has said otherwise.
+    """Log lines of the package go where the settings say, and those of the application that it sends nowhere else.
 
     A file that can be opened no more, once the server runs, is replaced by standard error.
     """
-    logger, access = logging.getLogger("mooring"), logging.getLogger("mooring.access")
+    own, access = own_logger(), own_logger("mooring.access")
     wanted = settings.operation
     problems: list[str] = []
 
     def stream(path: str) -> LogStream:
         try:
-            return _stream(path)
+            found = _stream(path)
         except OSError as problem:
             problems.append(f"{path} can't be opened: {problem.strerror}; lines go to standard error")
-            return _stream("")
+            found = _stream("")
+        found.form = JsonLines() if wanted.log_format == "json" else TextLines()
+        _forms.append(found.form)
+        return found
 
-    if wanted.log_file or not logger.handlers:
-        logger.addHandler(_Handler(stream(wanted.log_file)))
-        logger.setLevel(settings.process.log_level.upper())
-        logger.propagate = False
+    main = stream(wanted.log_file)
+    own.addHandler(_Handler(main))
+    own.setLevel(settings.process.log_level.upper())
     if wanted.access_log_file:
         access.addHandler(_Handler(stream(wanted.access_log_file)))
         access.propagate = False
-    log_as(name)
     access.setLevel(logging.INFO)  # it has a setting of its own
+    log_as(name)
+    public = logging.getLogger("mooring")
+    public.setLevel(settings.process.log_level.upper())
+    public.propagate = False  # else what the application writes to its own log would stand there, too
+    logging.lastResort = _LastResort(main)
+    _lend_level(wanted.app_log_level)
     for problem in problems:
-        logger.error("%s", problem)
+        own.error("%s", problem)
+
+
+def _lend_level(name: str) -> None:
+    """The root logger has our level as long as it has no handler and no level of the application's; with a handler and
+    no level, that of Python is what is meant."""
+    root = logging.getLogger()
+    if root.level != logging.WARNING or root.handlers:
+        return
+    root.setLevel(_Level(logging.getLevelNamesMapping()[name.upper()]))
+
+    def add_handler(handler: logging.Handler) -> None:
+        del root.addHandler  # that of the class is there again
+        root.addHandler(handler)
+        leave_level()
+
+    root.addHandler = add_handler  # type: ignore[method-assign, assignment]
+
+
+def leave_level() -> None:
+    """The same for handlers that were put in without a call; now is a good moment to look."""
+    root = logging.getLogger()
+    if root.handlers and isinstance(root.level, _Level):
+        root.setLevel(logging.WARNING)
 
 
 def log_as(name: str) -> None:
     """This process has another name from now on."""
-    form = f"%(asctime)s %(levelname)-7s [{name}, {os.getpid()}] %(message)s"
-    for handler in _handlers:
-        handler.setFormatter(logging.Formatter(form))
+    for form in _forms:
+        form.process = name
 
 
 def check_log_files(settings: Settings) -> None:
@@ -179,7 +223,7 @@ def reopen_logs() -> None:
         try:
             stream.reopen()
         except OSError as problem:
-            logging.getLogger("mooring").error(
+            own_logger().error(
                 "%s can't be opened again: %s; lines go on to the file it was", stream.path, problem.strerror
             )
 

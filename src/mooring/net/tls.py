@@ -5,7 +5,6 @@ contexts when one has changed; connections keep the one they began with. A file 
 service, with one line in the log.
 """
 
-import logging
 import os
 import ssl
 from collections.abc import Callable
@@ -13,9 +12,10 @@ from typing import Any
 
 from mooring.config.tls import Tls
 from mooring.errors import ConfigError
+from mooring.journal import own_logger
 from mooring.types import ClientCertificate
 
-log = logging.getLogger("mooring.gateway")
+log = own_logger("mooring.gateway")
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 VERIFY = {"off": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}

@@ -14,18 +14,18 @@ anything. Gateways are told whether all workers are degraded.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+from mooring.journal import own_logger
 from mooring.supervisor.process import Child, ChildState
 from mooring.supervisor.slot import Slot
 from mooring.supervisor.tree import Tree
 
 __all__ = ["Bulletin", "alone"]
 
-log = logging.getLogger("mooring.supervisor")
+log = own_logger("mooring.supervisor")
 
 COUNTS = {
     "replacements": 0,  # of workers that had worked long enough, or grown too large

@@ -20,18 +20,18 @@ Rules
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from functools import partial
 
+from mooring.journal import own_logger
 from mooring.supervisor.process import Child, ChildState
 from mooring.supervisor.slot import Slot
 from mooring.supervisor.tree import Tree
 
 __all__ = ["Outcome", "Reload"]
 
-log = logging.getLogger("mooring.supervisor")
+log = own_logger("mooring.supervisor")
 
 SERVICE_RESTART = 1012  # close code for clients of a server process that is replaced (RFC 6455 registry)
 

@@ -13,18 +13,18 @@ Written here, because what a package such as sdnotify would bring is one sendto(
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
 from collections.abc import Callable, Iterable
 
+from mooring.journal import own_logger
 from mooring.supervisor.process import ChildState
 from mooring.supervisor.slot import Slot
 
 __all__ = ["Keepalive", "Service"]
 
-log = logging.getLogger("mooring.supervisor")
+log = own_logger("mooring.supervisor")
 
 SEND_LIMIT = 0.5  # seconds; a manager reads at once, or it is in trouble of its own
 SHORTEST_STANDSTILL = 2.5  # seconds; two beats of a process that has to tell that it lives each second, and some

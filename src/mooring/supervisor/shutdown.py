@@ -17,19 +17,19 @@ can be in a hurry once: each further signal would put the limits off again.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from functools import partial
 from typing import Any
 
+from mooring.journal import own_logger
 from mooring.supervisor.deadlines import Deadline
 from mooring.supervisor.process import Child, ChildState
 from mooring.supervisor.tree import Tree
 
 __all__ = ["Shutdown", "Stage", "drained_line"]
 
-log = logging.getLogger("mooring.supervisor")
+log = own_logger("mooring.supervisor")
 
 GOING_AWAY = 1001  # RFC 6455 7.4.1: "such as a server going down"
 OTHERS_LIMIT = 0.5  # seconds after the graceful timeout

@@ -16,11 +16,11 @@ When any of this is due, the supervisor says.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
+from mooring.journal import own_logger
 from mooring.supervisor.process import Child, ProcessSpec
 from mooring.supervisor.restarts import Restarts
 from mooring.supervisor.slot import Slot
@@ -28,7 +28,7 @@ from mooring.supervisor.tree import Tree
 
 __all__ = ["Limits", "Slots"]
 
-log = logging.getLogger("mooring.supervisor")
+log = own_logger("mooring.supervisor")
 
 
 class Limits(Protocol):

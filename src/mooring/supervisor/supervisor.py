@@ -42,6 +42,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from mooring.journal import own_logger
 from mooring.net.control import Message
 from mooring.net.listener import address_text
 from mooring.net.log import reopen_logs
@@ -62,7 +63,7 @@ from mooring.supervisor.watcher import Watcher
 
 __all__ = ["Limits", "Phase", "Supervisor"]
 
-log = logging.getLogger("mooring.supervisor")
+log = own_logger("mooring.supervisor")
 
 GOING_AWAY = 1001  # RFC 6455 section 7.4.1
 LEAVE_LIMIT = 0.5  # seconds that a process may take to end, when it has left

@@ -13,7 +13,6 @@ and is called for what happens. What holds here at all times:
 
 from __future__ import annotations
 
-import logging
 import os
 import selectors
 import signal
@@ -23,6 +22,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from mooring._core.pulse import Pulse
+from mooring.journal import own_logger
 from mooring.net.control import ControlError, ControlSocket, Message
 from mooring.supervisor.deadlines import Deadlines
 from mooring.supervisor.links import Link, new_order, new_pulse, new_table
@@ -30,7 +30,7 @@ from mooring.supervisor.process import PEERS, Child, ChildState, Exit, ProcessSp
 
 __all__ = ["BootPayload", "Owner", "Tree"]
 
-log = logging.getLogger("mooring.supervisor")
+log = own_logger("mooring.supervisor")
 
 BootPayload = Callable[[ProcessSpec, int], Mapping[str, Any]]
 

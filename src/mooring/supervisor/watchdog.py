@@ -16,7 +16,6 @@ reached `max_request`; one that can't be is killed when the graceful timeout is 
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
@@ -25,12 +24,13 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from mooring.journal import own_logger
 from mooring.supervisor.process import Child, ChildState
 from mooring.supervisor.tree import Tree
 
 __all__ = ["Watchdog"]
 
-log = logging.getLogger("mooring.supervisor")
+log = own_logger("mooring.supervisor")
 
 LONGEST_PERIOD = 1.0  # seconds between two looks
 STEP = 1.0  # seconds between two signals

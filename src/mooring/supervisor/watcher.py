@@ -6,7 +6,6 @@ supervisor. It shares one deque with the loop and touches nothing else.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections import deque
@@ -14,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mooring.errors import ConfigError
+from mooring.journal import own_logger
 
 __all__ = ["Watcher"]
 
-log = logging.getLogger("mooring.supervisor")
+log = own_logger("mooring.supervisor")
 
 
 class Watcher:

@@ -9,12 +9,11 @@ end this worker did not see. What a client wrote is cut and escaped, so that it 
 terminal.
 """
 
-import logging
-
 from mooring.app.request import Request
 from mooring.app.response import Response
+from mooring.journal import own_logger
 
-log = logging.getLogger("mooring.access")
+log = own_logger("mooring.access")
 
 LONGEST = 256  # characters of a field, before they are escaped
 

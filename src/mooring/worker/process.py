@@ -8,14 +8,14 @@ later and later, if that happens again and again.
 
 import asyncio
 import inspect
-import logging
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from mooring.app.handlers import Handler
+from mooring.journal import own_logger
 
-log = logging.getLogger("mooring.worker")
+log = own_logger("mooring.worker")
 
 
 class OwnProcess:

@@ -8,7 +8,6 @@ here, and futures and `call_soon` bring it to coroutines and handlers.
 """
 
 import asyncio
-import logging
 import os
 import threading
 import time
@@ -25,8 +24,9 @@ from mooring._core.records import RecordChannel
 from mooring._core.wire import Fate, Mail
 from mooring.config.tasks import Tasks as Limits
 from mooring.errors import MooringError, StateError, TaskError, TaskFailed, TaskLost, TaskQueueFull, TaskTimeout
+from mooring.journal import own_logger
 
-log = logging.getLogger("mooring.worker")
+log = own_logger("mooring.worker")
 
 FLUSH_LOOK = 0.005  # seconds between looks whether the last result has left
 STATS_TIMEOUT = 5.0  # seconds the dispatcher has to answer

@@ -31,6 +31,7 @@ from mooring.app.response import Response, Send
 from mooring.app.static import Documents
 from mooring.config import Settings
 from mooring.errors import BadRequest, ClientGone, HttpError, StateError
+from mooring.journal import own_logger
 from mooring.net.refusals import RefusalLog, say_bad
 from mooring.types import CloseCode, ClosedBy, CloseReason, ConnectionState, Opcode
 from mooring.worker import access
@@ -43,7 +44,7 @@ from mooring.worker.streams import Over, Streams
 from mooring.worker.tasks import Outcome, Task, TaskBench, TaskDesk
 from mooring.worker.timers import Timers
 
-log = logging.getLogger("mooring.worker")
+log = own_logger("mooring.worker")
 
 _LAST, _CLOSE, _REFUSES = 1, 2, 8  # flags of a RESPOND record, see mooring._core.wire
 _REASON_BYTES = 123  # RFC 6455 section 5.5
@@ -200,7 +201,8 @@ class Worker:
 
     def _call_failed(self, function: Callable[..., object], error: BaseException) -> None:
         name = getattr(function, "__qualname__", None) or repr(function)
-        log.error("error %s: %s failed", secrets.token_hex(4), name, exc_info=error)
+        error_id = secrets.token_hex(4)
+        log.error("error %s: %s failed", error_id, name, exc_info=error, extra={"error_id": error_id})
 
     # ------------------------------------------------------------------ tasks and messages
 
@@ -283,7 +285,8 @@ class Worker:
             self.on_bad_record("a gateway", error)
             return error_id
         name = Event(kind).name.lower()
-        log.error("error %s: the %r handler failed on connection %d", error_id, name, fd, exc_info=error)
+        message, told = "error %s: the %r handler failed on connection %d", {"error_id": error_id}
+        log.error(message, error_id, name, fd, exc_info=error, extra=told)
         if kind in (Event.OPEN, Event.MESSAGE):
             self.outbox.disconnect_client(fd, CloseCode.INTERNAL_ERROR, f"error {error_id}")
         return error_id
