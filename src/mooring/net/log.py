@@ -81,8 +81,7 @@ class LogStream:
     def write(self, line: str) -> None:
         """A line without its end; lines before it that were dropped are told of first."""
         with self._lock:
-            told = f"{self._unsaid} log lines were dropped: {self._why}"
-            if self._unsaid and self._put(self.form.note(told)):
+            if self._unsaid and self._put(self.form.note(f"{self._unsaid} log lines were dropped: {self._why}")):
                 self._unsaid = 0
             if self._unsaid or not self._put(line):
                 self.dropped += 1
