@@ -18,10 +18,12 @@ from mooring.app.shared import remove
 from mooring.errors import ConfigError
 from mooring.journal import own_logger
 from mooring.link.local import open_local
+from mooring.net import forks
 from mooring.net.bind import bind_all, bind_control
 from mooring.net.listener import ListenError, address_text
 from mooring.net.log import log_stacks, reopen_logs
 from mooring.net.loop import new_event_loop
+from mooring.net.signals import handle, handle_in_loop
 from mooring.parts import GOING_AWAY, Server, clock_offset, new_gateway, new_worker
 from mooring.supervisor.bulletin import alone
 from mooring.supervisor.pid_file import PidFile, take_pid_file
@@ -69,16 +71,37 @@ class _Alone:
         self.worker.observe(self._pulse)
         self._drained: asyncio.Future[dict[str, int]] | None = None
         self._stopping = False
+        self._server = server
         server.enter(self.worker, settings)
+        forks.in_child(self._abandon)
 
     def run(self) -> int:
         try:
             with asyncio.Runner(loop_factory=partial(new_event_loop, self._reactor)) as runner:
                 runner.run(self._work())
+        except BaseException as error:
+            forks.leave(error)
+            raise
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)  # it would end the interpreter while that cleans up
             self._close_listeners()
         return 0
+
+    def _abandon(self) -> None:
+        """In a forked child: gives back what it has of others, and the locks. The reactor comes first: what it shares
+        with the parent is the parent's."""
+        self._reactor.abandon(forks.came_back)
+        self._server.leave()
+        self.worker.abandon()
+        self.gateway.connections.abandon()
+        self._close_listeners()
+        if self._desk is not None:
+            self._desk.abandon()
+        if self._pid_file is not None:
+            self._pid_file.close()
+        if self.shared.lock >= 0:
+            os.close(self.shared.lock)
+        self._service.close()
 
     async def _work(self) -> None:
         try:
@@ -95,13 +118,14 @@ class _Alone:
         self.worker.pipe.open_alone()
         local = open_local(self.gateway.relay, self.worker.inlet, gateway=0, worker=0, generation=1)
         self.worker.outbox.connect(local)
+        self.worker.loop = loop
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             loop.add_signal_handler(number, self._stop, number)
             # The loop hears of it when it turns again; this runs also while a handler is stuck in Python.
-            signal.signal(number, self._limit_stop)
+            handle(number, self._limit_stop)
         for number in (signal.SIGUSR1, signal.SIGHUP):
-            loop.add_signal_handler(number, self.ask_reload)
-        loop.add_signal_handler(signal.SIGRTMIN, reopen_logs)
+            handle_in_loop(loop, number, self.ask_reload)
+        handle_in_loop(loop, signal.SIGRTMIN, reopen_logs)
         log_stacks(self._settings)
         await self.worker.fire("worker_start", 0)
         local.hello()
@@ -140,7 +164,7 @@ class _Alone:
         """From here on the stop takes bounded time, whatever the handlers do."""
         again = self._stopping and number != signal.SIGTERM
         if again or not self._stopping:
-            signal.signal(signal.SIGALRM, self._give_up)
+            handle(signal.SIGALRM, self._give_up)
             quick = again or number == signal.SIGQUIT
             signal.setitimer(signal.ITIMER_REAL, HURRY if quick else self._timeout + STUCK_GRACE)
         self._stopping = True

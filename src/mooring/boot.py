@@ -9,7 +9,7 @@ application and waits, and then everything is as if it had been told so from the
 import os
 import select
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import msgspec
@@ -74,6 +74,12 @@ class Boot(msgspec.Struct):
         """They came over an exec, and shall not go over another one."""
         for fd in self.descriptors():
             os.set_inheritable(fd, False)
+
+    def give_back(self) -> None:
+        """In a child that is forked before anybody has taken the descriptors over."""
+        for fd in self.descriptors():
+            with suppress(OSError):
+                os.close(fd)
 
     @property
     def name(self) -> str:

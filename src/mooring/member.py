@@ -30,10 +30,11 @@ from mooring.gateway.gateway import Gateway
 from mooring.journal import own_logger
 from mooring.link.channel import open_outlet, open_port
 from mooring.link.local import open_local
+from mooring.net import forks
 from mooring.net.control import ControlError, ControlSocket
 from mooring.net.log import reopen_logs
 from mooring.net.loop import new_event_loop
-from mooring.net.signals import SignalSocket
+from mooring.net.signals import SignalSocket, handle_in_loop
 from mooring.parts import GOING_AWAY, Server, new_gateway, new_worker
 from mooring.worker.tasks import DispatcherLink
 from mooring.worker.worker import Worker
@@ -53,6 +54,7 @@ class OpenLink(Protocol):
     """This process's end of a link."""
 
     def hang_up(self) -> None: ...
+    def abandon(self) -> None: ...
 
 
 class Member:
@@ -60,6 +62,7 @@ class Member:
 
     def __init__(self, told: Boot, server: Server | None) -> None:
         self._told = told
+        self._server = server
         self._settings = Settings.from_options(told.settings)
         keep_freed_memory()
         self._reactor = Reactor()
@@ -131,6 +134,23 @@ class Member:
         self._reactor.flush()
         return 0
 
+    def abandon(self) -> None:
+        """In a forked child: gives back what it has of others, without a word to them. The reactor comes first: what it
+        shares with the parent is the parent's."""
+        self._reactor.abandon(forks.came_back)
+        for opened in list(self._open_links.values()):
+            opened.abandon()
+        self._control.close()
+        for listener in self._listeners:
+            listener.close()
+        if self._desk is not None:
+            self._desk.abandon()
+        if self._gateway is not None:
+            self._gateway.connections.abandon()
+        if self._worker is not None and self._server is not None:
+            self._worker.abandon()
+            self._server.leave()
+
     def _say_farewell(self) -> None:
         """Those who see a channel to this process end shall know that it was in order."""
         if self._gateway is not None:
@@ -153,6 +173,7 @@ class Member:
     async def _work(self, worker: Worker) -> None:
         loop = asyncio.get_running_loop()
         self._stopping = loop.create_future()
+        worker.loop = loop
         worker.timers.open()
         if self._gateway is not None:
             local = open_local(
@@ -175,7 +196,7 @@ class Member:
         worker.tasks.open()
         if self._dispatcher_link is not None:
             self._dispatcher_link.hello()
-        loop.add_signal_handler(signal.SIGTERM, self._leave)
+        handle_in_loop(loop, signal.SIGTERM, self._leave)
         self._tell("ready")
         last, reason = await self._stopping
         await worker.finish()

@@ -41,6 +41,9 @@ class Server(Controlled, Protocol):
     def enter(self, worker: Worker, settings: Settings) -> None:
         """The server runs in this process from now on, with this worker and these settings."""
 
+    def leave(self) -> None:
+        """It does not: this is a forked child."""
+
 
 def clock_offset() -> int:
     """Milliseconds from the clock that nobody sets to the wall clock, at this moment."""

@@ -36,9 +36,11 @@ from mooring.config import Settings
 from mooring.errors import BootError, ConfigError, StateError
 from mooring.journal import own_logger
 from mooring.member import ORPHAN_GRACE, Member
+from mooring.net import forks
 from mooring.net.bind import bind_all, bind_control
 from mooring.net.listener import ListenError
 from mooring.net.log import check_log_files, fill_standard_streams, leave_level, log_stacks, log_to, reopen_logs
+from mooring.net.signals import handle, ignore
 from mooring.net.tls import new_context
 from mooring.parts import Server, clock_offset
 from mooring.supervisor import ProcessSpec, Supervisor
@@ -61,6 +63,8 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
     settings = server.settings
     server.handlers.check(tasks=settings.tasks.task_worker_num > 0)
     if _boot is not None:
+        if forks.is_child():
+            raise StateError("start() was called in a process that the application has forked while it was loaded")
         if _boot.role == "spare":
             wait_for_place(_boot)
         if _boot.worker is None or _member is not None:
@@ -184,12 +188,13 @@ def boot(fd: int) -> None:
         sys.exit(_supervise(told, settings))
     log_stacks(settings)
     # a terminal's Ctrl-C is for the supervisor, which tells everybody else in order
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore(signal.SIGINT)
     # the supervisor passes it on in words; who sends it to everybody shall not end everybody
-    signal.signal(signal.SIGRTMIN, lambda *_: reopen_logs())
+    handle(signal.SIGRTMIN, lambda *_: reopen_logs())
     # those that can leave do so within a second after ORPHAN_GRACE; this is for those that are stuck
     die_with_parent(told.parent, int(ORPHAN_GRACE) + 2)
     _boot = told
+    forks.in_child(_give_back)
     if told.worker is None and told.role != "spare":
         if ":" in settings.process.dispatch:
             told.application.find()  # the function stands beside the application
@@ -210,7 +215,20 @@ def _become(told: Boot, server: Server | None) -> NoReturn:
     global _member
     leave_level()
     _member = Member(told, server)
-    sys.exit(_member.run())
+    try:
+        code = _member.run()
+    except BaseException as error:
+        forks.leave(error)  # it comes from a handler that has forked
+        raise
+    sys.exit(code)
+
+
+def _give_back() -> None:
+    """This process was forked off one of the tree."""
+    if _member is not None:
+        _member.abandon()
+    elif _boot is not None:
+        _boot.give_back()
 
 
 def _command() -> list[str]:

@@ -17,6 +17,7 @@ from mooring.app.search import Found, Search, merged
 from mooring.app.shared import Atomic, Shared, Table
 from mooring.config import LISTENERS, Settings, listener_options
 from mooring.errors import ConfigError, StateError
+from mooring.net.forks import is_child
 from mooring.runtime import guarantees, launch
 from mooring.types import ClientInfo, Guarantees, Opcode
 from mooring.worker.session import Session
@@ -152,8 +153,15 @@ class Server:
         # the one call that is made for every message goes straight to the compiled core
         self.push = worker.outbox.push  # type: ignore[method-assign]
 
+    def leave(self) -> None:
+        """For the runtime: this process was forked off one in which the server runs."""
+        self._worker = None
+        del self.push
+
     def _running(self) -> Worker:
         if self._worker is None:
+            if is_child():
+                raise StateError("this process was forked off a worker, and has no part in the server: ask the parent")
             raise StateError("the server does not run in this process: call this in a handler, after start()")
         return self._worker
 

@@ -20,12 +20,15 @@ import dataclasses  # noqa: F401 - for expressions, like gc
 import gc  # noqa: F401
 import json
 import os
+import subprocess  # noqa: F401
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import forking  # noqa: F401 - it stands beside this file
 
 import mooring
 from mooring import Frame, Outcome, Request, Response, Server, Task

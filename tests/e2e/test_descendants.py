@@ -225,7 +225,7 @@ def uncertain(server, frame, reason):
 )
 @in_loop()
 async def test_no_program_inherits_anything(settings, tmp_path):
-    """Not from a worker, a spare that took the place of one, a task worker, a server in base mode, the first process."""
+    """Not from a worker, a spare that took the place of one, a task worker, a server in base mode."""
     code = app('shared = server.atomic("one")', SPAWN)
     control, pid_file = str(tmp_path / "control"), str(tmp_path / "pid")
     with serving(code, **settings, control_socket=control, pid_file=pid_file) as server:

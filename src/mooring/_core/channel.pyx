@@ -100,6 +100,12 @@ cdef class Channel(Source):
     def open(self) -> bool:
         return self.fd >= 0
 
+    def abandon(self) -> None:
+        """In a forked child, whose reactor was abandoned before: gives the descriptor back. What uses the buffers goes on."""
+        if self.fd >= 0:
+            close(self.fd)
+            self.fd = -1
+
     def close(self) -> None:
         """Closes the channel without on_lost."""
         cdef int fd = self.fd

@@ -27,6 +27,8 @@ cdef class Inlet:
     cdef public size_t output_limit  # bytes that may wait on the way to a gateway; see inlet_standstill.pxi
     # messages and requests until worker.limit_reached() is called; 0: never
     cdef uint64_t until_limit
+    # this process was forked off the worker inside of a handler: worker.leave_child(error) ends it when that is over
+    cdef bint child
 
     cdef int send_all(self) except -1
     cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1

@@ -91,6 +91,10 @@ cdef class Inlet:
         self.pulse = pulse
         self.until_limit = limit
 
+    def abandon(self) -> None:
+        """In a forked child: what is under way was its parent's to begin, and is its parent's to end."""
+        self.child = True
+
     @property
     def suspended(self) -> int:
         """How many connections have a handler under way."""
@@ -174,6 +178,8 @@ cdef class Inlet:
             if running is not None and isinstance(running, CoroutineType):
                 task = self.worker.spawn(running)
                 if not task.done():
+                    if self.child:
+                        self.worker.came_back()
                     if fd not in self.lanes:
                         self.lanes[fd] = deque()
                     task.add_done_callback(_Done(self, outlet, kind, fd, ticket))
@@ -181,7 +187,11 @@ cdef class Inlet:
                 task.result()
         except BaseException as error:
             # KeyboardInterrupt and the like too: raised in a handler, they are that handler's failure
+            if self.child:
+                self.worker.leave_child(error)
             self._failed(kind, fd, error)
+        if self.child:
+            self.worker.leave_child(None)
         if ticket != NO_TICKET:
             outlet.finish(ticket)
         return 0
@@ -294,6 +304,11 @@ cdef class ChannelOutlet(Outlet):
             self.reply_socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass                         # it is closed already
+
+    def abandon(self) -> None:
+        """In a forked child: see Channel.abandon."""
+        self.channel.abandon()
+        self.reply_socket.close()
 
     def close(self) -> None:
         if self in self.channel.inlet.channels:

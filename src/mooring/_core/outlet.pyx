@@ -117,6 +117,10 @@ cdef class Outbox:
         if self.outlets[outlet.gateway] is outlet:
             self.outlets[outlet.gateway] = None
 
+    def abandon(self) -> None:
+        """In a forked child, which can send nothing."""
+        self.outlets = [None] * 64
+
     def all(self) -> list[Outlet]:
         """The outlets there are."""
         return [outlet for outlet in self.outlets if outlet is not None]

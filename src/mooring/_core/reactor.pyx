@@ -218,6 +218,8 @@ cdef class Reactor:
     cdef int wake(self) except -1:
         """Ends the present sleep, or the next one, at once."""
         cdef uint64_t one = 1
+        if self.waker < 0:
+            return 0
         if write(self.waker, &one, sizeof(one)) < 0 and errno != EAGAIN:     # EAGAIN: it is awake already
             raise OSError(errno, f"eventfd: {os.strerror(errno)}")
         return 0
@@ -274,6 +276,8 @@ cdef class Reactor:
         cdef uint32_t events
         cdef object source
         cdef Timer* timer
+        if self.came_back is not None:
+            self.came_back()
         self.foreign = []
         self.hurry = False
         self.flush()
@@ -356,3 +360,12 @@ cdef class Reactor:
     def stop(self) -> None:
         """Ends run() after the present turn."""
         self.running = False
+
+    def abandon(self, came_back: object) -> None:
+        """In a forked child: the kernel's list of descriptors is the parent's, and is left as it is. The loop turns no
+        more; who comes back to it gets `came_back()` instead, which does not return."""
+        if self.epoll >= 0:
+            close(self.epoll)
+            close(self.waker)
+        self.epoll = self.waker = -1
+        self.came_back = came_back

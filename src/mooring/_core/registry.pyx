@@ -95,6 +95,14 @@ cdef class Registry(Source):
         free(self.free_slots)
         free(self.profiles)
 
+    def abandon(self) -> None:
+        """In a forked child, whose reactor was abandoned before: gives the sockets back. Nobody is told anything by it."""
+        cdef uint32_t slot
+        for slot in range(self.slot_count):
+            if self.slots[slot] != NULL and self.slots[slot].socket >= 0:
+                c_close(self.slots[slot].socket)
+                self.slots[slot].socket = -1
+
     cdef int _bury(self) noexcept:
         """At the end of a turn: nobody has a pointer to a dead one any more."""
         cdef Connection* c

@@ -154,6 +154,11 @@ cdef class ChannelPort(Port):
         """The worker's process has ended: see Channel.hang_up."""
         self.channel.hang_up()
 
+    def abandon(self) -> None:
+        """In a forked child: see Channel.abandon."""
+        self.channel.abandon()
+        self.reply_socket.close()
+
     def close(self) -> None:
         self.channel.close()
         self.reply_socket.close()

@@ -15,6 +15,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import fields
+from functools import partial
 from typing import Any, Protocol
 
 from mooring.admin import requests
@@ -80,6 +81,7 @@ class Desk:
         self._server = server
         self._can_reload = can_reload
         self._clients: set[asyncio.Task[None]] = set()
+        self._talks: set[socket.socket] = set()
         self._asking = 0  # those of them that have no answer yet
         self._listening = False
         self._closed = False
@@ -107,6 +109,12 @@ class Desk:
         self._closed = True
         self._listener.close()
 
+    def abandon(self) -> None:
+        """In a forked child: gives the sockets back, and those who ask see the parent's end of them."""
+        self._listener.close()
+        for talk in self._talks:
+            talk.close()
+
     async def finish(self) -> None:
         """The same, and waits until they are answered, for FINISH seconds."""
         self.close()
@@ -125,9 +133,14 @@ class Desk:
                 asyncio.get_running_loop().call_later(ACCEPT_AGAIN, self._listen)
                 return
             talk.setblocking(False)
+            self._talks.add(talk)
             task = asyncio.get_running_loop().create_task(self._client(talk))
             self._clients.add(task)
             task.add_done_callback(self._clients.discard)
+            task.add_done_callback(partial(self._forget, talk))
+
+    def _forget(self, talk: socket.socket, _task: object) -> None:
+        self._talks.discard(talk)
 
     async def _client(self, talk: socket.socket) -> None:
         reader, writer = await asyncio.open_unix_connection(sock=talk, limit=LINE_LIMIT)

@@ -54,6 +54,15 @@ _streams: dict[str, LogStream] = {}  # of this process, by path; "" is standard 
 _forms: list[TextLines] = []
 
 
+def _unlock() -> None:
+    """In a forked child: another thread of the parent may be in the middle of a line, for ever."""
+    for stream in _streams.values():
+        stream._lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_unlock)
+
+
 class LogStream:
     """A descriptor that log lines are written to; an empty path: standard error. Raises OSError."""
 

@@ -45,7 +45,10 @@ class PidFile:
     def close(self) -> None:
         """Takes the file away, if it is still ours, and gives the lock back. May be called twice."""
         fd, self._fd = self._fd, -1
-        if fd < 0 or os.getpid() != self._owner:
+        if fd < 0:
+            return
+        if os.getpid() != self._owner:  # a forked child: the lock, which is of both, stays the parent's
+            os.close(fd)
             return
         try:
             if _is_at(fd, self._path):

@@ -14,6 +14,7 @@ from typing import Any
 
 from mooring.app.handlers import Handler
 from mooring.journal import own_logger
+from mooring.net import forks
 
 log = own_logger("mooring.worker")
 
@@ -34,12 +35,21 @@ class OwnProcess:
         if self._running is not None or self._stopping.is_set():
             return
         if inspect.iscoroutinefunction(self._function):
-            self._running = asyncio.ensure_future(self._function(server, *self._arguments))
+            self._running = asyncio.ensure_future(self._in_loop(server))
         else:
             self._running = asyncio.get_running_loop().create_future()
             run = self._in_thread(asyncio.get_running_loop(), self._running, server)
             threading.Thread(target=run, name="process", daemon=True).start()
         self._running.add_done_callback(self._ended)
+
+    async def _in_loop(self, server: object) -> Any:
+        try:
+            result = await self._function(server, *self._arguments)
+        except BaseException as error:
+            forks.leave(error)
+            raise
+        forks.leave()
+        return result
 
     def _in_thread(
         self, loop: asyncio.AbstractEventLoop, over: "asyncio.Future[Any]", server: object
@@ -50,6 +60,7 @@ class OwnProcess:
                 self._function(server, *self._arguments)
             except BaseException as raised:  # SystemExit too: it ends this process, in order
                 error = raised
+            forks.leave(error)
             loop.call_soon_threadsafe(_settle, over, error)
 
         return run

@@ -25,6 +25,7 @@ from mooring._core.wire import Fate, Mail
 from mooring.config.tasks import Tasks as Limits
 from mooring.errors import MooringError, StateError, TaskError, TaskFailed, TaskLost, TaskQueueFull, TaskTimeout
 from mooring.journal import own_logger
+from mooring.net import forks
 
 log = own_logger("mooring.worker")
 
@@ -390,6 +391,7 @@ class TaskBench:
         task = self._todo[0]
         try:
             result = self._handler(task)
+            forks.leave()
             if asyncio.iscoroutine(result):
                 running = self._spawn(result)
                 running.add_done_callback(lambda ended: self._ended(task, ended))
@@ -414,6 +416,7 @@ class TaskBench:
             self._failed(task, error)
 
     def _failed(self, task: Task, error: BaseException) -> None:
+        forks.leave(error)
         log.error("the 'task' handler failed on task %d of worker %d", task.id, task.worker_id, exc_info=error)
         text = str(error).encode(errors="replace").decode()
         self._over(task, Fate.FAILED, pack([type(error).__name__, text], "a failure"))
@@ -472,6 +475,10 @@ class DispatcherLink:
     def hang_up(self) -> None:
         """The dispatcher has ended."""
         self._channel.hang_up()
+
+    def abandon(self) -> None:
+        """In a forked child: see Channel.abandon."""
+        self._channel.abandon()
 
     def on_record(self, channel: RecordChannel, kind: int, opcode: int, arg: int, number: int, payload: bytes) -> None:
         if kind == Mail.TASK and self._bench is not None:

@@ -16,6 +16,8 @@ from itertools import count
 from types import CoroutineType
 from typing import Any
 
+from mooring.net import forks
+
 Function = Callable[..., Any]
 LONGEST = 365 * 86400.0  # seconds
 
@@ -144,6 +146,7 @@ class Timers:
     def _call(self, timer: _Timer) -> None:
         try:
             running = timer.function(*timer.arguments)
+            forks.leave()
         except BaseException as error:  # SystemExit too: it is this call's failure
             self._failed(timer.function, error)
             return

@@ -32,6 +32,7 @@ from mooring.app.static import Documents
 from mooring.config import Settings
 from mooring.errors import BadRequest, ClientGone, HttpError, StateError
 from mooring.journal import own_logger
+from mooring.net import forks
 from mooring.net.refusals import RefusalLog, say_bad
 from mooring.types import CloseCode, ClosedBy, CloseReason, ConnectionState, Opcode
 from mooring.worker import access
@@ -124,6 +125,7 @@ class Worker:
         self._max_request_grace = settings.process.max_request_grace
         self._tasks: set[asyncio.Task[Any]] = set()
         self._idle: asyncio.Event | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None  # in which it runs
         self._opened: set[int] = set()  # WebSockets whose `open` was called in this worker, and `close` was not
 
     def session(self, fd: int) -> Session:
@@ -136,9 +138,14 @@ class Worker:
         """Calls the handler of a server event; what it raises passes through."""
         handler = self._handlers.get(event)
         if handler is not None:
-            running = handler(self._server, *arguments)
-            if asyncio.iscoroutine(running):
-                await running
+            try:
+                running = handler(self._server, *arguments)
+                if asyncio.iscoroutine(running):
+                    await running
+            except BaseException as error:
+                forks.leave(error)
+                raise
+            forks.leave()
 
     async def fire_safely(self, event: str, *arguments: object) -> None:
         """The same for an event whose failure concerns nobody else: it is logged."""
@@ -186,6 +193,7 @@ class Worker:
         """Calls a function of the application that belongs to no connection; what it raises is reported."""
         try:
             running = function(*arguments)
+            forks.leave()
             if isinstance(running, CoroutineType):
                 task = self.spawn(running)
                 self._calls.add(task)
@@ -200,9 +208,21 @@ class Worker:
             self._call_failed(function, error)
 
     def _call_failed(self, function: Callable[..., object], error: BaseException) -> None:
+        forks.leave(error)
         name = getattr(function, "__qualname__", None) or repr(function)
         error_id = secrets.token_hex(4)
         log.error("error %s: %s failed", error_id, name, exc_info=error, extra={"error_id": error_id})
+
+    def abandon(self) -> None:
+        """In a child that was forked off this worker: nothing here goes on, and nothing can be sent."""
+        self.inlet.abandon()
+        self.outbox.abandon()
+        if self.loop is not None:
+            for handle in list(getattr(self.loop, "_ready", ())):
+                handle.cancel()  # they would run before the loop comes to wait, see forks.came_back
+
+    leave_child = staticmethod(forks.leave)
+    came_back = staticmethod(forks.came_back)
 
     # ------------------------------------------------------------------ tasks and messages
 
@@ -274,6 +294,7 @@ class Worker:
     def failed(self, kind: int, fd: int, error: BaseException) -> str:
         """A handler has raised: a log line with the traceback, and 1011 for the WebSocket it was for; a short one and
         1008 for what the client got wrong."""
+        forks.leave(error)
         if isinstance(error, BadRequest) and kind in (Event.OPEN, Event.MESSAGE):
             message = "connection %d closed with 1008, its %r handler refuses what came: %s"
             self.refusals.say(logging.INFO, message, fd, Event(kind).name.lower(), repr(error.reason)[:200])
@@ -545,11 +566,16 @@ async def _contained(running: Coroutine[Any, Any, Any]) -> Any:
     """A SystemExit that leaves a task ends the loop, and so everybody's handlers; a task that was cancelled does not
     tell where."""
     try:
-        return await running
-    except SystemExit as error:
-        raise StateError("a handler called sys.exit(); to stop the server, call shutdown()") from error
-    except asyncio.CancelledError as error:
-        raise StateError("the handler was cancelled") from error
+        result = await running
+    except BaseException as error:
+        forks.leave(error)
+        if isinstance(error, SystemExit):
+            raise StateError("a handler called sys.exit(); to stop the server, call shutdown()") from error
+        if isinstance(error, asyncio.CancelledError):
+            raise StateError("the handler was cancelled") from error
+        raise
+    forks.leave()
+    return result
 
 
 def _later(delay: float, callback: Callable[[], None]) -> object:
