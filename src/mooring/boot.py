@@ -61,6 +61,7 @@ class Boot(msgspec.Struct):
     processes: int = 0  # of the application's own; for the supervisor
     place: str = ""  # the directory that paths of the settings are relative to, if it is not where Python begins
     notes: list[str] = []  # for the supervisor, to be logged
+    terminal: str = ""  # that the server was started at
     shared: Declared = msgspec.field(default_factory=Declared)
 
     def descriptors(self) -> list[int]:

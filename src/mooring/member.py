@@ -166,6 +166,10 @@ class Member:
                 outlet.beat()
         self._reactor.call_later(self._beat_period, self._beat)
 
+    def beat_once(self) -> None:
+        """The loop stands still, and somebody knows why; in any thread."""
+        self._pulse.beat()
+
     def _on_signal(self, signals: SignalSocket) -> None:
         if signal.SIGTERM in signals.take():
             self._leave()

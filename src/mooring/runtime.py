@@ -27,6 +27,7 @@ import setproctitle
 
 from mooring._core.process import die_with_parent
 from mooring.alone import run_alone
+from mooring.app.debugging import Breakpoints, own_terminal
 from mooring.app.launched import current_folder, launched, was_forked
 from mooring.app.loader import identify, load_function
 from mooring.app.shared import remove
@@ -55,6 +56,7 @@ log = own_logger("mooring.runtime")
 ENTER = "import sys; sys.flags.safe_path or sys.path.pop(0); from mooring.__main__ import main; main()"
 
 _boot: Boot | None = None  # of this process, when a supervisor started it
+_breakpoints: Breakpoints | None = None  # those of the application in it
 _member: Member | None = None  # what it has become
 
 
@@ -87,11 +89,14 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
             Documents(one.http.document_root).close()
     if application is None:
         log_to(settings, "server")
+        if not own_terminal():
+            Breakpoints("", os.getpid())
         sys.exit(run_alone(server))
     talks = server.handlers.get("pipe_message") is not None
     boot = Boot("supervisor", application, settings.to_dict())
     boot.dispatcher = talks or settings.tasks.task_worker_num > 0
     boot.processes = len(server.handlers.processes)
+    boot.terminal = own_terminal()
     boot.shared = server.shared.create()
     if boot.shared.lock >= 0:
         os.set_inheritable(boot.shared.lock, True)  # across the exec; the supervisor keeps it
@@ -172,7 +177,7 @@ def _supervised(server: Server) -> bool:
 
 def boot(fd: int) -> None:
     """`_process FD` on the command line: becomes what the memory file says."""
-    global _boot
+    global _boot, _breakpoints
     fill_standard_streams()
     with open(fd, "rb") as file:
         told = msgspec.msgpack.decode(file.read(), type=Boot)
@@ -199,6 +204,7 @@ def boot(fd: int) -> None:
         if ":" in settings.process.dispatch:
             told.application.find()  # the function stands beside the application
         _become(told, None)
+    _breakpoints = Breakpoints(told.terminal, told.parent)
     try:
         told.application.run()
     except (BootError, ConfigError) as error:
@@ -215,6 +221,8 @@ def _become(told: Boot, server: Server | None) -> NoReturn:
     global _member
     leave_level()
     _member = Member(told, server)
+    if _breakpoints is not None:
+        _breakpoints.beat = _member.beat_once
     try:
         code = _member.run()
     except BaseException as error:
@@ -258,6 +266,7 @@ def _supervise(told: Boot, settings: Settings) -> int:
         "clock": clock_offset(),
         "shared": told.shared,
         "place": told.place,
+        "terminal": told.terminal,
         # in base mode a process has one with each other one for its gateway, and one for its worker
         "link_num": sum(spec.worker is not None for spec in specs) + (len(specs) if process.mode == "base" else 0),
     }

@@ -5,10 +5,18 @@ reactor. Two event loops in one process would cost a second epoll and a hand-ove
 a selector that polls our reactor: everything that is ours is handled inside of `select`, and what is asyncio's own is
 handed out. `select` returns after every turn, so coroutines that a handler started run at once, and what they sent is
 flushed before the reactor sleeps again.
+
+Whatever policy the application has installed (`uvloop.install()` is a common line), the loop is this one. Only for the
+end of a subprocess asyncio asks the policy, up to Python 3.13, and those of others have no answer for a loop that is
+not theirs; so we learn of it ourselves.
 """
 
 import asyncio
+import os
 import selectors
+import sys
+import threading
+from asyncio import unix_events
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,4 +97,66 @@ def _mask(events: int) -> int:
 
 def new_event_loop(reactor: Reactor) -> asyncio.AbstractEventLoop:
     """An asyncio loop whose selector is our reactor."""
-    return asyncio.SelectorEventLoop(ReactorSelector(reactor))
+    return _Loop(ReactorSelector(reactor))
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    if sys.version_info < (3, 14):
+
+        async def _make_subprocess_transport(
+            self,
+            protocol: asyncio.SubprocessProtocol,
+            args: Any,
+            shell: bool,
+            stdin: Any,
+            stdout: Any,
+            stderr: Any,
+            bufsize: int,
+            extra: Any = None,
+            **options: Any,
+        ) -> asyncio.SubprocessTransport:
+            """As that of the base class, with `_await_end` in place of the policy's child watcher."""
+            waiter = self.create_future()
+            made: Any = unix_events._UnixSubprocessTransport  # type: ignore[attr-defined]
+            transport: Any = made(
+                self, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter=waiter, extra=extra, **options
+            )
+            self._await_end(transport)
+            try:
+                await waiter
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException:
+                transport.close()
+                await transport._wait()
+                raise
+            found: asyncio.SubprocessTransport = transport
+            return found
+
+    def _await_end(self, transport: Any) -> None:
+        pid = transport.get_pid()
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:  # no descriptors left
+            threading.Thread(
+                target=self._wait_for, args=(pid, transport), name=f"mooring-wait-{pid}", daemon=True
+            ).start()
+        else:
+            self.add_reader(pidfd, self._ended, pid, pidfd, transport)
+
+    def _wait_for(self, pid: int, transport: Any) -> None:
+        code = _exit_code(pid)
+        if not self.is_closed():
+            self.call_soon_threadsafe(transport._process_exited, code)
+
+    def _ended(self, pid: int, pidfd: int, transport: Any) -> None:
+        self.remove_reader(pidfd)
+        os.close(pidfd)
+        transport._process_exited(_exit_code(pid))
+
+
+def _exit_code(pid: int) -> int:
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except ChildProcessError:
+        return 255  # somebody else has waited for it; asyncio says the same
