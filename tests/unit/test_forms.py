@@ -3,15 +3,18 @@
 import asyncio
 import time
 from contextlib import suppress
+from email.parser import BytesParser
+from itertools import pairwise
 from typing import Any
 from urllib.parse import parse_qsl
 
 import aiohttp
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mooring.app.forms import PART_HEADER_SIZE, PART_HEADERS, STRAYS, Form, FormLimits, MultipartReader
+from mooring.app.forms import STRAYS, Form, FormLimits, MultipartReader
+from mooring.app.multipart import PART_HEADER_SIZE, PART_HEADERS
 from mooring.app.request import Request, RequestRecord
 from mooring.errors import BadRequest, HttpError
 
@@ -180,6 +183,24 @@ def test_files(tmp_path: Any) -> None:
         (b"filename=a.txt", "a.txt"),
         ('filename="h\u00e9.txt"'.encode(), "h\u00e9.txt"),
         (b"filename=\"a.txt\"; filename*=UTF-8''b.txt", "a.txt"),  # RFC 7578 section 4.2 forbids the second
+        (b"filename=\"=?utf-8?B?w6kudHh0?=\"; filename*=utf-8''%c3%a9.txt", "é.txt"),  # .NET
+        (b'filename="=?utf-8?B?w6kudHh0?="', "=?utf-8?B?w6kudHh0?="),
+        (b"filename*=utf-8''%E9%9B%AA%20%22.txt", '雪 ".txt'),  # urllib3 before 2
+        (b"filename*=ISO-8859-1'en'%e9.txt", "é.txt"),
+        (b"filename*=\"UTF-8''a%20b.txt\"", "a b.txt"),
+        (b"filename*=UTF-8''%ff", "UTF-8''%ff"),
+        (b"filename*=UTF-8''%zz", "UTF-8''%zz"),
+        (b"filename*=gbk''%c3", "gbk''%c3"),
+        (b"filename*=x", "x"),
+        (b'filename="h\xe9.txt"', "hé.txt"),  # of a system in latin-1
+        (b'filename="a%41%2e%0D%0Ab"', "a%41%2e\r\nb"),
+        (b'filename="a\\b"', "a\\b"),
+        (b'filename="C:\\dir\\a.txt"', "a.txt"),  # Internet Explorer
+        (b'filename="C:\\dir\\"', ""),
+        (b'filename="\\\\host\\a.txt"', "a.txt"),
+        (b'filename="a\\"', "a\\"),
+        (b'filename = "a.txt" ;', "a.txt"),
+        (b'x=y;; filename="a;b.txt"', "a;b.txt"),
     ],
 )
 def test_file_names(sent: bytes, filename: str) -> None:
@@ -188,6 +209,103 @@ def test_file_names(sent: bytes, filename: str) -> None:
 
 def test_a_form_without_parts() -> None:
     assert multipart().form == {}
+
+
+def test_a_part_without_even_an_empty_content() -> None:
+    assert request(b"--b\r\n" + DISPOSITION + b"\r\n\r\n--b--", MULTIPART).form == {"a": ""}
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "value"),
+    [
+        (b"text/plain; charset=ISO-8859-1", b"caf\xe9", "café"),
+        (b'text/plain; charset="windows-1252"', b"\x80", "€"),
+        (b"text/plain;charset=UTF-8", "é".encode(), "é"),
+        (b"text/plain; charset=us-ascii", "é".encode(), "é"),
+        (b"application/json", b'{"a": 1}', '{"a": 1}'),
+        (b"application/octet-stream", b"text", "text"),
+        (b"", b"text", "text"),
+        (b";;=nonsense", b"text", "text"),
+    ],
+)
+def test_the_charset_of_a_field(kind: bytes, content: bytes, value: str) -> None:
+    """RFC 7578 section 4.5."""
+    made = multipart(part(content, DISPOSITION, b"Content-Type: " + kind), named(b"b", "ü".encode()))
+    assert made.form == {"a": value, "b": "ü"}
+    assert not made.files
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "charset"),
+    [
+        (None, b"\xff\xfe\0", None),
+        (b"application/octet-stream", b"\xff\xfe\0", None),
+        (b"text/plain; charset=utf-8", b"caf\xe9", "utf-8"),
+        (b"text/plain; charset=GBK", b"\xc4\xe3", "gbk"),
+        (b"text/plain; charset=utf-16", b"a\0", "utf-16"),
+        (b"text/plain; charset=idna", b"xn--a", "idna"),
+        (b"text/plain; charset=unicode_escape", b"\\x41", "unicode_escape"),
+    ],
+)
+def test_a_field_that_is_no_text_is_given_in_bytes(kind: bytes | None, content: bytes, charset: str | None) -> None:
+    """And does not cost the other parts."""
+    head = [DISPOSITION] if kind is None else [DISPOSITION, b"Content-Type: " + kind]
+    made = multipart(named(b"b", b"1"), part(content, *head), named(b"c", b"2"))
+    assert made.form == {"b": "1", "c": "2"}
+    file = made.files["a"]
+    expected = "application/octet-stream" if kind is None else kind.decode().partition(";")[0]
+    assert (file.name, file.filename, file.content_type, file.charset) == ("a", "", expected, charset)
+    assert (file.read(), file.size) == (content, len(content))
+
+
+@pytest.mark.parametrize(
+    ("named_charset", "value"), [(b"iso-8859-1", "é"), (b" Windows-1252\r\n", "é"), (b"utf-8", None), (b"utf-7", None)]
+)
+def test_a_field_may_say_the_charset_of_the_others(named_charset: bytes, value: str | None) -> None:
+    """RFC 7578 section 4.6."""
+    utf8 = part("ü".encode(), DISPOSITION, b"Content-Type: text/plain; charset=utf-8")
+    made = multipart(named(b"b", b"\xe9"), utf8, named(b"_charset_", named_charset))
+    assert made.form["a"] == "ü"
+    assert made.form.get("b") == value
+    assert made.form["_charset_"] == named_charset.decode()
+    assert ("b" in made.files) == (value is None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"X-Other: y",
+        b"Content-Disposition: form-data",
+        b"Content-Disposition: form-data; name",
+        b'Content-Disposition: form-data; name="',
+        b'Content-Disposition: form-data; name="x"y',
+        b'Content-Disposition: form-data; name="x"; name="y"',
+        b'Content-Disposition: form-data; name="x"; NAME="x"',
+        b'Content-Disposition: form-data, name="x"',
+        b'Content-Disposition: attachment; name="x"',
+        b"Content-Disposition: form-data; name=a b",
+        b"Content-Disposition: form-data; name=\xff",
+        b"Content-Disposition: form-data" + b"; a%d=b" * 17 % tuple(range(17)) + b"; name=x",
+        b"Content-Disposition:",
+    ],
+)
+def test_a_part_that_does_not_say_which_field_it_is(line: bytes) -> None:
+    """It has no name, and costs nobody anything; what could be read as two names is none."""
+    made = multipart(named(b"b", b"1"), part(b"what?", line), named(b"c", b"2"))
+    assert made.form == {"b": "1", "": "what?", "c": "2"}
+    made = multipart(part(b"what?", line + b'; filename="f' if b"Disp" in line else line), named(b"c", b"2"))
+    assert made.form["c"] == "2"
+    assert "" in made.files or b"Disp" not in line
+
+
+def test_what_a_part_may_say_twice() -> None:
+    assert multipart(part(b"x", DISPOSITION, b"X: 1", b"x: 2", b"Content-Transfer-Encoding: 8bit")).form == {"a": "x"}
+    assert refused(multipart(part(b"x", DISPOSITION, b"Content-Transfer-Encoding: a", b"content-transfer-encoding: a")))
+
+
+def test_the_encoding_of_a_part_is_not_undone() -> None:
+    """RFC 7578 section 4.7 has none, and others don't undo it either."""
+    assert multipart(part(b"eA==", DISPOSITION, b"Content-Transfer-Encoding: base64")).form == {"a": "eA=="}
 
 
 def test_nested_multipart_is_a_field_like_any_other() -> None:
@@ -212,10 +330,6 @@ def test_nested_multipart_is_a_field_like_any_other() -> None:
         b"--b\r\n" + DISPOSITION + b"\n\r\nx\r\n--b--",
         b"--bx\r\n" + DISPOSITION + b"\r\n\r\nx\r\n--b--",
         b"x--b\r\n" + DISPOSITION + b"\r\n\r\nx\r\n--b--",
-        part(b"x") + b"--b--",
-        part(b"x", b"Content-Type: text/plain") + b"--b--",
-        part(b"x", b"Content-Disposition: form-data") + b"--b--",
-        part(b"x", b'Content-Disposition: attachment; name="a"') + b"--b--",
         part(b"x", b"no colon") + b"--b--",
         part(b"x", b": a", DISPOSITION) + b"--b--",
         part(b"x", b"a b: c", DISPOSITION) + b"--b--",
@@ -227,8 +341,15 @@ def test_nested_multipart_is_a_field_like_any_other() -> None:
         part(b"x", DISPOSITION, DISPOSITION) + b"--b--",
         part(b"x", DISPOSITION, b"Content-Type: a/b", b"content-type: c/d") + b"--b--",
         part(b"x", DISPOSITION, b"Content-Length: 2") + b"--b--",
-        part(b"x", DISPOSITION + b"\xff") + b"--b--",
-        named(b"a", b"\xff") + b"--b--",
+        part(b"x", DISPOSITION, b"Content-Type : a/b") + b"--b--",
+        b"--b" + b" " * 257 + b"\r\n" + named(b"a")[5:] + b"--b--",
+        b"--b \n" + named(b"a")[5:] + b"--b--",
+        b"--b \rx" + named(b"a")[5:] + b"--b--",
+        b"--b --",
+        b"--b -\r\n",
+        named(b"a") + b"--b -- ",
+        named(b"a", b"x\r\n--bc") + b"--b--",  # a boundary or not, whom one asks
+        b"a text, and no part\r\n--b--",
         b"\r" * 100_000,
         b"\r\n" * 100_000,
     ],
@@ -286,12 +407,25 @@ def read(*pieces: bytes) -> Form:
         return reader.finish()
 
 
-@pytest.mark.parametrize("before", [b"text\r\n", b"\r\n\r\n", b"\r", b"-"])
-def test_a_text_before_the_first_boundary_is_refused_wherever_it_is_cut(before: bytes) -> None:
-    """RFC 2046 would have it ignored, but no client writes one, and filters differ in what they make of it."""
-    body = before + b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--b--'
+FIELD = b'--b%b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--b--'
+
+
+@pytest.mark.parametrize(
+    "before", [b"text\r\n", b"\r\n\r\n", b"\r\n", b"-\r\n", b"--\r\n--c\r\n", b" --b\r\n\r\n", b"x--b--\r\n"]
+)
+@pytest.mark.parametrize("padding", [b"", b" ", b"\t  \t", b" " * 256])
+def test_a_preamble_and_padding_wherever_they_are_cut(before: bytes, padding: bytes) -> None:
+    """RFC 2046 section 5.1.1 has them ignored."""
+    body = before + FIELD % padding
     for at in range(1, len(body)):
-        with pytest.raises(BadRequest, match="does not begin with its boundary"):
+        assert read(body[:at], body[at:]).fields == {"a": ["1"]}, at
+
+
+@pytest.mark.parametrize("before", [b"\r", b"-", b"x", b"\n", b"\r\n\r"])
+def test_a_boundary_begins_a_line_wherever_it_is_cut(before: bytes) -> None:
+    body = before + FIELD % b""
+    for at in range(1, len(body)):
+        with pytest.raises(BadRequest, match="it has a text, and no part"):
             read(body[:at], body[at:])
 
 
@@ -301,6 +435,93 @@ def test_a_form_cut_anywhere_is_the_same(behind: bytes) -> None:
     body = b'\r\n--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--b--' + behind
     for at in range(len(body) + 1):
         assert read(body[:at], body[at : at + 1], body[at + 1 :]).fields == {"a": ["1"]}, at
+
+
+def outcome(*pieces: bytes) -> object:
+    try:
+        form = read(*pieces)
+    except BadRequest as error:
+        return error.status, error.reason
+    return form.fields, {
+        name: [(f.filename, f.content_type, f.data) for f in some] for name, some in form.files.items()
+    }
+
+
+PIECES = [
+    b"\r\n",
+    b"--b",
+    b"--",
+    b"\r",
+    b"\n",
+    b" ",
+    b"-",
+    b"b",
+    b"x",
+    b":",
+    b"\r\n--b\r\n",
+    b"\r\n--b--",
+    DISPOSITION,
+    b"\r\n\r\n",
+    b"; filename*=a",
+    b'"',
+    b"Content-Length: 1",
+    b"\xe9",
+    b"y" * 8180,
+    b"\r\n--b \r\n" + DISPOSITION + b"\r\n\r\n",
+]
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from(PIECES), max_size=16).map(b"".join), st.lists(st.integers(0, 1 << 14), max_size=6))
+def test_how_a_body_is_cut_makes_no_difference(body: bytes, cuts: list[int]) -> None:
+    """Nor does it to what is refused, and with which words."""
+    whole = outcome(body)
+    edges = sorted({0, len(body), *[at % (len(body) + 1) for at in cuts]})
+    assert outcome(*[body[a:b] for a, b in pairwise(edges)]) == whole
+    if len(body) < 500:
+        assert outcome(*[body[at : at + 1] for at in range(len(body))]) == whole
+
+
+NAMES = st.text(
+    st.characters(codec="utf-8", exclude_characters='"\\%', exclude_categories=["C", "Z"]), min_size=1, max_size=5
+)
+CONTENTS = st.lists(st.sampled_from([b"a", b"\r", b"\n", b"-", b"b", b"\r\n", b"--", b"\xe9", b" "]), max_size=6).map(
+    b"".join
+)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(
+        st.tuples(NAMES, st.none() | NAMES, CONTENTS, st.sampled_from([b"", b" ", b"\t "])), min_size=1, max_size=4
+    ),
+    st.sampled_from([b"", b"\r\n", b"a preamble\r\n", b"-b\r\n--\r\n"]),
+    st.sampled_from([b"", b"\r\n", b"\r\nan epilogue --b"]),
+)
+def test_it_is_read_as_the_email_package_reads_it(parts: Any, before: bytes, behind: bytes) -> None:
+    body = before
+    for name, filename, content, padding in parts:
+        line = f'form-data; name="{name}"' + ("" if filename is None else f'; filename="{filename}"')
+        body += b"--b" + padding + b"\r\nContent-Disposition: " + line.encode() + b"\r\n\r\n" + content + b"\r\n"
+    body += b"--b--" + behind
+    if any(b"\r--b" in part[2] or b"\n--b" in part[2] or part[2].startswith(b"--b") for part in parts):
+        return  # others take a bare CR or LF for a line end
+    theirs = BytesParser().parsebytes(b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + body)
+    ours = read(body)
+    found = [(name, "field") for name, values in ours.fields.items() for _ in values]
+    found += [(name, "file") for name, files in ours.files.items() for _ in files]
+    assert len(found) == len(theirs.get_payload())
+    read_by_us = [value.encode() for values in ours.fields.values() for value in values]
+    read_by_us += [file.data for files in ours.files.values() for file in files]
+    # that package makes every line end of a text one of its own kind, and so does this comparison
+    assert sorted(map(lines_of, read_by_us)) == sorted(
+        lines_of(message.get_payload(decode=True)) for message in theirs.get_payload()
+    )
+    assert {name for name, _ in found} == {name for name, *_ in parts}
+
+
+def lines_of(data: bytes) -> bytes:
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 def test_number_of_parts() -> None:

@@ -1,15 +1,17 @@
 """Form bodies: application/x-www-form-urlencoded, and multipart/form-data with its files (RFC 7578).
 
-The grammar of multipart is read by the library `multipart`, in its strict mode. What is left to decide here is what
-a form may be: each bound is checked before the work that it bounds, and what a client got wrong is a BadRequest,
-which the worker answers with 400 or 413 unless the handler catches it. Fields and small files stay in memory; larger
-ones go to temporary files without a name, which end with the process at the latest.
+The grammar of multipart is read in multipart.py. What is left to decide here is what a form may be: each bound is
+checked before the work that it bounds, and what a client got wrong is a BadRequest, which the worker answers with 400
+or 413 unless the handler catches it. Fields and small files stay in memory; larger ones go to temporary files without a
+name, which end with the process at the latest.
+
+One odd part does not cost the others. A field that is no text, or in a charset that is not decoded here, is given as a
+file, in bytes; a part that does not say which field it is has the name "".
 """
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
@@ -17,13 +19,9 @@ from os import PathLike
 from tempfile import TemporaryFile
 from typing import BinaryIO, NamedTuple
 
-from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, StrictParserError
-
+from mooring.app.multipart import Head, Splitter, base_name, disposition, is_boundary
 from mooring.errors import BadRequest
 from mooring.types import Headers
-
-PART_HEADERS = 16  # RFC 7578 section 4.8 leaves three
-PART_HEADER_SIZE = 8192  # bytes; file names are in it
 
 STRAYS = 1000  # per cent signs that escape nothing; they stay as they are
 
@@ -34,22 +32,24 @@ _CHARSET = re.compile(r';[ \t]*charset[ \t]*=[ \t]*"?([A-Za-z0-9_.:-]+)', re.IGN
 _STRAY = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(rf'[ \t]*;[ \t]*(?:({_TOKEN})=({_TOKEN}|"(?:[^"\\]|\\.)*"))?')  # RFC 9110 section 5.6.6
-_CONTROL = re.compile(rb"[\x00-\x08\x0A-\x1F\x7F]")
-# RFC 2046 section 5.1.1
-_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+_TWICE = ("content-disposition", "content-length", "content-type", "content-transfer-encoding")  # would say two things
 
 
 class UploadedFile:
     """A file of a form. It goes with the request: what should outlive that, `save`."""
 
-    __slots__ = ("content_type", "file", "filename", "name", "size")
+    __slots__ = ("charset", "content_type", "file", "filename", "name", "size")
 
-    def __init__(self, name: str, filename: str, content_type: str, file: BinaryIO, size: int) -> None:
+    def __init__(
+        self, name: str, filename: str, content_type: str, file: BinaryIO, size: int, charset: str | None = None
+    ) -> None:
         self.name = name
         """Of the form's field."""
+        self.charset = charset
+        """The one that the client names for it, in lower case, or None. Not checked."""
         self.filename = filename
         """As the client calls it: text to be shown, after escaping. It may be anything, "../../etc/passwd" included, so
-        never make a path of it."""
+        never make a path of it. "" for a field without a file name that is no text in its charset."""
         self.content_type = content_type
         """As the client calls it, without parameters; "application/octet-stream" when it says nothing. Not checked."""
         self.file = file
@@ -150,7 +150,7 @@ def _unescaped(text: bytes) -> str:
 def _boundary(content_type: str) -> str:
     parameters = _parameters(content_type)
     boundary = parameters.get("boundary", "")
-    if not _BOUNDARY.fullmatch(boundary):
+    if not is_boundary(boundary):
         raise BadRequest(400, "the boundary in Content-Type is missing, malformed or longer than 70 characters")
     return boundary
 
@@ -174,16 +174,52 @@ def _parameters(field: str) -> Mapping[str, str]:
     return found
 
 
-class _Parser(PushMultipartParser):  # type: ignore[misc]  # the library has no types
-    """The library's, but a header line means the same however it is cut: the library looks for a line feed inside of
-    one, and counts a carriage return behind the longest one, only where a piece of the body ends."""
+class _Part:
+    """One on its way."""
 
-    def _on_segment_headerline(self, line: bytes) -> None:
-        if len(line) > PART_HEADER_SIZE:
-            raise ParserLimitReached("Segment header too long")
-        if _CONTROL.search(line):
-            raise StrictParserError("Control character in segment header")
-        super()._on_segment_headerline(line)
+    __slots__ = ("charset", "content", "content_type", "filename", "length", "name", "size", "spooled")
+
+    def __init__(self, head: Head) -> None:
+        fields: dict[str, str] = {}
+        for name, value in head:
+            if name in fields and name in _TWICE:
+                raise BadRequest(400, "a part of the form has a header line twice")
+            fields[name] = value
+        self.name, filename = disposition(fields.get("content-disposition", ""))
+        self.filename = None if filename is None else base_name(filename)
+        kind = fields.get("content-type", "")
+        self.content_type = kind.partition(";")[0].strip(" \t").lower()
+        self.charset = declared_charset(kind)
+        self.length = fields.get("content-length")
+        self.content = BytesIO()
+        self.spooled: BinaryIO | None = None
+        self.size = 0
+
+    def end(self) -> None:
+        if self.length is not None and self.length != str(self.size):
+            raise BadRequest(400, "the form is malformed: a part is not as long as its Content-Length says")
+
+    @property
+    def is_chosen(self) -> bool:
+        """Browsers send an empty name and content where no file was chosen."""
+        return self.filename != "" or self.size > 0
+
+    def text(self, default: str) -> str | None:
+        """The value of a field; None: it is a file, or no text in its charset."""
+        charset = self.charset or default
+        if self.filename is not None or charset not in CHARSETS:
+            return None
+        try:
+            # some say ASCII, being asked for a charset, and send UTF-8 nevertheless
+            return self.content.getvalue().decode("utf-8" if "ascii" in charset else charset)
+        except UnicodeDecodeError:
+            return None
+
+    def file(self) -> UploadedFile:
+        content = self.spooled or self.content
+        content.seek(0)
+        kind = self.content_type or "application/octet-stream"
+        return UploadedFile(self.name, self.filename or "", kind, content, self.size, self.charset)
 
 
 class MultipartReader:
@@ -192,21 +228,8 @@ class MultipartReader:
 
     def __init__(self, content_type: str, limits: FormLimits) -> None:
         self._limits = limits
-        boundary = _boundary(content_type)
-        self._opening = b"\r\n--" + boundary.encode()  # what it must begin with; empty once it has
-        self._first = b""  # what came, until it is as long as that
-        self._parser = _Parser(
-            boundary,
-            max_header_size=PART_HEADER_SIZE + 1,  # and its CR
-            max_header_count=PART_HEADERS,
-            max_segment_count=limits.multipart_part_limit,
-            strict=True,
-        )
-        self._form = Form({}, {})
-        self._part: MultipartSegment | None = None
-        self._content = BytesIO()
-        self._spooled: BinaryIO | None = None
-        self._size = 0
+        self._splitter = Splitter(_boundary(content_type), limits.multipart_part_limit)
+        self._parts: list[_Part] = []
         self._fields = 0  # bytes
         self._done = False
 
@@ -215,97 +238,55 @@ class MultipartReader:
 
     def __exit__(self, *failure: object) -> None:
         if not self._done:
-            close_files(self._form)
-            if self._spooled is not None:
-                self._spooled.close()
+            for part in self._parts:
+                if part.spooled is not None:
+                    part.spooled.close()
 
     def feed(self, data: bytes) -> None:
         """The next piece of the body."""
-        if self._parser.closed or not data:
-            return  # behind the last boundary, see below; and to the parser an empty piece is the end
-        if self._opening:
-            # Were there a preamble, the parser would refuse it or not, as its first piece has the boundary or not.
-            data = self._first + data
-            if len(data) < len(self._opening):
-                self._first = data
-                return
-            if not data.startswith((self._opening, self._opening[2:])):
-                raise BadRequest(400, "the form is malformed: it does not begin with its boundary")
-            self._opening = b""
-        with self._judged():
-            try:
-                for event in self._parser.parse(data):
-                    if isinstance(event, MultipartSegment):
-                        self._part, self._content, self._spooled, self._size = event, BytesIO(), None, 0
-                    elif event is not None:
-                        self._keep(event)
-                    elif self._part is not None:
-                        self._add(self._part)
-            except StrictParserError:
-                if not self._is_whole():
-                    raise
-                # The parser ignores what stands behind the last boundary, mostly a line end, as RFC 2046 section 5.1.1
-                # demands; but not when that begins a piece of its own.
-
-    def _is_whole(self) -> bool:
-        """Whether the last boundary has come; the parser is closed then."""
-        try:
-            self._parser.close()
-        except MultipartError:
-            return False
-        return True
+        for event in self._splitter.feed(data):
+            if isinstance(event, bytes):
+                self._keep(self._parts[-1], event)
+            elif event is None:
+                self._parts[-1].end()
+            else:
+                self._parts.append(_Part(event))
 
     def finish(self) -> Form:
         """The form, behind the last piece."""
-        with self._judged():
-            if not self._parser.closed:
-                self._parser.close()  # raises unless the last boundary has come
+        if not self._splitter.ended:
+            raise BadRequest(400, "the form is malformed: its last boundary is missing")
+        form = Form({}, {})
+        default = self._default_charset()
+        for part in self._parts:
+            value = part.text(default)
+            if value is not None:
+                form.fields.setdefault(part.name, []).append(value)
+            elif part.is_chosen:
+                form.files.setdefault(part.name, []).append(part.file())
         self._done = True
-        return self._form
+        return form
 
-    @contextmanager
-    def _judged(self) -> Iterator[None]:
-        try:
-            yield
-        except ParserLimitReached:
-            raise BadRequest(
-                413,
-                f"the form has more than {self._limits.multipart_part_limit} parts, or a part has more than "
-                f"{PART_HEADERS} header lines or a longer one than {PART_HEADER_SIZE} bytes",
-            ) from None
-        except MultipartError as error:
-            raise BadRequest(400, f"the form is malformed: {error.args[0]}") from None
+    def _default_charset(self) -> str:
+        """RFC 7578 section 4.6: a field may say what the others are in."""
+        for part in self._parts:
+            if part.name == "_charset_" and part.filename is None:
+                charset = part.content.getvalue()[:40].decode("latin-1").strip().lower()
+                return charset if charset in CHARSETS else "utf-8"
+        return "utf-8"
 
-    def _keep(self, data: bytes | bytearray) -> None:
-        """A piece of the present part's content."""
-        self._size += len(data)
-        if self._part is not None and self._part.filename is None:
+    def _keep(self, part: _Part, data: bytes) -> None:
+        """A piece of its content."""
+        part.size += len(data)
+        if part.filename is None:
             self._fields += len(data)
             if self._fields > self._limits.form_memory:
                 raise BadRequest(413, f"the fields of the form have more than {self._limits.form_memory} bytes")
-        elif self._spooled is None and self._size > self._limits.upload_spool_size:
-            self._spooled = TemporaryFile()  # noqa: SIM115 - it is closed with the form
-            self._spooled.write(self._content.getbuffer())
-            self._content = BytesIO()
-        (self._spooled or self._content).write(data)
-
-    def _add(self, part: MultipartSegment) -> None:
-        names = [name for name, _ in part.headerlist]
-        if len(set(names)) != len(names):
-            raise BadRequest(400, "a part of the form has a header line twice")
-        if part.filename is None:
-            try:
-                self._form.fields.setdefault(part.name, []).append(self._content.getvalue().decode())
-            except UnicodeDecodeError:
-                raise BadRequest(400, "a field of the form is not UTF-8") from None
-        elif part.filename or self._size:  # browsers send this pair empty where no file was chosen
-            kind = part.content_type or "application/octet-stream"
-            content = self._spooled or self._content
-            content.seek(0)
-            self._spooled = None  # the form has it now
-            self._form.files.setdefault(part.name, []).append(
-                UploadedFile(part.name, part.filename, kind, content, self._size)
-            )
+        elif part.spooled is None and part.size > self._limits.upload_spool_size:
+            part.spooled = TemporaryFile()  # noqa: SIM115 - it is closed with the form
+            part.spooled.write(part.content.getbuffer())
+            part.content = BytesIO()
+        (part.spooled or part.content).write(data)
 
 
 def close_files(form: Form) -> None:
