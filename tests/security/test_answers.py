@@ -218,7 +218,7 @@ MULTIPART = {
     "half boundaries": (b"--b\r\n\r\n" + b"\r\n--" * 200_000, "b"),
     "a boundary of 5,000": (b"--" + b"b" * 5000 + b"\r\n\r\n", "b" * 5000),
     "no boundary": (part("a"), ""),
-    "no disposition": (b"--b\r\n\r\nx\r\n--b--\r\n", "b"),
+    "a header line without a name": (b"--b\r\n: x\r\n\r\nx\r\n--b--\r\n", "b"),
     "a name of 900 KB": (part("n" * 900_000) + b"--b--\r\n", "b"),
 }
 
