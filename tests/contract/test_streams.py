@@ -241,7 +241,7 @@ def test_comments_keep_a_stream_alive(streaming: Serving) -> None:
 
 def test_a_client_that_ends_its_half_is_asked_by_a_comment(streaming: Serving) -> None:
     """Who closes sends a FIN and nothing else: the handler hears of it at once, without any keep-alive."""
-    for name, query in (("fin", ""), ("named", "&alive=ping")):
+    for name, query in (("fin", ""), ("called", "&alive=ping")):
         since = streaming.mark()
         raw = Raw(streaming, get(f"/events?name={name}&keep_alive=0{query}"))
         streaming.wait_log(f"report {name} streams", since=since)
@@ -312,3 +312,14 @@ def test_a_write_that_is_not_awaited_is_false_once_the_client_was_cut(streaming:
         client.send(b"GET /unawaited?name=unawaited HTTP/1.1\r\nHost: x\r\n\r\n")
         stopped = streaming.wait_log(r"report unawaited stopped (\d+)")
     assert int(stopped[1]) < 2000
+
+
+def test_a_client_behind_a_proxy_that_passes_half_a_connection_on(streaming: Serving) -> None:
+    """The first comment only shows the proxy that nobody is there; the second one shows us."""
+    since = streaming.mark()
+    with Raw(streaming, get("/events?name=behind&keep_alive=0")) as raw:
+        raw.until(b"data: hello ''\n\n\r\n")
+        streaming.wait_log("report behind streams", since=since)
+        raw.socket.shutdown(socket.SHUT_WR)
+        raw.until(b"4\r\n: \n\n\r\n")
+    streaming.wait_log("report behind CancelledError", since=since)

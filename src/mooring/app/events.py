@@ -4,7 +4,7 @@ An event is some fields, one a line, and an empty line. What would end a line ea
 refused; data of several lines is sent as several fields, which the client joins again. While nothing is sent, comments
 show proxies that the connection is in use, and show us whether the client is still there: one that left without a
 word is noticed only when something is sent to it. One that ends its half of the connection, as every client does that
-closes it, is sent a comment at once: if it has left, that comes back as a reset; if not, the stream goes on.
+closes it, is sent a comment at once, and some more: if it has left, they come back as a reset; if not, the stream goes on.
 
 A stream ends when the client leaves, or when its worker does (a reload, a stop): then the handler is cancelled where it
 waits. The client comes back by itself, to the next worker, and says which event it saw last.
@@ -18,6 +18,7 @@ from typing import Any
 from mooring.errors import ClientGone
 
 COMMENT = b": \n\n"
+LONGEST_PAUSE = 8.0  # seconds between two comments to a client that has ended its half; the keep-alive goes on from there
 
 Write = Callable[[bytes], Awaitable[None]]
 """write(data): sends it, and waits while the client doesn't read."""
@@ -67,6 +68,7 @@ class EventStream:
         self._busy = 0
         self._sent = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
+        self._asked: asyncio.TimerHandle | None = None
         self._comments: set[asyncio.Task[None]] = set()
         self.last_event_id = last_event_id
         """What a client that lost its stream had seen last: the `id` of that event; "" for a new client."""
@@ -104,16 +106,29 @@ class EventStream:
         """Nothing was sent for a while? A client that is sent something right now needs no comment."""
         silent = self._loop.time() - self._sent
         if not self._busy and silent >= self._keep_alive:
-            self.probe()
+            self._speak()
             silent = 0
         self._timer = self._loop.call_later(max(self._keep_alive - silent, 0.01), self._look)
 
     def probe(self) -> None:
-        """For the worker: the client may have left. If it has, what is sent now comes back, and ends the stream."""
-        if not self._busy and not self.over:
-            comment = self._loop.create_task(self._say_something())
-            self._comments.add(comment)
-            comment.add_done_callback(self._comments.discard)
+        """For the worker: the client may have left. If it has, what is sent now comes back, and ends the stream. A proxy
+        that passes the end of half a connection on takes the first comment, and only then learns that nobody is there;
+        so it is asked again, and again for each proxy in front of that."""
+        if self._asked is None:
+            self._ask(1.0)
+
+    def _ask(self, pause: float) -> None:
+        if self.over:
+            return
+        if not self._busy:
+            self._speak()
+        if pause <= LONGEST_PAUSE:
+            self._asked = self._loop.call_later(pause, self._ask, 2 * pause)
+
+    def _speak(self) -> None:
+        comment = self._loop.create_task(self._say_something())
+        self._comments.add(comment)
+        comment.add_done_callback(self._comments.discard)
 
     async def _say_something(self) -> None:
         try:
@@ -130,9 +145,10 @@ class EventStream:
     def finish(self) -> None:
         """For the worker: the handler is done."""
         self.over = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._asked):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._asked = None
 
 
 _event = event
