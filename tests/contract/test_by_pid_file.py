@@ -1,11 +1,15 @@
 """status, reload and stop of a server that has no control socket: its pid file says who it is."""
 
+import contextlib
 import fcntl
 import json
 import os
+import pwd
 import signal
 import socket
-import threading
+import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mooring.cli import main
+from mooring.errors import ConfigError
 from mooring.supervisor.pid_file import take_pid_file
 from support.serving import LIMIT, Serving
 
@@ -87,24 +92,6 @@ def test_a_number_without_a_lock_is_nobody_and_gets_no_signal(path: str, ours: i
     assert command("reload", "--pid-file", path).exit_code == 7
 
 
-def test_who_looks_keeps_nobody_from_starting(path: str, ours: int) -> None:
-    """For a moment a look has the lock; a server that starts meanwhile does not take it for another server's."""
-    fcntl.flock(ours, fcntl.LOCK_SH)
-    released = []
-
-    def let_go() -> None:
-        fcntl.flock(ours, fcntl.LOCK_UN)
-        released.append(True)
-
-    timer = threading.Timer(0.05, let_go)
-    timer.start()
-    taken = take_pid_file(path)
-    assert taken is not None
-    assert released
-    taken.close()
-    timer.join(LIMIT)
-
-
 @pytest.mark.parametrize(
     ("content", "text"),
     [("listen 80;\n", "that file holds something else than a process id"), ("", "there is no number in it")],
@@ -113,7 +100,7 @@ def test_what_is_no_pid_file_of_a_server(path: str, content: str, text: str) -> 
     with open(path, "w") as file:
         file.write(content)
         file.flush()
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("@hhqqi0q", fcntl.F_WRLCK, 0, 0, 0, 0))
         for name, code in (("status", 4), ("stop", 1), ("reload", 1)):
             found = command(name, "--pid-file", path)
             assert found.exit_code == code
@@ -137,3 +124,69 @@ def test_how_to_say_which_server(path: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert "not both" in found.output
     monkeypatch.setenv("MOORING_SOCKET", path)
     assert command("status", "--pid-file", path).exit_code == 3, "what is given on the command line goes first"
+
+
+HOLD = """
+import fcntl, os, struct, sys
+file = os.open(sys.argv[1], os.O_RDONLY if sys.argv[2] == "r" else os.O_RDWR)
+if sys.argv[2] == "r":
+    fcntl.flock(file, fcntl.LOCK_EX)
+    fcntl.lockf(file, fcntl.LOCK_SH)
+else:
+    fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("@hhqqi0q", fcntl.F_WRLCK, 0, 0, 0, 0))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def held(path: str, how: str) -> Iterator[None]:
+    """Another process has the file locked, as whoever may read it can, or only who may write it."""
+    argv = [sys.executable, "-c", HOLD, path, how]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        try:
+            assert holder.stdout.readline() == "held\n"
+            yield
+        finally:
+            holder.communicate(timeout=LIMIT)
+
+
+def test_what_a_reader_has_locked_means_nothing(path: str, ours: int) -> None:
+    """Neither that a server runs, whose number would get a signal, nor that none may start."""
+    with held(path, "r"):
+        found = command("stop", "--pid-file", path)
+        assert (found.exit_code, found.output) == (0, "not running\n")
+        assert command("status", "--pid-file", path).exit_code == 1
+        taken = take_pid_file(path)
+        assert taken is not None
+        assert command("status", "--pid-file", path).output == f"running, process {os.getpid()}\n"
+        taken.close()
+
+
+def test_a_process_that_has_not_the_lock_itself_gets_no_signal(path: str, ours: int) -> None:
+    """Somebody who may write a file there may write any number into it."""
+    with held(path, "w"):
+        for name, code in (("status", 4), ("stop", 1), ("reload", 1)):
+            found = command(name, "--pid-file", path)
+            assert found.exit_code == code
+            assert f"locked, but not by a process {os.getpid()} here" in found.output
+
+
+def test_a_lock_of_another_user_is_named(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = take_pid_file(path)
+    assert taken is not None
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    guard = os.path.join(os.path.dirname(path), ".chat.pid.lock")
+    other = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: other)  # the files are another user's then
+    with pytest.raises(ConfigError, match=f"{guard} is in the way, a file of user {user}"):
+        take_pid_file(path)
+    os.unlink(guard)
+    monkeypatch.undo()
+    os.symlink("elsewhere", guard)
+    with pytest.raises(ConfigError, match=f"{guard} is in the way"):
+        take_pid_file(path)
+    assert not os.path.exists(os.path.join(os.path.dirname(path), "elsewhere"))
+    os.unlink(guard)
+    taken.close()

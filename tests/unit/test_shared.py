@@ -1,5 +1,6 @@
 """Shared state where a whole server would take too long to show it."""
 
+import os
 import subprocess
 import sys
 
@@ -38,3 +39,28 @@ def test_any_number_of_killed_readers(monkeypatch: pytest.MonkeyPatch):
         assert table.get("ann") == {"age": 7}
     finally:
         shared.remove(made)
+
+
+def test_only_what_this_user_has_left_is_swept(tmp_path, monkeypatch):
+    """Others may make folders there, and links, with such names."""
+
+    def leave(name):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "lock").touch()
+        return folder
+
+    ours, precious = leave("mooring-shared-ours"), leave("precious")
+    (tmp_path / "mooring-shared-link").symlink_to(precious)
+    linked = tmp_path / "mooring-shared-linked"
+    linked.mkdir()
+    (linked / "lock").symlink_to(precious / "lock")
+    other = os.geteuid() + 1
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: other)
+        shared._sweep(tmp_path)
+    assert ours.exists()
+    shared._sweep(tmp_path)
+    assert not ours.exists()
+    assert linked.exists()
+    assert (precious / "lock").exists()

@@ -152,7 +152,8 @@ def test_nobody_writes_into_a_sealed_table_or_cuts_it() -> None:
         mmap.mmap(again, 0)
     os.close(again)
     writer.put(fd_of(3), state=2)
-    assert early.exists(fd_of(3)) and Table(file).exists(fd_of(3))
+    assert early.exists(fd_of(3))
+    assert Table(file).exists(fd_of(3))
     os.close(file)
 
 

@@ -1,6 +1,7 @@
 """Unix listeners: their permissions, what may be replaced, and what is taken away at the end."""
 
 import errno
+import fcntl
 import os
 import socket
 import stat
@@ -8,7 +9,7 @@ import threading
 
 import pytest
 
-from mooring.net import unix
+from mooring.net import guard, unix
 from mooring.net.listener import ListenError, address_text
 from mooring.net.unix import bind_unix
 
@@ -233,13 +234,20 @@ def test_of_two_that_start_together_one_wins(path):
 
 
 def test_a_lock_that_is_not_given_back(path, monkeypatch):
-    import fcntl
+    monkeypatch.setattr(guard, "LIMIT", 0.1)
+    with guard.guard(path):
+        assert "another server that starts keeps" in str(refused(path))
+    with bind_unix(path):
+        pass
 
-    monkeypatch.setattr(unix, "LOCK_LIMIT", 0.1)
+
+def test_a_lock_of_who_may_only_read_means_nothing(path):
+    """flock(2) asks for no permission to write: any user may have the folder locked."""
     folder = os.open(os.path.dirname(path), os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        assert "keeps the directory locked" in str(refused(path))
+        with bind_unix(path):
+            assert reaches(path)
     finally:
         os.close(folder)
 

@@ -15,6 +15,7 @@ import mmap
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -370,7 +371,10 @@ def _sweep(root: Path) -> None:
     """Removes what killed servers of this user have left: their locks are free."""
     for folder in root.glob(PREFIX + "*"):
         with contextlib.suppress(OSError):
-            lock = os.open(folder / "lock", os.O_RDWR)
+            found = os.lstat(folder)
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                continue  # whoever may write in `root` can plant something by that name
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)

@@ -75,6 +75,8 @@ def _server(path: str, failure: type[click.ClickException] = click.ClickExceptio
 
 def _send(found: Found, number: int) -> None:
     try:
+        if not found.known:
+            raise PermissionError
         signal.pidfd_send_signal(found.pidfd, number)
     except ProcessLookupError:
         pass  # it has just ended

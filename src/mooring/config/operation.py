@@ -11,7 +11,7 @@ class Operation(Section):
 
     pid_file: str = option(
         "",
-        "Path of a file with the process id, locked (flock) while the server runs: a second server with the same file "
+        "Path of a file with the process id, locked while the server runs: a second server with the same file "
         "does not start. One that a dead server has left is replaced; anything else there is left alone, and the start "
         "fails. Removed at the end. Empty: there is none.",
         check=check_path,

@@ -6,7 +6,7 @@ is there and refuses. (An umask around bind() would do the first, for all thread
 
 What stands at that place before? Nothing: a link is made, which fails if somebody is faster. A socket that
 refuses: a dead server has left it, and it is replaced. A socket that answers, or a file that is no socket: left
-alone, and the start fails. Two servers that start at the same moment take turns by a lock on the directory.
+alone, and the start fails. Two servers that start at the same moment take turns (mooring.net.guard).
 
 When the listener is closed by the process that has bound it, the file goes, unless it is another one by now.
 """
@@ -14,7 +14,6 @@ When the listener is closed by the process that has bound it, the file goes, unl
 from __future__ import annotations
 
 import errno
-import fcntl
 import grp
 import os
 import pwd
@@ -22,16 +21,15 @@ import socket
 import stat
 import struct
 import tempfile
-import time
 from typing import Any
 
+from mooring.net.guard import GuardError, guard
 from mooring.net.holder import program
 from mooring.net.listener import ListenError
 
 __all__ = ["UnixListener", "bind_unix"]
 
 PATH_LIMIT = 107  # bytes; unix(7)
-LOCK_LIMIT = 5.0  # seconds that another starting server may take
 
 
 class UnixListener(socket.socket):
@@ -81,13 +79,12 @@ def bind_unix(path: str, mode: int = 0o600, owner: str = "", backlog: int = 2048
     user, group = _owner(owner, wanted)
     listener = UnixListener(path)
     try:
-        folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            _lock(folder, wanted)
+        with guard(path):
             _bind(listener, path, mode, (user, group), backlog, _left_behind(path, wanted))
-        finally:
-            os.close(folder)
         listener.setblocking(False)
+    except GuardError as problem:
+        listener.close()
+        raise ListenError(f"cannot listen on {wanted}: {problem}") from None
     except OSError as problem:
         listener.close()
         number = problem.errno or 0
@@ -154,22 +151,6 @@ def _left_behind(path: str, wanted: str) -> os.stat_result | None:
 def _peer(connected: socket.socket) -> int:
     """The process that has listened there (SO_PEERCRED, unix(7))."""
     return int(struct.unpack("=iII", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
-
-
-def _lock(folder: int, wanted: str) -> None:
-    """Given back by closing `folder`."""
-    limit = time.monotonic() + LOCK_LIMIT
-    while True:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > limit:
-                raise ListenError(
-                    f"cannot listen on {wanted}: another program keeps the directory locked (flock); try again"
-                ) from None
-            time.sleep(0.05)
-        else:
-            return
 
 
 def _owner(text: str, wanted: str) -> tuple[int, int]:

@@ -1,13 +1,14 @@
 """The pid file: which process is the server, and that there is only one.
 
-The lock decides (flock), never the number: a number in a file may be that of another program by now. Whoever has the
-lock of the file at that path is the server. Who wants to signal it (`find_server`) opens a pidfd for the number, and
-the file must still be locked then: so the server lived when it was opened, and the number was nobody else's.
+The lock decides, never the number: a number in a file may be that of another program by now. It is a write lock of the
+open file (fcntl_locking(2), "open file description locks"), which only somebody can have who may write the file. What
+others can hold who may only read it, flock or a read lock, means nothing; so they keep no server from starting. Who
+wants to signal the server (`find_server`) opens a pidfd for the number, and that process itself must have the lock of
+the file then: so neither what a dead server has left nor what somebody else has written there leads to a wrong process.
 
 A number that a dead server has left is not overwritten in place, where a reader could see half of it: a new file, with
-the lock on it already, is renamed over the old one while the old one is locked too. So at every moment the file there
-is whole, and those who start at the same time either fail to lock it or, having locked one that is not there any more,
-look again.
+the lock on it already, is renamed over the old one. Those who start at the same time take turns (mooring.net.guard). So
+at every moment the file there is whole, and the new one is locked before anybody else can open it.
 
 Only an empty file, or one with nothing but a number in it, is taken for a pid file. What else stands at that path, a
 symbolic link included, is somebody's, and the start fails.
@@ -20,17 +21,17 @@ import fcntl
 import os
 import re
 import stat
+import struct
 import tempfile
-import time
 from typing import NamedTuple
 
 from mooring.errors import ConfigError
+from mooring.net.guard import GuardError, guard, owner_of
 
 __all__ = ["Found", "PidFile", "find_server", "take_pid_file"]
 
 MODE = 0o644
-PATIENCE = 0.2  # seconds for which a lock may be that of somebody who only looks (`find_server`)
-LOOK = 0.01
+_LOCK = "@hhqqi0q"  # struct flock: type, whence, start, length, pid
 LONGEST = 32  # bytes; a number, and what people leave around it
 
 
@@ -55,7 +56,7 @@ class PidFile:
                 os.unlink(self._path)
         except OSError:
             pass  # its directory has changed; the number in it is stale, and the next start will see that
-        fcntl.flock(fd, fcntl.LOCK_UN)  # of all who inherited it, too
+        _lock(fd, fcntl.F_UNLCK)  # of all who inherited it, too
         os.close(fd)
 
 
@@ -67,12 +68,11 @@ def take_pid_file(path: str) -> PidFile | None:
     if not path:
         return None
     path = os.path.abspath(path)
-    end = time.monotonic() + PATIENCE
     try:
-        while True:
-            taken = _take(path, last=time.monotonic() >= end)
-            if taken is not None:
-                return taken
+        with guard(path):
+            return _take(path)
+    except GuardError as problem:
+        raise ConfigError(f"pid_file={path!r}: {problem}") from None
     except OSError as problem:
         raise ConfigError(f"pid_file={path!r}: {_advice(problem, path)}") from None
 
@@ -82,6 +82,8 @@ class Found(NamedTuple):
 
     pid: int
     pidfd: int
+    known: bool
+    """Whether it was seen that this process has the lock; else there was no permission to look, and to signal it."""
 
 
 def find_server(path: str) -> Found | None:
@@ -96,56 +98,76 @@ def find_server(path: str) -> Found | None:
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise ConfigError(f"{path}: that is no pid file")
-        if not _is_locked(file):
-            _number(file, path)
-            return None if _is_at(file, path) else find_server(path)
         number = _number(file, path)
+        if not _is_locked(file):
+            return None if _is_at(file, path) else find_server(path)
         if not number:
             raise ConfigError(f"{path}: a program has it locked, and there is no number in it")
         try:
             pidfd = os.pidfd_open(int(number))
         except (OSError, OverflowError):
             pidfd = -1
-        if pidfd >= 0 and _is_locked(file):
-            return Found(int(number), pidfd)
+        known = pidfd >= 0 and _has_lock(int(number), file)
+        if known or (known is None and _is_locked(file)):
+            return Found(int(number), pidfd, bool(known))
         if pidfd >= 0:
             os.close(pidfd)
-        elif _is_locked(file):
-            raise ConfigError(f"{path}: it is locked, but there is no process {number}: is the server in a container?")
+        if _is_locked(file):
+            whose = owner_of(os.fstat(file))
+            raise ConfigError(
+                f"{path}: it is a file of user {whose} and locked, but not by a process {number} here: is the server "
+                "in a container?"
+            )
         return None
     finally:
         os.close(file)
 
 
 def _is_locked(file: int) -> bool:
+    """Whether somebody has the lock who may write the file: a read lock could not be had."""
+    answer = fcntl.fcntl(file, fcntl.F_OFD_GETLK, struct.pack(_LOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0))
+    return bool(struct.unpack(_LOCK, answer)[0] != fcntl.F_UNLCK)
+
+
+def _lock(file: int, kind: int) -> None:
+    fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack(_LOCK, kind, os.SEEK_SET, 0, 0, 0))
+
+
+def _has_lock(pid: int, file: int) -> bool | None:
+    """Whether this process itself has the lock; None: no permission to look. The kernel says so (proc(5), fdinfo)."""
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    fcntl.flock(file, fcntl.LOCK_UN)
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                if not os.path.samestat(os.stat(f"/proc/{pid}/fd/{name}"), os.fstat(file)):
+                    continue
+                with open(f"/proc/{pid}/fdinfo/{name}") as info:
+                    if any(re.match(r"lock:.*\sOFDLCK\s.*\sWRITE\s", line) for line in info):
+                        return True
+            except FileNotFoundError:
+                pass  # it has just closed that one
+    except PermissionError:
+        return None
+    except OSError:
+        pass  # it has just ended
     return False
 
 
-def _take(path: str, *, last: bool) -> PidFile | None:
-    """None: look again, because the file was replaced meanwhile, or, unless it is the last time, because of a lock."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    old = os.open(path, flags, MODE)
+def _take(path: str) -> PidFile:
     try:
-        if not stat.S_ISREG(os.fstat(old).st_mode):
+        old = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return PidFile(path, _replace(path))
+    try:
+        found = os.fstat(old)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(found.st_mode):
             raise ConfigError(f"pid_file={path!r}: something that is no file is there; choose another path")
-        try:
-            fcntl.flock(old, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not _is_at(old, path):
-                return None
-            if not last:
-                time.sleep(LOOK)
-                return None
+        if _is_locked(old):
             number = _number(old, path)
             of = f" (pid {number})" if number else ""
-            raise ConfigError(f"pid_file={path!r}: another server runs with it{of}; stop it first") from None
-        if not _is_at(old, path):
-            return None
+            whose = "" if found.st_uid == os.geteuid() else f" of user {owner_of(found)}"
+            raise ConfigError(f"pid_file={path!r}: another server{whose} runs with it{of}; stop it first")
         _number(old, path)
         return PidFile(path, _replace(path))
     finally:
@@ -156,7 +178,7 @@ def _replace(path: str) -> int:
     """A new file at this path, locked, with our number in it."""
     new, name = tempfile.mkstemp(prefix=".mooring-", dir=os.path.dirname(path))
     try:
-        fcntl.flock(new, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(new, fcntl.F_WRLCK)  # before others may even read it
         os.write(new, f"{os.getpid()}\n".encode())
         os.fchmod(new, MODE)
         os.rename(name, path)
