@@ -486,6 +486,7 @@ cdef class Connections(Exchanges):
             "connections_closed": self.counters.closed,
             "websockets_opened": self.counters.upgraded,
             "requests": self.counters.requests,
+            "requests_held": self.counters.requests_held,
             "messages_received": self.counters.messages_received,
             "messages_sent": self.counters.messages_sent,
             "bytes_received": self.counters.bytes_received,

@@ -10,6 +10,10 @@ from mooring._core.registry cimport Connection
 cdef class Sink:
     # May a message of this connection be taken now? If not, the sink calls wake() later.
     cdef bint ready(self, Connection* connection) except -1
+    # The same of a request, before it is read and when it is complete.
+    cdef bint takes(self, Connection* connection) except -1
+    # The same of a part of a body that the worker has asked for.
+    cdef bint takes_part(self, Connection* connection) except -1
     cdef int on_message(self, Connection* connection, int opcode, const uint8_t* data, size_t size) except -1
     cdef int on_request(self, Connection* connection, object request) except -1
     # The worker that handles its request is to be told: EV_ROOM, EV_GONE, EV_BODY, EV_FILE, EV_HALF
@@ -23,6 +27,7 @@ cdef class Exchanges(FileSender):
     cdef public object on_cut        # called with (fd, why) for one that reads too slowly; None: nobody is told
     cdef list http_options           # by listener
     cdef dict codecs                 # fd -> HttpCodec, while a request is coming in
+    cdef dict parked                 # fd -> ParsedRequest, complete, while no worker can take it
 
     # The worker asks for the next part of the body; the sink gets it.
     cdef int want(self, Connection* c, uint32_t number) except -1

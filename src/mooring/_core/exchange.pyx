@@ -6,6 +6,8 @@ Theory
   high water. Answers do not pile up, and stand in the order of their requests (RFC 9112 section 9.3.2).
 * A request has a number on its connection. Whoever answers says which one is meant; a late answer, to one that is over,
   is refused.
+* A request is read when the sink can take it, and not before: meanwhile its bytes are left in the socket. If that
+  changes while its body comes in, it is kept, complete, until its turn comes.
 * Whoever sends an answer in parts may ask to be told when the client has read most of it, and hears if it leaves, or
   ends its half of the connection.
 * The rest of an answer may be a file, which goes out without whoever answered (files.pyx).
@@ -23,7 +25,7 @@ from mooring._core.files cimport FileClaim, FileSender
 from mooring._core.reactor cimport Reactor
 from mooring._core.registry cimport (
     ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_NONE, D_REQUEST, D_TLS,
-    D_WRITE, DEAD, DEFERRED, DONE, HALF, HTTP, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN, Connection, Deadline,
+    D_WRITE, DEAD, DEFERRED, DONE, HALF, HELD, HTTP, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN, Connection, Deadline,
 )
 from mooring._core.table cimport Table
 from mooring._core.transport cimport end_by_reset, keeps_pace, say_at_once, watch_pace
@@ -46,6 +48,12 @@ cdef class Sink:
     """What connections tell; the gateway's relay is one."""
 
     cdef bint ready(self, Connection* connection) except -1:
+        return True
+
+    cdef bint takes(self, Connection* connection) except -1:
+        return True
+
+    cdef bint takes_part(self, Connection* connection) except -1:
         return True
 
     cdef int on_message(self, Connection* connection, int opcode, const uint8_t* data, size_t size) except -1:
@@ -71,6 +79,7 @@ cdef class Exchanges(FileSender):
                   address_limit: int = 0, fresh_limit: int = 0, ceiling: int = 0) -> None:
         self.http_options = [dict(options["http"]) for options in profiles]
         self.codecs = {}
+        self.parked = {}
 
     cdef int on_adopted(self, Connection* c) except -1:
         return self._arm(c, D_REQUEST, c.profile.request_ms)
@@ -80,6 +89,7 @@ cdef class Exchanges(FileSender):
 
     cdef int on_gone(self, Connection* c, int code, bytes reason) except -1:
         self.codecs.pop(c.fd, None)
+        self.parked.pop(c.fd, None)
         if c.flags & (BUSY | DONE) == BUSY:
             try:
                 self.sink.on_note(c, EV_GONE, b"")
@@ -90,6 +100,8 @@ cdef class Exchanges(FileSender):
     cdef int on_greedy(self, Connection* c) except -1:
         full = HttpError(503, "the server's memory is full, and most of it kept your request; try again later")
         codec = self.codecs.pop(c.fd, None)
+        self.parked.pop(c.fd, None)
+        c.flags &= ~HELD
         self.gather(c, 0)
         if c.phase != HTTP or codec is None:
             return self._doom(c, 1006, full.reason.encode())
@@ -160,9 +172,20 @@ cdef class Exchanges(FileSender):
             _next_request(self, c)
         return _count_kept(self, c)
 
+    cdef bint may_read(self, Connection* c) except -1:
+        if self.sink.takes_part(c):
+            return True
+        _body_came(self, c, 0)       # it is we who keep it waiting
+        c.flags |= HELD
+        self._interest(c)
+        return False
+
     cdef int on_wake(self, Connection* c) except -1:
         c.flags &= ~WOKEN
-        if c.phase == HTTP and not c.flags & BUSY:
+        if c.phase == HTTP and c.flags & (HELD | WANTED) == HELD | WANTED:
+            _next_part(self, c)
+            _count_kept(self, c)
+        elif c.phase == HTTP and not c.flags & BUSY:
             _next_request(self, c)
             _count_kept(self, c)
         # the peer's end is told by the next read
@@ -251,7 +274,7 @@ cdef class Exchanges(FileSender):
             return FILE_LATE         # it was the one slow reader too many
         # the worker has said all; whoever read the request's body in there reads no further
         c.flags |= BEGUN | DONE
-        c.flags &= ~WANTED
+        c.flags &= ~(WANTED | HELD)
         if c.deadline == D_BODY:
             c.deadline = D_NONE
             self.reactor.disarm(&c.timer)
@@ -267,7 +290,7 @@ cdef class Exchanges(FileSender):
 
     cdef int _answered(self, Connection* c) except -1:
         """The request is over: on to the next one."""
-        c.flags &= ~(BUSY | BEGUN | DONE | ASKED)
+        c.flags &= ~(BUSY | BEGUN | DONE | ASKED | HELD)
         codec = self.codecs.get(c.fd)
         if codec is None or codec.idle:
             self._arm(c, D_IDLE, c.profile.idle_ms)
@@ -326,6 +349,6 @@ cdef class Exchanges(FileSender):
         found = []
         for slot in range(self.used):
             c = self.slots[slot]
-            if c != NULL and c.phase == HTTP and not c.flags & BUSY and buffer_size(&c.out) == 0:
+            if c != NULL and c.phase == HTTP and not c.flags & (BUSY | HELD) and buffer_size(&c.out) == 0:
                 found.append(c.fd)
         return found

@@ -12,11 +12,18 @@ cdef int _next_request(Exchanges self, Connection* c) except -1:
     if codec is None:
         return 0
     while c.phase == HTTP and not c.flags & (BUSY | SHUT | DEFERRED):
-        try:
-            request = codec.next_event()
-        except HttpError as error:
-            self.counters.failed += 1
-            return self.sink.on_bad_request(c, error)
+        cleared = False
+        request = self.parked.pop(c.fd, None)
+        if request is None:
+            if not codec.in_body and not codec.idle:
+                if not _may_ask(self, c):
+                    break
+                cleared = True
+            try:
+                request = codec.next_event()
+            except HttpError as error:
+                self.counters.failed += 1
+                return self.sink.on_bad_request(c, error)
         if request is None:
             if codec.idle:
                 del self.codecs[c.fd]
@@ -30,6 +37,9 @@ cdef int _next_request(Exchanges self, Connection* c) except -1:
             self.write(c, <const uint8_t*> PyBytes_AS_STRING(CONTINUE_RESPONSE),
                        PyBytes_GET_SIZE(CONTINUE_RESPONSE), NULL, 0)
             continue
+        if not cleared and not _may_ask(self, c):
+            self.parked[c.fd] = request
+            break
         c.flags |= BUSY
         c.requests += 1
         self.counters.requests += 1
@@ -44,12 +54,28 @@ cdef int _next_request(Exchanges self, Connection* c) except -1:
     return self._interest(c)
 
 
+cdef bint _may_ask(Exchanges self, Connection* c) except -1:
+    """Whether its next request can be taken. If not, it is not read meanwhile, and no time limit of it runs."""
+    if self.sink.takes(c):
+        if c.flags & HELD:
+            c.flags &= ~HELD
+            self._arm(c, D_REQUEST, c.profile.request_ms)
+        return True
+    if not c.flags & HELD:
+        c.flags |= HELD
+        self.counters.requests_held += 1
+    self.reactor.disarm(&c.timer)
+    c.deadline = D_NONE
+    return False
+
+
 cdef int _count_kept(Exchanges self, Connection* c) except -1:
     """What is here of requests that are not handed over counts against the memory for all connections."""
     if c.phase != HTTP:
         return 0
     codec = self.codecs.get(c.fd)
-    return self.gather(c, codec.gathered if codec is not None else 0)
+    parked = self.parked.get(c.fd) if c.flags & HELD else None
+    return self.gather(c, (codec.gathered if codec is not None else 0) + (len(parked.body) if parked is not None else 0))
 
 
 cdef int _await_body(Exchanges self, Connection* c) except -1:
@@ -76,6 +102,10 @@ cdef int _body_came(Exchanges self, Connection* c, size_t size) except -1:
 
 cdef int _next_part(Exchanges self, Connection* c) except -1:
     """The worker waits: hands over what there is of the body, or waits for the client."""
+    if not self.sink.takes_part(c):
+        c.flags |= HELD
+        return self._interest(c)
+    c.flags &= ~HELD
     codec = self.codecs.get(c.fd)
     try:
         part = codec.next_part() if codec is not None else b""

@@ -24,6 +24,20 @@ cdef struct Ticket:
     bint told            # it has been reported as overdue
 
 
+cdef class Backlog:
+    """Events that have no ticket, in order, each a tuple (fd, kind, opcode, arg, extra, payload)."""
+
+    cdef Relay relay
+    cdef object events               # a deque
+    cdef readonly size_t size        # bytes of their payloads
+    cdef readonly uint32_t count
+
+    cdef int add(self, tuple event) except -1
+    cdef int add_first(self, tuple event) except -1
+    cdef tuple take(self)
+    cdef int _count(self, tuple event, int sign) except -1
+
+
 cdef class Port(Publisher):
     cdef object __weakref__
     cdef readonly Relay relay
@@ -47,8 +61,12 @@ cdef class Port(Publisher):
     cdef readonly uint64_t in_flight_bytes
     cdef uint64_t heard              # when it last finished something, or had nothing to do
     # who waits: events without a ticket, fds of connections that hold
-    cdef object backlog
+    cdef readonly Backlog backlog
     cdef list waiting
+    cdef list parts                  # fds of connections that hold a part of a body
+    cdef uint64_t woken_in           # a turn, and how many of `waiting` were woken in it
+    cdef uint32_t woken
+    cdef bint waking                 # the rest of `waiting` is looked at in the next turn
 
     cdef int transmit(self, Record* record, const uint8_t* payload) except -1
     cdef int make_room(self, size_t size) noexcept
@@ -56,6 +74,7 @@ cdef class Port(Publisher):
     cdef int clear_mark(self, uint32_t ticket) noexcept
     cdef int say(self, int kind) except -1
     cdef bint full(self) noexcept
+    cdef size_t unsent(self) noexcept
 
 
 cdef class PortChannel(Channel):
@@ -94,9 +113,14 @@ cdef class Relay(Sink):
     cdef uint64_t copies             # since the clock was looked at
     cdef dict asking                 # fd -> the ports that have asked for ROOM and were not answered
     # without a worker: events in order, fds of connections that hold
-    cdef object limbo
+    cdef readonly Backlog limbo
     cdef int wanted                  # `wants` of the worker that greeted last
     cdef list unbound
+    # bytes of all events that are with workers or wait for one, and how many there may be
+    cdef readonly size_t kept
+    cdef size_t kept_limit
+    cdef bint crowded                # somebody waits for it to become less
+    cdef set abandoned               # fds of connections that have ended and may have asked for something that waits
     cdef readonly uint64_t accepted
     cdef readonly uint64_t finished
     cdef readonly uint64_t uncertain

@@ -26,6 +26,12 @@ Order. All events of a connection go to one worker. It changes hands only when n
 worker), or when its events were taken back (a dead one). A connection whose next event cannot be taken yet waits, with
 its bytes unparsed. Events that cannot wait there (open, close, those taken back) queue in `backlog`, and in `limbo` while
 there is no worker at all; as long as they do, no message passes them.
+
+Bounds. A message or a request is taken only while its worker has a free ticket and less than `port_bytes`, and while all
+that is with workers or waits for one (`kept`) is less than `kept_limit`: what was taken back from dead workers comes on top
+of what their successors have, again and again if those end, too. Without a worker as much may wait in `limbo` as one would
+be given. What is taken beyond that has to be told: the opens and closes of connections that are there, whose number is
+limited. A request or handshake that no worker was given is dropped when its client leaves.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -35,6 +41,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from collections import deque
+from functools import partial
 from operator import itemgetter
 
 from mooring._core.buffer cimport Buffer, buffer_append, buffer_free, buffer_reserve, buffer_size
@@ -47,7 +54,7 @@ from mooring._core.order cimport Order, Publisher
 from mooring._core.page cimport DONE, MARKS, NOT_STARTED, STARTED, Mark, Page
 from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.registry cimport (
-    ASKED, BUSY, BY_APPLICATION, BY_SERVER, HELD, MOVES, NO_PORT, OPEN, PAUSED, UPGRADED, Connection,
+    ASKED, BUSY, BY_APPLICATION, BY_SERVER, HELD, HTTP, MOVES, NO_PORT, OPEN, PAUSED, UPGRADED, Connection,
 )
 from mooring._core.table cimport SLOT_BITS
 from mooring._core.wire cimport (
@@ -55,7 +62,7 @@ from mooring._core.wire cimport (
     CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EV_CLOSE, EV_DISCONNECT, EV_FILE,
     EV_FINISH, EV_GONE, EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_ROOM, EV_SESSION,
     EV_UNCERTAIN, FILE_LATE, LISTENER_MASK, MISSED_CLIENT, MISSED_PUBLISHES, MISSED_TOPIC, MISSED_TOPICS,
-    RESPOND_ASKS, RESPOND_REFUSES, VERSION, WANTS_DISCONNECT, Record, is_command, is_counted,
+    RESPOND_ASKS, RESPOND_REFUSES, VERSION, WANTS_DISCONNECT, Record, is_asking, is_command, is_counted,
     is_last, is_repeatable, is_report, kind_of, make_record, RECORD_BYTES,
 )
 from mooring._core.ws cimport OP_BINARY, OP_PING, OP_PONG, OP_TEXT, is_utf8, may_send_close_code
@@ -68,7 +75,9 @@ log = own_logger("mooring.gateway")
 
 cdef uint32_t NO_TICKET = 0xFFFFFFFF
 cdef double RETRY = 0.05             # seconds, after there was no memory for an event
+cdef int WOKEN_AT_ONCE = 256         # of a crowd, in one turn
 
+include "relay_waiting.pxi"
 include "relay_limbo.pxi"
 include "relay_ports.pxi"
 include "relay_files.pxi"
@@ -95,10 +104,12 @@ cdef class Relay(Sink):
         self.port_messages = port_messages
         self.port_bytes = port_bytes
         self.ports = []
+        self.kept_limit = port_bytes
         self.sessions = {}
         self.asking = {}
         self.paused = []
-        self.limbo = deque()
+        self.limbo = Backlog(self)
+        self.abandoned = set()
         self.unbound = []
         self.dropped = {}
         connections.sink = self
@@ -123,6 +134,7 @@ cdef class Relay(Sink):
         port.usable = True
         if port.serves:
             self.wanted = wants
+            set_limit(self)
             end_limbo(self)
 
     def retire(self, worker: int, generation: int) -> None:
@@ -180,12 +192,12 @@ cdef class Relay(Sink):
         """What the worker that the next event of a connection goes to has handlers for; if there is none now, what the
         last one had. The worker that takes over may come of other code: it copes with events it has no handler for."""
         cdef Connection* c = self.connections.find(fd)
-        cdef Port port = None if c == NULL or self.limbo else self.port_of(c)
+        cdef Port port = None if c == NULL or self.limbo.count else self.port_of(c)
         return self.wanted if port is None else port.wants
 
     def _settle(self, port: Port) -> None:
         """A retiring worker that has finished everything may go."""
-        if port.retiring and not port.left and port.in_flight == 0 and not port.backlog:
+        if port.retiring and not port.left and port.in_flight == 0 and port.backlog.count == 0:
             port.leave()
             self.gateway.on_retired(port)
 
@@ -210,10 +222,11 @@ cdef class Relay(Sink):
                                ticket.record.arg, ticket.record.extra, payload, port.mark_of(i) == STARTED))
             buffer_free(&ticket.payload)
             ticket.used = False
+            port.in_flight_bytes -= ticket.record.size
+            self.kept -= ticket.record.size
         taken_back.sort(key=itemgetter(0))
-        for item in port.backlog:
+        for item in port.backlog.take_all():
             taken_back.append((0, *item, False))
-        port.backlog.clear()
         if port.index >= 0:
             for slot in range(self.connections.used):
                 c = self.connections.slots[slot]
@@ -228,11 +241,13 @@ cdef class Relay(Sink):
             self.publish_order.leave(port)
         redelivered = repeated = 0
         # ahead of what waits already: that is later, or of other connections
-        later, self.limbo = self.limbo, deque()
+        later = self.limbo.take_all()
         for _, fd, kind, opcode, arg, extra, payload, started in taken_back:
             if not started:
+                if is_abandoned(self, fd, kind):
+                    continue
                 redelivered += 1
-                self.limbo.append((fd, kind, opcode, arg, extra, payload))
+                self.limbo.add((fd, kind, opcode, arg, extra, payload))
                 continue
             again = is_report(kind) or (is_repeatable(kind) and self.redeliver[extra & LISTENER_MASK])
             extra += ATTEMPT
@@ -240,7 +255,7 @@ cdef class Relay(Sink):
                 repeated += 1
                 if kind == EV_OPEN and fd in self.sessions:
                     opcode = 1       # the first attempt has written it
-                self.limbo.append((fd, kind, opcode, arg, extra, payload))
+                self.limbo.add((fd, kind, opcode, arg, extra, payload))
                 continue
             if is_report(kind):
                 # no report about the report; the message itself is counted already
@@ -269,8 +284,10 @@ cdef class Relay(Sink):
             c = self.connections.find(fd)
             if c != NULL:
                 c.in_flight_bytes += <uint32_t> (len(report) - len(payload))
-            self.limbo.append((fd, about, opcode, kind, extra & LISTENER_MASK, report))
-        self.limbo.extend(later)
+            self.limbo.add((fd, about, opcode, kind, extra & LISTENER_MASK, report))
+        for item in later:
+            self.limbo.add(item)
+        set_limit(self)
         for i in done:
             self.finish(port, i)
         self.redelivered += redelivered
@@ -307,26 +324,24 @@ cdef class Relay(Sink):
             return False             # finish() wakes it
         if c.flags & PAUSED:
             return False             # CM_PAUSE with 0 wakes it
-        if self.limbo:
-            self.unbound.append(c.fd)
-            return False
+        if self.limbo.count:
+            return wait_in(self, self.unbound, c.fd)
         if c.port != NO_PORT:
             port = self.ports[c.port]
             if not port.retiring and not c.flags & MOVES:
-                if not port.full():
-                    return True
-                port.waiting.append(c.fd)
-                return False
+                return True if not port.full() else wait_in(self, port.waiting, c.fd)
             if c.in_flight:
                 return False         # moves when the present worker has finished it; finish() wakes it
         port = self.port_of(c)
         if port is None:
-            self.unbound.append(c.fd)
-            return False
-        if port.full():
-            port.waiting.append(c.fd)
-            return False
-        return True
+            return wait_in(self, self.unbound, c.fd)
+        return True if not port.full() else wait_in(self, port.waiting, c.fd)
+
+    cdef bint takes(self, Connection* c) except -1:
+        return may_ask(self, c)
+
+    cdef bint takes_part(self, Connection* c) except -1:
+        return may_send_part(self, c)
 
     cdef int on_message(self, Connection* c, int opcode, const uint8_t* data, size_t size) except -1:
         cdef Port port = self.ports[c.port]
@@ -359,6 +374,8 @@ cdef class Relay(Sink):
         cdef int wants = self.wanted if c.port == NO_PORT else (<Port> self.ports[c.port]).wants
         cdef int kind = EV_CLOSE if c.flags & UPGRADED else EV_DISCONNECT if wants & WANTS_DISCONNECT else 0
         self.hub.leave(c)
+        if c.in_flight and not c.flags & UPGRADED:
+            leave_behind(self, c.fd)
         try:
             if c.fd in self.asking:
                 try:
@@ -367,9 +384,9 @@ cdef class Relay(Sink):
                     pass             # that its `close` is told matters more
             if kind:
                 # the last event of the connection; it goes where the others went
-                port = None if self.limbo else self.port_of(c)
+                port = None if self.limbo.count else self.port_of(c)
                 if port is None:
-                    self.limbo.append((c.fd, kind, c.closed_by, code, c.profile.index, reason))
+                    self.limbo.add((c.fd, kind, c.closed_by, code, c.profile.index, reason))
                 else:
                     self._queue(port, c.fd, kind, c.closed_by, code, c.profile.index, reason)
             else:
@@ -387,26 +404,26 @@ cdef class Relay(Sink):
         cdef Port port
         if c == NULL:
             return
-        port = None if self.limbo else self.port_of(c)
+        port = None if self.limbo.count else self.port_of(c)
         if is_counted(kind):
             self.accepted += 1
         c.in_flight += 1
         c.in_flight_bytes += <uint32_t> len(payload)
         c.entry.in_flight = c.in_flight
         if port is None:
-            self.limbo.append((fd, kind, opcode, arg, c.profile.index, payload))
+            self.limbo.add((fd, kind, opcode, arg, c.profile.index, payload))
         else:
             self._queue(port, fd, kind, opcode, arg, c.profile.index, payload)
 
     def _queue(self, port: Port, fd: int, kind: int, opcode: int, arg: int, extra: int, payload: bytes) -> None:
-        if port.backlog or port.free_count == 0:
-            port.backlog.append((fd, kind, opcode, arg, extra, payload))
+        if port.backlog.count or port.free_count == 0:
+            port.backlog.add((fd, kind, opcode, arg, extra, payload))
         elif self.hand(port, fd, kind, opcode, arg, extra, payload, len(payload)):
             self._put_off(port, (fd, kind, opcode, arg, extra, payload))
 
     def _put_off(self, port: Port, event: tuple) -> None:
         """There was no memory for an event that must not be lost: it is tried again."""
-        port.backlog.appendleft(event)
+        port.backlog.add_first(event)
         self.connections.reactor.call_later(RETRY, lambda: self._went_on(port))
 
     cdef int hand(self, Port port, uint64_t fd, int kind, int opcode, int arg, int extra,
@@ -432,6 +449,7 @@ cdef class Relay(Sink):
             port.heard = self.connections.reactor.now
         port.in_flight += 1
         port.in_flight_bytes += size
+        self.kept += size
         port.transmit(&record, data)
         return 0
 
@@ -450,6 +468,7 @@ cdef class Relay(Sink):
         port.free_count += 1
         port.in_flight -= 1
         port.in_flight_bytes -= ticket.record.size
+        self.kept -= ticket.record.size
         port.heard = self.connections.reactor.now
         if is_counted(ticket.record.kind):
             self.finished += 1
@@ -464,8 +483,10 @@ cdef class Relay(Sink):
                 c.entry.opened = 1
             if c.flags & HELD:
                 self.connections.wake(c)
-        if port.usable and (port.backlog or port.waiting or port.retiring):
+        if port.usable and (port.backlog.count or port.waiting or port.retiring):
             self._went_on(port)
+        if self.crowded and self.kept < self.kept_limit:
+            let_in(self)
         return 0
 
     def _went_on(self, port: Port) -> None:
@@ -475,21 +496,24 @@ cdef class Relay(Sink):
             return       # inside of one process a handler may end within hand(): not ever deeper, the loop below goes on
         port.going_on = True
         try:
-            while port.backlog and port.free_count:
-                fd, kind, opcode, arg, extra, payload = event = port.backlog.popleft()
+            while port.backlog.count and port.free_count:
+                fd, kind, opcode, arg, extra, payload = event = port.backlog.take()
+                if is_abandoned(self, fd, kind):
+                    continue
                 if self.hand(port, fd, kind, opcode, arg, extra, payload, len(payload)):
                     self._put_off(port, event)
                     break
         finally:
             port.going_on = False
-        # not at the first free ticket: a crowd woken for one place would only queue again
-        if port.waiting and not port.full() and port.free_count >= port.ticket_count // 4:
-            waiting = port.waiting
-            port.waiting = []
-            for fd in waiting:
-                c = self.connections.find(fd)
-                if c != NULL:
-                    self.connections.wake(c)
+        if port.waiting and not port.full():
+            # not at the first free ticket: a crowd woken for one place would only queue again. But not never either, when
+            # what is left in flight stays there for long
+            if (port.free_count >= port.ticket_count // 4
+                    and port.in_flight_bytes <= self.port_bytes - self.port_bytes // 4):
+                wake_some(self, port)
+            elif not port.waking:
+                port.waking = True
+                self.connections.reactor.call_later(RETRY, partial(_wake_more, self, port))
         if port.retiring:
             self._settle(port)
 
@@ -575,8 +599,8 @@ cdef class Relay(Sink):
 
     def idle(self) -> bool:
         """Whether no event of any kind is with a worker or on its way to one."""
-        return not self.limbo and not any(
-            (<Port> p).in_flight or (<Port> p).backlog for p in self.ports if p is not None)
+        return self.limbo.count == 0 and not any(
+            (<Port> p).in_flight or (<Port> p).backlog.count for p in self.ports if p is not None)
 
     def stats(self) -> dict[str, object]:
         """accepted = finished + uncertain + dropped + in_flight, over messages and requests."""
@@ -594,6 +618,8 @@ cdef class Relay(Sink):
             "reports_lost": self.reports_lost,
             "bad_records": self.bad_records,
             "ended_by_standstill": self.missed,
+            "events_waiting": self.limbo.count + sum([(<Port> p).backlog.count for p in self.ports if p is not None]),
+            "bytes_waiting": self.kept,
             "published_out_of_order": 0 if self.publish_order is None else self.publish_order.out_of_order,
             "workers": [
                 {"worker": p.worker, "generation": p.generation, "pid": p.pid, "connections": p.bound,

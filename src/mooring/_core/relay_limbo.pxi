@@ -6,8 +6,8 @@ cdef int end_limbo(Relay self) except -1:
     cdef Connection* c
     cdef Port port
     chosen: dict[int, Port] = {}
-    while self.limbo:
-        fd, kind, opcode, arg, extra, payload = self.limbo[0]
+    while self.limbo.count:
+        fd, kind, opcode, arg, extra, payload = self.limbo.events[0]
         c = self.connections.find(fd)
         if c != NULL:
             port = self.port_of(c)
@@ -21,7 +21,9 @@ cdef int end_limbo(Relay self) except -1:
                     self.bring_session(fd, port)
         if port is None:
             return 0
-        self.limbo.popleft()
+        self.limbo.take()
+        if is_abandoned(self, fd, kind):
+            continue
         self._queue(port, fd, kind, opcode, arg, extra, payload)
     waiting, self.unbound = self.unbound, []
     for fd in waiting:
@@ -32,19 +34,19 @@ cdef int end_limbo(Relay self) except -1:
 
 
 def refuse_waiting(Relay relay, reason: str) -> list[int]:
-    """Gives up the requests and handshakes that wait for a worker, `dropped` for that reason; their connections."""
-    kept = deque()
+    """Gives up the requests and handshakes that wait for a worker, `dropped` for that reason; their connections. Those
+    that are not even read are looked at again, and refused then."""
+    cdef Connection* c
     refused = []
-    waiting, relay.limbo = relay.limbo, kept
-    for item in waiting:
-        fd, kind, _, _, _, payload = item
-        if kind != EV_REQUEST and kind != EV_HANDSHAKE:
-            kept.append(item)
-            continue
+    for fd, kind, _, _, _, payload in relay.limbo.take_unless(lambda event: not is_asking(event[1])):
         if is_counted(kind):
             relay.dropped[reason] = relay.dropped.get(reason, 0) + 1
         relay._forget(fd, len(payload))
         refused.append(fd)
+    for fd in relay.unbound:
+        c = relay.connections.find(fd)
+        if c != NULL and c.phase == HTTP:
+            relay.connections.wake(c)
     return refused
 
 
@@ -52,7 +54,7 @@ def holding(Relay relay) -> set[int]:
     """WebSockets with messages that wait because there is no worker."""
     cdef Connection* c
     found = set()
-    for fd in [*relay.unbound, *[item[0] for item in relay.limbo if item[1] == EV_MESSAGE]]:
+    for fd in [*relay.unbound, *[item[0] for item in relay.limbo.events if item[1] == EV_MESSAGE]]:
         c = relay.connections.find(fd)
         if c != NULL and c.phase == OPEN:
             found.add(fd)

@@ -14,8 +14,9 @@ cdef class Port(Publisher):
         self.worker = worker
         self.generation = generation
         self.serves = serves
-        self.backlog = deque()
+        self.backlog = Backlog(relay)
         self.waiting = []
+        self.parts = []
         self.ticket_count = relay.port_messages
         self.tickets = <Ticket*> calloc(self.ticket_count, sizeof(Ticket))
         self.free_tickets = <uint32_t*> malloc(self.ticket_count * sizeof(uint32_t))
@@ -50,8 +51,14 @@ cdef class Port(Publisher):
 
     cdef bint full(self) noexcept:
         """No message can be given to it now."""
-        return (self.free_count == 0 or self.in_flight_bytes >= self.relay.port_bytes
-                or len(self.backlog) != 0)
+        if self.relay.kept >= self.relay.kept_limit:
+            self.relay.crowded = True
+            return True
+        return self.free_count == 0 or self.in_flight_bytes >= self.relay.port_bytes or self.backlog.count != 0
+
+    cdef size_t unsent(self) noexcept:
+        """Bytes for the worker that the kernel has not taken."""
+        return 0
 
     @property
     def silent(self) -> int:
@@ -136,6 +143,9 @@ cdef class ChannelPort(Port):
 
     cdef int make_room(self, size_t size) noexcept:
         return buffer_reserve(&self.channel.output, RECORD_BYTES + size)
+
+    cdef size_t unsent(self) noexcept:
+        return buffer_size(&self.channel.output)
 
     cdef Mark mark_of(self, uint32_t ticket) noexcept:
         cdef Mark mark = self.page.mark_of(ticket)

@@ -23,6 +23,7 @@ cdef struct Counters:
     uint64_t closed
     uint64_t upgraded
     uint64_t requests
+    uint64_t requests_held           # that had to wait for a place at a worker
     uint64_t messages_received
     uint64_t messages_sent
     uint64_t bytes_received
@@ -57,6 +58,7 @@ cdef class Transport(Registry):
     cdef int on_raw(self, Connection* c, uint8_t* buffer, size_t got) except -1
     cdef int on_adopted(self, Connection* c) except -1
     cdef int on_bytes(self, Connection* c, uint8_t* buffer, size_t got) except -1
+    cdef bint may_read(self, Connection* c) except -1
     cdef int on_end(self, Connection* c) except -1
     cdef int on_half(self, Connection* c) except -1
     cdef int on_wake(self, Connection* c) except -1

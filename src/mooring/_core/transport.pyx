@@ -104,6 +104,10 @@ cdef class Transport(Registry):
         """Bytes of the peer, in the reactor's buffer."""
         return 0
 
+    cdef bint may_read(self, Connection* c) except -1:
+        """Whether whoever waits for what it sends can be given it now."""
+        return True
+
     cdef int on_end(self, Connection* c) except -1:
         """The peer has ended its half, and all that it sent was read."""
         return self._gone(c, 1006, b"")
@@ -268,10 +272,10 @@ cdef class Transport(Registry):
             if c.phase == DEAD:
                 return 0
         if events & EPOLLIN:
-            return self._receive(c)
+            return 0 if c.flags & WANTED and not self.may_read(c) else self._receive(c)
         if events & (EPOLLHUP | EPOLLERR):
             return self._lost(c, RESET)
-        if events & EPOLLRDHUP and c.flags & WANTED:
+        if events & EPOLLRDHUP and c.flags & (WANTED | HELD) == WANTED:
             return self._receive(c)      # seen before reading went on
         if events & EPOLLRDHUP:
             # what it sent before is still to be read; for the answer to a request the other half is enough

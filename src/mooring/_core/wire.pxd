@@ -145,6 +145,11 @@ cdef inline bint is_last(int kind) noexcept:
     return kind == EV_CLOSE or kind == EV_DISCONNECT
 
 
+# whose client waits for an answer, and can be told to come again
+cdef inline bint is_asking(int kind) noexcept:
+    return kind == EV_REQUEST or kind == EV_HANDSHAKE
+
+
 cdef inline bint is_repeatable(int kind) noexcept:
     return kind == EV_MESSAGE or kind == EV_OPEN or is_last(kind)
 

@@ -56,7 +56,12 @@ class Flow(Section):
         262144, "The same in bytes; one message is always let through.", "bytes", low=1, high=GIB
     )
     worker_messages: int = option(
-        1024, "Messages handed to one worker and not yet finished.", "messages", low=1, high=4096
+        1024,
+        "Messages, requests, opens, ... that one worker was handed by one gateway and has not finished. Beyond it no message "
+        "or request is read. As many may wait while there is no worker.",
+        "messages",
+        low=1,
+        high=4096,
     )
     worker_bytes: int = option(
         4 << 20, "The same in bytes; one message is always let through.", "bytes", low=4096, high=GIB

@@ -21,7 +21,7 @@ from mooring._core.finder import Finder
 from mooring._core.http import HttpError, ParsedRequest
 from mooring._core.hub import Hub
 from mooring._core.reactor import Reactor
-from mooring._core.relay import Port, Relay
+from mooring._core.relay import Port, Relay, wake_asking
 from mooring._core.table import Table
 from mooring._core.wire import USER, Call, Command, Event, Wants
 from mooring.app.request import RequestRecord, encode_request
@@ -193,6 +193,11 @@ class Gateway:
         """What a policy may look at."""
         ip, _, server_port = self.connections.peer(fd)
         return Client(fd, ip, server_port, self.relay.user_of(fd))
+
+    @property
+    def refuses_all(self) -> bool:
+        """Whether a request is answered here, whatever it asks: none has to wait for a worker."""
+        return self._draining is not None or self.pool.hopeless
 
     # ------------------------------------------------------------------ requests and handshakes
 
@@ -516,6 +521,7 @@ class Gateway:
             self.reactor, clients, timeout, lambda fd: self.connections.disconnect(fd, code, reason)
         )
         self.relay.end_streams()
+        wake_asking(self.relay)
         self.reactor.post(look)
 
     @property
