@@ -54,6 +54,7 @@ class Boot(msgspec.Struct):
     listeners: list[int] = []
     desk: list[int] = []  # of worker 0: the socket on which other programs ask
     order: int = -1  # of a gateway that is one of several: memory for the order of publishes
+    rooms: int = -1  # likewise: memory in which they say how many clients each can take
     tables: dict[int, int] = {}
     links: list[LinkEnd] = []
     link_num: int = 0  # of a process with a gateway: those it has when everybody serves, and no reload runs

@@ -21,6 +21,7 @@ from mooring._core.process import keep_freed_memory
 from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
 from mooring._core.relay import Port
+from mooring._core.room import Rooms
 from mooring._core.table import Table
 from mooring.admin.desk import Desk
 from mooring.boot import Boot, LinkEnd
@@ -106,6 +107,9 @@ class Member:
             if told.order >= 0:
                 self._gateway.relay.publish_order = Order(self._reactor, told.order)
                 os.close(told.order)
+            if told.rooms >= 0:
+                self._gateway.share_room(Rooms(told.rooms))
+                os.close(told.rooms)
         if told.worker is not None:
             assert server is not None
             server.shared.open(told.shared)

@@ -86,7 +86,7 @@ class Toy:
 
     def named_descriptors(self):
         named = [self.boot["control"], self.boot["pulse"], *self.boot["listeners"], *self.boot["tables"].values()]
-        named += [self.boot["order"]] if self.boot["order"] >= 0 else []
+        named += [self.boot[name] for name in ("order", "rooms") if self.boot[name] >= 0]
         return named + [link[key] for link in self.boot["links"] for key in ("channel", "reply", "page")]
 
     def add_link(self, link):

@@ -11,6 +11,9 @@ told, and the others wait in the kernel's queue until it is tried again.
 Several processes accept from one socket, and the kernel wakes the first in the line of those that wait for it. With epoll
 one keeps its place in that line, so the same process would be woken again and again, and get nearly all clients for as
 long as it keeps up; theirs are connections that stay. So whoever has accepted goes to the end of the line.
+
+Who has no place left, or no descriptor, leaves the listener to the others as long as one of them has room (room.pyx), and
+looks again each LEFT_MS. Only when all are full is somebody refused.
 """
 
 from libc.errno cimport (
@@ -63,6 +66,7 @@ cdef extern from "netinet/in.h" nogil:
 
 cdef extern from "unistd.h" nogil:
     int c_close "close" (int fd)
+    int c_dup "dup" (int fd)
 
 cdef extern from "fcntl.h" nogil:
     int c_open "open" (const char* path, int flags)
@@ -75,6 +79,8 @@ cdef enum:
     PAUSE_MS = 100
     SAY_EACH_MS = 1000
     CROWDED_MS = 100
+    LEFT_MS = 50
+    SPARE = 64       # descriptors that are open beside those of connections and files, or so
 
 cdef const char* MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"
 
@@ -178,6 +184,9 @@ cdef class Acceptor(Source):
 
     def stop(self) -> None:
         """Accepts nobody any more."""
+        self.connections.closed = True
+        self.connections._say_room()
+        self.connections.rooms = None        # a successor may say it in the same place
         if self.listening:
             self.reactor.forget(self.fd)
             self.listening = False
@@ -195,7 +204,7 @@ cdef class Acceptor(Source):
         cdef bint accepted = False
         cdef Welcome welcome
         for count in range(ACCEPTS):
-            if not self.listening:
+            if not self.listening or self._is_full() and self._leave_to_others():
                 break
             size = sizeof(storage)
             client = accept4(self.fd, <sockaddr*> &storage, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
@@ -268,6 +277,35 @@ cdef class Acceptor(Source):
             self._to_the_end_of_the_line()
         return 0
 
+    cdef bint _is_full(self) noexcept:
+        """No place, or the next descriptor is one of those that are kept back. That is asked of the kernel where it may be
+        so: a connection has one, and one more for a file."""
+        cdef int next_one
+        cdef bint short = False
+        if self.connections.kept_from and 2 * self.connections.count + SPARE >= self.connections.kept_from:
+            next_one = c_dup(self.fd)
+            short = next_one < 0 or next_one >= self.connections.kept_from
+            if next_one >= 0:
+                c_close(next_one)
+        if short != self.connections.closed:
+            self.connections.closed = short
+            self.connections._say_room()
+        return short or self.connections.free_count == 0
+
+    cdef bint _leave_to_others(self) except -1:
+        if self.connections.rooms is None:
+            return False
+        self.reactor.read_clock()
+        if not self.connections.rooms.elsewhere(self.connections.gateway, self.reactor.now):
+            return False
+        self.connections.counters.left_to_others += 1
+        self._leave_alone(LEFT_MS, self._look_again)
+        return True
+
+    def _look_again(self) -> None:
+        if self.fd >= 0 and not (self._is_full() and self._leave_to_others()):
+            self._listen_again()
+
     cdef int _refuse(self, int client, bytes answer) except -1:
         if not self.secure:
             c_send(client, <const char*> answer, len(answer), MSG_NOSIGNAL)
@@ -305,21 +343,24 @@ cdef class Acceptor(Source):
         self.in_second += 1
         if self.in_second < self.rate:
             return True
-        self._leave_alone(1000 - (self.reactor.now - self.second))
+        self._leave_alone(1000 - (self.reactor.now - self.second), self._listen_again)
         return False
 
-    cdef int _leave_alone(self, uint64_t ms) except -1:
-        self.reactor.forget(self.fd)
-        self.listening = False
-        self.reactor.call_later(ms / 1000.0, self._listen_again)
+    cdef int _leave_alone(self, uint64_t ms, object then) except -1:
+        if self.listening:
+            self.reactor.forget(self.fd)
+            self.listening = False
+        self.reactor.call_later(ms / 1000.0, then)
         return 0
 
     cdef int _pause(self, int error) except -1:
         cdef bint short = error == EMFILE or error == ENFILE
         self.connections.counters.accept_pauses += 1
+        if short and self._leave_to_others():
+            return 0
         if short:
             self._tell_one()
-        self._leave_alone(PAUSE_MS)
+        self._leave_alone(PAUSE_MS, self._listen_again)
         if self.said_at and self.reactor.now - self.said_at < SAY_EACH_MS:
             return 0
         self.said_at = self.reactor.now

@@ -479,6 +479,7 @@ cdef class Connections(Exchanges):
             "connections_refused": self.counters.refused,
             "connections_refused_by_address": self.counters.refused_by_address,
             "connections_refused_unfinished": self.counters.refused_hasty,
+            "listener_left_to_others": self.counters.left_to_others,
             "accept_pauses": self.counters.accept_pauses,
             "connections_evicted": self.counters.evicted,
             "rate_pauses": self.counters.rate_pauses,

@@ -7,6 +7,7 @@ from mooring._core.admission cimport Admission, Bucket
 from mooring._core.buffer cimport Buffer
 from mooring._core.profile cimport Profile
 from mooring._core.reactor cimport Source
+from mooring._core.room cimport Rooms
 from mooring._core.table cimport Entry, Table
 from mooring._core.timer cimport Timer
 from mooring._core.ws cimport FrameDecoder
@@ -139,6 +140,8 @@ cdef class Registry(Source):
     cdef uint32_t free_count
     cdef uint64_t serial
     cdef Connection* graves          # to be freed
+    cdef public Rooms rooms          # of all gateways that accept from the same listeners; None: there is no other one
+    cdef bint closed                 # nobody can be taken now, however many slots are free
     cdef dict reasons                # fd -> bytes: the reason of the coming close event
     cdef readonly int count
 
@@ -147,6 +150,7 @@ cdef class Registry(Source):
                              int listener) except NULL
     cdef int _vacate(self, Connection* c) except -1
     cdef int _bury(self) noexcept
+    cdef int _say_room(self) noexcept
     cdef int _count(self, Connection* c) except -1
     # A request of it was answered.
     cdef int settle(self, Connection* c) except -1

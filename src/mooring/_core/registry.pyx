@@ -28,6 +28,7 @@ from mooring._core.admission cimport Admission
 from mooring._core.buffer cimport buffer_free
 from mooring._core.profile cimport Profile, fill_profile
 from mooring._core.reactor cimport Reactor
+from mooring._core.room cimport Rooms
 from mooring._core.table cimport (
     GATEWAY_SHIFT, SERIAL_BITS, SLOT_BITS, ST_CLOSING, ST_HTTP, ST_OPEN, Entry, Table, address_text, slot_of,
 )
@@ -121,6 +122,15 @@ cdef class Registry(Source):
         c = self.slots[slot]
         return c if c != NULL and c.fd == fd else NULL
 
+    cdef int _say_room(self) noexcept:
+        if self.rooms is not None:
+            self.rooms.say(self.gateway, 0 if self.closed else self.free_count, self.reactor.now)
+        return 0
+
+    def say_room(self) -> None:
+        """Says again how many connections can still be taken, which the other gateways believe for a while only."""
+        self._say_room()
+
     @property
     def free(self) -> int:
         """How many connections can still be taken."""
@@ -138,6 +148,7 @@ cdef class Registry(Source):
             raise MemoryError("no memory for a connection")
         # the one that was freed last: so no more of the table is ever touched than there were connections at one time
         self.free_count -= 1
+        self._say_room()
         slot = self.free_slots[self.free_count]
         self.slots[slot] = c
         self.serial = (self.serial + 1) & ((<uint64_t> 1 << SERIAL_BITS) - 1)
@@ -178,6 +189,7 @@ cdef class Registry(Source):
         self.slots[slot] = NULL
         self.free_slots[self.free_count] = slot
         self.free_count += 1
+        self._say_room()
         self.count -= 1
         mooring_store(&c.entry.fd, 0)
         return 0

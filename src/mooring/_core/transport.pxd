@@ -16,6 +16,7 @@ cdef struct Counters:
     uint64_t refused
     uint64_t refused_by_address
     uint64_t refused_hasty
+    uint64_t left_to_others          # how often the listener was left to gateways that had room
     uint64_t accept_pauses           # the listener was left alone for want of descriptors
     uint64_t evicted                 # idle, and ended because the server was nearly full
     uint64_t rate_pauses             # messages that had to wait for their turn

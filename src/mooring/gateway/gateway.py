@@ -22,6 +22,7 @@ from mooring._core.http import HttpError, ParsedRequest
 from mooring._core.hub import Hub
 from mooring._core.reactor import Reactor
 from mooring._core.relay import Port, Relay, wake_asking
+from mooring._core.room import Rooms
 from mooring._core.table import Table
 from mooring._core.wire import USER, Call, Command, Event, Wants
 from mooring.app.request import RequestRecord, encode_request
@@ -46,6 +47,7 @@ log = own_logger("mooring.gateway")
 CERTIFICATE_LOOK = 1.0  # seconds between two looks whether a certificate has changed
 NO_WORKER = "no worker serves: they end again and again, try again later"
 OVERDUE_LOOK = 1.0  # seconds between two looks for handlers that do not end
+ROOM_SAID = 0.5  # seconds between two times that it is said how many clients this gateway can take; see room.pyx
 DRAIN_LOOK = 0.05  # seconds between two looks whether a drain is done
 HEAR_LIMIT, HEAR_SHARE, HEAR_LOOK = 1.0, 0.1, 0.02  # seconds, of the time, seconds between two looks
 
@@ -156,6 +158,15 @@ class Gateway:
             self._acceptors.append(
                 Acceptor(self.reactor, self.connections, listener.fileno(), port, index, rate, self._refusals.say)
             )
+
+    def share_room(self, rooms: Rooms) -> None:
+        """Tells the gateways that accept from the same listeners how many clients this one can take, from now on."""
+        self.connections.rooms = rooms
+        self._say_room()
+
+    def _say_room(self) -> None:
+        self.connections.say_room()
+        self.reactor.call_later(ROOM_SAID, self._say_room)
 
     def read_certificates(self) -> None:
         """Reads those that have changed: a reload was asked for."""

@@ -23,9 +23,10 @@ from typing import Any, NamedTuple
 from mooring._core.order import ORDER_BYTES
 from mooring._core.page import PAGE_BYTES
 from mooring._core.pulse import PULSE_BYTES
+from mooring._core.room import ROOMS_BYTES
 from mooring.supervisor.process import Child
 
-__all__ = ["End", "Link", "new_order", "new_pulse", "new_table"]
+__all__ = ["End", "Link", "new_order", "new_pulse", "new_rooms", "new_table"]
 
 CHANNEL_BUFFER = 4 << 20  # bytes; the default holds only 278 messages of 100 bytes
 _SO_SNDBUFFORCE = 32  # not in the socket module
@@ -122,6 +123,11 @@ def new_table(gateway: int) -> int:
 def new_order() -> int:
     """A memfd for the order of publishes among gateways."""
     return _memory("mooring-order", ORDER_BYTES)
+
+
+def new_rooms() -> int:
+    """A memfd in which gateways say how many clients they can take."""
+    return _memory("mooring-rooms", ROOMS_BYTES)
 
 
 def new_pulse() -> int:

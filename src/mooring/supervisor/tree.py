@@ -22,10 +22,11 @@ from functools import partial
 from typing import Any, Protocol
 
 from mooring._core.pulse import Pulse
+from mooring._core.room import Rooms
 from mooring.journal import own_logger
 from mooring.net.control import ControlError, ControlSocket, Message
 from mooring.supervisor.deadlines import Deadlines
-from mooring.supervisor.links import Link, new_order, new_pulse, new_table
+from mooring.supervisor.links import Link, new_order, new_pulse, new_rooms, new_table
 from mooring.supervisor.process import PEERS, Child, ChildState, Exit, ProcessSpec
 
 __all__ = ["BootPayload", "Owner", "Tree"]
@@ -75,6 +76,8 @@ class Tree:
         self._boot = boot
         self._boot_timeout = boot_timeout
         self._control_fd = control_fd  # of the socket that worker 0 answers on; -1: there is none
+        self._rooms_file = -1  # what they say of their room, and our view of it
+        self._rooms: Rooms | None = None
         self._order = -1  # what several gateways share to agree on the order of publishes
         self._selector = selectors.DefaultSelector()
 
@@ -108,9 +111,10 @@ class Tree:
                 if child.reap() is not None:
                     self._forget(child)
         self._selector.close()
-        if self._order >= 0:
-            os.close(self._order)
-            self._order = -1
+        for fd in (self._order, self._rooms_file):
+            if fd >= 0:
+                os.close(fd)
+        self._order = self._rooms_file = -1
 
     # -- spawning
 
@@ -125,6 +129,8 @@ class Tree:
                     child.table = new_table(child.spec.gateway)
             if self._order < 0 and sum(child.spec.gateway is not None for child in batch) > 1:
                 self._order = new_order()
+                self._rooms_file = new_rooms()
+                self._rooms = Rooms(self._rooms_file)
             for child in batch:
                 self._launch(child, batch)
         except OSError:
@@ -154,7 +160,7 @@ class Tree:
             pulse = new_pulse()
             child.pulse = Pulse(pulse)
             listeners = [] if spec.gateway is None else list(self._listener_fds)
-            order = [] if spec.gateway is None or self._order < 0 else [self._order]
+            order = [] if spec.gateway is None or self._order < 0 else [self._order, self._rooms_file]
             desk = [self._control_fd] if spec.worker == 0 and self._control_fd >= 0 else []
             payload = {
                 **self._boot(spec, child.generation),
@@ -169,6 +175,7 @@ class Tree:
                 "pulse": pulse,
                 "desk": desk,
                 "order": self._order if order else -1,
+                "rooms": self._rooms_file if order else -1,
                 "tables": tables,
                 "links": entries,
             }
@@ -429,6 +436,8 @@ class Tree:
             child.control.hang_up()
         self._talk(child, all_of_it=True)  # its last words
         asked = child.state is ChildState.STOPPING
+        if self._rooms is not None and child.spec.gateway is not None:
+            self._rooms.expect(child.spec.gateway)  # its successor will have room
         self._forget(child)
         self._owner.on_end(child, how, asked)
 
