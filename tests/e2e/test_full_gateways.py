@@ -50,8 +50,9 @@ def ask(one: ClientConnection) -> int:
 
 @contextlib.contextmanager
 def uneven(server: Serving, role: str, room: int = 0) -> Iterator[Clients]:
-    """The first of two gateways is full, and the second one, which has nearly nobody, is there again. `room`: how many the
-    first one can take, if that is known."""
+    """The first of two gateways is full, and the second one, which has nearly nobody, is there again.
+
+    `room`: how many the first one can take, if that is known."""
     second = server.pid_of(f"{role} 1")
     with Clients(server) as clients:
         canary, gateway = clients.come()
@@ -61,7 +62,7 @@ def uneven(server: Serving, role: str, room: int = 0) -> Iterator[Clients]:
         try:
             while clients.count[0] < room:
                 clients.come()
-            with pytest.raises((ConnectionClosed, InvalidMessage, InvalidStatus, OSError)):
+            with contextlib.suppress(ConnectionClosed, InvalidMessage, InvalidStatus, OSError):
                 while True:
                     clients.come(1.5)
         finally:
@@ -144,3 +145,18 @@ def test_one_that_stands_still_is_no_reason_to_let_clients_wait():
             assert refused(server, clients)
         finally:
             os.kill(second, signal.SIGCONT)
+
+
+def test_after_the_death_of_a_full_gateway_nobody_is_refused():
+    """All places were taken, and those of the one that has died will be there again in a moment."""
+    settings, role = MODES["process"]
+    with Serving(APP, **settings, **SETTINGS, max_connections=6) as server, Clients(server) as clients:
+        for _ in range(12):
+            clients.come()
+        assert clients.count == [6, 6]
+        os.kill(server.pid_of(f"{role} 0"), signal.SIGKILL)
+        server.wait_log("gateway 0 .* was ended by SIGKILL")
+        with Clients(server) as back:
+            for _ in range(6):
+                back.come()
+            assert back.count == [6, 0]

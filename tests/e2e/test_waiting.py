@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import pytest
+from websockets.sync.client import connect
 
 import mooring
 from e2e.peers import BOTH_MODES, HELD_BACK, adds_up, drained, memory
@@ -223,7 +224,8 @@ def test_a_stop_tells_those_whose_request_waits(mode):
         server.signal(signal.SIGTERM)
         for one in held:
             answer = one.answer()
-            assert answer.startswith(b"HTTP/1.1 503 ") and b"Retry-After: 1\r\n" in answer
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"Retry-After: 1\r\n" in answer
         touch(server, "go")
         assert busy.answer().endswith(b"done /wait")
         assert server.ended() == 0
@@ -268,7 +270,8 @@ def test_what_no_worker_had_begun_is_dropped_when_its_client_has_left():
         standing = asks(server, "/stand")
         leaving = [Asking(server, "/leaves", BODY) for _ in range(2)]
         staying = Asking(server, "/stays", BODY)
-        eventually(lambda: all([one.received() for one in (*leaving, staying)]))
+        for one in (*leaving, staying):
+            eventually(one.received)
         mark = server.mark()
         os.kill(server.pid_of("worker 0"), signal.SIGKILL)
         server.wait_log("is gone: .* 3 events go to another worker, 1 are uncertain", since=mark)
@@ -330,3 +333,25 @@ def test_parts_of_bodies_for_a_worker_that_stands_are_left_in_the_socket():
         touch(server, "go")
         for one in uploads:
             assert one.answer().endswith(b"done /upload")
+
+
+def test_workers_that_end_again_and_again_do_not_fill_the_gateway():
+    """What one had goes to the other one, on top of what that has, and its successor would take as much again."""
+    settings = {"worker_num": 2, "worker_bytes": MIB, "restart_free": 100, "degraded_after": 100}
+    settings["control_frame_limit"] = 1000
+    with (
+        Serving(APP, worker_hang_timeout=0, **settings) as server,
+        connect(server.url, compression=None, proxy=None, ping_interval=None) as probe,
+    ):
+        before = memory(keeper(server))
+        mark = server.mark()
+        for number in range(12):
+            for _ in range(6):
+                Asking(server, "/stand", BODY[: MIB // 4])
+            for _ in range(10):
+                for one in Asking.all:
+                    one.go_on()
+                assert probe.ping().wait(LIMIT)  # which the gateway answers itself, in its turn
+            os.kill(server.pid_of(f"worker {number % 2}"), signal.SIGKILL)
+            server.wait_log(r"worker \d .* serves in place", since=mark, count=number + 1)
+        assert memory(keeper(server)) - before < 18 * MIB

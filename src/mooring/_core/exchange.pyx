@@ -7,7 +7,8 @@ Theory
 * A request has a number on its connection. Whoever answers says which one is meant; a late answer, to one that is over,
   is refused.
 * A request is read when the sink can take it, and not before: meanwhile its bytes are left in the socket. If that
-  changes while its body comes in, it is kept, complete, until its turn comes.
+  changes while it comes in, it is not read further between its first bytes and the end of its head; behind that its body
+  is, and it is kept, complete, until its turn comes.
 * Whoever sends an answer in parts may ask to be told when the client has read most of it, and hears if it leaves, or
   ends its half of the connection.
 * The rest of an answer may be a file, which goes out without whoever answered (files.pyx).
@@ -173,10 +174,13 @@ cdef class Exchanges(FileSender):
         return _count_kept(self, c)
 
     cdef bint may_read(self, Connection* c) except -1:
-        if self.sink.takes_part(c):
-            return True
-        _body_came(self, c, 0)       # it is we who keep it waiting
-        c.flags |= HELD
+        if c.flags & WANTED:
+            if self.sink.takes_part(c):
+                return True
+            _body_came(self, c, 0)       # it is we who keep it waiting
+            c.flags |= HELD
+        elif c.deadline != D_REQUEST and c.deadline != D_IDLE or c.fd in self.codecs or _may_ask(self, c):
+            return True                  # ahead of a request stand a handshake of TLS, a header of a proxy
         self._interest(c)
         return False
 
@@ -185,6 +189,9 @@ cdef class Exchanges(FileSender):
         if c.phase == HTTP and c.flags & (HELD | WANTED) == HELD | WANTED:
             _next_part(self, c)
             _count_kept(self, c)
+        elif c.phase == HTTP and c.flags & (HELD | BUSY) == HELD and c.fd not in self.codecs:
+            if _may_ask(self, c):
+                self._receive(c)
         elif c.phase == HTTP and not c.flags & BUSY:
             _next_request(self, c)
             _count_kept(self, c)

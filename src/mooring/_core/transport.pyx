@@ -29,7 +29,7 @@ from mooring._core.reactor cimport (
 )
 from mooring._core.registry cimport (
     ASKED, BUSY, BY_PEER, BY_SERVER, CLOSING, DEAD, DEFERRED, DIRTY, DONE, D_CLOSE, D_LINGER, D_NONE, D_PING, D_PONG, D_PREFACE,
-    D_WRITE, FULL, HALF, HELD, HIGH, LINGER, PREFACE, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN, Connection, Deadline,
+    D_WRITE, FULL, HALF, HELD, HIGH, HTTP, LINGER, PREFACE, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN, Connection, Deadline,
     Registry,
 )
 from mooring._core.table cimport SLOT_BITS, Table, address_text
@@ -105,7 +105,7 @@ cdef class Transport(Registry):
         return 0
 
     cdef bint may_read(self, Connection* c) except -1:
-        """Whether whoever waits for what it sends can be given it now."""
+        """Whether what it sends can be acted on now, as far as that is not known before it sends."""
         return True
 
     cdef int on_end(self, Connection* c) except -1:
@@ -272,7 +272,7 @@ cdef class Transport(Registry):
             if c.phase == DEAD:
                 return 0
         if events & EPOLLIN:
-            return 0 if c.flags & WANTED and not self.may_read(c) else self._receive(c)
+            return 0 if c.phase == HTTP and not self.may_read(c) else self._receive(c)
         if events & (EPOLLHUP | EPOLLERR):
             return self._lost(c, RESET)
         if events & EPOLLRDHUP and c.flags & (WANTED | HELD) == WANTED:

@@ -13,7 +13,7 @@ cdef int _relieve(Transport self) except -1:
     if self.relieving:
         return 0
     found = []
-    for slot in range(self.table.header.used):
+    for slot in range(self.used):
         c = self.slots[slot]
         if c != NULL and c.phase <= CLOSING and c.counted + c.gathered:
             found.append((c.counted + c.gathered, c.fd))

@@ -57,8 +57,8 @@ class Flow(Section):
     )
     worker_messages: int = option(
         1024,
-        "Messages, requests, opens, ... that one worker was handed by one gateway and has not finished. Beyond it no message "
-        "or request is read. As many may wait while there is no worker.",
+        "Messages, requests, opens, ... that one worker was handed by one gateway and has not finished. Beyond it no "
+        "message or request is read. As many may wait while there is no worker.",
         "messages",
         low=1,
         high=4096,
