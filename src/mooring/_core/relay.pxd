@@ -53,6 +53,7 @@ cdef class Port(Publisher):
     cdef bint going_on               # _went_on is at work
     cdef bint keeps                  # tickets keep the payload
     cdef readonly uint32_t bound     # connections it serves
+    cdef uint64_t spared             # see give_share
     # the ledger: free ticket numbers go round, so that acknowledgements come in ranges
     cdef Ticket* tickets
     cdef uint32_t* free_tickets
@@ -97,6 +98,7 @@ cdef class Relay(Sink):
     cdef public Order publish_order          # of publishes, among several gateways; None where there is one
     cdef public object gateway       # on_open, on_request, ...: see mooring.gateway
     cdef public object policy        # policy(list of ports, fd) -> port
+    cdef public bint by_key          # the policy gives a key the same worker, whoever else is there
     cdef public bint by_user         # the policy looks at the user a connection is bound to
     cdef public object redeliver     # of each listener: whether what had started is handled again
     cdef readonly list ports         # index -> Port or None

@@ -88,6 +88,7 @@ class Relay(Sink):
     gateway: Any
     publish_order: Order | None
     policy: Callable[[list[Port], int], Port] | None
+    by_key: bool
     by_user: bool
     redeliver: Sequence[bool]
     def __new__(

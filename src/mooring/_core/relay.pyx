@@ -23,7 +23,7 @@ So the ledger is the truth and never the pipe: what lies unread in the dead work
 At all times: accepted = finished + uncertain + dropped + in flight, counted over messages and requests.
 
 Order. All events of a connection go to one worker. It changes hands only when nothing of it is in flight (a retiring
-worker), or when its events were taken back (a dead one). A connection whose next event cannot be taken yet waits, with
+worker, or one that is new and has too few), or when its events were taken back (a dead one). A connection whose next event cannot be taken yet waits, with
 its bytes unparsed. Events that cannot wait there (open, close, those taken back) queue in `backlog`, and in `limbo` while
 there is no worker at all; as long as they do, no message passes them.
 
@@ -79,6 +79,7 @@ cdef int WOKEN_AT_ONCE = 256         # of a crowd, in one turn
 
 include "relay_waiting.pxi"
 include "relay_limbo.pxi"
+include "relay_shares.pxi"
 include "relay_ports.pxi"
 include "relay_files.pxi"
 include "relay_room.pxi"
@@ -135,6 +136,7 @@ cdef class Relay(Sink):
         if port.serves:
             self.wanted = wants
             set_limit(self)
+            give_share(self, port)
             end_limbo(self)
 
     def retire(self, worker: int, generation: int) -> None:
@@ -148,16 +150,20 @@ cdef class Relay(Sink):
 
     cdef Port port_of(self, Connection* c):
         """The worker of a connection; binds it to one. None: there is none now."""
-        cdef Port port
+        cdef Port port = None
+        cdef Port other
         if c.port != NO_PORT:
             port = self.ports[c.port]
             if not (port.retiring or c.flags & MOVES) or c.in_flight:
                 return port
-            self.unbind(c)
-        port = self._any_port(c.fd)
-        if port is not None:
-            self.bind(c, port)
-        return port
+        other = self._any_port(c.fd)
+        if other is port and port is not None:
+            c.flags &= ~MOVES        # it is the right one still
+            return port
+        self.unbind(c)
+        if other is not None:
+            self.bind(c, other)
+        return other
 
     cdef int bind(self, Connection* c, Port port) except -1:
         c.port = port.index

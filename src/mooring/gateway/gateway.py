@@ -119,6 +119,7 @@ class Gateway:
         self._finder = Finder(self.connections, self.relay.hub)
         dispatch = settings.process.dispatch
         self.relay.policy = new_policy(dispatch, self._client)
+        self.relay.by_key = dispatch != "connection"
         self.relay.by_user = dispatch not in ("connection", "address")
         self.relay.redeliver = [one.flow.redeliver for one in settings.per_listener]
         if settings.process.overdue_after:
