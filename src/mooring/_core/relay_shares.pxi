@@ -25,7 +25,7 @@ cdef int give_share(Relay self, Port newcomer) except -1:
             port = other
             # a fraction of them: (bound - share) out of bound
             port.spared = port.bound // 2
-    for slot in range(self.connections.table.header.used):
+    for slot in range(self.connections.used):
         c = self.connections.slots[slot]
         if c == NULL or c.port == NO_PORT:
             continue
