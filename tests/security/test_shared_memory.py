@@ -1,4 +1,4 @@
-"""A process that runs the application does what it likes to the memory it shares with others: it ends at most itself."""
+"""A process that runs the application does what it likes to memory that it shares: it ends at most itself."""
 
 import os
 import signal
