@@ -4,7 +4,7 @@ An event is some fields, one a line, and an empty line. What would end a line ea
 refused; data of several lines is sent as several fields, which the client joins again. While nothing is sent, comments
 show proxies that the connection is in use, and show us whether the client is still there: one that left without a
 word is noticed only when something is sent to it. One that ends its half of the connection, as every client does that
-closes it, is sent a comment at once, and some more: if it has left, they come back as a reset; if not, the stream goes on.
+closes it, is sent a comment at once, and some more: if it has left, they come back as a reset; if not, all goes on.
 
 A stream ends when the client leaves, or when its worker does (a reload, a stop): then the handler is cancelled where it
 waits. The client comes back by itself, to the next worker, and says which event it saw last.
@@ -18,7 +18,7 @@ from typing import Any
 from mooring.errors import ClientGone
 
 COMMENT = b": \n\n"
-LONGEST_PAUSE = 8.0  # seconds between two comments to a client that has ended its half; the keep-alive goes on from there
+LONGEST_PAUSE = 8.0  # seconds between two comments to a client that has ended its half; later the keep-alive does
 
 Write = Callable[[bytes], Awaitable[None]]
 """write(data): sends it, and waits while the client doesn't read."""
@@ -111,9 +111,9 @@ class EventStream:
         self._timer = self._loop.call_later(max(self._keep_alive - silent, 0.01), self._look)
 
     def probe(self) -> None:
-        """For the worker: the client may have left. If it has, what is sent now comes back, and ends the stream. A proxy
-        that passes the end of half a connection on takes the first comment, and only then learns that nobody is there;
-        so it is asked again, and again for each proxy in front of that."""
+        """For the worker: the client may have left. If it has, what is sent now comes back, and ends the stream. A
+        proxy that passes the end of half a connection on takes the first comment, and only then learns that nobody is
+        there; so it is asked again, and again for each proxy in front of that."""
         if self._asked is None:
             self._ask(1.0)
 
