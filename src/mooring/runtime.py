@@ -40,7 +40,15 @@ from mooring.member import ORPHAN_GRACE, Member
 from mooring.net import forks
 from mooring.net.bind import bind_all, bind_control
 from mooring.net.listener import ListenError
-from mooring.net.log import check_log_files, fill_standard_streams, leave_level, log_stacks, log_to, reopen_logs
+from mooring.net.log import (
+    check_log_files,
+    fill_standard_streams,
+    leave_level,
+    lend_level,
+    log_stacks,
+    log_to,
+    reopen_logs,
+)
 from mooring.net.signals import handle, ignore
 from mooring.net.tls import new_context
 from mooring.parts import Server, clock_offset
@@ -89,6 +97,7 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
             Documents(one.http.document_root).close()
     if application is None:
         log_to(settings, "server")
+        lend_level(settings)
         if not own_terminal():
             Breakpoints("", os.getpid())
         sys.exit(run_alone(server))
@@ -204,6 +213,7 @@ def boot(fd: int) -> None:
         if ":" in settings.process.dispatch:
             told.application.find()  # the function stands beside the application
         _become(told, None)
+    lend_level(settings)
     _breakpoints = Breakpoints(told.terminal, told.parent)
     try:
         told.application.run()
@@ -277,10 +287,17 @@ def _supervise(told: Boot, settings: Settings) -> int:
         control = bind_control(process.control_socket)
         listeners = bind_all([one.listen for one in settings.per_listener])
         watch = [os.path.abspath(path) for path in process.watch]
+        written = [settings.operation.log_file, settings.operation.access_log_file, settings.operation.pid_file]
+        written += [
+            process.control_socket,
+            told.shared.folder,
+            *(one.listen.unix_socket for one in settings.per_listener),
+        ]
+        own = [os.path.abspath(path) for path in written if path]
         if told.place:
             os.chdir(told.application.folder)  # where Python shall begin in the processes that are started from here
         return Supervisor(
-            specs, listeners, lambda _spec, _gen: extra, process, _command(), watch, control, service
+            specs, listeners, lambda _spec, _gen: extra, process, _command(), watch, control, service, own
         ).run()
     except (ListenError, ConfigError) as error:
         log.error("%s", error)

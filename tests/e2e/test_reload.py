@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from e2e.peers import BUSY, STATS, Talkers, adds_up, app, client, drained, edit, in_loop, logged, stats
+from e2e.peers import BUSY, STATS, Talkers, adds_up, app, client, drained, edit, in_loop, logged, stats, until
 from support.serving import Serving
 
 DONE = r"reload: done, the generation before (\d+) is gone"
@@ -159,6 +160,46 @@ async def test_watch(how, tmp_path):
             await logged(server, DONE, count=2)
             assert await ask(ws) == "who 3rd"
         assert server.stop() == 0
+
+
+@in_loop()
+@pytest.mark.parametrize("mode", [{"worker_num": 1}, {"mode": "base", "worker_num": 2}], ids=["process", "base"])
+async def test_what_the_server_itself_writes_is_no_change(tmp_path, mode):
+    """In the folder that is watched: logs, pid file, sockets, tables, compiled code, spooled uploads."""
+    code = """
+    server.table("people", name=str)
+
+    @server.on("message")
+    def said(server, frame):
+        server.push(frame.fd, frame.data)
+
+    @server.on("request")
+    async def page(request, response):
+        await request.read_form()
+        response.end(f"took {request.files['file'].size}")
+    """
+    (tmp_path / "other.py").write_text("x = 1\n")
+    settings = {"log_file": "log", "access_log": True, "access_log_file": "access", "pid_file": "pid", "watch": ["."]}
+    settings |= {"control_socket": "control", "unix_socket": "socket", "upload_spool_size": 1024, **mode}
+    environment = {"TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": ""}
+    with Serving(app(code), cwd=tmp_path, env=environment, ready=False, **settings) as server:
+        log, access = tmp_path / "log", tmp_path / "access"
+        await until(lambda: log.exists() and "ready" in log.read_text())
+        body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n' + b"x" * 9000
+        body += b"\r\n--x--\r\n"
+        head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        head += f"Content-Length: {len(body)}\r\n"
+        for _ in range(3):
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "socket"))
+            writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+            assert (await reader.read()).endswith(b"took 9000")
+            writer.close()
+            await asyncio.sleep(0.3)  # longer than the watcher waits before it tells of a change
+        await until(lambda: access.read_text().count("POST") == 3)
+        (tmp_path / "other.py").write_text("x = 2\n")
+        await until(lambda: "reload: done" in log.read_text())
+        assert server.stop() == 0
+    assert re.findall(r"reload: (.*) changed", log.read_text()) == ["other.py"]
 
 
 @in_loop()

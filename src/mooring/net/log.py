@@ -40,6 +40,7 @@ __all__ = [
     "dropped_lines",
     "fill_standard_streams",
     "leave_level",
+    "lend_level",
     "log_as",
     "log_stacks",
     "log_to",
@@ -173,18 +174,17 @@ def log_to(settings: Settings, name: str) -> None:
     public.setLevel(settings.process.log_level.upper())
     public.propagate = False  # else what the application writes to its own log would stand there, too
     logging.lastResort = _LastResort(main)
-    _lend_level(wanted.app_log_level)
     for problem in problems:
         own.error("%s", problem)
 
 
-def _lend_level(name: str) -> None:
-    """The root logger has our level as long as it has no handler and no level of the application's; with a handler and
-    no level, that of Python is what is meant."""
+def lend_level(settings: Settings) -> None:
+    """Where the application runs, the root logger has our level as long as it has no handler and no level of the
+    application's; with a handler and no level, that of Python is what is meant."""
     root = logging.getLogger()
     if root.level != logging.WARNING or root.handlers:
         return
-    root.setLevel(_Level(logging.getLevelNamesMapping()[name.upper()]))
+    root.setLevel(_Level(logging.getLevelNamesMapping()[settings.operation.app_log_level.upper()]))
 
     def add_handler(handler: logging.Handler) -> None:
         del root.addHandler  # that of the class is there again

@@ -105,18 +105,19 @@ class Supervisor:
         watch: Sequence[str | Path] = (),
         control: socket.socket | None = None,
         service: Service | None = None,
+        own_files: Sequence[str] = (),
     ) -> None:
         """`listeners` listen already and are closed when the stop begins, or at the end of `run()`.
 
         `boot(spec, generation)` returns what a child's boot payload holds beside the supervisor's own
         keys. `argv` is the command of a child; the number of the memfd with its payload is added to it.
-        `watch` names files and folders whose change is a reload. `control` listens, too; worker 0 is given it, and
-        it stays the caller's. `service` is told how it goes.
+        `watch` names files and folders whose change is a reload, but for `own_files`. `control` listens, too; worker 0
+        is given it, and it stays the caller's. `service` is told how it goes.
         """
         self.phase = Phase.STARTING
         self._settings = settings
         self._listeners = list(listeners)
-        self._watch = watch
+        self._watch, self._own_files = watch, own_files
         fds = [listener.fileno() for listener in listeners]
         desk = control.fileno() if control is not None else -1
         self._tree = Tree(self, argv, fds, boot, settings.boot_timeout, desk)
@@ -144,7 +145,7 @@ class Supervisor:
         try:
             with Signals() as signals:
                 if self._watch:
-                    watcher = Watcher(self._watch)
+                    watcher = Watcher(self._watch, self._own_files)
                 self._tree.watch(signals.fileno(), lambda: self._on_signals(signals.take()))
                 if watcher is not None:
                     self._tree.watch(watcher.fileno(), lambda: self._on_change(watcher.take()))
