@@ -49,6 +49,7 @@ from mooring.net.log import (
     log_to,
     reopen_logs,
 )
+from mooring.net.report import finish_output
 from mooring.net.signals import handle, ignore
 from mooring.net.tls import new_context
 from mooring.parts import Server, clock_offset
@@ -100,7 +101,9 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
         lend_level(settings)
         if not own_terminal():
             Breakpoints("", os.getpid())
-        sys.exit(run_alone(server))
+        code = run_alone(server)
+        finish_output(log)
+        sys.exit(code)
     talks = server.handlers.get("pipe_message") is not None
     boot = Boot("supervisor", application, settings.to_dict())
     boot.dispatcher = talks or settings.tasks.task_worker_num > 0
@@ -238,6 +241,7 @@ def _become(told: Boot, server: Server | None) -> NoReturn:
     except BaseException as error:
         forks.leave(error)  # it comes from a handler that has forked
         raise
+    finish_output(log)
     sys.exit(code)
 
 

@@ -409,3 +409,33 @@ def test_a_file_that_epoll_does_not_take(selector: selectors.BaseSelector, tmp_p
             selector.register(file, WRITE)
         with pytest.raises(KeyError):
             selector.unregister(file)
+
+
+def test_what_ends_an_asyncio_loop_does_not_end_this_one():
+    """Exceptions that asyncio lets through, of callbacks and of tasks that the application has started itself."""
+    done = []
+
+    def callback(error: BaseException) -> None:
+        raise error
+
+    async def task(error: BaseException) -> None:
+        raise error
+
+    async def work() -> str:
+        loop = asyncio.get_running_loop()
+        for error in (SystemExit(3), KeyboardInterrupt(), GeneratorExit()):
+            loop.call_soon(callback, error)
+            started = asyncio.ensure_future(task(error))
+            loop.call_soon(done.append, type(error))
+            with pytest.raises(type(error)):
+                await started
+        loop.call_soon(loop.stop)
+        await asyncio.sleep(0.001)
+        return "whole"
+
+    with asyncio.Runner(loop_factory=lambda: new_event_loop(Reactor())) as runner:
+        runner.get_loop().set_exception_handler(lambda *_: None)  # of GeneratorExit
+        assert runner.run(work()) == "whole"
+        assert done == [SystemExit, KeyboardInterrupt, GeneratorExit]
+        with pytest.raises(SystemExit):  # what it is run for may end it
+            runner.run(task(SystemExit(4)))

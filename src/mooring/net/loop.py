@@ -9,6 +9,10 @@ flushed before the reactor sleeps again.
 Whatever policy the application has installed (`uvloop.install()` is a common line), the loop is this one. Only for the
 end of a subprocess asyncio asks the policy, up to Python 3.13, and those of others have no answer for a loop that is
 not theirs; so we learn of it ourselves.
+
+A KeyboardInterrupt or SystemExit that leaves a callback or a task ends an asyncio loop, whoever it belongs to: a task
+gives it to whoever awaits it *and* lets it pass. Here it is the failure of that callback or task. What the loop itself
+runs, the process's own coroutine, may end it so.
 """
 
 import asyncio
@@ -21,6 +25,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from mooring._core.reactor import Reactor
+from mooring.journal import own_logger
+from mooring.net import forks
+from mooring.net.report import new_error_id, report
+
+log = own_logger("mooring.worker")
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _EPOLLIN, _EPOLLOUT = 1, 4
@@ -101,6 +110,38 @@ def new_event_loop(reactor: Reactor) -> asyncio.AbstractEventLoop:
 
 
 class _Loop(asyncio.SelectorEventLoop):
+    """Ends when what it was run for has ended, and for no other reason."""
+
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        super().__init__(selector)
+        self._purpose: asyncio.Future[Any] | None = None
+
+    def run_until_complete(self, future: Any) -> Any:
+        before, self._purpose = self._purpose, asyncio.ensure_future(future, loop=self)
+        try:
+            return super().run_until_complete(self._purpose)
+        finally:
+            self._purpose = before
+
+    def run_forever(self) -> None:
+        while True:
+            # each time it goes on with what was due: callbacks behind the one that raised wait in the loop's queue
+            try:
+                super().run_forever()
+            except BaseException as error:
+                if isinstance(error, Exception) or self._is_over():
+                    raise
+                forks.leave(error)
+                text = "error %s: a task or a callback of the application raised what would end the process"
+                report(log, text, new_error_id(), error=error)
+            else:
+                if self._is_over():
+                    return
+                log.error("the application has stopped the worker's loop: it goes on; shutdown() stops the server")
+
+    def _is_over(self) -> bool:
+        return self._purpose is None or self._purpose.done()
+
     if sys.version_info < (3, 14):
 
         async def _make_subprocess_transport(
