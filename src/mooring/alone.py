@@ -127,7 +127,7 @@ class _Alone:
             handle_in_loop(loop, number, self.ask_reload)
         handle_in_loop(loop, signal.SIGRTMIN, reopen_logs)
         log_stacks(self._settings)
-        await self.worker.fire("worker_start", 0)
+        await self.worker.start()
         local.hello()
         if not self._why:  # else it was told to stop meanwhile
             await self._open(self._listeners)
@@ -147,7 +147,7 @@ class _Alone:
         log.info("ready, listening on %s", where)
         self._service.ready(SERVING)
         Keepalive(self._service, (), self._reactor.call_later).start()
-        await self.worker.fire_safely("start")
+        await self.worker.fire("start")
 
     def _stop(self, number: int) -> None:
         if self._why:

@@ -54,7 +54,7 @@ class _OwnLogger(logging.Logger):
         if super().isEnabledFor(record.levelno):
             self.callHandlers(record)
         if self._public.isEnabledFor(record.levelno):
-            with suppress(Exception):  # of a handler or a filter that is not ours; the line is written already
+            with suppress(BaseException):  # of a handler or a filter that is not ours; the line is written already
                 self._public.handle(record)
 
     def callHandlers(self, record: logging.LogRecord) -> None:

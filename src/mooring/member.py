@@ -192,7 +192,7 @@ class Member:
                 generation=worker.generation,
             )
             worker.outbox.connect(local)
-        await worker.fire("worker_start", worker.number)
+        await worker.start()
         loop.add_reader(self._control.fileno(), self._hear)
         while not worker.tree and not self._stopping.done():  # what stats() says of it is said from the first event on
             self._heard.clear()
@@ -374,7 +374,7 @@ class Member:
             self._begin(self._handle_event(self._worker, name, arguments, answer))
 
     async def _handle_event(self, worker: Worker, name: str, arguments: Sequence[object], answer: int | None) -> None:
-        await worker.fire_safely(name, *arguments)
+        await worker.fire(name, *arguments)
         if answer is not None:
             self._tell("handled", answer=answer)
 

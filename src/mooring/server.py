@@ -19,7 +19,7 @@ from mooring.config import LISTENERS, Settings, listener_options
 from mooring.errors import ConfigError, StateError
 from mooring.net.forks import is_child
 from mooring.runtime import guarantees, launch
-from mooring.types import ClientInfo, Guarantees, Opcode
+from mooring.types import ClientInfo, ConnectionState, Guarantees, Opcode
 from mooring.worker.session import Session
 from mooring.worker.worker import Worker
 
@@ -227,18 +227,19 @@ class Server:
 
     def exists(self, fd: int) -> bool:
         """Whether there is such a connection, whatever it speaks."""
-        outlet = self._outlet(fd)
-        return outlet is not None and outlet.table.exists(fd)
+        return self._running().outbox.state(fd) != 0
 
     def is_established(self, fd: int) -> bool:
         """Whether it is an open WebSocket, which can be pushed to."""
-        outlet = self._outlet(fd)
-        return outlet is not None and outlet.table.is_open(fd)
+        return self._running().outbox.state(fd) == ConnectionState.OPEN
 
     def get_client_info(self, fd: int) -> ClientInfo | None:
         """What is known of a connection; None when it is gone."""
         outlet = self._outlet(fd)
-        info = outlet.table.info(fd) if outlet is not None else None
+        state = self._running().outbox.state(fd)  # with what this worker has decided
+        info = outlet.table.info(fd) if outlet is not None and state else None
+        if info is not None and state == ConnectionState.CLOSING != info.state:
+            info = replace(info, state=ConnectionState.CLOSING)
         if info is None or info.server_port:
             return info
         return replace(info, unix_socket=self._settings.per_listener[info.listener].listen.unix_socket)

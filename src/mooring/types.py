@@ -76,6 +76,15 @@ class ConnectionState(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """What a handler of a connection has raised; the handler of `error` is told of it."""
+
+    id: str  # as in the log, and in what the client was told
+    event: str  # whose handler it was: "message", "open", "request", ...
+    exception: BaseException
+
+
+@dataclass(frozen=True, slots=True)
 class Guarantees:
     """What a server promises with its settings, and what it cannot; docs/guarantees.md has it in words."""
 

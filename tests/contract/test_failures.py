@@ -60,18 +60,21 @@ def test_a_websocket_whose_handler_raises(server: Serving, workers: list[Asker],
     assert [asker("os.getpid()") for asker in workers] == [asker.pid for asker in workers]
 
 
-def test_messages_behind_one_that_failed_are_not_lost_silently(server: Serving):
-    """They were accepted, so their handlers run, in order; only answers reach nobody."""
+@pytest.mark.parametrize("path", ["/fails-in-message", "/fails-later", "/fails-in-open"])
+def test_messages_behind_what_has_failed_are_not_handled(server: Serving, path: str):
+    """Not even those that had been handed over: what a client sends behind a message may rely on it."""
     mark = server.mark()
-    with websocket(server, "/fails-in-message", name="row") as (raw, _):
-        raw.send(frame(TEXT, b"1") + frame(TEXT, b"2"))
+    with Raw(server) as raw:
+        assert raw.upgrade(f"{path}?name=row", behind=frame(TEXT, b"1") + frame(TEXT, b"2") * 8).status == 101
+        if path != "/fails-in-open":
+            raw.text()
         assert raw.close_frame()[0] == 1011
         raw.send(close_frame(1011))
         assert raw.rest() == b""
     server.wait_log("^report row close 1011", since=mark)
     said = server.reports("row", mark)
-    assert said[:2] == ["open /fails-in-message", "message 1"]
-    assert said[2:-1] in (["message 2"], [])  # taken before the failure was known, or never
+    assert said[0] == f"open {path}"
+    assert said[1:-1] == ([] if path == "/fails-in-open" else ["message 1"])
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from contract.clients import TEXT, Raw, get
 from frames import frame
 from mooring._core.channel import BadRecord
 from mooring._core.inlet import ChannelOutlet, Inlet
+from mooring._core.outlet import Outbox
 from mooring._core.page import PAGE_BYTES
 from mooring._core.reactor import Reactor
 from mooring._core.table import Table
@@ -303,7 +304,7 @@ class Host:
             msgspec.msgpack.decode(payload)
         self.events.append((kind, fd))
 
-    def failed(self, kind: int, fd: int, error: BaseException) -> str:
+    def failed(self, kind: int, listener: int, fd: int, error: BaseException) -> None:
         raise AssertionError(f"handler of {kind} on {fd}: {error!r}")
 
     def gateway_lost(self, outlet: object, why: str) -> None:
@@ -317,7 +318,7 @@ class WorkerEnd:
         self.reactor = Reactor()
         self.host = Host()
         self.seen: list[tuple[int, Any]] = []
-        inlet = Inlet(None, (lambda _server, frame: self.seen.append((frame.fd, frame.data)),), self.host)
+        inlet = Inlet(None, (lambda _server, frame: self.seen.append((frame.fd, frame.data)),), self.host, Outbox())
         self.gateway, channel = socket.socketpair()
         self.answers, reply = socket.socketpair()
         page = os.memfd_create("page")

@@ -11,6 +11,7 @@ from mooring._core import inlet as inlet_module
 from mooring._core.connection import Connections
 from mooring._core.hub import Hub
 from mooring._core.inlet import ChannelOutlet, Inlet
+from mooring._core.outlet import Outbox
 from mooring._core.page import PAGE_BYTES
 from mooring._core.reactor import Reactor
 from mooring._core.relay import ChannelPort, Relay
@@ -75,7 +76,7 @@ def test_an_answer_that_came_too_late_is_not_taken_for_the_next(
 ):
     ours, commands, reply, theirs = sockets
     reactor = Reactor()
-    outlet = ChannelOutlet(0, table, Inlet(None, (None,), None), reactor, ours.detach(), reply, new_page())
+    outlet = ChannelOutlet(0, table, Inlet(None, (None,), None, Outbox()), reactor, ours.detach(), reply, new_page())
     reply.settimeout(0.05)
     late = answer(1, b"late" * 1000)
     theirs.sendall(late[:7])

@@ -23,7 +23,7 @@ from unit.options import OPTIONS
 
 SLOT_BITS, GATEWAY_SHIFT = 22, 57
 HEADER = struct.Struct("<QIId40x")  # magic, slots, used, epoch
-ENTRY = struct.Struct("<QBBHHHII16sQQIIQQII")
+ENTRY = struct.Struct("<QBBHHHII16sQQIIQQIIQ")
 LIMIT = 5.0
 
 
@@ -65,6 +65,7 @@ class Writer:
             "bytes_sent": 4,
             "messages_received": 5,
             "messages_sent": 6,
+            "user": 0,
             **fields,
         }
         magic, slots, used, epoch = HEADER.unpack_from(self.memory)
@@ -94,11 +95,11 @@ def info_of(table: Table, fd: int) -> ClientInfo:
 
 def test_the_file_is_sized_by_its_writer(file: int) -> None:
     assert HEADER.size == 64
-    assert ENTRY.size == 88
+    assert ENTRY.size == 96
     before = time.time() - time.monotonic()
     table = Table(file, 8)
     assert table.slots == 8
-    assert os.fstat(file).st_size == 64 + 8 * 88
+    assert os.fstat(file).st_size == 64 + 8 * 96
     magic, slots, used, epoch = HEADER.unpack(os.pread(file, 64, 0))
     assert (magic.to_bytes(8, "big"), slots, used) == (b"mooring\x01", 8, 0)
     assert abs(epoch - before) < 1.0

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from mooring._core.channel cimport Channel
-from mooring._core.outlet cimport Outlet
+from mooring._core.outlet cimport Outbox, Outlet
 from mooring._core.page cimport Page
 from mooring._core.pulse cimport Pulse
 from mooring._core.wire cimport Record
@@ -17,6 +17,8 @@ cdef class Inlet:
     cdef object server
     cdef tuple on_message            # the application's handler, by the index of the listener
     cdef object worker               # cold(), failed(), spawn(), note(): see mooring.worker
+    cdef Outbox outbox               # what its handlers say, and have decided
+    cdef public object context       # copied for each call of a handler
     # fd -> events that wait, for connections whose handler is suspended
     cdef dict lanes
     cdef list channels               # the outlets that are channels
@@ -33,7 +35,10 @@ cdef class Inlet:
     cdef int send_all(self) except -1
     cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1
     cdef int _deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1
-    cdef int _failed(self, int kind, uint64_t fd, object error) except -1
+    cdef int _failed(self, Outlet outlet, int kind, uint32_t extra, uint64_t fd, uint32_t ticket, object error,
+                     object context) except -1
+    cdef int _wait(self, Outlet outlet, int kind, uint32_t extra, uint64_t fd, uint32_t ticket, object running,
+                   object context) except -1
     cdef int _start(self, Outlet outlet, int kind, int opcode, int arg, uint32_t extra, uint64_t fd,
                     uint32_t ticket, object data) except -1
 
@@ -56,10 +61,12 @@ cdef class ChannelOutlet(Outlet):
     cdef set missed                  # connections and topics it was told of; None: it does not stand still
     cdef uint32_t missed_names
     cdef uint64_t stamp              # of the last publish that was left out
+    cdef uint8_t how_acked           # HANDLED, or why they were not
 
     cdef bint hand_over(self, double timeout) except -1
     cdef bint keep(self) except -1
     cdef bint all_keep(self) except -1
+    cdef int _acknowledge(self, uint32_t ticket, int how) except -1
     cpdef send_acks(self)
 
 

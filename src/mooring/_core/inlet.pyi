@@ -1,9 +1,10 @@
+from contextvars import Context
 from typing import Any, Self
 
 from typing_extensions import disjoint_base
 
 from mooring._core.channel import Channel
-from mooring._core.outlet import Outlet
+from mooring._core.outlet import Outbox, Outlet
 from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
 from mooring._core.table import Table
@@ -18,7 +19,8 @@ class Waiting:
 
 @disjoint_base
 class Inlet:
-    def __new__(cls, server: object, on_message: tuple[object, ...], worker: object) -> Self: ...
+    context: Context
+    def __new__(cls, server: object, on_message: tuple[object, ...], worker: object, outbox: Outbox) -> Self: ...
     def observe(self, pulse: Pulse, limit: int = 0) -> None: ...
     def abandon(self) -> None: ...
     @property
@@ -28,7 +30,9 @@ class Inlet:
     @property
     def handled(self) -> int: ...
     def end(self, outlet: Outlet, kind: int, by: int, code: int, listener: int, fd: int, reason: bytes) -> None: ...
-    def done(self, outlet: Outlet, kind: int, fd: int, ticket: int, task: Any) -> None: ...
+    def done(
+        self, outlet: Outlet, kind: int, extra: int, fd: int, ticket: int, context: Context, task: Any
+    ) -> None: ...
 
 @disjoint_base
 class ChannelOutlet(Outlet):

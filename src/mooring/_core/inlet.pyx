@@ -9,11 +9,19 @@ The ticket of an event is marked as started right before its handler is called a
 what it sent: the gateway sees an acknowledgement only after the pushes that belong to it. Acknowledgements and pushes
 leave when the turn ends. Until then the page keeps them (see page.pyx): a handler that has ended is finished for the
 gateway, too, whatever happens to this process.
+
+Each call has a context (contextvars) of its own, a copy of that in which `worker_start` has ended: what a handler sets is
+seen by what it calls and awaits, and by nobody else.
+
+What a handler has decided about its connection holds for what the connection sent meanwhile. When one has raised, or has
+disconnected it, messages that are here already are not handled (`Outbox.ended`): they are given back as dropped.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.contextvars cimport PyContext_Copy, PyContext_Enter, PyContext_Exit
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+import contextvars
 import os
 import select
 import socket
@@ -25,7 +33,7 @@ from types import CoroutineType
 
 from mooring._core.buffer cimport buffer_size
 from mooring._core.channel cimport Channel
-from mooring._core.outlet cimport Outlet
+from mooring._core.outlet cimport HANDLED, Outbox, Outlet
 from mooring._core.page cimport DONE, JOURNAL_BYTES, MARKS, STARTED, Page
 from mooring._core.pulse cimport Pulse
 from mooring._core.reactor cimport Reactor, monotonic_ms
@@ -33,7 +41,7 @@ from mooring._core.table cimport Table
 from mooring._core.wire cimport (
     ATTEMPT, CM_ACK, CM_CALL, CM_DISCONNECT_USER, CM_HELLO, CM_MISSED, CM_PUBLISH, EV_LEAVE, EV_MESSAGE, EV_REQUEST,
     EV_SESSION, LISTENER_MASK, MISSED_CLIENT, MISSED_PUBLISHES, MISSED_TOPIC, MISSED_TOPICS, RECORD_LIMIT, VERSION, Record,
-    is_event, make_record, takes_ticket,
+    is_event, is_last, make_record, takes_ticket,
 )
 from mooring._core.ws cimport Frame, new_frame
 
@@ -76,10 +84,12 @@ cdef class Inlet:
     """Calls handlers. `on_message` are those of messages, one for each listener; `worker` is told of everything else, see
     mooring.worker.Worker."""
 
-    def __cinit__(self, server: object, on_message: tuple[object, ...], worker: object) -> None:
+    def __cinit__(self, server: object, on_message: tuple[object, ...], worker: object, outbox: Outbox) -> None:
         self.server = server
         self.on_message = on_message
         self.worker = worker
+        self.outbox = outbox
+        self.context = contextvars.copy_context()
         self.lanes = {}
         self.channels = []
         self.pulse = Pulse()
@@ -114,20 +124,28 @@ cdef class Inlet:
             # before its handler had begun
             if record.ticket == NO_TICKET:
                 raise
-            self._failed(record.kind, record.fd, error)
+            if self._failed(outlet, record.kind, record.extra & LISTENER_MASK, record.fd, record.ticket, error, None):
+                return 0
             return outlet.finish(record.ticket)
 
-    cdef int _failed(self, int kind, uint64_t fd, object error) except -1:
-        """Reports it, also when there is hardly any memory. Who waits for an answer is not left waiting."""
+    cdef int _failed(self, Outlet outlet, int kind, uint32_t extra, uint64_t fd, uint32_t ticket, object error,
+                     object context) except -1:
+        """Reports it, also when there is hardly any memory. Who waits for an answer is not left waiting. 1: the handler
+        of `error` is suspended, and the event not over."""
         cdef int attempt
+        cdef object running = None
+        if self.child:
+            self.worker.leave_child(error)
+        if context is None:
+            context = self.context.copy()
         for attempt in range(2):
             try:
-                self.worker.failed(kind, fd, error)
+                running = context.run(self.worker.failed, kind, extra, fd, error)
                 if kind == EV_REQUEST:
-                    self.worker.outbox.drop(fd)      # the answer to a handler that raises is given elsewhere
-                break
+                    self.outbox.drop(fd)             # the answer to a handler that raises is given elsewhere
+                return self._wait(outlet, kind, extra, fd, ticket, running, context) if running is not None else 0
             except MemoryError:
-                error.__traceback__ = None           # frees what the handler had, and then it can be said
+                _let_go(error)                       # frees what the handler had, and then it can be said
         return 0
 
     cdef int _deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1:
@@ -161,6 +179,15 @@ cdef class Inlet:
     cdef int _start(self, Outlet outlet, int kind, int opcode, int arg, uint32_t extra, uint64_t fd,
                     uint32_t ticket, object data) except -1:
         """Runs one handler; 1 when it is suspended, and has a lane then."""
+        cdef object context = None
+        cdef object running
+        cdef int why
+        if self.outbox.ended:
+            why = self.outbox.why_ended(fd)
+            if why != HANDLED and kind == EV_MESSAGE:
+                return outlet.give_back(ticket, why)
+            if is_last(kind):
+                self.outbox.forget(fd)
         outlet.begin(ticket)
         self.handled += 1
         self.pulse.data.begun += 1
@@ -171,30 +198,42 @@ cdef class Inlet:
             if self.until_limit == 0:
                 self.worker.limit_reached()
         try:
-            if kind == EV_MESSAGE:
-                running = self.on_message[extra](self.server, data)
-            else:
-                running = self.worker.cold(kind, opcode, arg, extra, fd, data)
-            if running is not None and isinstance(running, CoroutineType):
-                task = self.worker.spawn(running)
-                if not task.done():
-                    if self.child:
-                        self.worker.came_back()
-                    if fd not in self.lanes:
-                        self.lanes[fd] = deque()
-                    task.add_done_callback(_Done(self, outlet, kind, fd, ticket))
-                    return 1
-                task.result()
+            context = PyContext_Copy(self.context)
+            PyContext_Enter(context)
+            try:
+                if kind == EV_MESSAGE:
+                    running = self.on_message[extra](self.server, data)
+                else:
+                    running = self.worker.cold(kind, opcode, arg, extra, fd, data)
+            finally:
+                PyContext_Exit(context)
+            if running is not None and type(running) is not CoroutineType:
+                running = self.worker.running_of(running, kind)
+            if running is not None and self._wait(outlet, kind, extra, fd, ticket, running, context):
+                return 1
         except BaseException as error:
             # KeyboardInterrupt and the like too: raised in a handler, they are that handler's failure
-            if self.child:
-                self.worker.leave_child(error)
-            self._failed(kind, fd, error)
+            if self._failed(outlet, kind, extra, fd, ticket, error, context):
+                return 1
         if self.child:
             self.worker.leave_child(None)
         if ticket != NO_TICKET:
             outlet.finish(ticket)
         return 0
+
+    cdef int _wait(self, Outlet outlet, int kind, uint32_t extra, uint64_t fd, uint32_t ticket, object running,
+                   object context) except -1:
+        """Goes on with a handler that is a coroutine, in its context; 1 when it is suspended."""
+        task = self.worker.spawn(running, context)
+        if task.done():
+            task.result()
+            return 0
+        if self.child:
+            self.worker.came_back()
+        if fd not in self.lanes:
+            self.lanes[fd] = deque()
+        task.add_done_callback(_Done(self, outlet, kind, extra, fd, ticket, context))
+        return 1
 
     def end(self, outlet: Outlet, kind: int, by: int, code: int, listener: int, fd: int, reason: bytes) -> None:
         """The last event of a connection that its gateway cannot tell of any more."""
@@ -204,12 +243,11 @@ cdef class Inlet:
         else:
             self._start(outlet, kind, by, code, listener, fd, NO_TICKET, reason)
 
-    def done(self, outlet: Outlet, kind: int, fd: int, ticket: int, task: object) -> None:
+    def done(self, outlet: Outlet, kind: int, extra: int, fd: int, ticket: int, context: object, task: object) -> None:
         """A suspended handler has ended: the next event of that connection is due."""
-        if task.cancelled():
-            self._failed(kind, fd, StateError("the handler was cancelled"))
-        elif task.exception() is not None:
-            self._failed(kind, fd, task.exception())
+        error = StateError("the handler was cancelled") if task.cancelled() else task.exception()
+        if error is not None and self._failed(outlet, kind, extra, fd, ticket, error, context):
+            return
         if ticket != NO_TICKET:
             outlet.finish(ticket)
         lane = self.lanes[fd]
@@ -220,24 +258,38 @@ cdef class Inlet:
         del self.lanes[fd]
 
 
+cdef int _let_go(object error) except -1:
+    """Of what the handler had, which its traceback keeps."""
+    try:
+        error.__traceback__ = None
+    except Exception:
+        pass                         # an exception that refuses it
+    return 0
+
+
 cdef class _Done:
     """A task's callback, without the cost of functools.partial over a bound method."""
 
     cdef Inlet inlet
     cdef Outlet outlet
     cdef int kind
+    cdef uint32_t extra
     cdef uint64_t fd
     cdef uint32_t ticket
+    cdef object context
 
-    def __cinit__(self, Inlet inlet, Outlet outlet, int kind, uint64_t fd, uint32_t ticket) -> None:
+    def __cinit__(self, Inlet inlet, Outlet outlet, int kind, uint32_t extra, uint64_t fd, uint32_t ticket,
+                  object context) -> None:
         self.inlet = inlet
         self.outlet = outlet
         self.kind = kind
+        self.extra = extra
         self.fd = fd
         self.ticket = ticket
+        self.context = context
 
     def __call__(self, task: object) -> None:
-        self.inlet.done(self.outlet, self.kind, self.fd, self.ticket, task)
+        self.inlet.done(self.outlet, self.kind, self.extra, self.fd, self.ticket, self.context, task)
 
 
 cdef class WorkerChannel(Channel):
@@ -375,31 +427,47 @@ cdef class ChannelOutlet(Outlet):
     cdef int finish(self, uint32_t ticket) except -1:
         if self.keep() if len(self.channel.inlet.channels) == 1 else self.all_keep():
             self.page.mark(ticket, DONE)
-        if self.acked and ticket == self.first_ack + self.acked:
+        return self._acknowledge(ticket, HANDLED)
+
+    cdef int give_back(self, uint32_t ticket, int why) except -1:
+        # without a mark: should this process end before that has left, the gateway knows the same from what has closed it
+        return self._acknowledge(ticket, why)
+
+    cdef int _acknowledge(self, uint32_t ticket, int how) except -1:
+        if self.acked and ticket == self.first_ack + self.acked and how == self.how_acked:
             self.acked += 1
             return 0
         self.send_acks()
         self.first_ack = ticket
         self.acked = 1
+        self.how_acked = how
         self.channel.reactor.mark_dirty(self.channel)
         return 0
+
+    cdef uint64_t position(self) noexcept:
+        return self.channel.sent + buffer_size(&self.channel.output) if self.channel.fd >= 0 else 0
+
+    cdef bint is_applied(self, uint64_t position) noexcept:
+        return self.page.applied() >= position
 
     cpdef send_acks(self):
         cdef Record record
         if self.acked:
-            record = make_record(CM_ACK, 0, 0, 0, 0)
+            record = make_record(CM_ACK, 0, self.how_acked, 0, 0)
             record.ticket = self.first_ack
             record.extra = self.acked
             self.acked = 0
             try:
                 self.channel.put(&record, NULL)
             except MemoryError:
-                self.channel.reactor.call_later(RETRY, partial(self._ack_again, record.ticket, record.extra))
+                self.channel.reactor.call_later(RETRY, partial(self._ack_again, record.ticket, record.extra,
+                                                                      record.opcode))
 
-    def _ack_again(self, first: int, count: int) -> None:
+    def _ack_again(self, first: int, count: int, how: int) -> None:
         self.send_acks()
         self.first_ack = first
         self.acked = count
+        self.how_acked = how
         self.send_acks()
 
     def call(self, what: int, fd: int, payload: bytes) -> bytes:

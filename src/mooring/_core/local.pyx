@@ -12,7 +12,7 @@ unless so much was published in one turn that the rest has to wait for the next 
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
@@ -23,7 +23,7 @@ import time
 
 from mooring._core.buffer cimport Buffer, buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size
 from mooring._core.inlet cimport Inlet, Waiting
-from mooring._core.outlet cimport Outlet
+from mooring._core.outlet cimport HANDLED, Outlet
 from mooring._core.reactor cimport Reactor, Source
 from mooring._core.relay cimport ChannelPort, Port, Relay
 from mooring._core.wire cimport CM_PUBLISH, RECORD_BYTES, Record
@@ -59,7 +59,8 @@ cdef class LocalQueue(Source):
 
     cdef LocalPort port
     cdef Buffer commands
-    cdef list finished               # tickets of handlers whose commands are held here
+    cdef uint64_t put_in             # bytes, so far
+    cdef list finished               # tickets of handlers whose commands are held here, and how each ended
     cdef bint draining
 
     def __cinit__(self) -> None:
@@ -73,6 +74,7 @@ cdef class LocalQueue(Source):
             raise MemoryError("no memory for a command")
         buffer_append(&self.commands, <const uint8_t*> record, RECORD_BYTES)
         buffer_append(&self.commands, payload, record.size)
+        self.put_in += RECORD_BYTES + record.size
         self.reactor.mark_dirty(self)
         if buffer_size(&self.commands) > QUEUE_BYTES and not self.port.held:
             self.flush()
@@ -113,8 +115,8 @@ cdef class LocalQueue(Source):
         finally:
             self.draining = False
         finished, self.finished = self.finished, []
-        for ticket in finished:
-            self.port.relay.finish(self.port, ticket)
+        for ticket, how in finished:
+            self.port.relay.finish(self.port, ticket, how)
         return 0
 
 
@@ -225,10 +227,19 @@ cdef class LocalOutlet(Outlet):
         return 0
 
     cdef int finish(self, uint32_t ticket) except -1:
+        return self.give_back(ticket, HANDLED)
+
+    cdef int give_back(self, uint32_t ticket, int why) except -1:
         if buffer_size(&self.port.queue.commands):
-            self.port.queue.finished.append(ticket)
+            self.port.queue.finished.append((ticket, why))
             return 0
-        return self.port.relay.finish(self.port, ticket)
+        return self.port.relay.finish(self.port, ticket, why)
+
+    cdef uint64_t position(self) noexcept:
+        return self.port.queue.put_in if buffer_size(&self.port.queue.commands) else 0
+
+    cdef bint is_applied(self, uint64_t position) noexcept:
+        return self.port.queue.put_in - buffer_size(&self.port.queue.commands) >= position
 
     def call(self, what: int, fd: int, payload: bytes) -> bytes:
         self.settle()

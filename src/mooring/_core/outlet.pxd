@@ -6,12 +6,32 @@ from mooring._core.table cimport Table
 from mooring._core.wire cimport Record
 
 
+cdef enum:
+    # CM_ACK: what became of the events, in `opcode`
+    HANDLED = 0
+    FAILED = 1                       # not handled: a handler of that connection had raised before
+    ENDED = 2                        # not handled: a handler of this worker had closed the connection
+
+
 cdef class Outlet:
     cdef object __weakref__
     cdef readonly int gateway
     cdef readonly Table table
     cdef public bint left            # it has said that nothing more will come
     cdef Outbox outbox               # it is in this one
+    # What this worker has decided, and the gateway may not have done yet: connections that it closes, and whose they are
+    # from now on (as Entry.user); up to which position of the stream of commands
+    cdef set closing
+    cdef dict users
+    cdef uint64_t decided
+
+    cdef int decide(self, uint64_t fd) except -1
+    cdef bint is_open_question(self) except -1
+    cdef int state_of(self, uint64_t fd) except -1
+    cdef list of_user(self, uint64_t user)
+    # how many bytes of commands were given so far; 0: all are applied. Whether so many are
+    cdef uint64_t position(self) noexcept
+    cdef bint is_applied(self, uint64_t position) noexcept
 
     cdef int command(self, Record* record, const uint8_t* payload) except -1
     # waits until there is room for more commands
@@ -19,16 +39,24 @@ cdef class Outlet:
     # around a handler: its ticket is marked as started, and given back
     cdef int begin(self, uint32_t ticket) noexcept
     cdef int finish(self, uint32_t ticket) except -1
+    # instead of both: FAILED, ENDED
+    cdef int give_back(self, uint32_t ticket, int why) except -1
 
 
 cdef class Outbox:
     cdef list outlets                # by number of the gateway; None where there is none
     cdef uint32_t pid
     cdef uint32_t published          # the number of the last publish of this process: see order.pyx
+    # fd -> why and since when no message of it is handled any more, of connections that this worker serves, until `close`
+    cdef dict ended
+    cdef Py_ssize_t ended_limit
 
     cdef uint64_t stamp(self) noexcept
     cdef Outlet outlet_of(self, uint64_t fd)
+    cdef int why_ended(self, uint64_t fd) except -1
+    cdef int end(self, uint64_t fd, int why) except -1
     cdef int _publish(self, bytes name, object data, int opcode) except -1
     cdef bint _tell_open(self, Record* record, bytes payload) except -1
     cpdef bint push(self, object fd, object data, int opcode=*)
     cpdef bint disconnect_client(self, object fd, object code, str reason)
+    cdef bint _close(self, uint64_t number, int code, bytes reason) except -1

@@ -3,6 +3,11 @@
 A worker has one outlet per gateway and finds the right one by the bits of the fd; a publish goes to each of them once,
 however many subscribers there are. Whether an outlet is a channel to another process or a call in this one is known to
 whoever made it.
+
+What a gateway does with a command is seen in its table (table.pyx), and in another process that takes a moment. A handler
+must see at once what it has decided: that a connection is closing, whose it is. So an outlet remembers such decisions until
+the gateway has applied the commands up to there, and what is asked of the table is answered with them in mind
+(`Outlet.state_of`). They are few, and gone as soon as the gateway has caught up, whatever it made of them.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
@@ -13,10 +18,11 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 import os
 
 from mooring._core.order cimport stamp_of
-from mooring._core.table cimport GATEWAY_SHIFT, Table
+from mooring._core.reactor cimport monotonic_ms
+from mooring._core.table cimport GATEWAY_SHIFT, ST_CLOSING, ST_HTTP, ST_OPEN, Entry, Table, user_mark
 from mooring._core.wire cimport (
     CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HANDSHAKE, CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND,
-    CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, Record, make_record,
+    CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, RESPOND_CLOSE, RESPOND_LAST, Record, make_record,
 )
 from mooring._core.ws cimport (
     CONTROL_LIMIT, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING, OP_PONG, OP_TEXT, CloseFrame, Frame, is_utf8,
@@ -30,6 +36,9 @@ cdef extern from "Python.h":
 
 cdef enum:
     TOPIC_LIMIT = 255
+    FEW = 1024                       # connections in Outbox.ended, before it is looked whether all of them have to be
+
+cdef uint64_t LONG_MS = 60000        # after which the last events of a connection that is gone have been handled
 
 
 cdef uint64_t _number(object fd) except? 0:
@@ -43,6 +52,48 @@ cdef uint64_t _number(object fd) except? 0:
 cdef class Outlet:
     """The way to one gateway. `table` is that gateway's table of connections."""
 
+    def __cinit__(self, *args: object, **options: object) -> None:
+        self.closing = set()
+        self.users = {}
+
+    cdef int decide(self, uint64_t fd) except -1:
+        """A command was given that closes this connection, if anything can."""
+        cdef uint64_t position = self.position()
+        if position and not self.is_applied(position):
+            self.closing.add(fd)
+            self.decided = position
+        return 0
+
+    cdef bint is_open_question(self) except -1:
+        """Whether there are decisions that the gateway has not heard of yet."""
+        if self.decided and self.is_applied(self.decided):
+            self.decided = 0
+            self.closing.clear()
+            self.users.clear()
+        return self.decided != 0
+
+    cdef int state_of(self, uint64_t fd) except -1:
+        """The state of a connection for this worker, as in its entry; 0: it is gone."""
+        cdef const Entry* entry
+        cdef bint closing = self.decided and self.is_open_question() and fd in self.closing     # before the entry is read
+        entry = self.table.find(fd)
+        return 0 if entry == NULL else ST_CLOSING if closing else entry.state
+
+    cdef list of_user(self, uint64_t user):
+        """The connections that are this user's for this worker."""
+        cdef bint asked = self.decided and self.is_open_question()
+        cdef list found = self.table.of_user(user)
+        if not asked or not self.users:
+            return found
+        return [fd for fd in found if self.users.get(fd, user) == user] + [
+            fd for fd, whose in self.users.items() if whose == user and fd not in found]
+
+    cdef uint64_t position(self) noexcept:
+        return 0
+
+    cdef bint is_applied(self, uint64_t position) noexcept:
+        return True
+
     cdef int command(self, Record* record, const uint8_t* payload) except -1:
         return 0
 
@@ -53,6 +104,9 @@ cdef class Outlet:
         return 0
 
     cdef int finish(self, uint32_t ticket) except -1:
+        return 0
+
+    cdef int give_back(self, uint32_t ticket, int why) except -1:
         return 0
 
     def call(self, what: int, fd: int, payload: bytes) -> bytes:
@@ -102,6 +156,8 @@ cdef class Outbox:
     def __cinit__(self) -> None:
         self.outlets = [None] * 64
         self.pid = os.getpid()
+        self.ended = {}
+        self.ended_limit = FEW
 
     def connect(self, outlet: Outlet) -> None:
         """Takes an outlet into use, in the place of an earlier one to the same gateway."""
@@ -133,6 +189,52 @@ cdef class Outbox:
         cdef uint64_t number = _number(fd)
         return self.outlet_of(number) if number else None
 
+    def state(self, fd: int) -> int:
+        """A ConnectionState, as far as the gateway and this worker have decided; 0: there is no such connection."""
+        cdef uint64_t number = _number(fd)
+        cdef Outlet outlet = self.outlet_of(number)
+        return outlet.state_of(number) if outlet is not None else 0
+
+    # ------------------------------------------------------------------ whose messages are not handled any more
+
+    cdef int why_ended(self, uint64_t fd) except -1:
+        """FAILED or ENDED; HANDLED: they are."""
+        found = self.ended.get(fd)
+        return HANDLED if found is None else found[0]
+
+    cdef int end(self, uint64_t fd, int why) except -1:
+        """From now on; the first reason counts. `forget` is called at the last event of this connection."""
+        cdef uint64_t now
+        if fd not in self.ended:
+            now = monotonic_ms()
+            if len(self.ended) >= self.ended_limit:
+                # of one that another worker serves meanwhile, the last event comes there
+                self.ended = {fd: found for fd, found in self.ended.items()
+                              if now - found[1] < LONG_MS or self._serves(fd)}
+                self.ended_limit = max(<Py_ssize_t> FEW, 2 * len(self.ended))
+            self.ended[fd] = (why, now)
+        return 0
+
+    def _serves(self, fd: int) -> bool:
+        """Whether the gateway hands the events of this connection to this worker."""
+        cdef Outlet outlet = self.outlet_of(fd)
+        return outlet is not None and outlet.table.owner(fd) == self.pid
+
+    def forget(self, fd: int) -> None:
+        """Its last event is about to be handled."""
+        self.ended.pop(fd, None)
+
+    def ended_count(self) -> int:
+        """For tests: how many connections are kept in mind."""
+        return len(self.ended)
+
+    def deciding(self) -> list[int]:
+        """For tests: gateways that have not applied yet what was decided."""
+        return [(<Outlet> outlet).gateway for outlet in self.outlets
+                if outlet is not None and (<Outlet> outlet).is_open_question()]
+
+    # ------------------------------------------------------------------ what is said
+
     cpdef bint push(self, object fd, object data, int opcode=OP_TEXT):
         """Sends one whole message; False when the connection is no open WebSocket. See Server.push."""
         cdef uint64_t number = _number(fd)
@@ -141,7 +243,7 @@ cdef class Outbox:
         cdef const char* text
         cdef Py_ssize_t size
         cdef Py_buffer view
-        if outlet is None or not outlet.table.is_established(number):
+        if outlet is None or outlet.state_of(number) != ST_OPEN:
             return False
         if isinstance(data, Frame):
             if isinstance(data, CloseFrame):
@@ -172,14 +274,25 @@ cdef class Outbox:
     cpdef bint disconnect_client(self, object fd, object code, str reason):
         """Begins the closing handshake. ValueError for a code or reason that may not be sent."""
         cdef bytes payload = close_payload(code, reason)
-        cdef uint64_t number = _number(fd)
+        return self._close(_number(fd), code, payload[2:])
+
+    def fail_client(self, fd: int, code: int, reason: str) -> bool:
+        """Closes it, because its handler has raised. No message of it is handled any more, also when it is
+        closing already: what a client has sent behind one that failed may rely on that."""
+        self.end(fd, FAILED)
+        return self._close(fd, code, reason.encode())
+
+    cdef bint _close(self, uint64_t number, int code, bytes reason) except -1:
         cdef Outlet outlet = self.outlet_of(number)
-        cdef Record record
-        if outlet is None or not outlet.table.is_established(number):
+        cdef Record record = make_record(CM_DISCONNECT, number, 0, code, <uint32_t> len(reason))
+        cdef bint serves
+        if outlet is None or outlet.state_of(number) != ST_OPEN:
             return False
-        payload = payload[2:]
-        record = make_record(CM_DISCONNECT, number, 0, code, <uint32_t> len(payload))
-        outlet.command(&record, payload)
+        serves = self._serves(number)        # the command may end it at once
+        outlet.command(&record, reason)
+        outlet.decide(number)
+        if serves:
+            self.end(number, ENDED)
         return True
 
     def drop(self, fd: int) -> bool:
@@ -187,19 +300,26 @@ cdef class Outbox:
         cdef uint64_t number = _number(fd)
         cdef Outlet outlet = self.outlet_of(number)
         cdef Record record = make_record(CM_DROP, number, 0, 0, 0)
-        if outlet is None or outlet.table.find(number) == NULL:
+        cdef int state = outlet.state_of(number) if outlet is not None else 0
+        cdef bint serves = state == ST_OPEN and self._serves(number)
+        if state == 0:
             return False
         outlet.command(&record, NULL)
+        outlet.decide(number)
+        if serves:
+            self.end(number, ENDED)
         return True
 
     def respond(self, fd: int, number: int, flags: int, data: bytes) -> bool:
         """Bytes of the answer to an HTTP request; False when its client is gone, or was cut and will be."""
         cdef Outlet outlet = self.outlet_of(fd)
         cdef Record record = make_record(CM_RESPOND, fd, flags, 0, <uint32_t> len(data))
-        if outlet is None or not outlet.table.is_http(fd):
+        if outlet is None or outlet.state_of(fd) != ST_HTTP:
             return False
         record.extra = number
         outlet.command(&record, data)
+        if flags & (RESPOND_LAST | RESPOND_CLOSE) == RESPOND_LAST | RESPOND_CLOSE:
+            outlet.decide(fd)
         return True
 
     def send_file(self, fd: int, number: int, flags: int, claim: bytes, path: bytes, head: bytes) -> bool:
@@ -221,6 +341,8 @@ cdef class Outbox:
         if outlet is None or outlet.table.find(fd) == NULL:
             return False
         outlet.command(&record, payload)
+        if status != 101:
+            outlet.decide(fd)
         return True
 
     def want(self, fd: int, number: int) -> bool:
@@ -238,7 +360,7 @@ cdef class Outbox:
         cdef uint64_t number = _number(fd)
         cdef Outlet outlet = self.outlet_of(number)
         cdef Record record = make_record(CM_UNSUBSCRIBE if leave else CM_SUBSCRIBE, number, 0, 0, <uint32_t> len(name))
-        if outlet is None or not outlet.table.is_established(number):
+        if outlet is None or outlet.state_of(number) != ST_OPEN:
             return False
         outlet.command(&record, name)
         return True
@@ -281,8 +403,17 @@ cdef class Outbox:
     def bind(self, fd: int, user: str | int | None) -> bool:
         """Makes a connection one of this user's; None: of nobody's."""
         cdef bytes name = b"" if user is None else user_name(user)
-        cdef Record record = make_record(CM_BIND, _number(fd), 0, 0, <uint32_t> len(name))
-        return self._tell_open(&record, name)
+        cdef uint64_t number = _number(fd)
+        cdef Outlet outlet = self.outlet_of(number)
+        cdef Record record = make_record(CM_BIND, number, 0, 0, <uint32_t> len(name))
+        cdef uint64_t position
+        if not self._tell_open(&record, name):
+            return False
+        position = outlet.position()
+        if position and not outlet.is_applied(position):
+            outlet.users[number] = user_mark(name, len(name))
+            outlet.decided = position
+        return True
 
     def pause(self, fd: int, paused: bool) -> bool:
         """Whether its messages are to wait."""
@@ -297,7 +428,7 @@ cdef class Outbox:
     cdef bint _tell_open(self, Record* record, bytes payload) except -1:
         """A command that concerns an open WebSocket; False when it is none."""
         cdef Outlet outlet = self.outlet_of(record.fd)
-        if outlet is None or not outlet.table.is_established(record.fd):
+        if outlet is None or outlet.state_of(record.fd) != ST_OPEN:
             return False
         outlet.command(record, payload)
         return True
@@ -311,7 +442,13 @@ cdef class Outbox:
         record.extra = <uint32_t> len(name)
         for outlet in self.outlets:
             if outlet is not None:
+                closed = [(fd, self._serves(fd)) for fd in outlet.of_user(user_mark(name, len(name)))
+                          if outlet.state_of(fd) == ST_OPEN]
                 outlet.command(&record, payload)
+                for fd, serves in closed:
+                    outlet.decide(fd)
+                    if serves:
+                        self.end(fd, ENDED)
 
     def session(self, fd: int, entry: bytes) -> bool:
         """One change of a session: msgpack [key, value], or [key] to delete."""

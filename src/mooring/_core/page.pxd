@@ -22,6 +22,7 @@ cdef struct Shared:
     # the journal: `size` bytes of the worker's stream of commands, from position `start` of that stream on
     uint64_t start
     uint64_t size
+    uint64_t applied                 # by the gateway: so many bytes of that stream are applied
     uint8_t journal[JOURNAL_BYTES]
 
 
@@ -35,4 +36,6 @@ cdef class Page:
     cdef Mark mark_of(self, uint32_t ticket) noexcept
     cdef bint keep(self, uint64_t sent, const Buffer* output, size_t most) noexcept
     cdef uint64_t last_beat(self) noexcept
+    cdef uint64_t applied(self) noexcept
+    cdef int note_applied(self, uint64_t bytes) noexcept
     cdef bytes rest(self, uint64_t received)

@@ -16,6 +16,9 @@ either in the journal or with the kernel:
     there is room behind it                                      append
     otherwise                                                    refused: the handler stays STARTED, which is true, too
 
+*What is applied*, written by the gateway: how many bytes of the worker's stream of commands. The worker asks the gateway's
+table about connections, and knows so whether the table shows what it has decided already (outlet.pyx).
+
 Neither side believes what the other may have written. The worker goes by numbers of its own and leaves copies here; the
 gateway reads each once, checks it, and takes a copy of the journal before it looks into it. The file is sealed: nobody can
 cut it and so end the other side with SIGBUS.
@@ -117,7 +120,14 @@ cdef class Page:
         publish_size(&shared.size, self.size)
         return True
 
+    cdef uint64_t applied(self) noexcept:
+        return read_size(&self.shared.applied)
+
     # ------------------------------------------------------------------ the gateway's side
+
+    cdef int note_applied(self, uint64_t bytes) noexcept:
+        publish_size(&self.shared.applied, bytes)
+        return 0
 
     cdef uint64_t last_beat(self) noexcept:
         return read_size(&self.shared.beat)

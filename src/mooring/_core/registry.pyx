@@ -166,6 +166,7 @@ cdef class Registry(Source):
         entry.in_flight = 0
         entry.round_trip = 0
         entry.opened = 0
+        entry.user = 0
         memcpy(entry.address, address, 16)
         entry.connected = entry.received = self.reactor.now
         entry.bytes_received = entry.bytes_sent = 0

@@ -81,6 +81,8 @@ cdef class Port(Publisher):
 cdef class PortChannel(Channel):
     cdef Port port
 
+    cdef int note_applied(self) except -1
+
 
 cdef class ChannelPort(Port):
     cdef readonly PortChannel channel
@@ -141,7 +143,7 @@ cdef class Relay(Sink):
     cdef int hand(self, Port port, uint64_t fd, int kind, int opcode, int arg, int extra,
                   const uint8_t* data, size_t size) except -1
     # 1 when there was no such ticket
-    cdef int finish(self, Port port, uint32_t number) except -1
+    cdef int finish(self, Port port, uint32_t number, int how) except -1
     cdef int _tell(self, Connection* c, int kind, uint32_t extra, bytes payload) except -1
     cdef int on_command(self, Port port, const Record* record, const uint8_t* payload) except -1
     cdef int lost(self, Port port, str why) except -1

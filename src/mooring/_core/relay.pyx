@@ -51,12 +51,13 @@ from mooring._core.exchange cimport Sink
 from mooring._core.files cimport FileClaim
 from mooring._core.hub cimport Hub
 from mooring._core.order cimport Order, Publisher
+from mooring._core.outlet cimport ENDED, FAILED, HANDLED
 from mooring._core.page cimport DONE, MARKS, NOT_STARTED, STARTED, Mark, Page
 from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.registry cimport (
     ASKED, BUSY, BY_APPLICATION, BY_SERVER, HELD, HTTP, MOVES, NO_PORT, OPEN, PAUSED, UPGRADED, Connection,
 )
-from mooring._core.table cimport SLOT_BITS
+from mooring._core.table cimport SLOT_BITS, user_mark
 from mooring._core.wire cimport (
     ATTEMPT, ATTEMPTS, CM_ACK, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HELLO, CM_MISSED, CM_PAUSE,
     CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EV_CLOSE, EV_DISCONNECT, EV_FILE,
@@ -74,6 +75,8 @@ from mooring.journal import own_logger
 log = own_logger("mooring.gateway")
 
 cdef uint32_t NO_TICKET = 0xFFFFFFFF
+cdef tuple GIVEN_UP = ("", "handler failed", "disconnected")     # by what an acknowledgement says
+cdef int INTERNAL_ERROR = 1011
 cdef double RETRY = 0.05             # seconds, after there was no memory for an event
 cdef int WOKEN_AT_ONCE = 256         # of a crowd, in one turn
 
@@ -245,10 +248,14 @@ cdef class Relay(Sink):
             port.index = -1
         if self.publish_order is not None:
             self.publish_order.leave(port)
+        given_up = {fd: code for _, fd, kind, by, code, _, _, _ in taken_back if kind == EV_CLOSE and by == BY_APPLICATION}
         redelivered = repeated = 0
         # ahead of what waits already: that is later, or of other connections
         later = self.limbo.take_all()
         for _, fd, kind, opcode, arg, extra, payload, started in taken_back:
+            if not started and kind == EV_MESSAGE and self._given_up(fd, given_up):
+                self._forget(fd, len(payload))
+                continue
             if not started:
                 if is_abandoned(self, fd, kind):
                     continue
@@ -295,7 +302,7 @@ cdef class Relay(Sink):
             self.limbo.add(item)
         set_limit(self)
         for i in done:
-            self.finish(port, i)
+            self.finish(port, i, HANDLED)
         self.redelivered += redelivered
         self.repeated += repeated
         left = port.left
@@ -307,6 +314,20 @@ cdef class Relay(Sink):
         self.gateway.on_port_lost(port)
         end_limbo(self)
         return 0
+
+    def _given_up(self, fd: int, gone: dict[int, int]) -> bool:
+        """Whether the application has closed that connection, by what it said or by an error, before the worker ended:
+        then a message of it is dropped, as that worker would have done. `gone`: codes of those that have closed since."""
+        cdef Connection* c = self.connections.find(fd)
+        code = gone.get(fd, 0)
+        if c != NULL and c.closed_by == BY_APPLICATION:
+            code = c.close_code
+        if code:
+            self._drop(GIVEN_UP[FAILED if code == INTERNAL_ERROR else ENDED])
+        return code != 0
+
+    def _drop(self, reason: str) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
     def _forget(self, fd: int, size: int) -> None:
         """An event of this connection is not in flight any more."""
@@ -459,8 +480,8 @@ cdef class Relay(Sink):
         port.transmit(&record, data)
         return 0
 
-    cdef int finish(self, Port port, uint32_t number) except -1:
-        """The handler of this ticket is done."""
+    cdef int finish(self, Port port, uint32_t number, int how) except -1:
+        """The handler of this ticket is done, or was not called, because the application had given the connection up."""
         cdef Ticket* ticket
         cdef Connection* c
         cdef uint32_t place
@@ -477,7 +498,10 @@ cdef class Relay(Sink):
         self.kept -= ticket.record.size
         port.heard = self.connections.reactor.now
         if is_counted(ticket.record.kind):
-            self.finished += 1
+            if how == HANDLED:
+                self.finished += 1
+            else:
+                self._drop(GIVEN_UP[how])
         c = self.connections.find(ticket.record.fd)
         if c == NULL and self.sessions and is_last(kind_of(&ticket.record)):
             self.sessions.pop(ticket.record.fd, None)    # its last handler may have read it until now

@@ -10,10 +10,10 @@ cdef int _apply(Relay self, Port port, const Record* record, const uint8_t* payl
     cdef uint32_t i, unknown = 0
     cdef int kind = record.kind
     if kind == CM_ACK:
-        if record.ticket >= port.ticket_count or record.extra > port.ticket_count:
+        if record.ticket >= port.ticket_count or record.extra > port.ticket_count or record.opcode > ENDED:
             raise BadRecord(f"{record.extra} tickets from {record.ticket} on are acknowledged, of {port.ticket_count}")
         for i in range(record.extra):
-            unknown += self.finish(port, (record.ticket + i) % port.ticket_count)
+            unknown += self.finish(port, (record.ticket + i) % port.ticket_count, record.opcode)
         if unknown:
             raise BadRecord(f"{unknown} tickets are acknowledged that are not in use")
         return 0
@@ -94,6 +94,7 @@ cdef int _apply(Relay self, Port port, const Record* record, const uint8_t* payl
             return 0
         if kind == CM_BIND:
             self.hub.bind(c, PyBytes_FromStringAndSize(<const char*> payload, record.size))
+            c.entry.user = user_mark(payload, record.size)
             if self.by_user and c.port != NO_PORT and self._any_port(c.fd) is not self.ports[c.port]:
                 c.flags |= MOVES
         elif record.arg:

@@ -110,6 +110,20 @@ cdef class PortChannel(Channel):
         self.port.relay.gateway.on_port_broken(self.port, why)
         return 0
 
+    cdef int take(self, const uint8_t* data, size_t size) except -1:
+        Channel.take(self, data, size)
+        return self.note_applied()
+
+    cdef int resume(self) except -1:
+        Channel.resume(self)
+        return self.note_applied()
+
+    cdef int note_applied(self) except -1:
+        """Lets the worker know what the table shows already."""
+        if self.port is not None and self.fd >= 0:
+            (<ChannelPort> self.port).page.note_applied(self.received - buffer_size(&self.input))
+        return 0
+
     cdef int on_end(self) except -1:
         """Behind what the worker had sent comes what it had kept in the page for its death."""
         cdef bytes kept = (<ChannelPort> self.port).page.rest(self.received)

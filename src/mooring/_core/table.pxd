@@ -41,10 +41,23 @@ cdef struct Entry:
     uint64_t bytes_sent
     uint32_t messages_received
     uint32_t messages_sent
+    uint64_t user                    # user_mark of whom it is bound to; 0: nobody
 
 
 cdef inline uint32_t slot_of(uint64_t fd) noexcept nogil:
     return fd & ((1 << SLOT_BITS) - 1)
+
+
+cdef inline uint64_t user_mark(const uint8_t* name, Py_ssize_t size) noexcept nogil:
+    """A number for a user id, by which its connections are found; 0 for the empty one (FNV-1a)."""
+    cdef uint64_t prime = 0x100000001B3
+    cdef uint64_t mark = 0xCBF29CE484222325
+    cdef Py_ssize_t i
+    if size == 0:
+        return 0
+    for i in range(size):
+        mark = (mark ^ name[i]) * prime
+    return mark if mark else 1
 
 
 cdef str address_text(int family, const uint8_t* address)
@@ -60,4 +73,5 @@ cdef class Table:
     cdef const Entry* find(self, uint64_t fd) noexcept
     cdef bint is_established(self, uint64_t fd) noexcept
     cdef bint is_http(self, uint64_t fd) noexcept
+    cdef list of_user(self, uint64_t user)
     cdef bint map(self) except -1

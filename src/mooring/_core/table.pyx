@@ -138,6 +138,19 @@ cdef class Table:
                                   self.entries[slot].opened != 0))
         return found
 
+    cdef list of_user(self, uint64_t user):
+        """The fds of the connections whose `user` is this."""
+        cdef uint32_t slot
+        cdef uint64_t fd
+        cdef list found = []
+        if self.map():
+            for slot in range(min(self.header.used, self.slots)):
+                if self.entries[slot].user == user:
+                    fd = mooring_load(&self.entries[slot].fd)
+                    if fd:
+                        found.append(fd)
+        return found
+
     def connections(self) -> list[int]:
         """The fds of all connections now."""
         cdef uint32_t slot

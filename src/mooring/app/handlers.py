@@ -31,6 +31,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "close": ("server", "fd", "code", "reason"),
     "disconnect": ("server", "fd", "reason"),
     "request": ("request", "response"),
+    "error": ("server", "fd", "failure"),
     "uncertain": ("server", "frame", "reason"),
     "quarantined": ("server", "frame", "reason"),
     "task": ("server", "task"),
@@ -41,7 +42,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
 
 
 CONNECTION_EVENTS = frozenset(
-    {"origin", "handshake", "subprotocol", "open", "message", "close", "disconnect", "request", "uncertain"}
+    {"origin", "handshake", "subprotocol", "open", "message", "close", "disconnect", "request", "error", "uncertain"}
 )
 """Those that concern one connection, for which a listener can have handlers of its own."""
 

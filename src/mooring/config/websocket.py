@@ -97,6 +97,13 @@ class WebSocket(Section):
         low=1,
         high=1100,
     )
+    on_error: str = option(
+        "close",
+        "What becomes of a WebSocket whose `open` or `message` handler raises. `close`: it is closed with 1011 and the "
+        "id of the error, and what it had sent behind that message is dropped. `keep`: it stays, and its next message "
+        "is handled. Either way the error is in the log, and told to the handler of `error`.",
+        choices=("close", "keep"),
+    )
     max_topics: int = option(128, "Topics one connection may be subscribed to.", "topics", low=0, high=65_000)
     session_limit: int = option(
         4096, "Largest session of one connection, keys and values packed.", "bytes", low=0, high=1 << 16

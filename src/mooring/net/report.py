@@ -21,12 +21,15 @@ def new_error_id() -> str:
     return secrets.token_hex(4)
 
 
-def report(log: logging.Logger, message: str, *values: object, error: BaseException) -> None:
-    """One line, with the traceback behind it. Raises MemoryError when there is no memory for it, and nothing else."""
+def report(log: logging.Logger, message: str, error_id: str, *values: object, error: BaseException) -> None:
+    """One line, whose first value is the id, with the traceback behind it. Raises MemoryError when there is no memory for
+    it, and nothing else."""
     text = traceback_of(error)
     try:
         about = (type(error), error, error.__traceback__)
-        record = log.makeRecord(log.name, logging.ERROR, __file__, 0, message, values, about, "report")
+        told = {"error_id": error_id}
+        all_values = (error_id, *values)
+        record = log.makeRecord(log.name, logging.ERROR, __file__, 0, message, all_values, about, "report", told)
         record.exc_text = text  # formatters take it as it is, and don't ask the exception again
         if log.isEnabledFor(logging.ERROR):
             log.handle(record)
@@ -35,7 +38,7 @@ def report(log: logging.Logger, message: str, *values: object, error: BaseExcept
     except BaseException as problem:
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         why = f"(the log has not taken it: {text_of(problem, repr)})"
-        _write(f"{now} ERROR [{os.getpid()}] {message % values}\n{text}\n{why}\n")
+        _write(f"{now} ERROR [{os.getpid()}] {message % (error_id, *values)}\n{text}\n{why}\n")
 
 
 def finish_output(log: logging.Logger) -> None:

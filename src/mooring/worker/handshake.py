@@ -11,13 +11,12 @@ gateway has written the 101 reaches nobody, because it is no open WebSocket unti
 
 import logging
 from collections.abc import Callable
-from types import CoroutineType
 from typing import Any
 
 import msgspec
 
 from mooring._core.outlet import Outbox
-from mooring._core.wire import Event
+from mooring.app.foreign import running_of, text_of
 from mooring.app.handlers import Handlers
 from mooring.app.handshake import Accept, Reject
 from mooring.app.request import Request
@@ -27,11 +26,11 @@ from mooring.net.refusals import RefusalLog
 from mooring.worker.session import Session, Sessions
 
 FOREIGN = 1  # opcode of a HANDSHAKE event: the settings do not allow its Origin
-Failed = Callable[[int, int, BaseException], str]
+Failed = Callable[[int, BaseException], str]
 
 
 class Handshakes:
-    """The handshakes of a worker; `failed(kind, fd, error)` logs what a handler raised and gives the error's id."""
+    """The handshakes of a worker; `failed(fd, error)` logs what a handler raised and gives the error's id."""
 
     def __init__(
         self,
@@ -59,7 +58,7 @@ class Handshakes:
         try:
             answer = await self._judged(request, foreign=foreign)
         except BaseException as error:  # SystemExit and CancelledError too: a client waits for its answer
-            error_id = self._failed(Event.HANDSHAKE, fd, error)
+            error_id = self._failed(fd, error)
             answer = self._refused(request, Reject(500, f"the handler failed, error {error_id}\n"))
         # If the client is accepted, the gateway tells of the session before `open`; else nobody reads it any more.
         self._sessions.forget(fd)
@@ -72,7 +71,7 @@ class Handshakes:
                 return self._accepted(request, verdict, await self._subprotocol(request, verdict))
         except HttpError as error:
             fields = [(name, value) for name, value in error.headers if name.lower() != "connection"]  # it ends anyway
-            verdict = Reject(error.status, f"{error.status}: {error.reason}\n", fields)
+            verdict = Reject(error.status, f"{error.status}: {text_of(error.reason)}\n", fields)
         return self._refused(request, verdict)
 
     async def _verdict(self, request: Request, *, foreign: bool) -> Accept | Reject:
@@ -85,7 +84,7 @@ class Handshakes:
             return Reject(403)
         if not isinstance(verdict, Accept | Reject):
             raise TypeError(
-                f"the 'handshake' handler returned {verdict!r:.200}; "
+                f"the 'handshake' handler returned {text_of(verdict, repr, 200)}; "
                 "return Accept(...), Reject(...), True, False or None"
             )
         return verdict
@@ -97,7 +96,7 @@ class Handshakes:
             chosen = await self._call("subprotocol", request) or ""
         if chosen and chosen not in request.subprotocols:
             raise ValueError(
-                f"sub-protocol {chosen!r} was chosen and the client offers {request.subprotocols}: "
+                f"sub-protocol {text_of(chosen, repr, 200)} was chosen and the client offers {request.subprotocols}: "
                 "choose one of request.subprotocols (RFC 6455 section 4.2.2)"
             )
         return chosen
@@ -107,7 +106,8 @@ class Handshakes:
         if handler is None:
             return None
         result = handler(self._server, request)
-        return await result if isinstance(result, CoroutineType) else result
+        running = running_of(result, f"the {event!r} handler")
+        return result if running is None else await running
 
     def _accepted(self, request: Request, verdict: Accept, subprotocol: str | None) -> tuple[int, bytes]:
         session = Session(self._sessions, request.fd)

@@ -7,14 +7,18 @@ later and later, if that happens again and again.
 """
 
 import asyncio
+import contextvars
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from mooring.app.foreign import function_name, running_of
 from mooring.app.handlers import Handler
+from mooring.errors import StateError
 from mooring.journal import own_logger
 from mooring.net import forks
+from mooring.net.report import new_error_id, report
 
 log = own_logger("mooring.worker")
 
@@ -23,67 +27,68 @@ class OwnProcess:
     """Runs one function of the application, from the moment this process serves."""
 
     def __init__(
-        self, function: Handler, arguments: tuple[object, ...], stopping: threading.Event, over: Callable[[], None]
+        self,
+        function: Handler,
+        arguments: tuple[object, ...],
+        stopping: threading.Event,
+        over: Callable[[], None],
+        spawn: Callable[[Awaitable[Any], contextvars.Context], "asyncio.Task[Any]"],
     ) -> None:
         self._function = function
         self._arguments = arguments
         self._stopping = stopping
         self._over = over  # called when the function has ended by itself
-        self._running: asyncio.Future[Any] | None = None
+        self._spawn = spawn
+        self._over_all: asyncio.Future[None] | None = None  # done when the function has ended, however
+        self._task: asyncio.Task[Any] | None = None  # of one that is a coroutine, or gives one
 
-    def start(self, server: object) -> None:
-        if self._running is not None or self._stopping.is_set():
+    def start(self, server: object, context: contextvars.Context) -> None:
+        """Has it run, in this context."""
+        if self._over_all is not None or self._stopping.is_set():
             return
+        loop = asyncio.get_running_loop()
+        self._over_all = loop.create_future()
         if inspect.iscoroutinefunction(self._function):
-            self._running = asyncio.ensure_future(self._in_loop(server))
-        else:
-            self._running = asyncio.get_running_loop().create_future()
-            run = self._in_thread(asyncio.get_running_loop(), self._running, server)
-            threading.Thread(target=run, name="process", daemon=True).start()
-        self._running.add_done_callback(self._ended)
+            self._await(context.run(self._function, server, *self._arguments), context)
+            return
 
-    async def _in_loop(self, server: object) -> Any:
-        try:
-            result = await self._function(server, *self._arguments)
-        except BaseException as error:
-            forks.leave(error)
-            raise
-        forks.leave()
-        return result
-
-    def _in_thread(
-        self, loop: asyncio.AbstractEventLoop, over: "asyncio.Future[Any]", server: object
-    ) -> Callable[[], None]:
         def run() -> None:
             error: BaseException | None = None
+            running: Awaitable[Any] | None = None
             try:
-                self._function(server, *self._arguments)
+                result = context.run(self._function, server, *self._arguments)
+                running = running_of(result, function_name(self._function))
             except BaseException as raised:  # SystemExit too: it ends this process, in order
                 error = raised
             forks.leave(error)
-            loop.call_soon_threadsafe(_settle, over, error)
+            if running is not None:
+                loop.call_soon_threadsafe(self._await, running, context)
+            else:
+                loop.call_soon_threadsafe(self._ended, error)
 
-        return run
+        threading.Thread(target=run, name="process", daemon=True).start()
 
-    def _ended(self, running: "asyncio.Future[Any]") -> None:
-        if not running.cancelled() and (error := running.exception()) is not None:
-            log.error("the process function %s failed", self._function.__qualname__, exc_info=error)
+    def _await(self, running: Awaitable[Any], context: contextvars.Context) -> None:
+        self._task = self._spawn(running, context)
+        self._task.add_done_callback(lambda task: self._ended(task.exception()))
+        if self._stopping.is_set():
+            self._task.cancel()
+
+    def _ended(self, error: BaseException | None) -> None:
+        why = error.__cause__ if isinstance(error, StateError) else error  # see `spawn`
+        ends = isinstance(why, SystemExit) or (isinstance(why, asyncio.CancelledError) and self._stopping.is_set())
+        if error is not None and not ends:
+            message = "error %s: the process function %s failed"
+            report(log, message, new_error_id(), function_name(self._function), error=error)
+        if self._over_all is not None and not self._over_all.done():
+            self._over_all.set_result(None)
         if not self._stopping.is_set():
             self._over()
 
     async def finish(self) -> None:
         """Has it end, and waits for that."""
         self._stopping.set()
-        if self._running is not None:
-            if inspect.iscoroutinefunction(self._function):
-                self._running.cancel()
-            await asyncio.wait([self._running])
-
-
-def _settle(over: "asyncio.Future[Any]", error: BaseException | None) -> None:
-    if over.done():
-        return
-    if error is None or isinstance(error, SystemExit):
-        over.set_result(None)
-    else:
-        over.set_exception(error)
+        if self._task is not None:
+            self._task.cancel()
+        if self._over_all is not None:
+            await self._over_all

@@ -8,12 +8,14 @@ here, and futures and `call_soon` bring it to coroutines and handlers.
 """
 
 import asyncio
+import contextvars
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import TimeoutError as NoAnswer
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -22,15 +24,18 @@ from mooring._core.channel import BadRecord
 from mooring._core.reactor import Reactor
 from mooring._core.records import RecordChannel
 from mooring._core.wire import Fate, Mail
+from mooring.app.foreign import class_name, running_of, text_of
 from mooring.config.tasks import Tasks as Limits
-from mooring.errors import MooringError, StateError, TaskError, TaskFailed, TaskLost, TaskQueueFull, TaskTimeout
+from mooring.errors import StateError, TaskError, TaskFailed, TaskLost, TaskQueueFull, TaskTimeout
 from mooring.journal import own_logger
 from mooring.net import forks
+from mooring.net.report import new_error_id, report
 
 log = own_logger("mooring.worker")
 
 FLUSH_LOOK = 0.005  # seconds between looks whether the last result has left
 STATS_TIMEOUT = 5.0  # seconds the dispatcher has to answer
+TEXT_LIMIT = 65_536  # characters of what an exception says, that are sent to who waits
 THREAD_MARGIN = 5.0  # seconds that a thread waits longer than the loop, which has the true limit
 
 Progress = Callable[[Any], Any]
@@ -44,8 +49,8 @@ def pack(value: object, what: str) -> bytes:
         return msgspec.msgpack.encode(value)
     except (TypeError, OverflowError, ValueError, RecursionError) as error:
         raise TypeError(
-            f"{what} can't be sent to another process: {error}; it may hold None, bool, int of 64 bits, float, str, "
-            "bytes, list, dict, and what msgspec makes of these"
+            f"{what} can't be sent to another process: {text_of(error)}; it may hold None, bool, int of 64 bits, "
+            "float, str, bytes, list, dict, and what msgspec makes of these"
         ) from None
 
 
@@ -76,12 +81,13 @@ class Outcome:
 class _Given:
     """A task that was handed over and is not over."""
 
-    __slots__ = ("future", "news", "on_progress", "outcome", "size")
+    __slots__ = ("context", "future", "news", "on_progress", "outcome", "size")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.future: asyncio.Future[Any] | None = None
         self.on_progress: Progress | None = None
+        self.context: contextvars.Context | None = None  # of whoever waits, for `on_progress`
         self.news: list[Any] | None = None  # progress, for one who waits while the loop stands still
         self.outcome: Outcome | None = None
 
@@ -120,7 +126,7 @@ class TaskDesk:
         if asyncio.get_running_loop() is not self._ready():
             raise StateError("task() was awaited in another event loop than the worker's: use task_wait() there")
         number, given = self._hand_over(data, detached=False)
-        given.on_progress = on_progress
+        given.on_progress, given.context = on_progress, contextvars.copy_context()
         future = given.future = asyncio.get_running_loop().create_future()
         limit = self._limits.task_timeout if timeout is None else timeout
         try:
@@ -154,7 +160,7 @@ class TaskDesk:
                 self._pump(left)
                 for value in given.news:
                     if on_progress is not None:
-                        self._call(on_progress, value)
+                        self._call(on_progress, value, context=contextvars.copy_context())
                 given.news.clear()
             return given.outcome.result
         finally:
@@ -280,7 +286,7 @@ class TaskDesk:
             if given is not None and given.news is not None:
                 given.news.append(_decode(payload))
             elif given is not None and given.on_progress is not None:
-                self._soon(self._call, given.on_progress, _decode(payload))
+                self._soon(partial(self._call, context=given.context), given.on_progress, _decode(payload))
         elif kind == Mail.RESULT:
             if opcode == Fate.DONE:
                 self._over(Outcome(number, _decode(payload), None))
@@ -354,11 +360,13 @@ class TaskBench:
     def __init__(
         self,
         handler: Callable[[Task], object],
-        spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
+        spawn: Callable[[Awaitable[Any], contextvars.Context], asyncio.Task[Any]],
+        new_context: Callable[[], contextvars.Context],
         limit: int,
         worn: Callable[[], None],
     ) -> None:
-        """After `limit` tasks it takes no more, and calls `worn()`; 0 means never."""
+        """Each task has a context of its own. After `limit` tasks (0: never) it takes no more, and calls `worn()`."""
+        self._new_context = new_context
         self._worn = worn
         self._handler = handler
         self._spawn = spawn
@@ -389,12 +397,13 @@ class TaskBench:
 
     def _begin(self) -> None:
         task = self._todo[0]
+        context = self._new_context()
         try:
-            result = self._handler(task)
+            result = context.run(self._handler, task)
             forks.leave()
-            if asyncio.iscoroutine(result):
-                running = self._spawn(result)
-                running.add_done_callback(lambda ended: self._ended(task, ended))
+            running = running_of(result, "the 'task' handler")
+            if running is not None:
+                self._spawn(running, context).add_done_callback(partial(self._ended, task))
                 return
         except BaseException as error:  # SystemExit too: it is the failure of this task
             self._failed(task, error)
@@ -411,15 +420,18 @@ class TaskBench:
     def _succeeded(self, task: Task, result: object) -> None:
         try:
             payload = pack(result, "the result of a task")
-            self._over(task, Fate.DONE, payload)
-        except (TypeError, ValueError, MooringError) as error:
+        except BaseException as error:  # of what becomes of it, or of what its fields do when they are read
             self._failed(task, error)
+        else:
+            self._over(task, Fate.DONE, payload)
 
     def _failed(self, task: Task, error: BaseException) -> None:
         forks.leave(error)
-        log.error("the 'task' handler failed on task %d of worker %d", task.id, task.worker_id, exc_info=error)
-        text = str(error).encode(errors="replace").decode()
-        self._over(task, Fate.FAILED, pack([type(error).__name__, text], "a failure"))
+        message = "error %s: the 'task' handler failed on task %d of worker %d"
+        try:
+            report(log, message, new_error_id(), task.id, task.worker_id, error=error)
+        finally:
+            self._over(task, Fate.FAILED, pack([class_name(error), text_of(error, limit=TEXT_LIMIT)], "a failure"))
 
     def _over(self, task: Task, fate: int, payload: bytes) -> None:
         self.done += 1

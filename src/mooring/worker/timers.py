@@ -2,20 +2,21 @@
 
 A tick is due at whole multiples of its interval from its beginning, so it does not drift; those that were missed while
 the loop stood still, or while the call before had not ended, are left out, not made up for. No timer reads the wall
-clock.
+clock. Each call has a context (contextvars) of its own, a copy of that in which the timer was made.
 
 Once per server: the timer exists in worker 0 only. It runs from the moment that worker serves, and until it is told
 that its successor does; so at a reload there is one at a time. When worker 0 dies, its successor begins anew.
 """
 
 import asyncio
+import contextvars
 import math
 import threading
 from collections.abc import Callable
 from itertools import count
-from types import CoroutineType
 from typing import Any
 
+from mooring.app.foreign import function_name, running_of
 from mooring.net import forks
 
 Function = Callable[..., Any]
@@ -28,6 +29,7 @@ class _Timer:
         self.function = function
         self.arguments = arguments
         self.again = again
+        self.context = contextvars.copy_context()
         self.shared = False
         self.due = 0.0
         self.handle: asyncio.TimerHandle | None = None
@@ -39,7 +41,7 @@ class Timers:
 
     def __init__(
         self,
-        spawn: Callable[[Any], "asyncio.Task[Any]"],
+        spawn: Callable[[Any, contextvars.Context], "asyncio.Task[Any]"],
         failed: Callable[[Function, BaseException], None],
         *,
         has_shared: bool,
@@ -144,14 +146,16 @@ class Timers:
             timer.handle = self._loop.call_at(timer.due, self._fire, number, timer)
 
     def _call(self, timer: _Timer) -> None:
+        context = timer.context.copy()
         try:
-            running = timer.function(*timer.arguments)
+            result = context.run(timer.function, *timer.arguments)
             forks.leave()
+            running = running_of(result, function_name(timer.function))
         except BaseException as error:  # SystemExit too: it is this call's failure
             self._failed(timer.function, error)
             return
-        if isinstance(running, CoroutineType):
-            timer.running = self._spawn(running)
+        if running is not None:
+            timer.running = self._spawn(running, context)
             self._running.add(timer.running)
             timer.running.add_done_callback(lambda task: self._ended(timer, task))
 

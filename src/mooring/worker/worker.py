@@ -2,20 +2,21 @@
 
 Plain messages never come here: the inlet calls their handler itself. What happens once per connection or per request
 does, and so does every failure. What a handler raises ends that handler, and at most its connection: it is logged
-with its traceback under an id, and the client is told the id.
+with its traceback under an id, the client is told the id, and the `error` handler everything.
+
+Handlers run in contexts (contextvars) of their own, copies of `inlet.context`: that of `worker_start` as it has ended.
 """
 
 import asyncio
+import contextvars
 import logging
 import os
 import random
-import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from types import CoroutineType
 from typing import Any, Protocol
 
 from mooring._core.channel import BadRecord
@@ -24,8 +25,9 @@ from mooring._core.outlet import Outbox, Outlet
 from mooring._core.pulse import Pulse
 from mooring._core.wire import ATTEMPTED, Event, Wants
 from mooring._core.ws import Frame
+from mooring.app.foreign import function_name, refuse_odd, running_of, text_of
 from mooring.app.forms import FormLimits
-from mooring.app.handlers import Handlers
+from mooring.app.handlers import Handler, Handlers
 from mooring.app.request import Request, decode_request
 from mooring.app.response import Response, Send
 from mooring.app.static import Documents
@@ -34,7 +36,8 @@ from mooring.errors import BadRequest, ClientGone, HttpError, StateError
 from mooring.journal import own_logger
 from mooring.net import forks
 from mooring.net.refusals import RefusalLog, say_bad
-from mooring.types import CloseCode, ClosedBy, CloseReason, ConnectionState, Opcode
+from mooring.net.report import new_error_id, report
+from mooring.types import CloseCode, ClosedBy, CloseReason, ConnectionState, Failure, Opcode
 from mooring.worker import access
 from mooring.worker.handshake import FOREIGN, Handshakes
 from mooring.worker.pipe import Pipe
@@ -85,7 +88,7 @@ class Worker:
         self.sessions = Sessions(self.outbox, settings.websocket.session_limit)
         self.streams = Streams(self.outbox)
         self._sites = sites_of(handlers, listeners, settings)
-        self.inlet = Inlet(server, tuple([site.handlers.get("message") for site in self._sites]), self)
+        self.inlet = Inlet(server, tuple([site.handlers.get("message") for site in self._sites]), self, self.outbox)
         self.inlet.output_limit = settings.flow.gateway_bytes
         self._handshakes = [
             Handshakes(
@@ -93,7 +96,7 @@ class Worker:
                 site.handlers,
                 self.outbox,
                 self.sessions,
-                self.failed,
+                partial(self._report_failure, site, Event.HANDSHAKE),
                 self.refusals,
                 server_header=site.http.server_header,
             )
@@ -112,12 +115,14 @@ class Worker:
         self.pipe = Pipe(number, everybody, self._pipe_message, handled=handlers.get("pipe_message") is not None)
         self.stopping = threading.Event()
         own = handlers.processes[number - with_tasks] if number >= with_tasks else None
-        self._process = OwnProcess(*own, self.stopping, self._process_over) if own is not None else None
+        self._process = OwnProcess(*own, self.stopping, self._process_over, self.spawn) if own is not None else None
         self._calls: set[asyncio.Task[Any]] = set()
         self.timers = Timers(self.spawn, self._call_failed, has_shared=number == 0)
         self._task_max_request = settings.tasks.task_max_request
         self.bench = (
-            TaskBench(self._task, self.spawn, self._task_max_request, self._bench_worn) if is_task_worker else None
+            TaskBench(self._task, self.spawn, self.new_context, self._task_max_request, self._bench_worn)
+            if is_task_worker
+            else None
         )
         self._server = server
         self._handlers = handlers
@@ -134,25 +139,49 @@ class Worker:
 
     # ------------------------------------------------------------------ its own life
 
-    async def fire(self, event: str, *arguments: object) -> None:
-        """Calls the handler of a server event; what it raises passes through."""
-        handler = self._handlers.get(event)
+    async def start(self) -> None:
+        """Calls the handler of `worker_start`; what it raises passes through, and this process does not start. What it
+        has set in its context is seen by all others."""
+        handler = self._handlers.get("worker_start")
         if handler is not None:
             try:
-                running = handler(self._server, *arguments)
-                if asyncio.iscoroutine(running):
+                running = running_of(handler(self._server, self.number), "the 'worker_start' handler")
+                if running is not None:
                     await running
             except BaseException as error:
                 forks.leave(error)
                 raise
             forks.leave()
+        self.inlet.context = contextvars.copy_context()
 
-    async def fire_safely(self, event: str, *arguments: object) -> None:
-        """The same for an event whose failure concerns nobody else: it is logged."""
+    async def fire(self, event: str, *arguments: object) -> None:
+        """Calls the handler of another server event. Its failure concerns nobody else: it is logged."""
+        handler = self._handlers.get(event)
+        if handler is None:
+            return
+        context, task = self.new_context(), None
         try:
-            await self.fire(event, *arguments)
-        except Exception:
-            log.exception("the %r handler failed", event)
+            result = context.run(handler, self._server, *arguments)
+            forks.leave()
+            running = running_of(result, f"the {event!r} handler")
+            if running is not None:
+                task = self.spawn(running, context)
+        except BaseException as error:
+            self._fire_failed(event, error)
+        if task is None:
+            return
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:  # nobody waits for it any more
+            task.cancel()
+            raise
+        failure = task.exception()
+        if failure is not None:
+            self._fire_failed(event, failure)
+
+    def _fire_failed(self, event: str, error: BaseException) -> None:
+        forks.leave(error)
+        report(log, "error %s: the %r handler failed", new_error_id(), event, error=error)
 
     async def finish(self) -> None:
         """Waits until no handler is suspended."""
@@ -174,7 +203,7 @@ class Worker:
         """Tells the application that this worker has handled its last event; it is not waited for longer than that."""
         try:
             async with asyncio.timeout(limit):
-                await self.fire_safely("worker_exit", self.number, reason)
+                await self.fire("worker_exit", self.number, reason)
         except TimeoutError:
             log.warning("the 'worker_exit' handler did not end within event_timeout=%g s: not waiting", limit)
 
@@ -182,20 +211,28 @@ class Worker:
         """This worker serves from now on."""
         self.timers.serve()
         if self._process is not None:
-            self._process.start(self._server)
+            self._process.start(self._server, self.new_context())
 
     def retire(self) -> None:
         """Its successor does, or none will."""
         self.timers.retire()
         self.stopping.set()
 
-    def call(self, function: Callable[..., object], *arguments: object) -> None:
+    def new_context(self) -> contextvars.Context:
+        """For one call of a handler."""
+        return self.inlet.context.copy()
+
+    def call(
+        self, function: Callable[..., object], *arguments: object, context: contextvars.Context | None = None
+    ) -> None:
         """Calls a function of the application that belongs to no connection; what it raises is reported."""
+        context = self.new_context() if context is None else context.copy()
         try:
-            running = function(*arguments)
+            result = context.run(function, *arguments)
             forks.leave()
-            if isinstance(running, CoroutineType):
-                task = self.spawn(running)
+            running = running_of(result, function_name(function))
+            if running is not None:
+                task = self.spawn(running, context)
                 self._calls.add(task)
                 task.add_done_callback(partial(self._called, function))
         except BaseException as error:
@@ -209,9 +246,7 @@ class Worker:
 
     def _call_failed(self, function: Callable[..., object], error: BaseException) -> None:
         forks.leave(error)
-        name = getattr(function, "__qualname__", None) or repr(function)
-        error_id = secrets.token_hex(4)
-        log.error("error %s: %s failed", error_id, name, exc_info=error, extra={"error_id": error_id})
+        report(log, "error %s: %s failed", new_error_id(), function_name(function), error=error)
 
     def abandon(self) -> None:
         """In a child that was forked off this worker: nothing here goes on, and nothing can be sent."""
@@ -252,14 +287,14 @@ class Worker:
 
     # ------------------------------------------------------------------ called by the inlet
 
-    def spawn(self, running: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """A task for a handler that is a coroutine."""
+    def spawn(self, running: Awaitable[Any], context: contextvars.Context) -> asyncio.Task[Any]:
+        """A task for a handler that is a coroutine, or has returned something else to be awaited."""
         loop = asyncio.get_running_loop()
-        running = _contained(running)
+        contained = _contained(running)
         if sys.version_info >= (3, 12):
-            task = asyncio.Task(running, loop=loop, eager_start=True)
+            task = asyncio.Task(contained, loop=loop, eager_start=True, context=context)
         else:
-            task = loop.create_task(running)
+            task = loop.create_task(contained, context=context)
         if not task.done():
             self._tasks.add(task)
             task.add_done_callback(self._ended)
@@ -271,10 +306,8 @@ class Worker:
             # after the inlet's own callback, which may start the next handler of that connection
             asyncio.get_running_loop().call_soon(self._idle.set)
 
-    def cold(
-        self, kind: int, opcode: int, arg: int, listener: int, fd: int, payload: bytes
-    ) -> Coroutine[Any, Any, None] | None:
-        """Any event but a message; a coroutine when its handler is one."""
+    def cold(self, kind: int, opcode: int, arg: int, listener: int, fd: int, payload: bytes) -> Awaitable[Any] | None:
+        """Any event but a message; what is still to be awaited when its handler is a coroutine."""
         site = self._sites[listener]
         if kind == Event.OPEN:
             return self._open(site, fd, payload, new=not opcode)
@@ -291,26 +324,62 @@ class Worker:
             return self._lost(site, Event(kind), fd, arg, opcode, payload)
         raise BadRecord(f"unknown kind {kind}")
 
-    def failed(self, kind: int, fd: int, error: BaseException) -> str:
-        """A handler has raised: a log line with the traceback, and 1011 for the WebSocket it was for; a short one and
-        1008 for what the client got wrong."""
+    def running_of(self, result: object, kind: int) -> Awaitable[Any] | None:
+        """What is still to be awaited of what a handler has returned. Raises TypeError for what runs nothing."""
+        return running_of(result, f"the {Event(kind).name.lower()!r} handler")
+
+    def failed(self, kind: int, listener: int, fd: int, error: BaseException) -> Coroutine[Any, Any, None] | None:
+        """A handler has raised: a log line with the traceback, and 1011 for the WebSocket it was for, if it does not
+        stay; a short one and 1008 for what the client got wrong. What is to be run: the handler of `error`, ahead of
+        what comes next on that connection."""
         forks.leave(error)
-        if isinstance(error, BadRequest) and kind in (Event.OPEN, Event.MESSAGE):
-            message = "connection %d closed with 1008, its %r handler refuses what came: %s"
-            self.refusals.say(logging.INFO, message, fd, Event(kind).name.lower(), repr(error.reason)[:200])
-            reason = error.reason.encode()[:_REASON_BYTES].decode(errors="ignore")
-            self.outbox.disconnect_client(fd, CloseCode.POLICY_VIOLATION, reason)
-            return ""
-        error_id = secrets.token_hex(4)
         if isinstance(error, BadRecord):
             self.on_bad_record("a gateway", error)
-            return error_id
-        name = Event(kind).name.lower()
-        message, told = "error %s: the %r handler failed on connection %d", {"error_id": error_id}
-        log.error(message, error_id, name, fd, exc_info=error, extra=told)
-        if kind in (Event.OPEN, Event.MESSAGE):
-            self.outbox.disconnect_client(fd, CloseCode.INTERNAL_ERROR, f"error {error_id}")
-        return error_id
+            return None
+        site = self._sites[listener]
+        of_websocket = kind in (Event.OPEN, Event.MESSAGE)
+        closes = of_websocket and not site.keeps_failed
+        if of_websocket and isinstance(error, BadRequest):
+            failure = Failure("", Event(kind).name.lower(), error)
+            reason = text_of(error.reason)
+            if closes:
+                cut = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
+                self.outbox.fail_client(fd, CloseCode.POLICY_VIOLATION, cut)
+            message = "connection %d%s, its %r handler refuses what came: %s"
+            ends = " closed with 1008" if closes else ""
+            self.refusals.say(logging.INFO, message, fd, ends, failure.event, reason[:200])
+        else:
+            failure = Failure(new_error_id(), Event(kind).name.lower(), error)
+            if closes:
+                self.outbox.fail_client(fd, CloseCode.INTERNAL_ERROR, f"error {failure.id}")
+            self._log_failure(fd, failure)
+        handler = site.handlers.get("error")
+        return None if handler is None else self._told_of(handler, fd, failure, closes=of_websocket)
+
+    async def _told_of(self, handler: Handler, fd: int, failure: Failure, *, closes: bool) -> None:
+        """What the handler of `error` raises is its own failure, and nobody is told of that: the connection ends."""
+        try:
+            running = running_of(handler(self._server, fd, failure), "the 'error' handler")
+            if running is not None:
+                await running
+        except BaseException as error:
+            own = Failure(new_error_id(), "error", error)
+            if closes:
+                self.outbox.fail_client(fd, CloseCode.INTERNAL_ERROR, f"error {own.id}")
+            self._log_failure(fd, own)
+
+    def _report_failure(self, site: Site, kind: Event, fd: int, error: BaseException) -> str:
+        """A handler has raised whose client is told in an answer: a log line, and the error's id."""
+        failure = Failure(new_error_id(), kind.name.lower(), error)
+        self._log_failure(fd, failure)
+        handler = site.handlers.get("error")
+        if handler is not None:
+            self.call(partial(self._told_of, handler, fd, failure, closes=False), context=contextvars.copy_context())
+        return failure.id
+
+    def _log_failure(self, fd: int, failure: Failure) -> None:
+        message = "error %s: the %r handler failed on connection %d"
+        report(log, message, failure.id, failure.event, fd, error=failure.exception)
 
     def note(self, outlet: Outlet, kind: int, fd: int, extra: int, payload: bytes) -> None:
         """What a gateway tells without waiting for an answer."""
@@ -387,34 +456,34 @@ class Worker:
 
     # ------------------------------------------------------------------ events
 
-    def _open(self, site: Site, fd: int, payload: bytes, *, new: bool) -> Coroutine[Any, Any, None] | None:
+    def _open(self, site: Site, fd: int, payload: bytes, *, new: bool) -> Awaitable[Any] | None:
         if new:  # else the handshake has put something into the session, and the gateway told it
             self.sessions.begin(fd)
         self._opened.add(fd)
         handler = site.handlers.get("open")
         request = _told(fd, payload)
-        return _coroutine(handler(self._server, request)) if handler is not None else None
+        return running_of(handler(self._server, request), "the 'open' handler") if handler is not None else None
 
-    def _close(self, site: Site, fd: int, event: str, *arguments: object) -> Coroutine[Any, Any, None] | None:
+    def _close(self, site: Site, fd: int, event: str, *arguments: object) -> Awaitable[Any] | None:
         """The last event of a connection: `close` with code and reason, or `disconnect` with the reason."""
         self._opened.discard(fd)
         handler = site.handlers.get(event)
         running = None
         try:
             if handler is not None:
-                running = _coroutine(handler(self._server, fd, *arguments))
+                running = running_of(handler(self._server, fd, *arguments), f"the {event!r} handler")
         finally:
             if running is None:
                 self.sessions.forget(fd)
         return self._close_later(fd, running) if running is not None else None
 
-    async def _close_later(self, fd: int, running: Coroutine[Any, Any, None]) -> None:
+    async def _close_later(self, fd: int, running: Awaitable[Any]) -> None:
         try:
             await running
         finally:
             self.sessions.forget(fd)
 
-    def _request(self, site: Site, request: Request, number: int) -> Coroutine[Any, Any, None] | None:
+    def _request(self, site: Site, request: Request, number: int) -> Awaitable[Any] | None:
         fd = request.fd
         request.source = partial(self.streams.part, fd, number)
         send = self._sender(fd, number)
@@ -435,32 +504,32 @@ class Worker:
         handler = site.handlers.get("request")
         try:
             if site.documents is not None and self._sent_document(site.documents, request, response):
-                return self._rest(request, response)
+                return self._rest(site, request, response)
             if handler is None and site.documents is not None:
                 if request.method not in ("GET", "HEAD"):
                     raise HttpError(405, "files can be read here, nothing else", [("Allow", "GET, HEAD")])
                 raise HttpError(404, "there is no such file")
         except Exception as error:
-            self._request_failed(request, response, error)
-            return self._rest(request, response)
+            self._request_failed(site, request, response, error)
+            return self._rest(site, request, response)
         if handler is None:
             response.status(426)
             response.header("Upgrade", "websocket")
             response.end("This server speaks WebSocket only.\n")
             return None
         try:
-            running = _coroutine(handler(request, response))
+            running = running_of(handler(request, response), "the 'request' handler")
         except BaseException as error:  # SystemExit and CancelledError too: a client waits for its answer
-            self._request_failed(request, response, error)
-            return self._rest(request, response)
+            self._request_failed(site, request, response, error)
+            return self._rest(site, request, response)
         if running is not None:
-            return self._request_later(request, response, running)
+            return self._request_later(site, request, response, running)
         self._finish(request, response)
-        return self._rest(request, response)
+        return self._rest(site, request, response)
 
-    def _rest(self, request: Request, response: Response) -> Coroutine[Any, Any, None] | None:
+    def _rest(self, site: Site, request: Request, response: Response) -> Awaitable[Any] | None:
         """What is left of a large file is sent behind the handler."""
-        return self._request_later(request, response, response.send_rest()) if response.has_rest else None
+        return self._request_later(site, request, response, response.send_rest()) if response.has_rest else None
 
     def _sent_document(self, documents: Documents, request: Request, response: Response) -> bool:
         """Whether a file under `document_root` was the answer."""
@@ -473,14 +542,16 @@ class Worker:
             response.send_opened(found)
         return found is not None
 
-    async def _request_later(self, request: Request, response: Response, running: Coroutine[Any, Any, None]) -> None:
+    async def _request_later(self, site: Site, request: Request, response: Response, running: Awaitable[Any]) -> None:
         try:
-            await running
+            result = await running
+            if result is not None:
+                refuse_odd(result, "the 'request' handler")
         except BaseException as error:
             source = response.event_source
             if isinstance(error, asyncio.CancelledError) and source is not None and source.over:
                 error = ClientGone("the event stream was ended")
-            self._request_failed(request, response, error)
+            self._request_failed(site, request, response, error)
         else:
             self._finish(request, response)
         finally:
@@ -488,9 +559,9 @@ class Worker:
             if response.event_source is not None:
                 response.event_source.finish()
         if response.has_rest:
-            await self._request_later(request, response, response.send_rest())
+            await self._request_later(site, request, response, response.send_rest())
 
-    def _request_failed(self, request: Request, response: Response, error: BaseException) -> None:
+    def _request_failed(self, site: Site, request: Request, response: Response, error: BaseException) -> None:
         """An HttpError is the answer, as long as there is none; anything else is a fault."""
         request.close()
         self.sessions.forget(request.fd)
@@ -499,21 +570,22 @@ class Worker:
                 self.outbox.respond(request.fd, request.number, _REFUSES, b"")
             try:
                 response.refuse(error)
-            except (TypeError, ValueError) as fault:
+            except Exception as fault:
                 error = fault
             else:
-                message = "request on connection %d refused with %d: %s"
-                self.refusals.say(logging.INFO, message, request.fd, error.status, repr(error.reason)[:200])
+                message = "request on connection %d refused with %s: %s"
+                reason = text_of(error.reason, repr, 200)
+                self.refusals.say(logging.INFO, message, request.fd, text_of(error.status), reason)
                 return
         if isinstance(error, BadRequest):
             message = "the answer on connection %d had begun when what the client sent was refused: %s"
-            self.refusals.say(logging.INFO, message, request.fd, repr(error.reason)[:200])
+            self.refusals.say(logging.INFO, message, request.fd, text_of(error.reason, repr, 200))
             response.abandon()
             return
         if isinstance(error, ClientGone):
             response.abandon()
             return
-        response.fail(self.failed(Event.REQUEST, request.fd, error))
+        response.fail(self._report_failure(site, Event.REQUEST, request.fd, error))
 
     def _finish(self, request: Request, response: Response) -> None:
         request.close()
@@ -530,9 +602,7 @@ class Worker:
 
         return send
 
-    def _lost(
-        self, site: Site, what: Event, fd: int, kind: int, opcode: int, payload: bytes
-    ) -> Coroutine[Any, Any, None] | None:
+    def _lost(self, site: Site, what: Event, fd: int, kind: int, opcode: int, payload: bytes) -> Awaitable[Any] | None:
         """A worker ended while this event's handler ran there: whether it had an effect, nobody knows."""
         name = what.name.lower()
         end = 2 + int.from_bytes(payload[:2], "little")
@@ -541,7 +611,7 @@ class Worker:
         if kind == Event.MESSAGE and handler is not None:
             attempt = ATTEMPTED if what == Event.QUARANTINED else 1
             frame = Frame(data.decode() if opcode == Opcode.TEXT else data, opcode, fd=fd, attempt=attempt)
-            return _coroutine(handler(self._server, frame, reason))
+            return running_of(handler(self._server, frame, reason), f"the {name!r} handler")
         log.warning("%s: %s of connection %d: %s", name, Event(kind).name.lower(), fd, reason)
         return None
 
@@ -562,8 +632,8 @@ def _logged(send: Send, request: Request, response: Callable[[], Response], star
     return send_and_log, log_file
 
 
-async def _contained(running: Coroutine[Any, Any, Any]) -> Any:
-    """A SystemExit that leaves a task ends the loop, and so everybody's handlers; a task that was cancelled does not
+async def _contained(running: Awaitable[Any]) -> Any:
+    """A SystemExit or KeyboardInterrupt that leaves a task ends the loop, or would; a task that was cancelled does not
     tell where."""
     try:
         result = await running
@@ -571,10 +641,14 @@ async def _contained(running: Coroutine[Any, Any, Any]) -> Any:
         forks.leave(error)
         if isinstance(error, SystemExit):
             raise StateError("a handler called sys.exit(); to stop the server, call shutdown()") from error
+        if isinstance(error, KeyboardInterrupt):
+            raise StateError("a handler raised KeyboardInterrupt; to stop the server, call shutdown()") from error
         if isinstance(error, asyncio.CancelledError):
             raise StateError("the handler was cancelled") from error
         raise
     forks.leave()
+    if result is not None:
+        refuse_odd(result, "the handler")
     return result
 
 
@@ -592,7 +666,3 @@ def _told(fd: int, payload: bytes, *limits: FormLimits) -> Request:
 
 def _reason(payload: bytes, by: int, status: int | None = None) -> CloseReason:
     return CloseReason(payload.decode(errors="replace"), ClosedBy(by), status)
-
-
-def _coroutine(result: object) -> Coroutine[Any, Any, None] | None:
-    return result if isinstance(result, CoroutineType) else None
