@@ -594,3 +594,42 @@ def test_restarts_that_go_on(tmp_path):
         server.wait_log(r"restarting it in 0\.\d s")
         eventually(lambda: stats(server)["uncertain"] == 3)
         assert server.pid_of("gateway 0") == gateway
+
+
+CLOSING = """
+import asyncio
+
+@server.on("message")
+async def said(server, frame):
+    report("said", frame.data)
+    if frame.data == "leave":
+        while server.get_client_info(frame.fd).in_flight < 3:
+            await asyncio.sleep(0.002)
+        server.disconnect(frame.fd, 4000)
+        report("pid", os.getpid())
+        await asyncio.sleep(600)
+
+@server.on("close")
+def left(server, fd, code, reason):
+    report("close", code)
+"""
+
+
+@in_loop()
+async def test_what_is_behind_a_disconnect_goes_to_nobody():
+    """Its worker would not have handled it, and the one that takes over does not either; it is dropped, by that name."""
+    with Serving(app(STATS, CLOSING), worker_num=2) as server:
+        async with client(server) as ws:
+            for text in ("leave", "behind", "behind"):
+                await ws.send(text)
+            await ws.wait_closed()
+            assert ws.close_code == 4000
+        pid = (await logged(server, r"^report pid (\d+)"))[1]
+        os.kill(int(pid), signal.SIGKILL)
+        await logged(server, "^report close 4000")
+        found = stats(server)["gateways"][0]
+        assert found["dropped_reasons"] == {"disconnected": 2}
+        assert found["uncertain"] == 1
+        assert "said behind" not in server.reports()
+        assert server.stop() == 0
+        assert "(adds up)" in server.lines[-2]
