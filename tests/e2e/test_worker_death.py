@@ -617,7 +617,7 @@ def left(server, fd, code, reason):
 
 @in_loop()
 async def test_what_is_behind_a_disconnect_goes_to_nobody():
-    """Its worker would not have handled it, and the one that takes over does not either; it is dropped, by that name."""
+    """Its worker would not have handled it, and the one that takes over does not; it is dropped, by that name."""
     with Serving(app(STATS, CLOSING), worker_num=2) as server:
         async with client(server) as ws:
             for text in ("leave", "behind", "behind"):
