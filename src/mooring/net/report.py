@@ -22,8 +22,8 @@ def new_error_id() -> str:
 
 
 def report(log: logging.Logger, message: str, error_id: str, *values: object, error: BaseException) -> None:
-    """One line, whose first value is the id, with the traceback behind it. Raises MemoryError when there is no memory for
-    it, and nothing else."""
+    """One line, whose first value is the id, with the traceback behind it. Raises MemoryError when there is no memory
+    for it, and nothing else."""
     text = traceback_of(error)
     try:
         about = (type(error), error, error.__traceback__)
