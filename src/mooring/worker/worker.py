@@ -15,7 +15,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -27,7 +27,7 @@ from mooring._core.wire import ATTEMPTED, Event, Wants
 from mooring._core.ws import Frame
 from mooring.app.foreign import function_name, refuse_odd, running_of, text_of
 from mooring.app.forms import FormLimits
-from mooring.app.handlers import Handler, Handlers
+from mooring.app.handlers import Handlers
 from mooring.app.request import Request, decode_request
 from mooring.app.response import Response, Send
 from mooring.app.static import Documents
@@ -37,8 +37,9 @@ from mooring.journal import own_logger
 from mooring.net import forks
 from mooring.net.refusals import RefusalLog, say_bad
 from mooring.net.report import new_error_id, report
-from mooring.types import CloseCode, ClosedBy, CloseReason, ConnectionState, Failure, Opcode
+from mooring.types import CloseCode, ClosedBy, CloseReason, ConnectionState, Opcode
 from mooring.worker import access
+from mooring.worker.failures import Failures
 from mooring.worker.handshake import FOREIGN, Handshakes
 from mooring.worker.pipe import Pipe
 from mooring.worker.process import OwnProcess
@@ -51,7 +52,6 @@ from mooring.worker.timers import Timers
 log = own_logger("mooring.worker")
 
 _LAST, _CLOSE, _REFUSES = 1, 2, 8  # flags of a RESPOND record, see mooring._core.wire
-_REASON_BYTES = 123  # RFC 6455 section 5.5
 
 
 class Master(Protocol):
@@ -90,13 +90,15 @@ class Worker:
         self._sites = sites_of(handlers, listeners, settings)
         self.inlet = Inlet(server, tuple([site.handlers.get("message") for site in self._sites]), self, self.outbox)
         self.inlet.output_limit = settings.flow.gateway_bytes
+        self._failures = Failures(server, self._sites, self.outbox, self.refusals, self.call, self.on_bad_record)
+        self.failed = self._failures.failed  # for the inlet
         self._handshakes = [
             Handshakes(
                 server,
                 site.handlers,
                 self.outbox,
                 self.sessions,
-                partial(self._report_failure, site, Event.HANDSHAKE),
+                partial(self._failures.answered, site, Event.HANDSHAKE),
                 self.refusals,
                 server_header=site.http.server_header,
             )
@@ -328,59 +330,6 @@ class Worker:
         """What is still to be awaited of what a handler has returned. Raises TypeError for what runs nothing."""
         return running_of(result, f"the {Event(kind).name.lower()!r} handler")
 
-    def failed(self, kind: int, listener: int, fd: int, error: BaseException) -> Coroutine[Any, Any, None] | None:
-        """A handler has raised: a log line with the traceback, and 1011 for the WebSocket it was for, if it does not
-        stay; a short one and 1008 for what the client got wrong. What is to be run: the handler of `error`, ahead of
-        what comes next on that connection."""
-        forks.leave(error)
-        if isinstance(error, BadRecord):
-            self.on_bad_record("a gateway", error)
-            return None
-        site = self._sites[listener]
-        of_websocket = kind in (Event.OPEN, Event.MESSAGE)
-        closes = of_websocket and not site.keeps_failed
-        if of_websocket and isinstance(error, BadRequest):
-            failure = Failure("", Event(kind).name.lower(), error)
-            reason = text_of(error.reason)
-            if closes:
-                cut = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
-                self.outbox.fail_client(fd, CloseCode.POLICY_VIOLATION, cut)
-            message = "connection %d%s, its %r handler refuses what came: %s"
-            ends = " closed with 1008" if closes else ""
-            self.refusals.say(logging.INFO, message, fd, ends, failure.event, reason[:200])
-        else:
-            failure = Failure(new_error_id(), Event(kind).name.lower(), error)
-            if closes:
-                self.outbox.fail_client(fd, CloseCode.INTERNAL_ERROR, f"error {failure.id}")
-            self._log_failure(fd, failure)
-        handler = site.handlers.get("error")
-        return None if handler is None else self._told_of(handler, fd, failure, closes=of_websocket)
-
-    async def _told_of(self, handler: Handler, fd: int, failure: Failure, *, closes: bool) -> None:
-        """What the handler of `error` raises is its own failure, and nobody is told of that: the connection ends."""
-        try:
-            running = running_of(handler(self._server, fd, failure), "the 'error' handler")
-            if running is not None:
-                await running
-        except BaseException as error:
-            own = Failure(new_error_id(), "error", error)
-            if closes:
-                self.outbox.fail_client(fd, CloseCode.INTERNAL_ERROR, f"error {own.id}")
-            self._log_failure(fd, own)
-
-    def _report_failure(self, site: Site, kind: Event, fd: int, error: BaseException) -> str:
-        """A handler has raised whose client is told in an answer: a log line, and the error's id."""
-        failure = Failure(new_error_id(), kind.name.lower(), error)
-        self._log_failure(fd, failure)
-        handler = site.handlers.get("error")
-        if handler is not None:
-            self.call(partial(self._told_of, handler, fd, failure, closes=False), context=contextvars.copy_context())
-        return failure.id
-
-    def _log_failure(self, fd: int, failure: Failure) -> None:
-        message = "error %s: the %r handler failed on connection %d"
-        report(log, message, failure.id, failure.event, fd, error=failure.exception)
-
     def note(self, outlet: Outlet, kind: int, fd: int, extra: int, payload: bytes) -> None:
         """What a gateway tells without waiting for an answer."""
         if kind == Event.SESSION:
@@ -585,7 +534,7 @@ class Worker:
         if isinstance(error, ClientGone):
             response.abandon()
             return
-        response.fail(self._report_failure(site, Event.REQUEST, request.fd, error))
+        response.fail(self._failures.answered(site, Event.REQUEST, request.fd, error))
 
     def _finish(self, request: Request, response: Response) -> None:
         request.close()
