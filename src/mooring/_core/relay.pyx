@@ -248,12 +248,12 @@ cdef class Relay(Sink):
             port.index = -1
         if self.publish_order is not None:
             self.publish_order.leave(port)
-        given_up = {fd: code for _, fd, kind, by, code, _, _, _ in taken_back if kind == EV_CLOSE and by == BY_APPLICATION}
+        ended = {fd: code for _, fd, kind, by, code, _, _, _ in taken_back if kind == EV_CLOSE and by == BY_APPLICATION}
         redelivered = repeated = 0
         # ahead of what waits already: that is later, or of other connections
         later = self.limbo.take_all()
         for _, fd, kind, opcode, arg, extra, payload, started in taken_back:
-            if not started and kind == EV_MESSAGE and self._given_up(fd, given_up):
+            if not started and kind == EV_MESSAGE and given_up(self, fd, ended):
                 self._forget(fd, len(payload))
                 continue
             if not started:
@@ -314,17 +314,6 @@ cdef class Relay(Sink):
         self.gateway.on_port_lost(port)
         end_limbo(self)
         return 0
-
-    def _given_up(self, fd: int, gone: dict[int, int]) -> bool:
-        """Whether the application has closed that connection, by what it said or by an error, before the worker ended:
-        then a message of it is dropped, as that worker would have done. `gone`: codes of those that have closed since."""
-        cdef Connection* c = self.connections.find(fd)
-        code = gone.get(fd, 0)
-        if c != NULL and c.closed_by == BY_APPLICATION:
-            code = c.close_code
-        if code:
-            self._drop(GIVEN_UP[FAILED if code == INTERNAL_ERROR else ENDED])
-        return code != 0
 
     def _drop(self, reason: str) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1

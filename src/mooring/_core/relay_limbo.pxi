@@ -59,3 +59,15 @@ def holding(Relay relay) -> set[int]:
         if c != NULL and c.phase == OPEN:
             found.add(fd)
     return found
+
+
+cdef bint given_up(Relay self, uint64_t fd, dict gone) except -1:
+    """Whether the application had closed that connection, by what it said or by an error, before its worker ended: then a
+    message of it is dropped, as that worker would have done. `gone`: codes of those that have closed since."""
+    cdef Connection* c = self.connections.find(fd)
+    code = gone.get(fd, 0)
+    if c != NULL and c.closed_by == BY_APPLICATION:
+        code = c.close_code
+    if code:
+        self._drop(GIVEN_UP[FAILED if code == INTERNAL_ERROR else ENDED])
+    return code != 0
