@@ -20,6 +20,7 @@ from mooring.journal import own_logger
 from mooring.link.local import open_local
 from mooring.net import forks
 from mooring.net.bind import bind_all, bind_control
+from mooring.net.ending import FAILED_LIMIT, end_within
 from mooring.net.listener import ListenError, address_text
 from mooring.net.log import log_stacks, reopen_logs
 from mooring.net.loop import new_event_loop
@@ -71,6 +72,7 @@ class _Alone:
         self.worker.observe(self._pulse)
         self._drained: asyncio.Future[dict[str, int]] | None = None
         self._stopping = False
+        self._end = 0.0  # when a stop has to be over, by the monotonic clock
         self._server = server
         server.enter(self.worker, settings)
         forks.in_child(self._abandon)
@@ -83,9 +85,14 @@ class _Alone:
             forks.leave(error)
             raise
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)  # it would end the interpreter while that cleans up
+            signal.setitimer(signal.ITIMER_REAL, 0)  # the rest has another clock, see `end_within`
             self._close_listeners()
         return 0
+
+    @property
+    def left(self) -> float:
+        """Seconds that the interpreter may take to end."""
+        return max(0.0, self._end - time.monotonic()) if self._stopping else FAILED_LIMIT
 
     def _abandon(self) -> None:
         """In a forked child: gives back what it has of others, and the locks. The reactor comes first: what it shares
@@ -166,7 +173,9 @@ class _Alone:
         if again or not self._stopping:
             handle(signal.SIGALRM, self._give_up)
             quick = again or number == signal.SIGQUIT
-            signal.setitimer(signal.ITIMER_REAL, HURRY if quick else self._timeout + STUCK_GRACE)
+            limit = HURRY if quick else self._timeout + STUCK_GRACE
+            self._end = time.monotonic() + limit
+            signal.setitimer(signal.ITIMER_REAL, limit)
         self._stopping = True
 
     def _give_up(self, *_: object) -> None:
@@ -226,15 +235,19 @@ class _Alone:
 def run_alone(server: Server) -> int:
     setproctitle.setproctitle("mooring: server 0")
     service = Service.from_environment()
-    pid_file = None
+    pid_file = alone = None
+    code = 1
     try:
         pid_file = take_pid_file(server.settings.operation.pid_file)
-        return _Alone(server, pid_file, service).run()
+        alone = _Alone(server, pid_file, service)
+        code = alone.run()
     except (ListenError, ConfigError) as error:
         log.error("%s", error)
-        return error.exit_code if isinstance(error, ListenError) else 1
+        code = error.exit_code if isinstance(error, ListenError) else 1
     finally:
+        end_within(FAILED_LIMIT if alone is None else alone.left, code)
         if pid_file is not None:
             pid_file.close()
         service.close()
         remove(server.shared.declared)
+    return code

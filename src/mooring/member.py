@@ -120,6 +120,11 @@ class Member:
                 taken = socket.socket(fileno=fd)
                 self._desk = Desk(taken, server, self._worker, can_reload=True, processes=self._processes)
 
+    @property
+    def graceful_timeout(self) -> float:
+        """The setting; seconds."""
+        return self._settings.process.graceful_timeout
+
     def run(self) -> int:
         """Serves until it is told to stop; the exit code."""
         self._beat()

@@ -39,6 +39,7 @@ from mooring.journal import own_logger
 from mooring.member import ORPHAN_GRACE, Member
 from mooring.net import forks
 from mooring.net.bind import bind_all, bind_control
+from mooring.net.ending import FAILED_LIMIT, end_within
 from mooring.net.listener import ListenError
 from mooring.net.log import (
     check_log_files,
@@ -227,6 +228,9 @@ def boot(fd: int) -> None:
         # in one write: those of several workers, which fail at the same moment, would mix
         log.exception("the application has failed")
         sys.exit(1)
+    finally:
+        if not forks.is_child():
+            end_within(FAILED_LIMIT, 1)  # nothing, if it has become something
 
 
 def _become(told: Boot, server: Server | None) -> NoReturn:
@@ -241,6 +245,7 @@ def _become(told: Boot, server: Server | None) -> NoReturn:
     except BaseException as error:
         forks.leave(error)  # it comes from a handler that has forked
         raise
+    end_within(_member.graceful_timeout, code)  # at a stop the supervisor is stricter: it counts from the beginning
     finish_output(log)
     sys.exit(code)
 

@@ -5,10 +5,14 @@ A worker can be stuck in a handler, or in C code that holds the interpreter, whe
 neither the end of its control socket nor a Python signal handler run. So the kernel's death signal is caught by a C
 function that starts the alarm clock, and SIGALRM, left at its default, ends the process when the grace is over. Whoever
 can will have left in good order before that.
+
+To end at the latest in some seconds, though the interpreter is being taken down, or waits in C code: `exit_after`, a thread
+without any Python in it. A signal would not do: its handler may be the application's, and goes with the interpreter.
 """
 
 cdef extern from *:
     """
+    #include <errno.h>
     #include <signal.h>
     #include <string.h>
     #include <sys/prctl.h>
@@ -55,7 +59,47 @@ cdef extern from *:
     void mooring_keep_memory(int most, int largest) nogil
 
 
+cdef extern from *:
+    """
+    #include <pthread.h>
+    #include <stdint.h>
+    #include <time.h>
+
+    static struct timespec mooring_left;
+
+    static void *mooring_last_thread(void *code)
+    {
+        while (clock_nanosleep(CLOCK_MONOTONIC, 0, &mooring_left, &mooring_left) == EINTR)
+            ;
+        _exit((int) (intptr_t) code);
+    }
+
+    static int mooring_exit_after(double seconds, int code)
+    {
+        sigset_t all, before;
+        pthread_t thread;
+        int failed;
+
+        mooring_left.tv_sec = (time_t) seconds;
+        mooring_left.tv_nsec = (long) ((seconds - (double) mooring_left.tv_sec) * 1e9);
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);    /* signals are for the others */
+        failed = pthread_create(&thread, NULL, mooring_last_thread, (void *) (intptr_t) code);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        if (!failed)
+            pthread_detach(thread);
+        return failed;
+    }
+    """
+    int mooring_exit_after(double seconds, int code) nogil
+
+
 import os
+
+
+def exit_after(seconds: float, code: int) -> None:
+    """This process ends with `code` so many seconds from now, whatever it does then. Once per process."""
+    mooring_exit_after(max(0.0, min(<double> seconds, 1e9)), code)       # no thread: its parent will have to do it
 
 
 def keep_freed_memory() -> None:

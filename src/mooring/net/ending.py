@@ -1,0 +1,53 @@
+"""The end of an interpreter, in bounded time.
+
+When a process has done its part in the server, the interpreter waits for what the application has left: threads that
+are no daemons, executors, children that multiprocessing joins, functions of `atexit`. All of them have their time. When
+it is over, so is the process: else a thread that never ends would keep a server for ever that has said that it stops.
+"""
+
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+
+from mooring._core.process import exit_after
+from mooring.journal import own_logger
+
+__all__ = ["FAILED_LIMIT", "end_within"]
+
+log = own_logger("mooring.runtime")
+
+FAILED_LIMIT = 3.0  # seconds for one that has not served
+MARGIN = 0.1  # seconds; then C code ends what does not even run Python any more
+
+_begun = False
+
+
+def end_within(seconds: float, code: int) -> None:
+    """This process ends with `code` so many seconds from now, if not by itself before. The first call counts."""
+    global _begun
+    if _begun:
+        return
+    _begun = True
+    exit_after(seconds + MARGIN, code)
+    with suppress(RuntimeError):  # there are too many threads already, or the interpreter is past that
+        threading.Thread(target=_watch, args=(seconds, code), name="mooring-end", daemon=True).start()
+
+
+def _watch(seconds: float, code: int) -> None:
+    time.sleep(seconds)
+    with suppress(Exception):
+        log.warning("%s did not end in time: this process ends all the same", _who() or "what the application has left")
+    os._exit(code)
+
+
+def _who() -> str:
+    main = threading.main_thread()
+    threads = [one.name for one in threading.enumerate() if one is not main and not one.daemon]
+    found = [f"threads of the application ({', '.join(threads)})"] if threads else []
+    processes = sys.modules.get("multiprocessing.process")  # who has not imported it has none
+    if processes is not None:
+        children = [str(child.pid) for child in processes.active_children() if not child.daemon]
+        found += [f"its child processes ({', '.join(children)})"] if children else []
+    return " and ".join(found)
