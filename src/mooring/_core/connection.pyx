@@ -27,7 +27,7 @@ from mooring._core.registry cimport (
     SHUT, SLOWLY, UPGRADED, By, Connection, Deadline,
 )
 from mooring._core.table cimport Table
-from mooring._core.transport cimport say_at_once
+from mooring._core.transport cimport is_behind, say_at_once, takes_on, watch
 from mooring._core.ws cimport (
     CONTROL, FAILED, MESSAGE, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, RSV1, SERVER_HEADER_LIMIT, FrameEvent, Outcome,
     decode_next, decoder_free, decoder_release, encode_header, is_utf8, parse_close,
@@ -62,17 +62,19 @@ cdef class Connections(Exchanges):
         return self._await_silence(c)
 
     cdef int on_deadline(self, Connection* c, Deadline deadline) except -1:
-        if (deadline == D_PING or deadline == D_PONG) and self._is_dead(c):
-            self.counters.timed_out += 1
+        if deadline == D_PONG and takes_on(self, c, D_PONG, c.profile.pong_ms):
+            return 0
+        if (deadline == D_PONG or deadline == D_PING and not self._may_ask(c)) and self._is_dead(c):
+            self._late(c)
             return self.close(c, 1001, b"nothing was heard for heartbeat_idle_time", BY_SERVER)
         if deadline == D_PING:
             return self._ping(c)
-        if deadline == D_PONG and c.entry.received >= self.reactor.now - c.profile.pong_ms:
+        if deadline == D_PONG and c.entry.received >= (c.taken_at or self.reactor.now - c.profile.pong_ms):
             return self._await_silence(c)        # any byte shows that the peer is there
         if deadline == D_PONG and c.flags & HELD:
             return self._arm(c, D_PONG, c.profile.pong_ms)    # it is we who do not read
         if deadline == D_PONG:
-            self.counters.timed_out += 1
+            self._late(c)
             return self._gone(c, 1006, b"no answer to a ping")
         return Exchanges.on_deadline(self, c, deadline)
 
@@ -208,12 +210,22 @@ cdef class Connections(Exchanges):
                 self.send(c, OP_CLOSE, event.data, event.size if event.size < 2 else 2)
                 self._enter(c, CLOSING)
             c.flags |= SHUT
-            self._arm(c, D_CLOSE, c.profile.close_ms)
+            self._await_close(c, buffer_size(&c.out) > 0)
             if buffer_size(&c.out) == 0:
                 self._written(c)
             else:
                 self._interest(c)
         return 0
+
+    cdef int _await_close(self, Connection* c, bint behind) except -1:
+        """It has close_timeout from now on; or from when it has what stands before that, as long as it takes enough."""
+        if behind:
+            return watch(self, c, D_CLOSE, c.profile.close_ms)
+        return self._arm(c, D_CLOSE, c.profile.close_ms)
+
+    cdef bint _may_ask(self, Connection* c) noexcept:
+        """Whether a peer is asked before its patience ends; else it has to say something by itself."""
+        return c.profile.ping_ms != 0 and c.profile.ping_ms < c.profile.heartbeat_ms
 
     cdef bint _is_dead(self, Connection* c) noexcept:
         """Whether nothing has been heard for heartbeat_idle_time, although we have read."""
@@ -235,16 +247,19 @@ cdef class Connections(Exchanges):
         cdef uint64_t now
         cdef uint64_t wait = c.profile.pong_ms
         cdef uint64_t quiet = self.reactor.now - c.entry.received
+        cdef bint behind = is_behind(c)
         if c.flags & HELD and c.profile.heartbeat_ms and quiet >= c.profile.heartbeat_ms:
             return self._arm(c, D_PING, c.profile.heartbeat_ms)      # it is we who do not read
         if c.profile.ping_ms == 0 or quiet < c.profile.ping_ms:
             return self._await_silence(c)
-        if c.profile.heartbeat_ms and c.profile.heartbeat_ms - quiet < wait:
+        if not behind and quiet < c.profile.heartbeat_ms and c.profile.heartbeat_ms - quiet < wait:
             wait = c.profile.heartbeat_ms - quiet
         now = monotonic_us() ^ self.ping_key
         self.counters.pings_sent += 1
         self.send(c, OP_PING, <const uint8_t*> &now, sizeof(now))
-        return self._arm(c, D_PONG, wait) if c.phase == OPEN else 0
+        if c.phase != OPEN:
+            return 0
+        return watch(self, c, D_PONG, wait) if behind else self._arm(c, D_PONG, wait)
 
     cdef int _pong(self, Connection* c, const FrameEvent* event) except -1:
         """The payload is the time at which we asked, unless the pong answers a ping of the application, or none."""
@@ -354,15 +369,17 @@ cdef class Connections(Exchanges):
     cdef int close(self, Connection* c, int code, bytes reason, By by) except -1:
         """Begins the closing handshake (RFC 6455 section 7.1.2); the peer has close_timeout to answer."""
         cdef bytes payload
+        cdef bint behind
         if c.phase != OPEN:
             return 0
+        behind = is_behind(c)
         self._decide(c, by, code, reason)
         payload = code.to_bytes(2, "big") + reason
         self.send(c, OP_CLOSE, payload, len(payload))
         if c.phase == OPEN:
             self._enter(c, CLOSING)
             self._let_go(c)
-            self._arm(c, D_CLOSE, c.profile.close_ms)
+            self._await_close(c, behind)
             self._interest(c)
         return 1
 
@@ -386,7 +403,7 @@ cdef class Connections(Exchanges):
         if c.phase != CLOSING:
             return 0
         c.flags |= SHUT | SLOWLY
-        self._arm(c, D_CLOSE, c.profile.close_ms)
+        self._await_close(c, buffer_size(&c.out) > 0)
         if buffer_size(&c.out) == 0:
             return self._written(c)
         return self._interest(c)
@@ -412,7 +429,7 @@ cdef class Connections(Exchanges):
             return self._doom(c, 1008, why)
         self._enter(c, CLOSING)
         self._let_go(c)
-        self._arm(c, D_CLOSE, c.profile.close_ms)
+        self._await_close(c, True)
         return self._interest(c)
 
     cdef int on_greedy(self, Connection* c) except -1:

@@ -4,7 +4,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t
 
 from mooring._core.files cimport FileClaim, FileSender
-from mooring._core.registry cimport Connection
+from mooring._core.registry cimport Connection, Deadline
 
 
 cdef class Sink:
@@ -35,7 +35,10 @@ cdef class Exchanges(FileSender):
     # The head of the answer and, behind it, a part of a file; what the worker is to be told (FileNote).
     cdef int respond_file(self, Connection* c, uint32_t number, int flags, const FileClaim* claim, bytes path,
                           const uint8_t* head, size_t size) except -1
+    cdef int _late(self, Connection* c) noexcept
+    cdef bint _goes_on(self, Connection* c, Deadline deadline) except -1
     cdef int _judge_pace(self, Connection* c) except -1
+    cdef int _slow(self, Connection* c) except -1
     cdef int leave(self, Connection* c) except -1
     cdef int _complete(self, Connection* c, bint closes) except -1
     cdef int _answered(self, Connection* c) except -1

@@ -25,11 +25,14 @@ from mooring._core.buffer cimport buffer_size
 from mooring._core.files cimport FileClaim, FileSender
 from mooring._core.reactor cimport Reactor
 from mooring._core.registry cimport (
-    ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_NONE, D_REQUEST, D_TLS,
-    D_WRITE, DEAD, DEFERRED, DONE, HALF, HELD, HTTP, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN, Connection, Deadline,
+    ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_LINGER, D_NONE,
+    D_REQUEST, D_TLS, D_WRITE, DEAD, DEFERRED, DONE, FULL, HALF, HELD, HTTP, LATE, OPEN, SHUT, SLOWLY, UPGRADED, WANTED,
+    WOKEN, Connection, Deadline,
 )
 from mooring._core.table cimport Table
-from mooring._core.transport cimport end_by_reset, keeps_pace, say_at_once, watch_pace
+from mooring._core.transport cimport (
+    LINGER_MS, end_by_reset, is_behind, is_served, keeps_pace, say_at_once, takes_on, watch, watch_pace,
+)
 from mooring._core.wire cimport (
     EV_BODY, EV_FILE, EV_GONE, EV_HALF, EV_ROOM, FILE_LATE, FILE_LEFT, FILE_OVER, FILE_TAKEN, RESPOND_ASKS, RESPOND_CLOSE,
     RESPOND_LAST,
@@ -120,9 +123,11 @@ cdef class Exchanges(FileSender):
         return self._answered(c) if c.flags & DONE and c.file == NULL else 0
 
     cdef int on_deadline(self, Connection* c, Deadline deadline) except -1:
-        if deadline == D_WRITE and not c.flags & UPGRADED:
+        if deadline == D_WRITE:
             return self._judge_pace(c)
-        self.counters.timed_out += 1
+        if self._goes_on(c, deadline):
+            return 0
+        self._late(c)
         if deadline == D_TLS:
             return self.on_tls_late(c)
         if deadline == D_REQUEST:
@@ -133,22 +138,55 @@ cdef class Exchanges(FileSender):
         if deadline == D_BODY:
             late = HttpError(408, f"the body came at less than {c.profile.body_rate} bytes per second")
             return _body_failed(self, c, late) if c.flags & BUSY else self.sink.on_bad_request(c, late)
+        if deadline == D_IDLE and buffer_size(&c.out):
+            return self._slow(c)
         if deadline == D_IDLE:
             return self._gone(c, 1006, b"idle for too long")
-        if deadline == D_WRITE:
-            return self.on_slow(c, b"slow consumer: above high water for too long")
         if deadline == D_CLOSE:
+            if c.close_code == 1008 and c.closed_by == BY_SERVER:
+                end_by_reset(c)      # it does not read what it was told either
             return self._gone(c, 1006, b"no close frame came in time")
         return self._gone(c, 1006, b"lingered for too long")
+
+    cdef int _late(self, Connection* c) noexcept:
+        """Counts who is ended for a time limit: once, whatever else it is late with then."""
+        if not c.flags & LATE:
+            c.flags |= LATE
+            self.counters.timed_out += 1
+        return 0
+
+    cdef bint _goes_on(self, Connection* c, Deadline deadline) except -1:
+        """Whether the time of a peer begins again, since it still takes what was sent before."""
+        if deadline == D_CLOSE:
+            return takes_on(self, c, D_CLOSE, c.profile.close_ms)
+        if deadline == D_LINGER:
+            return is_served(self, c, D_LINGER, LINGER_MS)
+        if deadline == D_IDLE and c.profile.idle_ms == 0 and buffer_size(&c.out) == 0:
+            return False             # the kernel delivers what it has
+        if deadline == D_IDLE and (c.taken_at or is_behind(c)):
+            if not is_behind(c):
+                self._arm(c, D_IDLE, c.profile.idle_ms)
+            elif not c.taken_at or keeps_pace(self, c):
+                watch(self, c, D_IDLE, c.profile.write_ms)
+            return c.deadline == D_IDLE
+        if deadline == D_BODY and is_served(self, c, D_BODY, c.profile.body_grace_ms):
+            c.body_since = self.reactor.now
+            return True
+        return False
 
     cdef int _judge_pace(self, Connection* c) except -1:
         """Whether the peer has read fast enough what waits for it, if anything does."""
         if buffer_size(&c.out) == 0 and c.file == NULL:
-            return 0
+            return self.on_relieved(c)
         if keeps_pace(self, c):
             return watch_pace(self, c)
-        self.counters.timed_out += 1
+        self._late(c)
+        return self._slow(c)
+
+    cdef int _slow(self, Connection* c) except -1:
         why = f"slow consumer: it took less than {c.profile.write_rate} bytes per second"
+        if c.phase == OPEN:
+            return self.on_slow(c, why.encode())         # there is a frame to tell it
         if self.on_cut is not None:
             self.on_cut(c.fd, why)
         end_by_reset(c)
@@ -212,7 +250,7 @@ cdef class Exchanges(FileSender):
                 return self._lost(c, ENDED)
             self._decide(c, BY_PEER, 1006, ENDED)
             self._enter(c, CLOSING)
-            self._arm(c, D_CLOSE, c.profile.close_ms)
+            self._await_end(c)
         if c.phase == CLOSING and buffer_size(&c.out):
             c.flags |= HALF | SHUT
             return self._interest(c)
@@ -261,7 +299,7 @@ cdef class Exchanges(FileSender):
             c.flags |= SHUT | SLOWLY
             c.flags &= ~(BUSY | WANTED)
             self._enter(c, CLOSING)
-            self._arm(c, D_CLOSE, c.profile.close_ms)
+            self._await_end(c)
             if buffer_size(&c.out) == 0:
                 return self._written(c)
             return self._interest(c)
@@ -301,6 +339,8 @@ cdef class Exchanges(FileSender):
         codec = self.codecs.get(c.fd)
         if codec is None or codec.idle:
             self._arm(c, D_IDLE, c.profile.idle_ms)
+            if c.flags & FULL:
+                self._outlasts(c)
         else:
             self._arm(c, D_REQUEST, c.profile.request_ms)
         if self.reactor.is_long():
@@ -334,7 +374,7 @@ cdef class Exchanges(FileSender):
             self._decide(c, BY_APPLICATION, 1006, b"")
             c.flags |= SHUT
             self._enter(c, CLOSING)
-            self._arm(c, D_CLOSE, c.profile.close_ms)
+            self._await_end(c)
             self._mark(c)
             return 1
         return 0

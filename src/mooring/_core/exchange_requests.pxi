@@ -94,7 +94,8 @@ cdef int _await_body(Exchanges self, Connection* c) except -1:
 cdef int _body_came(Exchanges self, Connection* c, size_t size) except -1:
     c.body_bytes += size
     if c.deadline == D_BODY:
-        c.body_waited += self.reactor.now - c.body_since
+        if not c.taken_at:               # else it had to read first
+            c.body_waited += self.reactor.now - c.body_since
         c.deadline = D_NONE
         self.reactor.disarm(&c.timer)
     return 0

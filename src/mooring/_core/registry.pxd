@@ -1,7 +1,7 @@
 """The connections of a gateway: what each is, its id, and how it ends. Theory in registry.pyx."""
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from mooring._core.admission cimport Admission, Bucket
 from mooring._core.buffer cimport Buffer
@@ -46,13 +46,14 @@ cdef enum Flag:
     FRESH = 262144   # no request of it is answered yet, which Registry.admission counts
     COUNTED = 524288 # its address is counted there
     DEFERRED = 1048576  # it has had its share of this turn, and is not read before the next
+    LATE = 2097152   # a time limit has ended it, and is counted
 
 
 cdef enum Deadline:
     D_NONE = 0
     D_REQUEST = 1    # a whole request head must be here
     D_IDLE = 2       # keep-alive
-    D_WRITE = 3      # above high water for too long; of HTTP: read too slowly
+    D_WRITE = 3      # while much waits for it: it must take it fast enough
     D_CLOSE = 4      # the closing handshake
     D_LINGER = 5
     D_PING = 6       # quiet for so long that the peer is asked whether it is there
@@ -105,7 +106,8 @@ cdef struct Connection:
     uint16_t port
     uint16_t in_flight
     uint32_t in_flight_bytes
-    uint64_t taken, taken_at         # what the peer had when D_WRITE was armed, and when
+    int64_t taken                    # what its machine had when the deadline was armed, and when;
+    uint64_t taken_at                # 0: it is not watched, see transport_pace.pxi
     uint64_t body_since              # when we began to wait for more of a body, in milliseconds
     uint64_t body_waited             # how long we waited for this body before that
     uint64_t body_bytes              # what has come of it

@@ -29,7 +29,7 @@ import ssl
 from mooring._core.buffer cimport buffer_consume, buffer_free, buffer_size
 from mooring._core.reactor cimport EPOLLIN, RECEIVE_BYTES, Reactor
 from mooring._core.registry cimport (
-    BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_TLS, DEAD, FULL, LINGER, SHUT, SLOWLY, Connection,
+    BY_PEER, BY_SERVER, CLOSING, D_TLS, DEAD, FULL, LINGER, SHUT, SLOWLY, Connection,
 )
 from mooring._core.table cimport Table, address_text
 from mooring._core.transport cimport Transport, reads
@@ -227,7 +227,7 @@ cdef class SecureTransport(Transport):
         self.write(c, <const uint8_t*> PyBytes_AS_STRING(PLAIN), len(PLAIN), NULL, 0)
         c.flags |= SHUT | SLOWLY
         self._enter(c, CLOSING)
-        self._arm(c, D_CLOSE, c.profile.close_ms)
+        self._await_end(c)
         return self._mark(c)
 
     cdef int _drop_tls(self, Connection* c) except -1:
@@ -259,7 +259,7 @@ cdef class SecureTransport(Transport):
         c.flags |= SHUT | SLOWLY
         if c.phase != CLOSING:
             self._enter(c, CLOSING)
-        self._arm(c, D_CLOSE, c.profile.close_ms)
+        self._await_end(c)
         self._interest(c)
         return self._mark(c)
 

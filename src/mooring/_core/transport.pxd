@@ -1,9 +1,13 @@
 """Client sockets of a gateway: their readiness, deadlines and out-queues. Theory in transport.pyx."""
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from mooring._core.registry cimport BUSY, DEFERRED, HELD, HTTP, LINGER, SHUT, WANTED, Connection, Deadline, Registry
+
+
+cdef enum:
+    LINGER_MS = 2000
 
 
 cdef inline bint reads(const Connection* c) noexcept:
@@ -100,14 +104,25 @@ cdef class Transport(Registry):
     cdef int _doom(self, Connection* c, int code, bytes reason) except -1
     cdef int _offer(self, Connection* c) except -1
     cdef int _send_some(self, Connection* c) except -1
+    cdef int _outlasts(self, Connection* c) except -1
     cdef int _above(self, Connection* c) except -1
     cdef int _below(self, Connection* c) except -1
     cdef int _written(self, Connection* c) except -1
+    # The last bytes are queued, and nothing is waited for but that they leave.
+    cdef int _await_end(self, Connection* c) except -1
 
 
+# Whether the peer's machine does not have yet all that was sent to it. This asks the kernel, and so do all of these.
+cdef bint is_behind(Connection* c) noexcept
+# Arms a deadline, and notes what the peer has taken so far.
+cdef int watch(Transport self, Connection* c, Deadline deadline, uint64_t ms) except -1
 # From now on it must read fast enough; D_WRITE asks whether it did.
 cdef int watch_pace(Transport self, Connection* c) except -1
 cdef bint keeps_pace(Transport self, Connection* c) noexcept
+# Whether a deadline that has come is armed again, because the peer still takes what stands before its turn: `takes_on` if
+# it was watched; `is_served` also looks for the first time now.
+cdef bint takes_on(Transport self, Connection* c, Deadline deadline, uint64_t ms) except -1
+cdef bint is_served(Transport self, Connection* c, Deadline deadline, uint64_t ms) except -1
 cdef int end_by_reset(Connection* c) noexcept
 
 # The last words of a connection that ends for an error of ours.

@@ -18,7 +18,7 @@ calls.
 
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 
@@ -28,8 +28,9 @@ from mooring._core.reactor cimport (
     EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, RECEIVE_BYTES, Reactor,
 )
 from mooring._core.registry cimport (
-    ASKED, BUSY, BY_PEER, BY_SERVER, CLOSING, DEAD, DEFERRED, DIRTY, DONE, D_CLOSE, D_LINGER, D_NONE, D_PING, D_PONG, D_PREFACE,
-    D_WRITE, FULL, HALF, HELD, HIGH, HTTP, LINGER, PREFACE, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN, Connection, Deadline,
+    ASKED, BUSY, BY_PEER, BY_SERVER, CLOSING, DEAD, DEFERRED, DIRTY, DONE, D_CLOSE, D_IDLE, D_LINGER, D_NONE, D_PING,
+    D_PONG, D_PREFACE, D_WRITE, FULL, HALF, HELD, HIGH, HTTP, LINGER, PREFACE, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN,
+    Connection, Deadline,
     Registry,
 )
 from mooring._core.table cimport SLOT_BITS, Table, address_text
@@ -65,7 +66,6 @@ cdef extern from "unistd.h" nogil:
     int c_close "close" (int fd)
 
 cdef uint64_t TOKEN_MASK = 0xFFFFFFFFFFFF
-cdef uint64_t LINGER_MS = 2000
 cdef double MIN_PAUSE = 0.01         # seconds; who waits for a token is looked at no more often
 cdef bytes RESET = b"the connection was reset"
 
@@ -253,6 +253,7 @@ cdef class Transport(Registry):
 
     cdef int _arm(self, Connection* c, Deadline deadline, uint64_t ms) except -1:
         c.deadline = deadline
+        c.taken_at = 0
         self.reactor.arm(self, &c.timer, self.reactor.now + ms)
         return 0
 
@@ -472,8 +473,8 @@ cdef class Transport(Registry):
                 self._above(c)
             elif c.flags & HIGH or c.deadline == D_WRITE and buffer_size(&c.out) == 0:
                 self._below(c)
-            if c.deadline == D_CLOSE and buffer_size(&c.out) and not c.flags & UPGRADED:
-                watch_pace(self, c)       # the last answer may take as long as any
+            if buffer_size(&c.out) and (c.deadline == D_CLOSE or c.deadline == D_IDLE):
+                self._outlasts(c)
         if c.flags & (ASKED | DONE) and buffer_size(&c.out) <= c.profile.high_water:
             self.on_room(c)
         if buffer_size(&c.out) or c.owed:
@@ -482,8 +483,16 @@ cdef class Transport(Registry):
             return self._written(c)
         return self._interest(c)
 
+    cdef int _outlasts(self, Connection* c) except -1:
+        """What waits may take longer than what comes behind it."""
+        if c.deadline == D_CLOSE and not c.flags & UPGRADED:
+            return watch_pace(self, c)       # the last answer may take as long as any
+        if c.deadline == D_IDLE and not c.taken_at:
+            return watch(self, c, D_IDLE, c.profile.write_ms)
+        return 0
+
     cdef int _above(self, Connection* c) except -1:
-        """From now on the peer has write_timeout to take what waits, if that is much."""
+        """From now on the peer has to take what waits fast enough, if that is much."""
         if (buffer_size(&c.out) > c.profile.high_water and not c.flags & HIGH
                 and (c.deadline == D_NONE or c.deadline == D_PING or c.deadline == D_PONG)):
             c.flags |= HIGH
@@ -508,6 +517,10 @@ cdef class Transport(Registry):
         self._enter(c, LINGER)
         self._arm(c, D_LINGER, LINGER_MS)
         return self._interest(c)
+
+    cdef int _await_end(self, Connection* c) except -1:
+        # if the kernel is full, it may be long before _send_some comes by
+        return watch_pace(self, c) if c.flags & FULL else self._arm(c, D_CLOSE, c.profile.close_ms)
 
     # ------------------------------------------------------------------ for the gateway
 

@@ -19,19 +19,24 @@ class Flow(Section):
         high=GIB,
     )
     write_high_water: int = option(
-        65536, "More bytes waiting than this start `write_timeout`.", "bytes", low=1024, high=GIB
+        65536,
+        "While more bytes than this wait for a client, it has to read at `write_min_rate`; `drain` waits for less.",
+        "bytes",
+        low=1024,
+        high=GIB,
     )
     write_timeout: float = option(
         10.0,
-        "How long a WebSocket may stay above `write_high_water`, then 1008; how often `write_min_rate` is looked at.",
+        "How often `write_min_rate` is looked at; who has taken nothing for so long is ended in any case.",
         "s",
         low=0.1,
         high=HOUR,
     )
     write_min_rate: int = option(
         500,
-        "How fast a client has to read an answer at least, over each `write_timeout` in which some of it waits for the "
-        "client; else the connection ends. 0: any, but not nothing.",
+        "How fast a client has to read at least, over each `write_timeout` in which more than `write_high_water`, or "
+        "some of an answer, waits for it; else it is ended, a WebSocket with 1008. What its machine has acknowledged "
+        "counts. 0: any, but not nothing.",
         "bytes/s",
         low=0,
         high=GIB,

@@ -19,7 +19,14 @@ class WebSocket(Section):
     max_fragments: int = option(
         1024, "Most fragments of one message; more close with 1009.", "frames", low=1, high=1 << 24
     )
-    close_timeout: float = option(5.0, "How long the peer may take to answer a close frame.", "s", low=0, high=HOUR)
+    close_timeout: float = option(
+        5.0,
+        "How long the peer may take to answer a close frame, from when it has what was sent before, if it reads that at "
+        "`write_min_rate`.",
+        "s",
+        low=0,
+        high=HOUR,
+    )
     handshake_timeout: float = option(
         10.0,
         "How long the handlers of `handshake`, `origin` and `subprotocol` may take together; then the client gets 504.",
@@ -35,7 +42,12 @@ class WebSocket(Section):
         high=HOUR,
     )
     pong_timeout: float = option(
-        10.0, "How long it may take to answer; then the connection is closed with 1006.", "s", low=0.1, high=HOUR
+        10.0,
+        "How long it may take to answer, from when it has what was sent before, if it reads that at `write_min_rate`; "
+        "then the connection is closed with 1006.",
+        "s",
+        low=0.1,
+        high=HOUR,
     )
     heartbeat_idle_time: float = option(
         0.0,
