@@ -9,7 +9,7 @@ import pytest
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory as Offer
 from websockets.sync.client import connect
 
-from contract.clients import TEXT, Raw
+from contract.clients import BINARY, TEXT, Raw
 from frames import frame
 from support.serving import Serving
 
@@ -102,7 +102,7 @@ def compressed(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("payload", "code", "reason"),
     [
-        (compressed(bytes(15 * MIB)), 1009, "inflates to more than"),
+        (compressed(bytes(17 * MIB)), 1009, "inflates to more than"),
         (compressed(b"hello there")[:-3], 1007, "broken compression"),
         (b"\xff" * 20, 1007, "broken compression"),
         (compressed(b"\xff\xfe"), 1007, "UTF-8"),
@@ -116,6 +116,28 @@ def test_what_is_no_message_closes(compressing: Serving, payload: bytes, code: i
         closed = raw.close_frame()
         assert closed[0] == code
         assert reason in closed[1]
+
+
+@pytest.mark.parametrize("size", [100_000, MIB])
+def test_a_blank_picture_is_a_message_like_any(mode: dict[str, Any], size: int):
+    """With the default limits, as long as it is within max_message_size."""
+    with Serving(APP, websocket_compression=True, **mode) as server, Raw(server) as raw:
+        raw.upgrade("/", DEFLATE)
+        for blank in (bytes(size), b"y" * size):
+            raw.send(frame(BINARY, compressed(blank), rsv=4))
+            first, length = raw.exactly(2)
+            assert first == 0xC2, raw.rest()
+            length = int.from_bytes(raw.exactly(2), "big") if length == 126 else length
+            assert zlib.decompressobj(-15).decompress(raw.exactly(length) + bytes([0, 0, 255, 255])) == blank
+        raw.send(frame(BINARY, compressed(bytes(MIB + 1)), rsv=4))
+        assert raw.close_frame() == (1009, f"message too big: it inflates to more than {MIB} bytes")
+
+
+def test_a_ratio_can_be_asked_for(mode: dict[str, Any]):
+    with Serving(APP, websocket_compression=True, inflate_ratio=100, **mode) as server, Raw(server) as raw:
+        raw.upgrade("/", DEFLATE)
+        raw.send(frame(BINARY, compressed(bytes(100_000)), rsv=4))
+        assert raw.close_frame()[0] == 1009
 
 
 @pytest.mark.parametrize("opcode", [0, 8, 9, 10])

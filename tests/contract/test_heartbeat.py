@@ -5,7 +5,7 @@ from typing import Any
 
 from websockets.sync.client import connect
 
-from contract.clients import PING, PONG, TEXT, Raw, close_frame
+from contract.clients import CLOSE, PING, PONG, TEXT, Raw, close_frame
 from frames import frame
 from support.serving import Serving, eventually
 
@@ -91,6 +91,24 @@ def test_and_for_nobody_else(mode: dict[str, Any]):
         raw.send(frame(PING, b"abc") + frame(PONG, b"") + close_frame(4001, b"bye"))
         server.wait_log("^report close 4001 bye$")
         assert server.reports("message") == []
+
+
+def test_pongs_that_were_asked_for_are_no_flood(mode: dict[str, Any]):
+    """Neither by the application nor by the gateway; one more than that is counted."""
+    with Serving(APP, control_frame_limit=10, ping_interval=0.1, **mode) as server, Raw(server) as raw:
+        raw.upgrade("/")
+        for _ in range(60):
+            raw.send(frame(TEXT, b"ping"))
+            opcode, payload = raw.frame()
+            while payload != b"mine":
+                assert opcode == PING
+                raw.send(frame(PONG, payload))
+                opcode, payload = raw.frame()
+            raw.send(frame(PONG, payload))
+        raw.send(frame(PONG, b"unasked") * 30)  # a few of them may pass for answers to pings that are on their way
+        while (found := raw.frame())[0] == PING:
+            pass
+        assert found == (CLOSE, (1008).to_bytes(2, "big") + b"too many pings and pongs")
 
 
 def test_a_flood_of_them_closes(mode: dict[str, Any]):

@@ -40,6 +40,17 @@ def test_messages_of_any_size(server: Serving, opcode: int, size: int):
         assert raw.frame() == (opcode, payload)
 
 
+@pytest.mark.parametrize("size", [125, 1016])
+def test_a_message_at_the_default_limit_in_small_fragments(impatient: Serving, size: int):
+    """As clients with small buffers send it."""
+    whole = bytes(range(256)) * 4096
+    with websocket(impatient, "/") as (raw, _):
+        for at in range(0, len(whole), size):
+            part = whole[at : at + size]
+            raw.send(frame(0 if at else BINARY, part, fin=at + size >= len(whole)))
+        assert raw.frame() == (BINARY, whole)
+
+
 def test_a_message_at_the_default_limit(impatient: Serving):
     """1 MiB, in one frame and in many."""
     payload = "€uro" * (1 << 18)

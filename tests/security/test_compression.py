@@ -82,6 +82,25 @@ def test_c06_many_bombs_at_once(compressing: Serving):
             raw.socket.close()
 
 
+def test_c06_many_messages_that_are_as_dense_as_bombs(compressing: Serving):
+    """Each is as large as a message may be, from a KiB: taken, but not all at once, and others are served meanwhile."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    blank = (compressor.compress(bytes(MIB)) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    assert len(blank) < 1100
+    with watched(compressing, 64 * MIB) as canary:
+        crowd = [opened(compressing) for _ in range(30)]
+        for raw in crowd:
+            raw.send((header(BINARY, len(blank), rsv=4, key=bytes(4)) + blank) * 10)
+        canary.beat()
+        for raw in crowd:
+            for _ in range(10):
+                assert raw.exactly(1) == b"\xc2"
+                [size] = raw.exactly(1)
+                raw.exactly(int.from_bytes(raw.exactly(2), "big") if size == 126 else size)
+            raw.socket.close()
+    becomes_idle(gateway_of(compressing))
+
+
 def test_c06_empty_blocks(compressing: Serving):
     """10,000 blocks of nothing are a message of no bytes."""
     with watched(compressing), opened(compressing) as raw:

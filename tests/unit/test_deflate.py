@@ -56,20 +56,21 @@ def test_with_takeover_it_does():
 @pytest.mark.parametrize("size", [LIMIT - 1, LIMIT])
 def test_a_message_may_inflate_to_the_limit(size, engine):
     message = random.Random(3).randbytes(1000) * (size // 1000 + 1)
-    assert inflate(Deflate(engine=engine, limit=LIMIT, ratio=1100), raw(message[:size])) == message[:size]
+    assert inflate(Deflate(engine=engine, limit=LIMIT), raw(message[:size])) == message[:size]
+    assert inflate(Deflate(engine=engine, limit=LIMIT), raw(bytes(size))) == bytes(size)  # however dense it is
 
 
 def test_and_not_beyond(engine):
     with pytest.raises(TooLong, match=str(LIMIT)):
-        inflate(Deflate(engine=engine, limit=LIMIT, ratio=1100), raw(b"x" * (LIMIT + 1)))
+        inflate(Deflate(engine=engine, limit=LIMIT), raw(b"x" * (LIMIT + 1)))
 
 
-def test_a_bomb_is_refused_by_its_ratio(engine):
+def test_a_bomb_is_refused_by_its_ratio_where_one_is_set(engine):
     bomb = raw(b"\0" * 900_000)
     assert len(bomb) < 2000
     with pytest.raises(TooLong):
-        inflate(Deflate(engine=engine, limit=LIMIT), bomb)
-    assert inflate(Deflate(engine=engine, limit=LIMIT), raw(b"\0" * 65_536)) == b"\0" * 65_536
+        inflate(Deflate(engine=engine, limit=LIMIT, ratio=100), bomb)
+    assert inflate(Deflate(engine=engine, limit=LIMIT, ratio=100), raw(b"\0" * 65_536)) == b"\0" * 65_536
 
 
 @pytest.mark.parametrize("peer_keeps", [False, True])
@@ -95,6 +96,12 @@ def test_final_blocks_are_taken_but_not_without_end(engine):
         assert inflate(deflate, final) == inflate(deflate, final) == b"Hello"
     with pytest.raises(Broken, match="final"):
         inflate(Deflate(engine=engine, limit=LIMIT), b"\x03\x00" * 100_000)
+    # a sender that ends the stream with each 4 KiB: as many as its size explains, within the limit
+    part = zlib.compressobj(6, zlib.DEFLATED, -15)
+    part = part.compress(bytes(4096)) + part.flush(zlib.Z_FINISH)
+    assert inflate(Deflate(engine=engine, limit=LIMIT), part * 256) == bytes(LIMIT)
+    with pytest.raises(TooLong):
+        inflate(Deflate(engine=engine, limit=LIMIT), part * 257)
 
 
 def test_what_is_whole_is_taken_although_a_byte_is_due_behind_it(engine):

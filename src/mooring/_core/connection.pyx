@@ -16,7 +16,7 @@ the gateway.
 
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport UINT16_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from mooring._core.buffer cimport buffer_append, buffer_consume, buffer_free, buffer_size
@@ -178,7 +178,9 @@ cdef class Connections(Exchanges):
         cdef uint32_t second
         if c.decoder.bare:
             self.counters.unmasked += 1
-        if event.opcode != OP_CLOSE:
+        if event.opcode == OP_PONG and c.pongs_due:
+            c.pongs_due -= 1             # we have asked for it
+        elif event.opcode != OP_CLOSE:
             # each one makes us work, or even write (a pong), without ever being a message
             second = <uint32_t> (self.reactor.now // 1000)
             if second - c.controls_since >= CONTROL_SECONDS:
@@ -354,6 +356,8 @@ cdef class Connections(Exchanges):
                 if payload is not None:
                     return self.write(c, header, encode_header(header, opcode | RSV1, True, len(payload)),
                                       payload, len(payload))
+        elif opcode == OP_PING and c.pongs_due < UINT16_MAX:
+            c.pongs_due += 1
         return self.write(c, header, encode_header(header, opcode, True, size), data, size)
 
     cdef bytes deflated(self, Connection* c, const uint8_t* data, size_t size):

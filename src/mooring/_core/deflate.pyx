@@ -5,8 +5,9 @@ a full flush behind each message makes it forget what it has seen (and never let
 another's message). A connection then costs nothing while it is silent, and a published message is compressed once for
 all of them. With takeover a connection has its own compressor (256 KiB) and inflater (40 KiB): `own()` makes them.
 
-Inflating is bounded before it begins: to the message limit, and to `ratio` times what came in once that is more than
-64 KiB, so a bomb costs neither memory nor time. A stream that is broken, or not at a block's end where the message
+Inflating is bounded before it begins, to the message limit: so a bomb costs what a message of that size costs, and no
+more. (Also to `ratio` times what came in once that is more than 64 KiB, for who asks for that; honest messages, a blank
+picture for instance, may be a thousand times as large as what came.) A stream that is broken, or not at a block's end where the message
 ends, is refused: a message is never handed out in part.
 """
 
@@ -26,7 +27,8 @@ except ImportError:
 cdef bytes TAIL = b"\x00\x00\xff\xff"        # ends every flush; not sent (RFC 7692 section 7.2.1)
 cdef bytes END = b"\x03\x00"                 # an empty final block: a stream at a block's end takes it and is over
 cdef size_t FREE = 65536                     # bytes to which any message may inflate, whatever the ratio
-cdef int FINAL_BLOCKS = 16                   # a message may hold so many (section 7.2.3.5); one is usual
+cdef int FINAL_BLOCKS = 16                   # a message may hold so many (section 7.2.3.5); one is usual; and one more
+cdef size_t BLOCK = 4096                     # for so many bytes: each costs a new inflater
 cdef size_t SMALLEST_WINDOW = 256            # zlib cannot compress with a window of 8 bits; a message of 256 bytes needs none
 
 
@@ -42,12 +44,12 @@ cdef class Deflate:
     """One agreement: parameters of RFC 7692 section 7.1, and what compresses and inflates by them.
 
     bits, peer_bits: 8 to 15, the window of what we send and of what the peer sends. keeps, peer_keeps: context takeover.
-    limit: bytes a message may inflate to; ratio: how many times its own size; threshold: smaller messages are not
+    limit: bytes a message may inflate to; ratio: how many times its own size, 0: any; threshold: smaller messages are not
     compressed; level (1 to 9), memory (1 to 9): what zlib may spend. engine: zlib, or a module that offers the same.
     """
 
     def __cinit__(self, bits: int = 15, peer_bits: int = 15, keeps: bool = False, peer_keeps: bool = False, *,
-                  limit: int, ratio: float = 100.0, threshold: int = 64, level: int = 6, memory: int = 8,
+                  limit: int, ratio: float = 0.0, threshold: int = 64, level: int = 6, memory: int = 8,
                   engine: object = FASTEST) -> None:
         if not (8 <= bits <= 15 and 8 <= peer_bits <= 15):
             raise ValueError(f"a window has 8 to 15 bits, not {bits} and {peer_bits} (RFC 7692 section 7.1.2)")
@@ -85,12 +87,9 @@ cdef class Deflate:
     cdef object inflate(self, const uint8_t* data, size_t size):
         """The message. Raises TooLong or Broken."""
         cdef size_t bound = self.limit
-        cdef size_t by_ratio = <size_t> (size * self.ratio)
-        cdef int final_blocks = 0
-        if by_ratio < FREE:
-            by_ratio = FREE
-        if by_ratio < bound:
-            bound = by_ratio
+        cdef size_t final_blocks = 0
+        if self.ratio > 0:
+            bound = min(bound, max(FREE, <size_t> (size * self.ratio)))
         inflater = self.inflater
         if inflater is None:
             inflater = self.engine.decompressobj(-self.peer_bits)
@@ -105,12 +104,14 @@ cdef class Deflate:
                     raise TooLong(f"it inflates to more than {bound} bytes")
                 if not inflater.eof:
                     break
+                if type(message) is bytes:
+                    message = bytearray(message)         # it grows
                 # a final block: what follows is another stream, which may refer to what is there already
                 rest = inflater.unused_data
-                inflater = self.engine.decompressobj(-self.peer_bits, zdict=message[-32768:])
+                inflater = self.engine.decompressobj(-self.peer_bits, zdict=bytes(message[-32768:]))
                 final_blocks += 1
-                if final_blocks > FINAL_BLOCKS:
-                    raise Broken(f"more than {FINAL_BLOCKS} final blocks in one message")
+                if final_blocks > FINAL_BLOCKS + <size_t> len(message) // BLOCK:
+                    raise Broken(f"{final_blocks} final blocks in a message of {len(message)} bytes")
                 if rest == TAIL:
                     break        # the message ends with that block: it is whole, although a byte is due behind it
             if inflater.unconsumed_tail:
@@ -121,7 +122,7 @@ cdef class Deflate:
         except self.engine.error as error:
             raise Broken(str(error)) from None
         self.inflater = inflater if self.peer_keeps else None
-        return message
+        return bytes(message)
 
 
 # ------------------------------------------------------------------ for tests and tools

@@ -114,6 +114,7 @@ cdef struct Connection:
     uint32_t requests                # HTTP requests so far; the number of the current one
     uint16_t controls                # pings and pongs since `controls_since`, in seconds
     uint32_t controls_since
+    uint16_t pongs_due               # of pings that it was sent, ours and the application's: these are not counted there
     Bucket bucket                    # of the messages it may send now
     void* deflate                    # a Deflate, kept alive by Connections.deflates; NULL: messages go as they are
     # hub: what it is subscribed to

@@ -17,12 +17,17 @@ class WebSocket(Section):
         high=GIB,
     )
     max_fragments: int = option(
-        1024, "Most fragments of one message; more close with 1009.", "frames", low=1, high=1 << 24
+        0,
+        "Most fragments of one message; more close with 1009. 0: one for each 64 bytes of `max_message_size`, and at "
+        "least 1024.",
+        "frames",
+        low=0,
+        high=1 << 24,
     )
     close_timeout: float = option(
         5.0,
-        "How long the peer may take to answer a close frame, from when it has what was sent before, if it reads that at "
-        "`write_min_rate`.",
+        "How long the peer may take to answer a close frame, from when it has what was sent before, if it reads that "
+        "at `write_min_rate`.",
         "s",
         low=0,
         high=HOUR,
@@ -74,7 +79,11 @@ class WebSocket(Section):
         True, "Refuse with 403 a WebSocket opened by a page of another origin. Without an Origin: accepted."
     )
     control_frame_limit: int = option(
-        50, "Pings and pongs a client may send in 10 s; more close with 1008.", "frames", low=1, high=65535
+        50,
+        "Pings, and pongs that answer none of ours, a client may send in 10 s; more close with 1008.",
+        "frames",
+        low=1,
+        high=65535,
     )
     unmasked_control_frames: bool = option(
         False,
@@ -104,9 +113,10 @@ class WebSocket(Section):
     )
     client_context_takeover: bool = option(False, "Let clients do so in what they send, for 40 KiB per connection.")
     inflate_ratio: float = option(
-        100.0,
-        "A compressed message of more than 64 KiB may be so many times as large as what came; else 1009.",
-        low=1,
+        0.0,
+        "A compressed message of more than 64 KiB may be so many times as large as what came; else 1009. For servers "
+        "that allow very large messages. 0: as large as any message, `max_message_size`.",
+        low=0,
         high=1100,
     )
     on_error: str = option(

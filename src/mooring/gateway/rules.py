@@ -12,13 +12,15 @@ from mooring.gateway.handshake import Policy
 from mooring.gateway.preface import ProxyPreface
 from mooring.net.tls import new_context
 
+FRAGMENTS, FRAGMENT = 1024, 64  # so many, or one for so many bytes of a message; a fragment costs no memory of its own
+
 
 def profile(settings: Settings) -> dict[str, Any]:
     """What these settings mean for the connections of a listener."""
     http, flow, websocket = settings.http, settings.flow, settings.websocket
     return {
         "max_message": websocket.max_message_size,
-        "max_fragments": websocket.max_fragments,
+        "max_fragments": websocket.max_fragments or max(FRAGMENTS, websocket.max_message_size // FRAGMENT),
         "write_limit": flow.write_limit,
         "high_water": flow.write_high_water,
         "request_timeout": http.header_timeout,
