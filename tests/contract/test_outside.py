@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import inspect
+import itertools
 import json
 import os
 import signal
@@ -22,7 +23,9 @@ from contract.modes import only
 from mooring import AdminError, AsyncControlClient, ControlClient, ServerUnreachable
 from mooring.admin.desk import CLIENTS
 from mooring.admin.requests import LINE_LIMIT
+from mooring.app.search import SORTS
 from mooring.cli import main
+from mooring.server import PAGE
 from support.serving import Serving, eventually
 
 APPLICATION = """
@@ -134,6 +137,23 @@ async def test_it_tells_of_connections(asked: Serving, mode: dict[str, Any], cli
 
 def found(client: ControlClient, **search: Any) -> list[int]:
     return [one["fd"] for one in client.connections(**search)]
+
+
+async def test_a_list_of_several_pages_is_in_one_order(asked: Serving, mode: dict[str, Any], client: ControlClient):
+    async with contextlib.AsyncExitStack() as stack:
+        many = [await stack.enter_async_context(dial(asked, "/many", user=f"m{n}")) for n in range(PAGE * 2 + 10)]
+        everybody = found(client, path="/many")
+        assert sorted(everybody) == sorted(one.fd for one in many)
+        since = [one["connect_time"] for one in client.connections(path="/many")]
+        # each gateway has noted for itself what the wall clock was
+        assert all(one < next_one + 0.001 for one, next_one in itertools.pairwise(since)), "the oldest come first"
+        assert found(client, path="/many", reverse=True) == everybody[::-1]
+        assert found(client, path="/many", limit=PAGE + 1) == everybody[: PAGE + 1]
+        for sort in SORTS:
+            there = client.connections(path="/many", sort=sort)
+            assert sorted(one["fd"] for one in there) == sorted(one.fd for one in many)
+            assert [one["user"] for one in there] == [f"m{[m.fd for m in many].index(one['fd'])}" for one in there]
+            assert all(("message_rate" in one) == (sort == "rate") for one in there)
 
 
 async def test_it_finds_connections(asked: Serving, mode: dict[str, Any], client: ControlClient):

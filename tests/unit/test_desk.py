@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import pytest
 from mooring.admin import desk as module
 from mooring.admin.aio import AsyncControlClient
 from mooring.admin.desk import Desk, peer_uid
-from mooring.errors import AdminError, ServerUnreachable
+from mooring.app.search import FoundConnection, Search
+from mooring.errors import AdminError, ServerUnreachable, StateError
 from mooring.net.refusals import RefusalLog
+from mooring.types import ClientInfo, ConnectionState
 
 
 class Tally:
@@ -33,7 +35,7 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def serving(path: Path) -> AsyncIterator[tuple[Desk, Tally, asyncio.Event]]:
+async def serving(path: Path, server: Server | None = None) -> AsyncIterator[tuple[Desk, Tally, asyncio.Event]]:
     """A desk, its counts, and what its answer about processes waits for."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
@@ -44,7 +46,7 @@ async def serving(path: Path) -> AsyncIterator[tuple[Desk, Tally, asyncio.Event]
         await go_on.wait()
         return [{"role": "worker"}]
 
-    desk = Desk(listener, Server(), tally, can_reload=True, processes=processes)  # type: ignore[arg-type]
+    desk = Desk(listener, server or Server(), tally, can_reload=True, processes=processes)  # type: ignore[arg-type]
     await desk.open()
     try:
         yield desk, tally, go_on
@@ -133,5 +135,62 @@ def test_without_descriptors_it_waits(tmp_path: Path, monkeypatch: pytest.Monkey
 
             desk._listener = Exhausted()  # type: ignore[assignment]
             assert await AsyncControlClient(tmp_path / "socket").stats() == {"tree": {}}
+
+    asyncio.run(ask())
+
+
+PAGES = 5
+
+
+class Crowded(Server):
+    """One with many connections, and what has happened elsewhere in the loop before each page."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self.seen: list[int] = []
+        self.breaks = False
+
+    def listing(self, search: Search) -> tuple[int, Iterator[list[FoundConnection]]]:
+        def pages() -> Iterator[list[FoundConnection]]:
+            for page in range(PAGES):
+                self.seen.append(self.turns)
+                if self.breaks and page == 2:
+                    raise StateError("a gateway has ended")
+                fds = range(page * 10, page * 10 + 10)
+                yield [FoundConnection(0, fd, 1.0, 1.0, b"/", b"", 0, 0, None, None) for fd in fds]
+
+        return 10 * PAGES, pages()
+
+    def get_client_info(self, fd: int) -> ClientInfo | None:
+        if 10 <= fd < 30:  # they have left meanwhile, two pages of them
+            return None
+        return ClientInfo(fd, ConnectionState.OPEN, "", 0, 0, 0, 0.0, 0.0, 0, 0, 0, 0, 0)
+
+
+def test_a_long_list_is_made_a_page_at_a_time(tmp_path: Path):
+    """Between two pages handlers have their turn; who has left until its page is made is not in it."""
+
+    async def ask() -> None:
+        server = Crowded()
+
+        async def handlers() -> None:
+            while True:
+                server.turns += 1
+                await asyncio.sleep(0)
+
+        async with serving(tmp_path / "socket", server) as (_, tally, _):
+            busy = asyncio.create_task(handlers())
+            client = AsyncControlClient(tmp_path / "socket")
+            found = await client.listing()
+            assert found["total"] == 10 * PAGES
+            assert [one["fd"] for one in found["connections"]] == [*range(10), *range(30, 50)]
+            assert len(server.seen) == PAGES
+            assert sorted(set(server.seen)) == server.seen
+            server.breaks = True
+            with pytest.raises((AdminError, ServerUnreachable)):
+                await client.listing()
+            assert tally.control_refused_reasons == {"failed": 1}
+            assert await client.stats() == {"tree": {}}
+            busy.cancel()
 
     asyncio.run(ask())

@@ -1,9 +1,11 @@
-from typing import Self
+from typing import Self, TypeAlias
 
 from typing_extensions import disjoint_base
 
 from mooring._core.connection import Connections
 from mooring._core.hub import Hub
+
+_Row: TypeAlias = tuple[float, int, float, float, bytes, bytes, int, int, float | None, float | None]
 
 PATH_LIMIT: int
 SORTS: tuple[str, ...]
@@ -32,5 +34,7 @@ class Finder:
         sort: str = "age",
         reverse: bool = False,
         limit: int = 0,
-    ) -> tuple[int, list[tuple[float, int, float, float, bytes, bytes, int, int, float | None, float | None]]]: ...
+        brief: bool = False,
+    ) -> tuple[int, list[_Row] | bytes]: ...
+    def rows(self, fds: list[int]) -> list[_Row]: ...
     def forget(self) -> None: ...

@@ -5,12 +5,17 @@ they are: one walk over the connections, without a Python object for any that is
 keeps the `limit` best so far. One that does not fit costs the gateway a few comparisons, and no memory grows with their
 number; `limit` is bounded by who asks. Several gateways answer each for itself, and the one who asked merges.
 
+Ten thousand rows are more than a turn has time for. So a long list is asked for in two steps: which connections in which
+order, 32 bytes each (`brief`), and then a few rows at a time (`rows`). The order is that of the moment of the first step, and
+who has left until its row is asked for is not in the list.
+
 A rate needs two looks. The first time that one is asked for, the counts of all connections are noted; later ones are
 compared with these, and noted anew when a second has passed. Nobody asks for a while: they are forgotten.
 
 The path that a WebSocket was opened for is kept here, too, in plain memory: up to PATH_LIMIT bytes of it.
 """
 
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.math cimport INFINITY
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -21,7 +26,7 @@ from mooring._core.buffer cimport buffer_size
 from mooring._core.connection cimport Connections
 from mooring._core.hub cimport Hub, Topic
 from mooring._core.registry cimport Connection
-from mooring._core.table cimport Entry
+from mooring._core.table cimport Entry, slot_of
 
 from mooring._core.wire import USER as _USER
 
@@ -61,6 +66,13 @@ cdef struct Found:
     uint64_t fd
     uint64_t tie                         # the smaller comes first among equals: fd, or ~fd in the other order
     uint32_t slot
+
+
+cdef struct Brief:
+    # what a long list consists of
+    double key
+    uint64_t fd
+    double messages, bytes               # a second; -1: not asked for
 
 
 cdef struct Sample:
@@ -112,12 +124,13 @@ cdef class Finder:
     def find(
         self, *, fd: int = 0, path: bytes = b"", prefix: bool = False, family: int = 0, network: bytes = b"",
         bits: int = 0, user: bytes = b"", topic: bytes = b"", worker: int = -1, state: int = 0, older: int = 0,
-        younger: int = 0, idle: int = 0, sort: str = "age", reverse: bool = False, limit: int = 0,
-    ) -> tuple[int, list[tuple]]:
+        younger: int = 0, idle: int = 0, sort: str = "age", reverse: bool = False, limit: int = 0, brief: bool = False,
+    ) -> tuple[int, list[tuple] | bytes]:
         """How many there are, and the `limit` that come first in order: each as (key, fd, seconds since it is connected,
         seconds since something came, path, user, number of topics, bytes queued, messages per second, bytes per second). Rates are None unless asked for by `sort`.
 
-        The key is larger for who comes first. `older`, `younger` and `idle` are milliseconds.
+        The key is larger for who comes first. `older`, `younger` and `idle` are milliseconds. With `brief` only key, fd and
+        rates, packed in order.
         """
         cdef Wanted wanted
         cdef Topic group
@@ -143,12 +156,12 @@ cdef class Finder:
         if user:
             group = self.hub.topics.get(_USER + user)
             if group is None:
-                return 0, []
+                return 0, b"" if brief else []
             wanted.user = <void*> group
         if topic:
             group = self.hub.topics.get(topic)
             if group is None:
-                return 0, []
+                return 0, b"" if brief else []
             wanted.topic = <void*> group
         wanted.worker = <uint32_t> (worker + 1)
         wanted.state = <uint8_t> state
@@ -173,13 +186,52 @@ cdef class Finder:
                 elif room and _worse(&heap[0], &one):
                     heap[0] = one
                     _down(heap, count, 0)
-            rows = [self._row(&heap[slot], by == BY_RATE, now) for slot in range(count)]
+            if brief:
+                rows = self._brief(heap, count, by == BY_RATE, now)
+            else:
+                rows = [self._row(&heap[slot], by == BY_RATE, now) for slot in range(count)]
         finally:
             free(heap)
         if by == BY_RATE:
             self._sample(now)
-        rows.sort(key=_order_backwards if backwards else _order)
+        if not brief:
+            rows.sort(key=_order_backwards if backwards else _order)
         return total, rows
+
+    cdef bytes _brief(self, Found* heap, uint32_t count, bint with_rates, uint64_t now):
+        cdef uint32_t place
+        cdef Found one
+        cdef Brief row
+        cdef bytearray packed = bytearray(count * sizeof(Brief))
+        cdef uint8_t* to = <uint8_t*> PyByteArray_AS_STRING(packed)
+        for place in range(count, 1, -1):        # the worst one is at the top, and goes to the end
+            one = heap[0]
+            heap[0] = heap[place - 1]
+            _down(heap, place - 1, 0)
+            heap[place - 1] = one
+        for place in range(count):
+            row.key = heap[place].key
+            row.fd = heap[place].fd
+            row.messages = row.bytes = -1
+            if with_rates:
+                self._rates(self.connections.slots[heap[place].slot], heap[place].slot, now, &row.messages, &row.bytes)
+            memcpy(to + place * sizeof(Brief), &row, sizeof(Brief))
+        return bytes(packed)
+
+    def rows(self, fds: list[int]) -> list[tuple]:
+        """Those of these connections that are there, as `find` gives them, with a key of 0."""
+        cdef Connection* c
+        cdef Found found
+        cdef uint64_t fd
+        rows = []
+        found.key = 0
+        for fd in fds:
+            c = self.connections.find(fd)
+            if c != NULL:
+                found.fd = fd
+                found.slot = slot_of(fd)
+                rows.append(self._row(&found, False, self.connections.reactor.now))
+        return rows
 
     cdef double _key(self, const Connection* c, uint32_t slot, int by, bint backwards, uint64_t now) noexcept:
         cdef const Entry* entry = c.entry

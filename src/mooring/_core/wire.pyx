@@ -155,6 +155,8 @@ class Call(IntEnum):
     STATS = 2
     CONNECTIONS_OF = 10
     FIND = 11
+    LIST = 12
+    ROWS = 13
 
 
 class Mail(IntEnum):

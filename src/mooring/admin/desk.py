@@ -16,7 +16,7 @@ import struct
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import fields
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mooring.admin import requests
 from mooring.admin.requests import LINE_LIMIT, Answer, Request
@@ -41,6 +41,7 @@ class Controlled(Protocol):
     """What is asked of a mooring.Server, which stands above this."""
 
     def search(self, search: Search, fd: int = ...) -> Found: ...
+    def listing(self, search: Search) -> tuple[int, Iterator[list[FoundConnection]]]: ...
     def connections_of(self, user: str | int) -> list[int]: ...
     def get_client_info(self, fd: int) -> ClientInfo | None: ...
     def push_user(self, user: str | int, data: str | bytes, opcode: int = ...) -> None: ...
@@ -60,6 +61,13 @@ class Tally(Protocol):
     control_refused: int
     control_refused_reasons: dict[str, int]
     refusals: RefusalLog
+
+
+class _Listing(NamedTuple):
+    """Connections that were found, a page at a time."""
+
+    total: int
+    pages: Iterator[list[FoundConnection]]
 
 
 class Desk:
@@ -153,6 +161,8 @@ class Desk:
             self._count("late", f"it did not come, or its answer was not taken, within {TIME_LIMIT:g} s")
         except OSError:
             pass  # it has left
+        except MooringError as problem:  # in the middle of a long answer, which ends there
+            self._count("failed", str(problem))
         finally:
             writer.transport.abort()
 
@@ -162,10 +172,11 @@ class Desk:
         try:
             async with asyncio.timeout(TIME_LIMIT):
                 answer = await self._converse(reader, uid)
-            if answer is not None:
-                writer.write(requests.encode(answer))
+            for part in () if answer is None else self._parts(answer):
+                writer.write(part)
                 async with asyncio.timeout(TIME_LIMIT):
                     await writer.drain()
+                await asyncio.sleep(0)  # handlers have their turn
             return answer is not None
         finally:
             self._asking -= 1
@@ -213,7 +224,7 @@ class Desk:
             case requests.Stats():
                 return server.stats()
             case requests.Connections():
-                return self._connections(request)
+                return _Listing(*server.listing(request))
             case requests.Inspect():
                 found = server.search(Search(limit=1), request.fd) if 0 < request.fd < 1 << 63 else Found(0, [])
                 return next(self._known(found.first), None)
@@ -231,9 +242,18 @@ class Desk:
             case requests.Stop():
                 return server.shutdown()
 
-    def _connections(self, request: requests.Connections) -> dict[str, Any]:
-        found = self._server.search(request)
-        return {"total": found.total, "connections": list(self._known(found.first))}
+    def _parts(self, answer: Answer) -> Iterator[bytes]:
+        """A long list is made and sent a page at a time: what one costs is what others wait."""
+        if not isinstance(answer.result, _Listing):
+            yield requests.encode(answer)
+            return
+        yield b'{"ok":true,"result":{"total":%d,"connections":[' % answer.result.total
+        comma = b""
+        for page in answer.result.pages:
+            rows = requests.encode_rows(list(self._known(page)))
+            yield comma + rows if rows else b""
+            comma = b"," if rows else comma
+        yield b"]}}\n"
 
     def _known(self, rows: Iterable[FoundConnection]) -> Iterator[dict[str, Any]]:
         for row in rows:

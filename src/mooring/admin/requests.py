@@ -108,6 +108,11 @@ def decode_answer(line: bytes) -> Answer:
         ) from None
 
 
+def encode_rows(rows: list[Any]) -> bytes:
+    """What stands between the brackets of a list."""
+    return _encoder.encode(rows)[1:-1]
+
+
 def encode(said: Request | Answer) -> bytes:
     """One line."""
     return _encoder.encode(said) + b"\n"

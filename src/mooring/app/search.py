@@ -3,17 +3,21 @@
 Asked on the control socket, answered by each gateway for itself (mooring._core.finder), merged by who asked.
 """
 
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Iterator
+from heapq import merge
 from ipaddress import ip_network
-from typing import Any, Literal, get_args
+from itertools import islice
+from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
 from mooring.types import ConnectionState
 
-__all__ = ["LISTED_LIMIT", "Found", "FoundConnection", "Search", "merged"]
+__all__ = ["LISTED_LIMIT", "Brief", "Briefs", "Found", "FoundConnection", "Search", "in_order", "merged"]
 
 LISTED_LIMIT = 10_000  # connections in one answer
+_BRIEF = struct.Struct("=dQdd")  # finder.pyx, Brief
 PATH_LIMIT = 255  # bytes of a path that gateways keep
 STATES = {
     "http": ConnectionState.HTTP,
@@ -108,6 +112,29 @@ class Found(msgspec.Struct, array_like=True, frozen=True):
 
     total: int
     first: list[FoundConnection]
+
+
+class Brief(NamedTuple):
+    """Which connection, and why it has its place in the list; messages and bytes a second if that is why."""
+
+    key: float
+    fd: int
+    message_rate: float
+    byte_rate: float
+
+
+class Briefs(msgspec.Struct, array_like=True, frozen=True):
+    """What a gateway has found, in order: how many there are, and those that come first, packed."""
+
+    total: int
+    packed: bytes
+
+
+def in_order(answers: Iterable[Briefs], limit: int, *, reverse: bool = False) -> Iterator[Brief]:
+    """Of several gateways, one after the other: nothing of ten thousand is done at once."""
+    sign = -1 if reverse else 1  # among equals
+    each = (map(Brief._make, _BRIEF.iter_unpack(answer.packed)) for answer in answers)
+    return islice(merge(*each, key=lambda one: (-one.key, sign * one.fd)), limit)
 
 
 def merged(answers: Iterable[Found], limit: int, *, reverse: bool = False) -> Found:

@@ -64,6 +64,7 @@ class SessionEntry(msgspec.Struct, array_like=True):
 
 _entry = msgspec.msgpack.Decoder(SessionEntry)
 _acceptance = msgspec.msgpack.Decoder(tuple[str | None, list[tuple[str, str]]])
+_fds = msgspec.msgpack.Decoder(list[int])
 _search = msgspec.msgpack.Decoder(Search)
 
 
@@ -454,6 +455,10 @@ class Gateway:
         if what == Call.FIND:
             # fd: 0, or the only one that is asked about
             return msgspec.msgpack.encode(self._finder.find(fd=fd, **_search.decode(payload).terms()))
+        if what == Call.LIST:
+            return msgspec.msgpack.encode(self._finder.find(brief=True, **_search.decode(payload).terms()))
+        if what == Call.ROWS:
+            return msgspec.msgpack.encode(self._finder.rows(_fds.decode(payload)))
         return b"\xc0"
 
     def stats(self) -> dict[str, Any]:
