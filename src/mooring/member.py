@@ -36,7 +36,7 @@ from mooring.net.control import ControlError, ControlSocket
 from mooring.net.log import reopen_logs
 from mooring.net.loop import new_event_loop
 from mooring.net.signals import SignalSocket, handle_in_loop
-from mooring.parts import GOING_AWAY, Server, new_gateway, new_worker
+from mooring.parts import GOING_AWAY, Server, new_gateway, new_worker, raise_descriptor_limit
 from mooring.worker.tasks import DispatcherLink
 from mooring.worker.worker import Worker
 
@@ -66,6 +66,7 @@ class Member:
         self._server = server
         self._settings = Settings.from_options(told.settings)
         keep_freed_memory()
+        raise_descriptor_limit()
         self._reactor = Reactor()
         self._control = ControlSocket(told.control)
         self._control.reserve()  # a link to a new worker must arrive, however many clients there are

@@ -21,7 +21,7 @@ from mooring.worker.worker import Master, Worker
 log = own_logger("mooring.runtime")
 
 GOING_AWAY = 1001
-DESCRIPTOR_LIMIT = 1 << 20  # a gateway raises its own up to this
+DESCRIPTOR_LIMIT = 1 << 20  # every process raises its own up to this
 SPARE_DESCRIPTORS = 64  # beside those of channels: log files, certificates, whoever asks
 LINK_DESCRIPTORS = 3  # of one link to another process
 FEWEST = 16  # clients, and files for them, however low the limit is
@@ -79,6 +79,15 @@ def share(limit: int, taken: int, links: int, connections: int = 0) -> Share:
     return Share(connections, max(FEWEST, room - connections), max(kept_from, taken + 2 * FEWEST))
 
 
+def raise_descriptor_limit() -> int:
+    """Lets this process have as many descriptors as it may, 1,048,576 at most; how many that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTOR_LIMIT if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTOR_LIMIT)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
 def new_gateway(
     reactor: Reactor,
     settings: Settings,
@@ -94,10 +103,7 @@ def new_gateway(
 
     `links`: how many other processes it will have a link with, at the same time.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTOR_LIMIT if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTOR_LIMIT)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    wanted = raise_descriptor_limit()
     descriptors = share(wanted, len(os.listdir("/proc/self/fd")), links, settings.flow.max_connections)
     if descriptors.kept_from > wanted - SPARE_DESCRIPTORS - LINK_DESCRIPTORS * links:
         log.warning("the limit of open files, %d, is too low for %d links to other processes: raise it", wanted, links)

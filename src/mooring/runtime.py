@@ -53,7 +53,7 @@ from mooring.net.log import (
 from mooring.net.report import finish_output
 from mooring.net.signals import handle, ignore
 from mooring.net.tls import new_context
-from mooring.parts import Server, clock_offset
+from mooring.parts import Server, clock_offset, raise_descriptor_limit
 from mooring.supervisor import ProcessSpec, Supervisor
 from mooring.supervisor.pid_file import take_pid_file
 from mooring.supervisor.service import Service
@@ -292,6 +292,7 @@ def _supervise(told: Boot, settings: Settings) -> int:
     service = Service.from_environment()
     control = pid_file = None
     try:
+        raise_descriptor_limit()
         pid_file = take_pid_file(settings.operation.pid_file)
         control = bind_control(process.control_socket)
         listeners = bind_all([one.listen for one in settings.per_listener])

@@ -451,6 +451,7 @@ class Server:
         own = {
             "worker_id": worker.number,
             "generation": worker.generation,
+            "uploads_refused": worker.spools.refused,
             "control_refused": worker.control_refused,
             "control_refused_reasons": dict(worker.control_refused_reasons),
         }

@@ -1,5 +1,6 @@
 """Request bodies that are handed over as they come: to handlers that read slowly, partly or not at all."""
 
+import resource
 from collections.abc import Iterator
 from typing import Any
 
@@ -293,3 +294,75 @@ def test_a_form_that_is_none(uploads: Serving) -> None:
     for body, status in ((multipart(BODY)[:-8], 400), (field, 413)):
         with Raw(uploads, post("/form", len(body), "Content-Type: multipart/form-data; boundary=b") + body) as raw:
             assert raw.answer("POST").status == status
+
+
+FILES = """
+@server.on("message")
+def message(server, frame): ...
+
+@server.on("request")
+async def page(request, response):
+    if request.path == "/stats":
+        return response.json(server.stats()["uploads_refused"])
+    await request.read_form()
+    response.json({name: len(files) for name, files in request.file_list.items()})
+"""
+FILE = b'--X\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\n' + bytes(5000) + b"\r\n"
+MULTIPART = "Content-Type: multipart/form-data; boundary=X"
+
+
+def test_files_of_others_take_nobody_his_place(mode: dict[str, Any]) -> None:
+    """Forms have a number of temporary files together; who needs one more is told, and whoever has them goes on."""
+    settings = {
+        "stream_request_body": True,
+        "stream_body_above": 1000,
+        "upload_spool_size": 1000,
+        "upload_file_limit": 3,
+        "body_min_rate": 0,
+    }
+    with Serving(FILES, **{**mode, "worker_num": 1}, **settings) as server:
+        whole = FILE * 3 + b"--X--\r\n"
+        with Raw(server) as slow, Raw(server) as other:
+            slow.send(post("/", len(whole), MULTIPART, "Expect: 100-continue"))
+            assert slow.until(b"\r\n\r\n").startswith(b"HTTP/1.1 100 ")
+            slow.send(whole[:-100])
+            eventually(lambda: ask(server, FILE + b"--X--\r\n") == 503, what="the slow one has them all")
+            other.send(post("/", 7, MULTIPART) + b"--X--\r\n")
+            assert other.answer("POST").json() == {}, "a form without large files needs none"
+            slow.send(whole[-100:])
+            assert slow.answer("POST").json() == {"f": 3}
+        assert ask(server, whole) == 200
+        assert ask(server, FILE + whole) == 503
+        assert ask(server, whole) == 200
+        server.wait_log("a form was answered 503, the 1. one: 3 files of forms are open already")
+        with Raw(server, get("/stats")) as raw:
+            assert raw.answer().json() >= 2
+
+
+def ask(server: Serving, body: bytes) -> int:
+    with Raw(server, post("/", len(body), MULTIPART, "Connection: close") + body) as raw:
+        answer = raw.answer("POST")
+        if answer.status == 503:
+            assert answer.headers["retry-after"] == "5"
+        return answer.status
+
+
+LIMITS = """
+import resource, subprocess
+resource.setrlimit(resource.RLIMIT_NOFILE, (300, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+@server.on("message")
+def message(server, frame): ...
+
+@server.on("task")
+def work(server, task):
+    return list(resource.getrlimit(resource.RLIMIT_NOFILE))
+server.start()
+"""
+
+
+def test_every_process_may_have_as_many_descriptors_as_it_may(mode: dict[str, Any]) -> None:
+    with Serving(LIMITS, start=False, task_worker_num=1, **mode) as server:
+        for title, pid in {title: pid for pid, title in server.titles().items()}.items():
+            soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            assert soft == min(hard, 1 << 20) or hard == resource.RLIM_INFINITY, title

@@ -1,12 +1,15 @@
 """Shared state where a whole server would take too long to show it."""
 
+import errno
 import os
 import subprocess
 import sys
 
+import lmdb
 import pytest
 
 from mooring.app import shared
+from mooring.errors import ConfigError, StateError, TableFull
 
 # Reads the table as a worker does, and is killed in the middle of it.
 READER = """
@@ -64,3 +67,55 @@ def test_only_what_this_user_has_left_is_swept(tmp_path, monkeypatch):
     assert not ours.exists()
     assert linked.exists()
     assert (precious / "lock").exists()
+
+
+def test_no_room_for_a_table_is_no_error_of_lmdb(tmp_path, monkeypatch):
+    class Full:
+        def __init__(self, problem):
+            self.problem = problem
+
+        def begin(self, write=False):
+            raise self.problem
+
+        def reader_check(self): ...
+
+    everything = shared.Shared()
+    table = everything.table("t", 10, 100, {"name": str})
+    monkeypatch.setattr(shared.os, "access", lambda *_: False)
+    monkeypatch.setattr(shared.tempfile, "gettempdir", lambda: str(tmp_path))
+    made = everything.create()
+    everything.open(made)
+    assert table.get("one") is None
+    table.set("one", name="x")
+    opened = table._opened
+    for problem in (lmdb.DiskError("No space left on device"), lmdb.MemoryError("Cannot allocate memory")):
+        table._opened = Full(problem)
+        with pytest.raises(TableFull, match=f"table 't' has no room for more: {tmp_path} is full"):
+            table.set("two", name="y")
+    table._opened = Full(lmdb.ReadersFullError("too many"))
+    with pytest.raises(StateError, match="read by 4096 threads already"):
+        table.get("one")
+    table._opened = opened
+    assert table.items() == [("one", {"name": "x"})]
+    opened.close()
+    shared.remove(made)
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_no_room_at_the_start_is_said_at_the_start(which, tmp_path, monkeypatch):
+    """What is mapped and written without asking is reserved: of the atomics, and of LMDB's table of readers."""
+    calls = []
+
+    def no_room(*arguments):
+        calls.append(arguments)
+        if len(calls) == which:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    everything = shared.Shared()
+    everything.table("t", 10, 100, {"name": str})
+    monkeypatch.setattr(shared.os, "access", lambda *_: False)
+    monkeypatch.setattr(shared.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(shared.os, "posix_fallocate", no_room)
+    with pytest.raises(ConfigError, match=f"no room in {tmp_path} for what processes share"):
+        everything.create()
+    assert list(tmp_path.iterdir()) == []

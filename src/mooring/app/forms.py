@@ -12,14 +12,15 @@ file, in bytes; a part that does not say which field it is has the name "".
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import islice
 from os import PathLike
-from tempfile import TemporaryFile
 from typing import BinaryIO, NamedTuple
 
 from mooring.app.multipart import Head, Splitter, base_name, disposition, is_boundary
+from mooring.app.spools import Spools
 from mooring.errors import BadRequest
 from mooring.types import Headers
 
@@ -93,6 +94,7 @@ class FormLimits:
     multipart_part_limit: int = 100
     form_memory: int = 1 << 20
     upload_spool_size: int = 1 << 16
+    spools: Spools = field(default_factory=Spools)
 
 
 def parse_form(headers: Headers, body: bytes, limits: FormLimits) -> Form:
@@ -240,7 +242,8 @@ class MultipartReader:
         if not self._done:
             for part in self._parts:
                 if part.spooled is not None:
-                    part.spooled.close()
+                    with suppress(OSError):  # of what it has not written, and has no room for
+                        part.spooled.close()
 
     def feed(self, data: bytes) -> None:
         """The next piece of the body."""
@@ -263,7 +266,10 @@ class MultipartReader:
             if value is not None:
                 form.fields.setdefault(part.name, []).append(value)
             elif part.is_chosen:
-                form.files.setdefault(part.name, []).append(part.file())
+                try:
+                    form.files.setdefault(part.name, []).append(part.file())
+                except OSError as problem:  # the last of it is written now
+                    raise self._limits.spools.refuse(f"a temporary file can't be written: {problem}") from None
         self._done = True
         return form
 
@@ -283,10 +289,13 @@ class MultipartReader:
             if self._fields > self._limits.form_memory:
                 raise BadRequest(413, f"the fields of the form have more than {self._limits.form_memory} bytes")
         elif part.spooled is None and part.size > self._limits.upload_spool_size:
-            part.spooled = TemporaryFile()  # noqa: SIM115 - it is closed with the form
-            part.spooled.write(part.content.getbuffer())
+            part.spooled = self._limits.spools.new()
+            data = part.content.getvalue() + data
             part.content = BytesIO()
-        (part.spooled or part.content).write(data)
+        try:
+            (part.spooled or part.content).write(data)
+        except OSError as problem:
+            raise self._limits.spools.refuse(f"a temporary file can't be written: {problem}") from None
 
 
 def close_files(form: Form) -> None:
@@ -294,4 +303,5 @@ def close_files(form: Form) -> None:
     for files in form.files.values():
         for file in files:
             if not isinstance(file.file, BytesIO):
-                file.file.close()
+                with suppress(OSError):
+                    file.file.close()

@@ -10,6 +10,7 @@ gives its lock on. The folder is removed with the server; what one that was kill
 """
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -40,6 +41,7 @@ KEY_BYTES = 511  # LMDB's own limit
 LOW, HIGH = -(1 << 63), (1 << 63) - 1
 DEFAULTS: dict[str, Any] = {"int": 0, "float": 0.0, "str": "", "bytes": b"", "bool": False}
 READERS = 4096  # threads that can read a table at a time, of all processes
+LOCK_BYTES = 72  # of LMDB's lock file for each of them, and some
 PREFIX = "mooring-shared-"
 
 
@@ -104,7 +106,7 @@ class Table:
 
     def get(self, key: str) -> Row | None:
         """The row, a dict that is the caller's; None when there is none."""
-        with self._environment().begin() as transaction:
+        with self._reading() as transaction:
             return self._unpack(transaction.get(self._key(key)))
 
     def __contains__(self, key: object) -> bool:
@@ -116,12 +118,12 @@ class Table:
 
     def items(self) -> list[tuple[str, Row]]:
         """All keys and rows as they are at one moment, in the order of the keys' bytes."""
-        with self._environment().begin() as transaction:
+        with self._reading() as transaction:
             return [(bytes(key).decode(), self._unpack(row) or {}) for key, row in transaction.cursor()]
 
     def keys(self) -> list[str]:
         """All keys as they are at one moment, in the order of their bytes."""
-        with self._environment().begin() as transaction:
+        with self._reading() as transaction:
             return [bytes(key).decode() for key in transaction.cursor().iternext(keys=True, values=False)]
 
     def __iter__(self) -> Iterator[str]:
@@ -205,8 +207,8 @@ class Table:
     def _transact(self, work: Callable[["lmdb.Transaction"], T]) -> T:
         import lmdb
 
-        environment = self._environment()
         try:
+            environment = self._environment()
             try:
                 with environment.begin(write=True) as transaction:
                     return work(transaction)
@@ -216,6 +218,9 @@ class Table:
                     return work(transaction)
         except lmdb.MapFullError:
             raise TableFull(f"table {self.name!r} has no room for more: declare it with more rows") from None
+        except (lmdb.DiskError, lmdb.MemoryError) as problem:
+            where = os.path.dirname(os.path.dirname(self._path))
+            raise TableFull(f"table {self.name!r} has no room for more: {where} is full ({problem})") from None
 
     def _check(self, values: Mapping[str, object]) -> None:
         for column, value in values.items():
@@ -240,6 +245,19 @@ class Table:
         if packed is None:
             return None
         return dict(zip(self.columns, msgspec.msgpack.decode(packed), strict=True))
+
+    def _reading(self) -> "lmdb.Transaction":
+        import lmdb
+
+        environment = self._environment()
+        try:
+            return environment.begin()
+        except lmdb.ReadersFullError:
+            environment.reader_check()  # those of processes that were killed
+        try:
+            return environment.begin()
+        except lmdb.ReadersFullError:
+            raise StateError(f"table {self.name!r} is read by {READERS} threads already, of all processes") from None
 
     def _environment(self) -> "lmdb.Environment":
         if self._opened is None:
@@ -325,17 +343,33 @@ class Shared:
             return self.declared
         root = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
         _sweep(Path(root))
+        try:
+            return self._create(root)
+        except OSError as problem:
+            remove(self.declared)
+            if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
+                raise ConfigError(
+                    f"no room in {root} for what processes share ({os.strerror(problem.errno)}): make it larger"
+                ) from None
+            raise
+
+    def _create(self, root: str) -> Declared:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
+        self.declared.folder = str(folder)
         lock = os.open(folder / "new", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         (folder / "new").rename(folder / "lock")  # from here on it can be seen, and is taken
         size = max(1, len(self.atomics)) * 8
+        for name in self.declared.tables:
+            # LMDB maps it and writes there: without room that would end the process (SIGBUS), and be no error
+            with open(folder / f"{name}.mdb-lock", "x+b") as file:
+                os.posix_fallocate(file.fileno(), 0, READERS * LOCK_BYTES)
         with open(folder / "atomics", "x+b") as file:
             os.posix_fallocate(file.fileno(), 0, size)
             cells = Cells(mmap.mmap(file.fileno(), size))
             for number, value in enumerate(self.declared.atomics.values()):
                 cells.swap(number, value)
-        self.declared.folder, self.declared.lock = str(folder), lock
+        self.declared.lock = lock
         return self.declared
 
     def open(self, made: Declared) -> None:

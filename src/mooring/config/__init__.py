@@ -106,6 +106,7 @@ SERVER_WIDE = frozenset(
         "worker_messages",
         "worker_bytes",
         "gateway_bytes",
+        "upload_file_limit",
         "max_connections_per_address",
         "max_unfinished_per_address",
         "max_connections",

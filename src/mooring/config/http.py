@@ -58,6 +58,14 @@ class Http(Section):
     upload_spool_size: int = option(
         65536, "A larger file of a form is kept in a temporary file, not in memory.", "bytes", low=0, high=GIB
     )
+    upload_file_limit: int = option(
+        0,
+        "Most such files that all forms of one worker may have open together; a form that needs one more is answered "
+        "503. 0: half of the descriptors that the worker may have, 4096 at most.",
+        "files",
+        low=0,
+        high=1 << 20,
+    )
     document_root: str = option(
         "",
         "Directory whose files are served under their names, before the `request` handler is asked; empty: none. "

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mooring.app.compress import Compressor
 from mooring.app.forms import FormLimits
 from mooring.app.handlers import Handlers
+from mooring.app.spools import Spools
 from mooring.app.static import Documents
 from mooring.config import Settings
 
@@ -12,22 +13,22 @@ from mooring.config import Settings
 class Site:
     """What is served at one listener."""
 
-    def __init__(self, handlers: Handlers, settings: Settings) -> None:
+    def __init__(self, handlers: Handlers, settings: Settings, spools: Spools) -> None:
         http = settings.http
         self.handlers = handlers
         self.http = http
         self.keeps_failed = settings.websocket.on_error == "keep"  # a WebSocket stays open when its handler raises
         self.window = settings.flow.write_high_water  # bytes sent without asking whether the client reads
         self.forms = FormLimits(
-            http.form_field_limit, http.multipart_part_limit, http.form_memory, http.upload_spool_size
+            http.form_field_limit, http.multipart_part_limit, http.form_memory, http.upload_spool_size, spools
         )
         self.compressor = Compressor(http.compress_min_size) if http.compress else None
         self.documents = Documents(http.document_root) if http.document_root else None
 
 
-def sites_of(handlers: Handlers, listeners: Sequence[Handlers], settings: Settings) -> list[Site]:
+def sites_of(handlers: Handlers, listeners: Sequence[Handlers], settings: Settings, spools: Spools) -> list[Site]:
     """One for each listener that is bound, by its index. One for which the application has no handlers, because it was
     changed since the start, has those of the server."""
     found = [handlers, *listeners]
     every = settings.per_listener
-    return [Site(found[n] if n < len(found) else handlers, settings) for n, settings in enumerate(every)]
+    return [Site(found[n] if n < len(found) else handlers, settings, spools) for n, settings in enumerate(every)]

@@ -30,6 +30,7 @@ from mooring.app.forms import FormLimits
 from mooring.app.handlers import Handlers
 from mooring.app.request import Request, decode_request
 from mooring.app.response import Response, Send
+from mooring.app.spools import MOST, Spools, soft_limit
 from mooring.app.static import Documents
 from mooring.config import Settings
 from mooring.errors import BadRequest, ClientGone, HttpError, StateError
@@ -87,7 +88,8 @@ class Worker:
         self.outbox = Outbox()
         self.sessions = Sessions(self.outbox, settings.websocket.session_limit)
         self.streams = Streams(self.outbox)
-        self._sites = sites_of(handlers, listeners, settings)
+        self.spools = Spools(settings.http.upload_file_limit or min(MOST, soft_limit() // 2))
+        self._sites = sites_of(handlers, listeners, settings, self.spools)
         self.inlet = Inlet(server, tuple([site.handlers.get("message") for site in self._sites]), self, self.outbox)
         self.inlet.output_limit = settings.flow.gateway_bytes
         self._failures = Failures(server, self._sites, self.outbox, self.refusals, self.call, self.on_bad_record)
