@@ -67,15 +67,18 @@ class Boot(msgspec.Struct):
 
     def descriptors(self) -> list[int]:
         """All that are named here. Those of the lock of shared memory are the supervisor's alone."""
-        own = [self.control, self.pulse, self.order, *self.listeners, *self.desk, *self.tables.values()]
+        own = [self.control, self.pulse, self.order, self.rooms, *self.listeners, *self.desk, *self.tables.values()]
         own += [fd for end in self.links for fd in (end.channel, end.reply, end.page)]
         own += [self.shared.lock] if self.role == "supervisor" else []
         return [fd for fd in own if fd >= 0]
 
     def keep_descriptors(self) -> None:
-        """They came over an exec, and shall not go over another one."""
-        for fd in self.descriptors():
-            os.set_inheritable(fd, False)
+        """Whatever came over an exec shall not go over another one: what is named here, locks, the supervisor's sockets,
+        and what nobody knows of."""
+        for name in os.listdir("/proc/self/fd"):
+            with suppress(OSError):  # that of the list itself is closed by now
+                if int(name) > 2:
+                    os.set_inheritable(int(name), False)
 
     def give_back(self) -> None:
         """In a child that is forked before anybody has taken the descriptors over."""

@@ -17,10 +17,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
+from mooring.app.foreign import text_of, traceback_of
 from mooring.journal import own_logger
 from mooring.net import signals
 
@@ -47,14 +47,17 @@ def leave(error: BaseException | None = None) -> None:
     """Ends this process if it is such a child: what it was there for has returned, or has raised `error`."""
     if not _child:
         return
-    code = 0
+    code, said = 0, ""
     if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        if error.code is not None and not isinstance(error.code, int):
-            print(error.code, file=sys.stderr)  # as at the end of any program
+        if isinstance(error.code, int):
+            code = error.code
+        elif error.code is not None:
+            code, said = 1, text_of(error.code)  # as at the end of any program
     elif error is not None:
-        code = 1
-        traceback.print_exception(error)
+        code, said = 1, traceback_of(error).rstrip("\n")
+    if said:
+        with suppress(Exception):
+            print(said, file=sys.stderr)
     _end(code)
 
 
