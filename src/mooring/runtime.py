@@ -63,7 +63,12 @@ from mooring.types import Guarantees
 log = own_logger("mooring.runtime")
 
 #: Not by -m: what is in the current directory, such as a mooring.py, is not meant, and -P would be inherited.
-ENTER = "import sys; sys.flags.safe_path or sys.path.pop(0); from mooring.__main__ import main; main()"
+#: The application may have found this package in a folder of its own, which no other interpreter looks into.
+ENTER = (
+    "import sys; sys.flags.safe_path or sys.path.pop(0); "
+    "{0!r} in sys.path or sys.path.append({0!r}); from mooring.__main__ import main; main()"
+)
+HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 _boot: Boot | None = None  # of this process, when a supervisor started it
 _breakpoints: Breakpoints | None = None  # those of the application in it
@@ -126,7 +131,10 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
     if place != current_folder():
         boot.place = place
     file = os.memfd_create("mooring-boot", 0)  # inherited by exec
-    os.write(file, msgspec.msgpack.encode(boot))
+    try:
+        os.write(file, msgspec.msgpack.encode(boot))
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{error.object!r} is no UTF-8, and no other process can be told of it") from None
     os.lseek(file, 0, os.SEEK_SET)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # a full disk, a reader that is gone
@@ -262,7 +270,7 @@ def _command() -> list[str]:
     flags = launched.command.options
     if flags is None:  # the standard library's way to start a child with the flags of its parent
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [launched.executable, *flags, "-c", ENTER, "_process"]
+    return [launched.executable, *flags, "-c", ENTER.format(HOME), "_process"]
 
 
 def _supervise(told: Boot, settings: Settings) -> int:

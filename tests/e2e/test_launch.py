@@ -9,6 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from e2e.peers import client, in_loop
@@ -266,6 +267,28 @@ def test_a_script_that_runs_another_is_what_is_repeated(tmp_path):
         wait_ready(tmp_path, tmp_path / "log", server)
         assert server.stop() == 0
     assert (tmp_path / "seen.outer").read_text() == ".."
+
+
+def test_a_program_that_brings_its_packages(tmp_path):
+    """Found by what it does to the import path, and by nobody who does not."""
+    vendor = tmp_path / "vendor"
+    vendor.mkdir()
+    for entry in Path(msgspec.__file__).parents[1].iterdir():
+        (vendor / entry.name).symlink_to(entry)
+    (vendor / "mooring").symlink_to(ROOT / "src" / "mooring")
+    (tmp_path / "app.py").write_text("import sys\nsys.path.insert(0, 'vendor')\n" + BEGIN + SPOIL + SERVE)
+    with started(tmp_path, [sys.executable, "-ES", "app.py"]) as server:
+        wait_ready(tmp_path, tmp_path / "log", server)
+        assert server.stop() == 0
+    first, other = seen(tmp_path)
+    assert first["path"] == other["path"] == ["vendor", str(tmp_path)]
+
+
+def test_what_is_no_text_can_not_be_passed_on(tmp_path):
+    script(tmp_path)
+    with started(tmp_path, [sys.executable, "app.py", os.fsdecode(b"\xff")]) as server:
+        assert server.ended() == 1
+        server.wait_log("ConfigError: .* is no UTF-8")
 
 
 # ---------------------------------------------------------------------------------------------- what can't be repeated
