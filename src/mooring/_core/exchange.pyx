@@ -26,8 +26,8 @@ from mooring._core.files cimport FileClaim, FileSender
 from mooring._core.reactor cimport Reactor
 from mooring._core.registry cimport (
     ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_LINGER, D_NONE,
-    D_REQUEST, D_TLS, D_WRITE, DEAD, DEFERRED, DONE, FULL, HALF, HELD, HTTP, LATE, OPEN, SHUT, SLOWLY, UPGRADED, WANTED,
-    WOKEN, Connection, Deadline,
+    D_REQUEST, D_TLS, D_WRITE, DEAD, DEFERRED, DONE, FULL, HALF, HEAD_ONLY, HELD, HTTP, LATE, OPEN, SHUT, SLOWLY, UPGRADED,
+    WANTED, WOKEN, Connection, Deadline,
 )
 from mooring._core.table cimport Table
 from mooring._core.transport cimport (
@@ -335,7 +335,7 @@ cdef class Exchanges(FileSender):
 
     cdef int _answered(self, Connection* c) except -1:
         """The request is over: on to the next one."""
-        c.flags &= ~(BUSY | BEGUN | DONE | ASKED | HELD)
+        c.flags &= ~(BUSY | BEGUN | DONE | ASKED | HEAD_ONLY | HELD)
         codec = self.codecs.get(c.fd)
         if codec is None or codec.idle:
             self._arm(c, D_IDLE, c.profile.idle_ms)
@@ -356,6 +356,8 @@ cdef class Exchanges(FileSender):
         if c != NULL and c.phase == HTTP and not c.flags & SHUT:
             self._decide(c, BY_SERVER, status, reason)
             c.flags |= BUSY
+            if c.flags & HEAD_ONLY:
+                data = data[:data.index(b"\r\n\r\n") + 4]
             self.respond(c, c.requests, RESPOND_LAST | RESPOND_CLOSE, data, len(data))
 
     def is_answered(self, fd: int, number: int) -> bool:

@@ -40,7 +40,7 @@ cdef int _next_request(Exchanges self, Connection* c) except -1:
         if not cleared and not _may_ask(self, c):
             self.parked[c.fd] = request
             break
-        c.flags |= BUSY
+        c.flags |= BUSY | HEAD_ONLY if request.method == "HEAD" else BUSY
         c.requests += 1
         self.counters.requests += 1
         if request.streamed:

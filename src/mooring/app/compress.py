@@ -66,6 +66,10 @@ class Compressor:
         """Whether a body of that type and size is worth it."""
         return self._least <= size <= LARGEST and is_text(content_type)
 
+    def is_accepted(self, accepted: str) -> bool:
+        """Whether the client takes any of our codings."""
+        return choose(accepted, self._offered) is not None
+
     def compress(self, body: bytes, accepted: str) -> tuple[str, bytes] | None:
         """The coding and the body in it; None when the client accepts none or nothing is gained."""
         coding = choose(accepted, self._offered)

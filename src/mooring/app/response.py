@@ -284,6 +284,8 @@ class Response:
             length = None if self._status in (204, 304) else 0 if self._status == 205 else len(body)
             if length is not None and self._length is not None:
                 length = self._length if self._length >= 0 else None
+            elif length == 0 and self._request.method == "HEAD" and self._status != 205:
+                length = None  # the handler may have left out what GET would get (RFC 9110 section 8.6)
             rest = self._head(data, length) + (body if self._may_have_body else b"")
             self.started = True
         self.ended = True
@@ -496,17 +498,24 @@ class Response:
         ):
             return body
         self._vary()
+        accepted = self._request.headers.get("accept-encoding", "")
         if self._length is not None:
             self._length = -1
+            if compressor.is_accepted(accepted):
+                self._weaken(fields)
             return body
-        found = compressor.compress(body, self._request.headers.get("accept-encoding", ""))
+        found = compressor.compress(body, accepted)
         if found is None:
             return body
         self._headers.append(("Content-Encoding", found[0]))
-        tag = fields.get("etag", "")
-        if tag.startswith('"'):  # RFC 9110 section 8.8.1: other bytes can't have the same strong one
-            self.header("ETag", "W/" + tag)
+        self._weaken(fields)
         return found[1]
+
+    def _weaken(self, fields: dict[str, str]) -> None:
+        """RFC 9110 section 8.8.1: other bytes can't have the same strong tag."""
+        tag = fields.get("etag", "")
+        if tag.startswith('"'):
+            self.header("ETag", "W/" + tag)
 
     def _vary(self) -> None:
         names = [part.strip() for name, value in self._headers if name.lower() == "vary" for part in value.split(",")]
