@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 
 import pytest
 from websockets.asyncio.client import connect
@@ -55,6 +56,30 @@ async def test_without_a_terminal_one_line_says_how_to_get_a_debugger(mode):
     assert "breakpoint() is passed over" in said[0]
     assert "app.py:" in said[0]
     assert len(said) == 3, "once for each place"
+
+
+@in_loop()
+async def test_what_one_process_is_given_on_standard_input_is_its_own(tmp_path):
+    code = """
+    first = sys.stdin.readline().strip()
+    server.on("message", lambda server, frame: None)
+
+    @server.on("start")
+    def started(server):
+        report(first, sys.stdin.read().split())
+        server.shutdown()
+    """
+    settings = {"mode": "base", "worker_num": 1}
+    with Serving("", start=False, ready=False, argv=piped(tmp_path, code), **settings) as server:
+        assert server.ended() == 0
+        assert server.reports() == ["one ['two', 'three']"]
+        assert not [line for line in server.lines if "which is empty" in line]
+
+
+def piped(folder, code):
+    script = folder / "app.py"
+    script.write_text(PREAMBLE + textwrap.dedent(code) + "\nserver.start()\n")
+    return ("sh", "-c", f"printf 'one\\ntwo\\nthree\\n' | '{sys.executable}' '{script}'")
 
 
 @in_loop()

@@ -49,7 +49,7 @@ class Breakpoints:
         self._fd: int | None = None
         self._said: set[tuple[str, int]] = set()
         sys.breakpointhook = self._hook
-        if sys.stdin is not None and not sys.stdin.isatty():
+        if sys.stdin is not None and _is_null(0):  # it may be a pipe, with one process, and is the application's then
             sys.stdin = _NoInput(self)
 
     def say(self, what: str, frame: FrameType | None) -> None:
@@ -135,6 +135,13 @@ class Breakpoints:
     def _beat_until(self, over: threading.Event) -> None:
         while not over.wait(BEAT):
             self.beat()
+
+
+def _is_null(fd: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(os.devnull))
+    except OSError:
+        return False
 
 
 def _bring_forward(fd: int, group: int) -> None:
