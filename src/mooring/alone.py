@@ -23,7 +23,7 @@ from mooring.net.bind import bind_all, bind_control
 from mooring.net.ending import FAILED_LIMIT, end_within
 from mooring.net.listener import ListenError, address_text
 from mooring.net.log import log_stacks, reopen_logs
-from mooring.net.loop import new_event_loop
+from mooring.net.loop import new_event_loop, outcome
 from mooring.net.signals import handle, handle_in_loop
 from mooring.parts import GOING_AWAY, Server, clock_offset, new_gateway, new_worker
 from mooring.supervisor.bulletin import alone
@@ -138,7 +138,7 @@ class _Alone:
         local.hello()
         if not self._why:  # else it was told to stop meanwhile
             await self._open(self._listeners)
-        counts = await self._drained
+        counts = await outcome(self._drained)
         await self.worker.finish()
         await self.worker.leave(f"shutdown: {self._why}", self._event_timeout)
         await self.worker.fire("worker_stop", 0)

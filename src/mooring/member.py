@@ -34,7 +34,7 @@ from mooring.link.local import open_local
 from mooring.net import forks
 from mooring.net.control import ControlError, ControlSocket
 from mooring.net.log import reopen_logs
-from mooring.net.loop import new_event_loop
+from mooring.net.loop import new_event_loop, outcome
 from mooring.net.signals import SignalSocket, handle_in_loop
 from mooring.parts import GOING_AWAY, Server, new_gateway, new_worker, raise_descriptor_limit
 from mooring.worker.tasks import DispatcherLink
@@ -212,7 +212,7 @@ class Member:
             self._dispatcher_link.hello()
         handle_in_loop(loop, signal.SIGTERM, self._leave)
         self._tell("ready")
-        last, reason = await self._stopping
+        last, reason = await outcome(self._stopping)
         await worker.finish()
         await worker.leave(reason, self._settings.process.event_timeout)
         await worker.fire("worker_stop", worker.number)

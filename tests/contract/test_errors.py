@@ -113,6 +113,9 @@ def act(words):
         async def forgetful():
             return child(NoText())
         return forgetful()
+    if what == "cancel":
+        for task in asyncio.all_tasks():
+            task.cancel()
     if what == "stop":
         asyncio.get_running_loop().stop()
 
@@ -278,6 +281,14 @@ def test_a_loop_that_the_application_stops_goes_on(app: Serving):
         say(raw, "stop", "say here")
         assert raw.text() == "here"
         app.wait_log("the application has stopped the worker's loop", since=mark)
+
+
+def test_a_process_whose_tasks_the_application_cancels_goes_on(app: Serving):
+    mark = app.mark()
+    with opened(app) as raw:
+        say(raw, "cancel", "say here")
+        assert raw.text() == "here"
+        app.wait_log("the application has cancelled the task of this process", since=mark)
 
 
 # ---------------------------------------------------------------------------------------------- what was returned

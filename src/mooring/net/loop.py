@@ -22,7 +22,7 @@ import sys
 import threading
 from asyncio import unix_events
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from mooring._core.reactor import Reactor
 from mooring.journal import own_logger
@@ -30,6 +30,8 @@ from mooring.net import forks
 from mooring.net.report import new_error_id, report
 
 log = own_logger("mooring.worker")
+
+T = TypeVar("T")
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _EPOLLIN, _EPOLLOUT = 1, 4
@@ -102,6 +104,19 @@ def _descriptor(fileobj: Any) -> int:
 
 def _mask(events: int) -> int:
     return (_EPOLLIN if events & _READ else 0) | (_EPOLLOUT if events & _WRITE else 0)
+
+
+async def outcome(future: "asyncio.Future[T]") -> T:
+    """What comes of a future of the process's own, also when the application cancels all tasks that it finds."""
+    while True:
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if future.cancelled() or task is None:
+                raise
+            task.uncancel()
+            log.error("the application has cancelled the task of this process: it goes on; shutdown() stops the server")
 
 
 def new_event_loop(reactor: Reactor) -> asyncio.AbstractEventLoop:

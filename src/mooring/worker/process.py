@@ -70,7 +70,9 @@ class OwnProcess:
 
     def _await(self, running: Awaitable[Any], context: contextvars.Context) -> None:
         self._task = self._spawn(running, context)
-        self._task.add_done_callback(lambda task: self._ended(task.exception()))
+        self._task.add_done_callback(
+            lambda task: self._ended(asyncio.CancelledError() if task.cancelled() else task.exception())
+        )
         if self._stopping.is_set():
             self._task.cancel()
 

@@ -177,9 +177,10 @@ class Worker:
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError:  # nobody waits for it any more
+            task.add_done_callback(_failure_of)
             task.cancel()
             raise
-        failure = task.exception()
+        failure = _failure_of(task)
         if failure is not None:
             self._fire_failed(event, failure)
 
@@ -244,7 +245,7 @@ class Worker:
 
     def _called(self, function: Callable[..., object], task: asyncio.Task[Any]) -> None:
         self._calls.discard(task)
-        error = None if task.cancelled() else task.exception()
+        error = _failure_of(task)
         if error is not None:
             self._call_failed(function, error)
 
@@ -581,6 +582,11 @@ def _logged(send: Send, request: Request, response: Callable[[], Response], star
         access.write(request, response(), sent, time.monotonic() - start, taken=whole)
 
     return send_and_log, log_file
+
+
+def _failure_of(task: asyncio.Task[Any]) -> BaseException | None:
+    """What has come of a task of `spawn`; it may have been cancelled before it had begun."""
+    return StateError("the handler was cancelled") if task.cancelled() else task.exception()
 
 
 async def _contained(running: Awaitable[Any]) -> Any:
