@@ -12,8 +12,9 @@ Several processes accept from one socket, and the kernel wakes the first in the 
 one keeps its place in that line, so the same process would be woken again and again, and get nearly all clients for as
 long as it keeps up; theirs are connections that stay. So whoever has accepted goes to the end of the line.
 
-Who has no place left, or no descriptor, leaves the listener to the others as long as one of them has room (room.pyx), and
-looks again each LEFT_MS. Only when all are full is somebody refused.
+Who has no place left, or no descriptor, leaves the listener to the others, and looks each LEFT_MS. Only when all are full
+(room.pyx) is somebody refused, by whoever looks first. A full one must not wait in the line meanwhile: it would be woken for a
+client, and nobody else would be. That can still happen to one that has just become full, so all look now and then (`look`).
 """
 
 from libc.errno cimport (
@@ -176,7 +177,7 @@ cdef class Acceptor(Source):
             self._pause(error.errno)
 
     cdef int _to_the_end_of_the_line(self) except -1:
-        if self.listening:
+        if self.listening and not self._steps_back():
             self.reactor.forget(self.fd)
             self.listening = False
             self._listen_again()
@@ -196,6 +197,10 @@ cdef class Acceptor(Source):
             self.spare = -1
 
     cdef int on_ready(self, uint64_t token, uint32_t events) except -1:
+        return self._accept(False)
+
+    cdef int _accept(self, bint refuses) except -1:
+        """`refuses`: it is full, and so are all others."""
         cdef sockaddr_storage storage
         cdef unsigned int size
         cdef uint8_t address[16]
@@ -204,7 +209,7 @@ cdef class Acceptor(Source):
         cdef bint accepted = False
         cdef Welcome welcome
         for count in range(ACCEPTS):
-            if not self.listening or self._is_full() and self._leave_to_others():
+            if not refuses and (not self.listening or self._steps_back()):
                 break
             size = sizeof(storage)
             client = accept4(self.fd, <sockaddr*> &storage, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
@@ -215,7 +220,10 @@ cdef class Acceptor(Source):
                     failed += 1      # this client is gone; the next one may be there
                     if failed < ACCEPTS:
                         continue
-                self._pause(errno)
+                if not refuses:
+                    self._pause(errno)
+                elif errno == EMFILE or errno == ENFILE:
+                    self._tell_one()
                 break
             accepted = True
             if self.connections.kept_from and client >= self.connections.kept_from:
@@ -292,19 +300,34 @@ cdef class Acceptor(Source):
             self.connections._say_room()
         return short or self.connections.free_count == 0
 
-    cdef bint _leave_to_others(self) except -1:
-        if self.connections.rooms is None:
-            return False
-        self.reactor.read_clock()
-        if not self.connections.rooms.elsewhere(self.connections.gateway, self.reactor.now):
+    cdef bint _steps_back(self) except -1:
+        """Whether it is full and there are others, to whom the listener is left."""
+        if self.connections.rooms is None or not self._is_full():
             return False
         self.connections.counters.left_to_others += 1
         self._leave_alone(LEFT_MS, self._look_again)
         return True
 
+    cdef bint _others_have_room(self) except -1:
+        if self.connections.rooms is None:
+            return False
+        self.reactor.read_clock()
+        return self.connections.rooms.elsewhere(self.connections.gateway, self.reactor.now)
+
     def _look_again(self) -> None:
-        if self.fd >= 0 and not (self._is_full() and self._leave_to_others()):
+        if self.fd < 0:
+            return
+        if self._is_full() and not self._others_have_room():
+            self._accept(True)
+        if self._is_full():
+            self._leave_alone(LEFT_MS, self._look_again)
+        else:
             self._listen_again()
+
+    def look(self) -> None:
+        """Whether somebody waits who has woken another one, in vain."""
+        if self.listening:
+            self._to_the_end_of_the_line()
 
     cdef int _refuse(self, int client, bytes answer) except -1:
         if not self.secure:
@@ -356,8 +379,9 @@ cdef class Acceptor(Source):
     cdef int _pause(self, int error) except -1:
         cdef bint short = error == EMFILE or error == ENFILE
         self.connections.counters.accept_pauses += 1
-        if short and self._leave_to_others():
-            return 0
+        if short and self._others_have_room():
+            self.connections.counters.left_to_others += 1
+            return self._leave_alone(LEFT_MS, self._look_again)
         if short:
             self._tell_one()
         self._leave_alone(PAUSE_MS, self._listen_again)

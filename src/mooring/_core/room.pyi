@@ -4,6 +4,7 @@ from typing_extensions import disjoint_base
 
 ROOMS_BYTES: int
 STALE_MS: int
+EXPECTED_MS: int
 
 @disjoint_base
 class Rooms:

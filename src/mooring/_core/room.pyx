@@ -6,7 +6,7 @@ refuses them only when nobody has; so each says in one small memory file, which 
 What a gateway says counts for STALE_MS: it says it again more often than that while its loop turns. So one that has died,
 or that stands still, is soon no reason for others to leave clients waiting. One that is being started again has room: when
 a gateway ends, the supervisor says so in its place (`expect`), and clients wait in the kernel's queue for its successor
-instead of being refused by the others. If that takes long, it is stale as well.
+instead of being refused by the others, for EXPECTED_MS.
 
 Words are read one at a time, and none of them is used as an index or a length: whatever stands there, the worst is that a
 client is refused too early, or waits too long.
@@ -34,6 +34,7 @@ cdef enum:
 
 ROOMS_BYTES = PLACES * sizeof(Place)
 STALE_MS = 2000
+EXPECTED_MS = 10000
 cdef uint64_t _STALE_MS = STALE_MS
 
 
@@ -67,7 +68,7 @@ cdef class Rooms:
 
     def expect(self, number: int) -> None:
         """Gateway `number` is going to be there, with all its room."""
-        self.say(number, 1, <uint64_t> (time.monotonic() * 1000))
+        self.say(number, 1, <uint64_t> (time.monotonic() * 1000) + EXPECTED_MS - _STALE_MS)
 
     def has(self, number: int) -> bool:
         """Whether there is room but in that gateway."""

@@ -168,6 +168,8 @@ class Gateway:
 
     def _say_room(self) -> None:
         self.connections.say_room()
+        for acceptor in self._acceptors:
+            acceptor.look()
         self.reactor.call_later(ROOM_SAID, self._say_room)
 
     def read_certificates(self) -> None:
