@@ -73,7 +73,7 @@ class Boot(msgspec.Struct):
         return [fd for fd in own if fd >= 0]
 
     def keep_descriptors(self) -> None:
-        """Whatever came over an exec shall not go over another one: what is named here, locks, the supervisor's sockets,
+        """Whatever came over an exec shall not go over another: what is named here, locks, the supervisor's sockets,
         and what nobody knows of."""
         for name in os.listdir("/proc/self/fd"):
             with suppress(OSError):  # that of the list itself is closed by now
