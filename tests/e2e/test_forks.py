@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from e2e.peers import app, client, fetch, in_loop
+from e2e.peers import app, client, fetch, in_loop, logged
 from support.serving import Serving
 
 APP = """
@@ -120,9 +120,9 @@ async def test_a_child_that_leaves_a_handler_ends(settings, tmp_path):
         assert pid_file.exists()
         assert server.reports("went on") == []
         assert server.reports("atexit") == []
-        assert sum("ValueError: in the child" in line for line in server.lines) == len(kinds) + 1
-        assert sum("come back to the server's loop" in line for line in server.lines) == 1
-        assert sum(line == "some words" for line in server.lines) == len(kinds) + 1
+        await logged(server, "ValueError: in the child", count=len(kinds) + 1)
+        await logged(server, "some words", count=len(kinds) + 1)
+        await logged(server, "come back to the server's loop")
         assert set(server.reports("started")) == {"3"}
         assert await asyncio.to_thread(server.stop) == 0
         assert any("drained: " in line and "uncertain=0" in line for line in server.lines)
