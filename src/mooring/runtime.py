@@ -141,7 +141,7 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
             if stream is not None:  # it was closed from the beginning
                 stream.flush()
     hold_signals()
-    os.execve(launched.executable, [*_command(), str(file)], launched.environment)
+    os.execv(launched.executable, [*_command(), str(file)])
 
 
 def _check_caller() -> None:

@@ -48,8 +48,10 @@ class Launched:
         self.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
     def restore(self) -> list[str]:
-        """Everything but the environment, which goes with exec. Says what can't be put back."""
+        """Puts it back, and says what can't be."""
         kept: list[str] = []
+        os.environb.clear()
+        os.environb.update(self.environment)
         for timer in TIMERS:
             signal.setitimer(timer, 0)  # it goes on over an exec, and would end the supervisor
         for number in _ignored() - self.ignored:
