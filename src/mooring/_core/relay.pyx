@@ -161,7 +161,8 @@ cdef class Relay(Sink):
                 return port
         other = self._any_port(c.fd)
         if other is port and port is not None:
-            c.flags &= ~MOVES        # it is the right one still
+            if self.by_key or not has_more(self, port):
+                c.flags &= ~MOVES    # it is the right one still; else the one that is new is only slow just now
             return port
         self.unbind(c)
         if other is not None:

@@ -40,3 +40,14 @@ cdef int give_share(Relay self, Port newcomer) except -1:
                 port.spared -= port.bound
                 c.flags |= MOVES
     return 0
+
+
+cdef bint has_more(Relay self, Port port) except -1:
+    """Whether it has more connections than another worker, so that one of them could go there."""
+    cdef Port other
+    for one in self.ports:
+        other = one
+        if (other is not None and other.usable and other.serves and not other.retiring
+                and other.bound + 1 < port.bound):
+            return True
+    return False
