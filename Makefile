@@ -45,7 +45,7 @@ bench: build/built-release $(VENV)/group-bench build/wsload  ## compare with oth
 	$(BIN)/python bench/files.py --json bench/results/files.json
 
 chaos: build/built-release  ## look whether anything is lost under kills, reloads, stops; ARGS="--seed 7"
-	@for nemesis in kill reload stop gateway descriptors bytes "mixed --messages 3100000 --duration 600"; do \
+	@for nemesis in kill reload stop gateway descriptors bytes misdeeds "mixed --messages 3100000 --duration 600"; do \
 	    $(BIN)/python tools/nothing_lost.py --nemesis $$nemesis --json build/chaos.jsonl $(ARGS) || failed=1; \
 	done; exit $${failed:-0}
 

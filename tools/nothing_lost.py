@@ -14,9 +14,12 @@ processes, by a schedule that `--seed` repeats. In the end every message must ha
     quarantined: with --redeliver, when three workers were killed over it
 
 Anything else is a fault: silently lost, duplicated, reordered, corrupted, cross-talk (somebody else's), phantom
-(nobody's), disconnected. A second witness are notes that the handlers write apart from the server: no handler ran
-twice, and each that began and did not end was reported. A third are the server's own counts, which must add up at every
-look, and agree with those of the clients in the end. Nothing of this uses the server's code, or a library.
+(nobody's), disconnected, stuck (answered only after STUCK seconds). A second witness are notes that the handlers write
+apart from the server: no handler ran twice, and each that began and did not end was reported. A third are the server's
+own counts, which must add up at every look, and agree with those of the clients in the end. Nothing of this uses the
+server's code, or a library.
+
+Some nemeses also have the application misbehave inside of the workers, as real ones do: see nothing_lost_misdeeds.py.
 
 "None of N" is not "never": the chance of one in a message is below 3/N (95 %); that bound is printed.
 
@@ -32,7 +35,6 @@ import json
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -40,16 +42,18 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from nothing_lost_frames import frame, frames
-from nothing_lost_judge import FAULTS, History, adds_up, judge, judge_notes
+from nothing_lost_judge import FAULTS, History, adds_up, judge, judge_notes, tracebacks
+from nothing_lost_nemesis import NEMESES, Nemesis
 
 APP = Path(__file__).with_name("nothing_lost_app.py")
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 GRACE = 30.0  # seconds without any answer until what is missing counts as lost
+STUCK = 15.0  # seconds after which an answer comes too late: nobody noticed that there would be none
 PATIENCE = 30.0  # seconds for the server to start, to stop, or to answer
 
 
@@ -159,6 +163,7 @@ class Client(asyncio.Protocol):
         if began is not None:
             self.run.heard = time.monotonic()
             self.run.latencies.append(self.run.heard - began)
+            self.run.faults["stuck"] += self.run.heard - began > STUCK
 
     def pump(self) -> None:
         """Sends as much as is allowed."""
@@ -279,95 +284,6 @@ class Subject:
         return {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", lines[-1])} if lines else None
 
 
-# ---------------------------------------------------------------------------------------------- the nemeses
-
-
-class Nemesis:
-    """Acts on the server's processes until the run stops; `acts` counts what was done."""
-
-    def __init__(self, run: "Run") -> None:
-        self.run = run
-        self.subject = run.subject
-        self.acts: dict[str, int] = {}
-
-    def start(self) -> None:
-        base = self.run.options.mode == "base"
-        workers, gateways = ("server", "server") if base else ("worker", "gateway")
-        every: dict[str, tuple[float, Callable[[random.Random], Awaitable[None]]]] = {
-            "kill": (1.0, lambda rng: self.kill(rng, workers)),
-            "reload": (2.0, self.reload),
-            "stop": (2.0, lambda rng: self.pause(rng, workers)),
-            "gateway": (2.0, lambda rng: self.kill(rng, gateways)),
-            "descriptors": (2.0, lambda rng: self.starve(rng, gateways)),
-        }
-        slower = {"reload": 5.0, "stop": 4.0, "descriptors": 6.0}
-        name = self.run.options.nemesis
-        for kind in ("kill", "reload", "stop", "descriptors") if name == "mixed" else (name,):
-            if kind in every:
-                interval, act = every[kind]
-                self.run.spawn(self.go_on(kind, slower.get(kind, interval) if name == "mixed" else interval, act))
-
-    async def go_on(self, kind: str, interval: float, act: Callable[[random.Random], Awaitable[None]]) -> None:
-        rng = random.Random(f"{self.run.options.seed} nemesis {kind}")
-        while not self.run.stopping:
-            await asyncio.sleep(min(interval, self.run.options.duration / 3) * rng.uniform(0.5, 1.5))
-            if not self.run.stopping:
-                await act(rng)
-
-    def act(self, name: str) -> None:
-        self.acts[name] = self.acts.get(name, 0) + 1
-
-    async def kill(self, rng: random.Random, role: str) -> None:
-        pids = self.subject.pids(role)
-        if pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(rng.choice(pids), signal.SIGKILL)
-                self.act("kill")
-
-    async def reload(self, _rng: random.Random) -> None:
-        self.subject.process.send_signal(signal.SIGHUP)
-        self.act("reload")
-
-    async def pause(self, rng: random.Random, role: str) -> None:
-        pids = self.subject.pids(role)
-        if not pids:
-            return
-        pid = rng.choice(pids)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
-            self.act("stop")
-            try:
-                await asyncio.sleep(rng.uniform(0.2, min(3.0, self.run.options.duration / 3)))
-            finally:
-                os.kill(pid, signal.SIGCONT)
-
-    async def starve(self, rng: random.Random, role: str) -> None:
-        """No descriptors left, while strangers knock."""
-        pids = self.subject.pids(role)
-        if not pids:
-            return
-        pid = rng.choice(pids)
-        strangers: list[asyncio.StreamWriter] = []
-        with contextlib.suppress(OSError):
-            limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-            used = len(os.listdir(f"/proc/{pid}/fd"))
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + rng.randrange(4), limits[1]))
-            self.act("descriptors")
-            try:
-                for _ in range(20):
-                    with contextlib.suppress(OSError, TimeoutError):
-                        opened = asyncio.open_connection("127.0.0.1", self.run.port)
-                        strangers.append((await asyncio.wait_for(opened, 0.2))[1])
-                await asyncio.sleep(rng.uniform(0.2, 1.0))
-            finally:
-                resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
-                for one in strangers:
-                    one.close()
-
-
-NEMESES = ("none", "kill", "reload", "stop", "gateway", "descriptors", "bytes", "mixed")
-
-
 # ---------------------------------------------------------------------------------------------- one run
 
 
@@ -381,7 +297,7 @@ class Run:
         self.padding = "".join(random.Random(f"{options.seed} padding").choices("abcdefghijklmnop äöü", k=70_000))
         # where the nemesis ends connections by what it does
         self.connections_end = options.nemesis == "gateway" or (
-            options.mode == "base" and options.nemesis in ("kill", "reload", "mixed")
+            options.mode == "base" and options.nemesis in ("kill", "reload", "misdeeds", "mixed")
         )
         self.latencies = array("d")
         self.heard = 0.0
@@ -501,7 +417,7 @@ class Run:
         if code != 0:
             faults["server_errors"] += 1
             self.say(f"the server's exit code: {code}")
-        faults["server_errors"] += text.count("Traceback (most recent call last)")
+        faults["server_errors"] += len(tracebacks(text, but_of="nothing_lost_misdeeds"))
         if counts is None or not adds_up(counts):
             faults["counts_wrong"] += 1
             self.say(f"the last counts: {counts}")

@@ -18,6 +18,8 @@ import zlib
 from collections.abc import Coroutine
 from typing import Any
 
+from nothing_lost_misdeeds import MISDEEDS
+
 from mooring import Frame, Request, Response, Server, StateError
 
 PLANTS = ("lose", "double", "swap", "corrupt", "misdirect", "invent", "cut", "repeat")
@@ -113,7 +115,13 @@ def quarantined(server: Server, frame: Frame, _reason: str) -> None:
 
 
 @server.on("request")
-def stats(_request: Request, response: Response) -> None:
+def asked(request: Request, response: Response) -> Any:
+    if request.path.startswith("/misdeeds/"):
+        return MISDEEDS[request.path.rpartition("/")[2]](response)
+    return stats(response)
+
+
+def stats(response: Response) -> None:
     try:
         response.end(json.dumps(server.stats()))
     except StateError as error:  # a gateway ended meanwhile

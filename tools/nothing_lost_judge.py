@@ -1,5 +1,6 @@
 """The judge of nothing_lost.py: what was sent and heard, and whether that is right. No clock, no socket."""
 
+import re
 import struct
 import zlib
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ FAULTS = (
     "cross_talk",
     "phantom",
     "disconnected",
+    "stuck",
     "handled_twice",
     "begun_and_not_reported",
     "counts_wrong",
@@ -137,3 +139,9 @@ def adds_up(counts: dict[str, int]) -> bool:
     """The identity that holds at every moment."""
     parts = ("finished", "uncertain", "dropped", "in_flight")
     return counts["accepted"] == sum(counts.get(part, 0) for part in parts)
+
+
+def tracebacks(log: str, but_of: str) -> list[str]:
+    """Those in a log in which a module does not stand whose errors are wanted."""
+    parts = re.split(r"Traceback \(most recent call last\)", log)[1:]
+    return [part for part in parts if but_of not in re.split(r"^\d{4}-\d\d-\d\d ", part, maxsplit=1, flags=re.M)[0]]

@@ -9,7 +9,7 @@ from support.tools import verdict
 run = partial(verdict, "nothing_lost")
 
 
-@pytest.mark.parametrize("nemesis", ["kill", "reload", "stop", "descriptors", "bytes", "mixed"])
+@pytest.mark.parametrize("nemesis", ["kill", "reload", "stop", "descriptors", "bytes", "misdeeds", "mixed"])
 def test_nothing_is_lost(nemesis):
     result = run("--nemesis", nemesis, "--duration", "2", "--clients", "12", "--gateways", "2")
     assert not any(result["faults"].values()), (result["seed"], result["faults"], result["log"])

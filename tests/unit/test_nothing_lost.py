@@ -257,3 +257,11 @@ def test_base_mode_needs_somebody_who_restarts(capsys):
 def test_a_seed_is_chosen_and_kept():
     assert isinstance(tool.parse([]).seed, int)
     assert tool.parse(["--seed", "7"]).seed == 7
+
+
+def test_a_traceback_is_a_fault_unless_it_was_asked_for():
+    head = "2026-01-02 03:04:05,678 ERROR   [worker 0, 12] "
+    wanted = head + 'oops\nTraceback (most recent call last):\n  File "misdeeds.py", line 1\nValueError\n'
+    fault = head + 'oops\nTraceback (most recent call last):\n  File "relay.pyx", line 1\nValueError\n'
+    assert judge.tracebacks(wanted, but_of="misdeeds") == []
+    assert len(judge.tracebacks(wanted + fault + head + "misdeeds\n" + wanted, but_of="misdeeds")) == 1
