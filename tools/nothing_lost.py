@@ -47,7 +47,7 @@ from pathlib import Path
 from typing import Any
 
 from nothing_lost_frames import frame, frames
-from nothing_lost_judge import FAULTS, History, adds_up, judge, judge_notes, tracebacks
+from nothing_lost_judge import FAULTS, History, adds_up, ended_by_themselves, judge, judge_notes, tracebacks
 from nothing_lost_nemesis import NEMESES, Nemesis
 
 APP = Path(__file__).with_name("nothing_lost_app.py")
@@ -418,6 +418,7 @@ class Run:
             faults["server_errors"] += 1
             self.say(f"the server's exit code: {code}")
         faults["server_errors"] += len(tracebacks(text, but_of="nothing_lost_misdeeds"))
+        faults["ended_by_themselves"] += ended_by_themselves(text)
         if counts is None or not adds_up(counts):
             faults["counts_wrong"] += 1
             self.say(f"the last counts: {counts}")
@@ -425,7 +426,9 @@ class Run:
             # what was asked in vain may have been accepted or not
             surely = totals["sent"] + self.looks
             agreed = 0 <= counts["accepted"] - surely <= self.failed_looks
-            agreed &= 0 <= counts["uncertain"] - totals["uncertain"] <= self.failed_looks
+            # a misdeed may be the last that its worker does
+            others = self.failed_looks + nemesis.acts.get("misdeed", 0)
+            agreed &= 0 <= counts["uncertain"] - totals["uncertain"] <= others
             if not agreed:
                 faults["counts_wrong"] += 1
                 self.say(f"the clients' counts are others: {totals}, the server's: {counts}")

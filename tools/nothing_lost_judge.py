@@ -22,6 +22,7 @@ FAULTS = (
     "begun_and_not_reported",
     "counts_wrong",
     "uncertain_too_many",
+    "ended_by_themselves",
     "unreachable",
     "server_errors",
 )
@@ -145,3 +146,8 @@ def tracebacks(log: str, but_of: str) -> list[str]:
     """Those in a log in which a module does not stand whose errors are wanted."""
     parts = re.split(r"Traceback \(most recent call last\)", log)[1:]
     return [part for part in parts if but_of not in re.split(r"^\d{4}-\d\d-\d\d ", part, maxsplit=1, flags=re.M)[0]]
+
+
+def ended_by_themselves(log: str) -> int:
+    """Processes that have ended, and nobody killed them or told them to."""
+    return len(re.findall(r"\(pid \d+\) (?:ended with exit code|was ended by (?!SIGKILL))", log))

@@ -28,6 +28,7 @@ BLOCK = 0.3  # seconds that the loop stands still
 
 Misdeed = Callable[[Response], Any]
 MISDEEDS: dict[str, Misdeed] = {}
+tasks: list[asyncio.Task[None]] = []  # so that they are not collected
 
 
 def misdeed(function: Misdeed) -> Misdeed:
@@ -130,7 +131,7 @@ async def leave_in_task() -> None:
 @misdeed
 async def leave_task_behind(response: Response) -> None:
     """A task of its own that ends by what ends programs."""
-    response.own = asyncio.get_running_loop().create_task(leave_in_task())  # type: ignore[attr-defined]
+    tasks.append(asyncio.get_running_loop().create_task(leave_in_task()))
     response.end("left behind")
 
 

@@ -265,3 +265,10 @@ def test_a_traceback_is_a_fault_unless_it_was_asked_for():
     fault = head + 'oops\nTraceback (most recent call last):\n  File "relay.pyx", line 1\nValueError\n'
     assert judge.tracebacks(wanted, but_of="misdeeds") == []
     assert len(judge.tracebacks(wanted + fault + head + "misdeeds\n" + wanted, but_of="misdeeds")) == 1
+
+
+def test_a_process_that_ended_by_itself():
+    killed = "worker 0 (pid 12) was ended by SIGKILL: restarting it\nworker 0 (pid 12) ended with SIGKILL when told\n"
+    assert judge.ended_by_themselves(killed) == 0
+    assert judge.ended_by_themselves(killed + "worker 1 (pid 3) was ended by SIGSEGV: restarting it\n") == 1
+    assert judge.ended_by_themselves(killed + "worker 1 (pid 3) ended with exit code 4: restarting it\n") == 1
