@@ -78,7 +78,11 @@ _member: Member | None = None  # what it has become
 def launch(server: Server, target: str | None = None) -> NoReturn:
     """What `Server.start` does; it ends with the process. Raises ConfigError for what cannot be started."""
     settings = server.settings
-    server.handlers.check(tasks=settings.tasks.task_worker_num > 0)
+    server.handlers.check(
+        [listener.handlers for listener in server.listeners],
+        tasks=settings.tasks.task_worker_num > 0,
+        files=any(one.http.document_root for one in settings.per_listener),
+    )
     if _boot is not None:
         if forks.is_child():
             raise StateError("start() was called in a process that the application has forked while it was loaded")

@@ -156,7 +156,7 @@ def said(server, frame): ...
 @only("base", "process")
 def test_no_message_handler(mode: dict[str, Any]):
     log = failed("", mode)
-    assert "ConfigError: no handler for 'message'" in log
+    assert "ConfigError: no handler for 'message' (of WebSockets), and none for 'request'" in log
     assert '@server.on("message")' in log
 
 

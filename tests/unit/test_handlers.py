@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mooring.app.handlers import EVENTS, Handlers
+from mooring.app.handlers import EVENTS, OF_WEBSOCKETS, Handlers
 from mooring.errors import ConfigError
 
 
@@ -183,15 +183,45 @@ def test_parameters(handler: Any) -> None:
         Handlers().register("message", handler)
 
 
-def test_check_wants_a_message_handler() -> None:
+def request(request: Any, response: Any) -> None: ...
+
+
+def test_check_wants_a_handler_of_messages_or_requests() -> None:
     handlers = Handlers()
-    with pytest.raises(ConfigError, match=r'@server\.on\("message"\)'):
+    with pytest.raises(ConfigError, match=r'(?s)@server\.on\("message"\).*@server\.on\("request"\)'):
         handlers.check()
-    handlers.register("request", lambda request, response: None)
-    with pytest.raises(ConfigError, match="message"):
-        handlers.check()
+    handlers.check(files=True)
+    handlers.register("request", request)
+    handlers.check()
+    handlers = Handlers()
     handlers.register("message", message)
     handlers.check()
+
+
+def test_a_listener_may_be_the_one_that_speaks() -> None:
+    handlers = Handlers()
+    listener = Handlers(handlers)
+    listener.register("request", request)
+    handlers.check([listener])
+    handlers.register("open", lambda server, request: None)
+    with pytest.raises(ConfigError, match="'open', which only WebSockets have"):
+        handlers.check([listener])
+    listener.register("message", message)  # the server's `open` is for its clients
+    handlers.check([listener, Handlers(handlers)])
+
+
+@pytest.mark.parametrize("event", OF_WEBSOCKETS)
+def test_what_only_websockets_have_wants_a_message_handler(event: str) -> None:
+    handlers = Handlers()
+    handlers.register("request", request)
+    listener = Handlers(handlers)
+    handlers.check([listener])
+    for one in (listener, handlers):
+        one.register(event, lambda *_: None)
+        with pytest.raises(ConfigError, match=f"'{event}'.*none for 'message'"):
+            handlers.check([listener])
+    handlers.register("message", message)
+    handlers.check([listener])
 
 
 def test_tables_share_nothing() -> None:

@@ -7,7 +7,7 @@ client arrives.
 import difflib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mooring.errors import ConfigError
@@ -45,6 +45,13 @@ CONNECTION_EVENTS = frozenset(
     {"origin", "handshake", "subprotocol", "open", "message", "close", "disconnect", "request", "error", "uncertain"}
 )
 """Those that concern one connection, for which a listener can have handlers of its own."""
+
+OF_WEBSOCKETS = ("origin", "handshake", "subprotocol", "open", "close")
+"""Those that are of no use without a handler of `message`."""
+
+_MESSAGE = """\
+    @server.on("message")
+    def message(server, frame): ..."""
 
 
 class Handlers:
@@ -111,21 +118,31 @@ class Handlers:
             return self._fallback.is_async(name)
         return name in self._async
 
-    def check(self, *, tasks: bool = False) -> None:
-        """Raise ConfigError when a handler is missing that the server can't do without; with `tasks`, there are task
-        workers."""
+    def check(self, listeners: Sequence["Handlers"] = (), *, tasks: bool = False, files: bool = False) -> None:
+        """Raise ConfigError when a handler is missing that the server can't do without. `listeners`: those of further
+        listeners; with `tasks`, there are task workers; with `files`, a folder is served."""
         if tasks and "task" not in self._handlers:
             raise ConfigError(
                 "there are task workers (task_worker_num) and no handler for 'task'; register one before start():\n"
                 '    @server.on("task")\n'
                 "    def task(server, task): ..."
             )
-        if "message" not in self._handlers:
+        every = [self, *listeners]
+        speaks = any(one.get("message") is not None for one in every)
+        if not speaks and not files and all(one.get("request") is None for one in every):
             raise ConfigError(
-                "no handler for 'message'; register one before start():\n"
-                '    @server.on("message")\n'
-                "    def message(server, frame): ..."
+                "no handler for 'message' (of WebSockets), and none for 'request' (of HTTP); "
+                f"register one before start():\n{_MESSAGE}\n"
+                '    @server.on("request")\n'
+                "    def request(request, response): ..."
             )
+        for one in every:
+            event = next((name for name in OF_WEBSOCKETS if name in one._handlers), None)
+            if event is not None and one.get("message") is None and not (one is self and speaks):
+                raise ConfigError(
+                    f"a handler for {event!r}, which only WebSockets have, and none for 'message'; "
+                    f"register one before start():\n{_MESSAGE}"
+                )
 
 
 def _target(fn: Handler) -> Any:

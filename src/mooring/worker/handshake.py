@@ -5,8 +5,9 @@ says of it before.
     handshake    accepts or refuses
     subprotocol  when the client offers any and `handshake` has not chosen
 
-Each handler is optional. The session is open to them already; all else that is sent to the connection before the
-gateway has written the 101 reaches nobody, because it is no open WebSocket until then.
+Each handler is optional. Where there is none for `message`, only HTTP is spoken, and the answer is 404: the service is
+not available (RFC 6455 section 4.2.2, 4). The session is open to handlers already; all else that is sent to the
+connection before the gateway has written the 101 reaches nobody, because it is no open WebSocket until then.
 """
 
 import logging
@@ -75,6 +76,8 @@ class Handshakes:
         return self._refused(request, verdict)
 
     async def _verdict(self, request: Request, *, foreign: bool) -> Accept | Reject:
+        if self._handlers.get("message") is None:
+            return Reject(404, "404 Not Found: this server speaks HTTP only, and no WebSocket\n")
         if foreign and not await self._call("origin", request):
             return Reject(403, "403 Forbidden: this Origin is not allowed\n")
         verdict = await self._call("handshake", request)
@@ -99,7 +102,7 @@ class Handshakes:
                 f"sub-protocol {text_of(chosen, repr, 200)} was chosen and the client offers {request.subprotocols}: "
                 "choose one of request.subprotocols (RFC 6455 section 4.2.2)"
             )
-        return chosen
+        return None if chosen is None else str.__str__(chosen)
 
     async def _call(self, event: str, request: Request) -> Any:
         handler = self._handlers.get(event)

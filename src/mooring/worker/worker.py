@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from mooring._core.channel import BadRecord
 from mooring._core.inlet import Inlet
@@ -90,7 +90,8 @@ class Worker:
         self.streams = Streams(self.outbox)
         self.spools = Spools(settings.http.upload_file_limit or min(MOST, soft_limit() // 2))
         self._sites = sites_of(handlers, listeners, settings, self.spools)
-        self.inlet = Inlet(server, tuple([site.handlers.get("message") for site in self._sites]), self, self.outbox)
+        on_message = tuple([site.handlers.get("message") or _no_message for site in self._sites])
+        self.inlet = Inlet(server, on_message, self, self.outbox)
         self.inlet.output_limit = settings.flow.gateway_bytes
         self._failures = Failures(server, self._sites, self.outbox, self.refusals, self.call, self.on_bad_record)
         self.failed = self._failures.failed  # for the inlet
@@ -111,6 +112,8 @@ class Worker:
             for flag in Wants
             if any(site.handlers.get((flag.name or "").lower()) is not None for site in self._sites)
         )
+        if _no_message in on_message:
+            self.inlet.wants |= Wants.HANDSHAKE  # they are refused there
         self.tasks = TaskDesk(settings.tasks, self._task_over, self.call)
         workers = settings.process.worker_num
         with_tasks = workers + settings.tasks.task_worker_num
@@ -543,7 +546,9 @@ class Worker:
         request.close()
         self.sessions.forget(request.fd)  # no `close` will say that this connection is gone
         if response.finish_unanswered():
-            message = "the 'request' handler gave no answer to %s %s"
+            message = (
+                "the 'request' handler gave no answer to %s %s; what it returns is none, call response.end() or json()"
+            )
             self.refusals.say(logging.ERROR, message, request.method, request.target)
 
     def _sender(self, fd: int, number: int) -> Send:
@@ -607,6 +612,10 @@ async def _contained(running: Awaitable[Any]) -> Any:
     if result is not None:
         refuse_odd(result, "the handler")
     return result
+
+
+def _no_message(_server: object, _frame: object) -> NoReturn:
+    raise StateError("there is no 'message' handler any more: the code was reloaded since this WebSocket was opened")
 
 
 def _later(delay: float, callback: Callable[[], None]) -> object:
