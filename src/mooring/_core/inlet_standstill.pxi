@@ -32,7 +32,7 @@ cdef int _wait_for_room(ChannelOutlet self) except -1:
             self.looks = 0
             room = False
             continue
-        if self.looks >= (PATIENCE if buffer_size(&channel.output) <= limit else LONGEST):
+        if self.looks >= <uint32_t> (PATIENCE if buffer_size(&channel.output) <= limit else LONGEST):
             return 0
         if room:
             time.sleep(LOOK / 10)        # the kernel has room and yet takes nothing: it has no memory

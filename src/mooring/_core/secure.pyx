@@ -326,7 +326,7 @@ cdef class SecureTransport(Transport):
 
     cdef size_t _encrypt(self, Connection* c, Tls tls) except? 0:
         """Encrypts the front of the queue; how much of it."""
-        cdef size_t size = min(buffer_size(&c.out), CHUNK)
+        cdef size_t size = min(buffer_size(&c.out), <size_t> CHUNK)
         cdef size_t done = 0
         while done < size:           # one record at a time (RFC 8446 section 5.1: 2^14 bytes)
             done += tls.session.write(
@@ -338,7 +338,7 @@ cdef class SecureTransport(Transport):
         cdef Tls tls
         if c.tls != NULL and c.phase < LINGER:
             tls = <Tls> c.tls
-            if buffer_size(&c.out) or len(tls.unsent) > tls.at:
+            if buffer_size(&c.out) or <size_t> len(tls.unsent) > tls.at:
                 self._drop_tls(c)        # a close_notify would say that this was all
         return Transport._doom(self, c, code, reason)
 
@@ -349,14 +349,14 @@ cdef class SecureTransport(Transport):
 
     cdef int _say_goodbye(self, Tls tls, int socket) except -1:
         """close_notify (RFC 8446 section 6.1), if the kernel takes it: it is the last thing said, and said once."""
-        if tls.shaking or len(tls.unsent) > tls.at:
+        if tls.shaking or <size_t> len(tls.unsent) > tls.at:
             return 0                 # behind half a record it would be nonsense
         try:
             tls.session.unwrap()
         except (ssl.SSLError, OSError):
             pass                     # it waits for the peer's, which we need not
         tls.collect()
-        if len(tls.unsent) > tls.at:
+        if <size_t> len(tls.unsent) > tls.at:
             c_send(socket, PyBytes_AS_STRING(tls.unsent) + tls.at, len(tls.unsent) - tls.at, MSG_NOSIGNAL)
         tls.unsent = b""
         tls.at = 0
