@@ -104,12 +104,17 @@ class HttpError(MooringError):
     """
 
     def __init__(self, status: int, reason: str, headers: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
+        if not isinstance(status, int):
+            raise TypeError(f"status {status!r:.200}: an error has a number from 400 to 599")
         if not 400 <= status <= 599:
             raise ValueError(f"status {status}: an error has a status from 400 to 599")
         super().__init__(status, reason)
         self.status = int(status)
         self.reason = reason
-        self.headers = tuple([_field(pair) for pair in (headers.items() if isinstance(headers, Mapping) else headers)])
+        fields = headers.items() if isinstance(headers, Mapping) else headers
+        if isinstance(headers, str | bytes) or not isinstance(fields, Iterable):
+            raise TypeError(f"headers {headers!r:.200}: write a mapping, or pairs of name and value, of texts")
+        self.headers = tuple([_field(pair) for pair in fields])
 
     def __str__(self) -> str:
         return f"{self.status}: {self.reason}"
@@ -129,7 +134,7 @@ def _field(pair: object) -> tuple[str, str]:
         raise ValueError(f"header {name!r}: {value!r:.200} can't be sent: a token, and text without control characters")
     if name.lower() in _DELIMITING and (name.lower(), value.lower()) != ("connection", "close"):
         raise ValueError(f"header {name}: {value!r:.200}: the server sets it; only Connection: close is taken")
-    return name, value
+    return str.__str__(name), str.__str__(value)  # of a StrEnum, say, no more than its text
 
 
 class BadRequest(HttpError, ValueError):

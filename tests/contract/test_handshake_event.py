@@ -127,6 +127,16 @@ def test_accepted(judging: Serving, do: str):
     assert asked.replace("handshake", "open") == opened
 
 
+def test_texts_may_be_more_than_a_str(judging: Serving):
+    """A StrEnum, say: what counts is its text."""
+    kind = "type('Kind', (str,), {'__str__': None, 'encode': None})"
+    do = f"(lambda text: Accept(text('b'), headers={{text('X-One'): text('1')}}))({kind})"
+    with Raw(judging, handshake(path_of(do), "Sec-WebSocket-Protocol: a, b, set")) as raw:
+        fields = head_of(raw)
+        assert "Sec-WebSocket-Protocol: b" in fields
+        assert "X-One: 1" in fields
+
+
 def test_accepted_with_everything(judging: Serving):
     do = (
         "Accept('b', headers=[('X-One', '1'), ('X-One', '2')], cookies={'c': 'd'},"

@@ -114,6 +114,31 @@ async def test_what_is_no_data_is_a_type_error(server: Serving, pushed: str):
         with pytest.raises(Raised) as raised:
             await peer.ask(f"server.push(fd, {pushed})")
         assert raised.value.kinds[0] == "TypeError"
+        assert "a message is a str, bytes or a Frame, not" in raised.value.message
+
+
+TEXTS = """[
+    server.subscribe(fd, Kind("a topic")), server.publish(Kind("a topic"), Kind("published")),
+    server.unsubscribe(fd, Kind("a topic")), server.push(fd, Kind("pushed")), server.bind(fd, Kind("a user")),
+    server.push_user(Kind("a user"), Kind("to a user")), server.disconnect(fd, 4000, Kind("bye")),
+]"""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "type('Kind', (str,), {'encode': None, '__str__': None})(text)",
+        "__import__('enum').StrEnum('Kind', {'ONE': text}).ONE",
+    ],
+)
+async def test_a_text_may_be_more_than_a_str(server: Serving, kind: str):
+    """A StrEnum, markup that is safe: what counts is its text."""
+    code = TEXTS.replace("Kind(", f"(lambda text: {kind})(")
+    async with dial(server, "/eval") as peer:
+        await peer.send(code)
+        told = [await peer.recv() for _ in range(3)]
+        assert sorted(told) == ["published", "pushed", "to a user"]
+        assert await peer.ended() == (4000, "bye")
 
 
 # fds of nobody: made up, of another gateway, of one there can't be, and none at all

@@ -108,6 +108,7 @@ def test_what_is_no_data_cannot_be_published(workers: list[Asker], topic: str, d
     with pytest.raises(Raised) as raised:
         workers[0](f"server.publish({topic!r}, {data}, Opcode.BINARY)")
     assert raised.value.kinds[0] == "TypeError"
+    assert "a message is a str, bytes or a Frame, not" in raised.value.message
 
 
 @pytest.mark.parametrize("name", ["''", "'x' * 256", "'ü' * 128"])

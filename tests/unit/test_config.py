@@ -97,6 +97,8 @@ def test_unknown_option_names_the_nearest():
         ({"allowed_origins": ["https://example.org:"]}, ["not an origin"]),
         ({"allowed_origins": ["https://exämple.org"]}, ["not an origin", "'https://xn--exmple-cua.org'"]),
         ({"allowed_origins": ["https://ex" + "ä" * 80]}, ["not an origin"]),
+        # Python has the name of 2003 for it, "fass.de", which is somebody else's
+        ({"allowed_origins": ["https://faß.de"]}, ["not an origin: write", "other alphabets as xn--..."]),
         ({"allowed_origins": ["https://[fe80::1%25eth0]"]}, ["not an origin"]),
         ({"allowed_origins": [""]}, ["not an origin"]),
         ({"trusted_proxies": ["10.0.0.1/8"]}, ["host bits"]),

@@ -4,6 +4,7 @@ import email.utils
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 import h11
@@ -131,6 +132,34 @@ def test_end_of_bytes() -> None:
     for data in (bytearray(b"ab"), memoryview(b"ab"), memoryview(b"a.b.")[::2]):
         assert answer(lambda r, data=data: r.end(data)).body == b"ab"
         assert answer(lambda r, data=data: (r.write(data), r.end(data))).body == b"abab"
+
+
+@pytest.mark.parametrize("data", [5, None, {"a": 1}, ["a"]])
+def test_an_answer_is_made_of_text_or_bytes(data: Any) -> None:
+    """Bytes of the number 5 would be five zeros."""
+    with pytest.raises(TypeError, match=rf"str or bytes, not of {type(data).__name__}; json\(\) takes others"):
+        answer(lambda r: r.end(data))
+    with pytest.raises(TypeError, match="str or bytes"):
+        answer(lambda r: r.write(data))
+
+
+def test_texts_may_be_more_than_a_str() -> None:
+    """A StrEnum, markup that is safe: what counts is its text."""
+
+    class Text(str):
+        __slots__ = ()
+        __str__ = encode = None  # type: ignore[assignment]
+
+    def act(r: Response) -> None:
+        r.status(200, Text("Fine"))
+        r.header(Text("X-One"), Text("1"))
+        r.add_header(StrEnum("Name", [("TWO", "X-Two")]).TWO, Text("2"))
+        r.end("")
+
+    client = answer(act)
+    assert (client.fields["x-one"], client.fields["x-two"]) == ("1", "2")
+    with pytest.raises(TypeError, match="a pair of str, int is none"):
+        answer(lambda r: (r.header("X", 5), r.end("")))
 
 
 def test_end_of_nothing() -> None:

@@ -29,6 +29,7 @@ import httptools
 
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
+from cpython.unicode cimport PyUnicode_FromObject
 from libc.stdint cimport uint64_t
 from libc.string cimport memchr, memcpy
 

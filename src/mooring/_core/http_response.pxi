@@ -1,22 +1,29 @@
 """What a response is written with. Included by `http.pyx`; nothing of a request is known here."""
 
-def response_head(int status, headers, str reason=None):
+cdef inline str _text(object given):
+    """An exact str, also of what is a str beside something else (StrEnum, markup that is safe)."""
+    if type(given) is str:
+        return <str> given
+    if not isinstance(given, str):
+        raise TypeError(f"a header field is a pair of str, {type(given).__name__} is none")
+    return <str> PyUnicode_FromObject(given)
+
+
+def response_head(int status, headers, reason=None):
     """Status line, header fields and the empty line.
 
     Raises ValueError for whatever could end a line early or be read differently by another program: a
     name that is no token, control characters, characters outside latin-1, a status outside 100 to 599.
     """
-    cdef str name, value
+    cdef str name, value, phrase
     if not 100 <= status <= 599:
         raise ValueError(f"status {status} is not between 100 and 599")
-    if reason is None:
-        reason = REASONS.get(status, "")
-    if not _is_field_value(reason):
-        raise ValueError(f"reason {reason!r}: control characters and characters outside latin-1 can't be sent")
-    cdef list lines = [f"HTTP/1.1 {status} {reason}\r\n"]
-    for name, value in headers:
-        if name is None or value is None:
-            raise TypeError("a header field is a pair of str")
+    phrase = _text(REASONS.get(status, "") if reason is None else reason)
+    if not _is_field_value(phrase):
+        raise ValueError(f"reason {phrase!r}: control characters and characters outside latin-1 can't be sent")
+    cdef list lines = [f"HTTP/1.1 {status} {phrase}\r\n"]
+    for given_name, given_value in headers:
+        name, value = _text(given_name), _text(given_value)
         if not _is_token(name):
             raise ValueError(f"header name {name!r} is not a token (RFC 9110 section 5.6.2)")
         if not _is_field_value(value):

@@ -58,5 +58,5 @@ cdef class Outbox:
     cdef int _publish(self, bytes name, object data, int opcode) except -1
     cdef bint _tell_open(self, Record* record, bytes payload) except -1
     cpdef bint push(self, object fd, object data, int opcode=*)
-    cpdef bint disconnect_client(self, object fd, object code, str reason)
+    cpdef bint disconnect_client(self, object fd, object code, object reason)
     cdef bint _close(self, uint64_t number, int code, bytes reason) except -1

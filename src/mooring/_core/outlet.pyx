@@ -10,7 +10,7 @@ the gateway has applied the commands up to there, and what is asked of the table
 (`Outlet.state_of`). They are few, and gone as soon as the gateway has caught up, whatever it made of them.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_Check
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -37,6 +37,8 @@ cdef extern from "Python.h":
 cdef enum:
     TOPIC_LIMIT = 255
     FEW = 1024                       # connections in Outbox.ended, before it is looked whether all of them have to be
+
+NO_MESSAGE = "a message is a str, bytes or a Frame, not {}; json.dumps() makes a str of others"
 
 cdef uint64_t LONG_MS = 60000        # after which the last events of a connection that is gone have been handled
 
@@ -129,7 +131,7 @@ cdef class Outlet:
 cdef bytes _topic(object topic):
     if not isinstance(topic, str | bytes):
         raise TypeError(f"a topic's name is a str or bytes, not {type(topic).__name__}")
-    name = topic.encode() if isinstance(topic, str) else topic
+    name = str.encode(topic) if isinstance(topic, str) else bytes(topic)
     if not 0 < len(name) <= TOPIC_LIMIT:
         raise ValueError(f"a topic's name has 1 to {TOPIC_LIMIT} bytes in UTF-8, not {len(name)}")
     return name
@@ -141,7 +143,7 @@ def user_name(user: str | int) -> bytes:
         user = str(user)
     if not isinstance(user, str):
         raise TypeError(f"a user id is a str or an int, not {type(user).__name__}")
-    name = user.encode()
+    name = str.encode(user)
     if not 0 < len(name) < TOPIC_LIMIT:
         raise ValueError(f"a user id has 1 to {TOPIC_LIMIT - 1} bytes in UTF-8, not {len(name)}")
     return name
@@ -260,6 +262,8 @@ cdef class Outbox:
             _check_size(opcode, size)
             outlet.command(&record, <const uint8_t*> text)
             return True
+        if not PyObject_CheckBuffer(data):
+            raise TypeError(NO_MESSAGE.format(type(data).__name__))
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
             _check_size(opcode, view.len)
@@ -271,7 +275,7 @@ cdef class Outbox:
             PyBuffer_Release(&view)
         return True
 
-    cpdef bint disconnect_client(self, object fd, object code, str reason):
+    cpdef bint disconnect_client(self, object fd, object code, object reason):
         """Begins the closing handshake. ValueError for a code or reason that may not be sent."""
         cdef bytes payload = close_payload(code, reason)
         return self._close(_number(fd), code, payload[2:])
@@ -355,7 +359,7 @@ cdef class Outbox:
         outlet.command(&record, NULL)
         return True
 
-    def subscribe(self, fd: int, topic: str, *, leave: bool = False) -> bool:
+    def subscribe(self, fd: int, topic: object, *, leave: bool = False) -> bool:
         cdef bytes name = _topic(topic)
         cdef uint64_t number = _number(fd)
         cdef Outlet outlet = self.outlet_of(number)
@@ -365,7 +369,7 @@ cdef class Outbox:
         outlet.command(&record, name)
         return True
 
-    def publish(self, topic: str, data: object, opcode: int = OP_TEXT) -> None:
+    def publish(self, topic: object, data: object, opcode: int = OP_TEXT) -> None:
         """One message for all subscribers, told once to each gateway."""
         self._publish(_topic(topic), data, opcode)
 
@@ -383,8 +387,10 @@ cdef class Outbox:
             data = (<Frame> data).data
         if opcode != OP_TEXT and opcode != OP_BINARY:
             raise ValueError(f"opcode {opcode}: text or binary messages can be published")
+        if not isinstance(data, str) and not PyObject_CheckBuffer(data):
+            raise TypeError(NO_MESSAGE.format(type(data).__name__))
         # through a memoryview: bytes(5) would be five zeros
-        payload = data.encode() if isinstance(data, str) else bytes(memoryview(data))
+        payload = str.encode(data) if isinstance(data, str) else bytes(memoryview(data))
         if opcode == OP_TEXT and not isinstance(data, str) and not is_utf8(payload, len(payload)):
             raise ValueError("text must be UTF-8; publish other bytes with opcode=Opcode.BINARY")
         _check_size(opcode, len(payload))
@@ -433,7 +439,7 @@ cdef class Outbox:
         outlet.command(record, payload)
         return True
 
-    def disconnect_user(self, user: str | int, code: int, reason: str) -> None:
+    def disconnect_user(self, user: str | int, code: int, reason: object) -> None:
         """Closes all connections of a user. ValueError for a code or reason that may not be sent."""
         cdef bytes name = user_name(user)
         cdef bytes payload = name + close_payload(code, reason)[2:]

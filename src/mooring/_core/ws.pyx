@@ -18,7 +18,7 @@ After FAILED the decoder must not be called again: the connection is over (secti
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cpython.unicode cimport PyUnicode_DecodeUTF8, PyUnicode_FromObject
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -339,14 +339,14 @@ cdef class CloseFrame(Frame):
     Raises ValueError for a code that may not be sent (RFC 6455 section 7.4) or a reason over 123 bytes.
     """
 
-    def __init__(self, code: int = 1000, reason: str = "", *, fd: int = 0) -> None:
+    def __init__(self, code: int = 1000, reason: object = "", *, fd: int = 0) -> None:
         self.data = close_payload(code, reason)
         self.fd = fd
         self.code_of_opcode = OP_CLOSE
         self.finish = True
         self.attempt = 1
         self.code = code
-        self.reason = reason
+        self.reason = PyUnicode_FromObject(reason)
 
 
 cdef Frame new_frame(uint64_t fd, int opcode, const uint8_t* data, size_t size):
@@ -369,9 +369,11 @@ cdef Frame new_frame(uint64_t fd, int opcode, const uint8_t* data, size_t size):
     return frame
 
 
-def close_payload(code: int, reason: str) -> bytes:
+def close_payload(code: int, reason: object) -> bytes:
     """A close frame's payload; ValueError for what may not be sent."""
-    text = reason.encode()
+    if not isinstance(reason, str):
+        raise TypeError(f"the reason of a close is a str, not {type(reason).__name__}")
+    text = str.encode(reason)
     if not isinstance(code, int) or not 0 <= code <= 4999 or not may_send_close_code(code):
         raise ValueError(f"close code {code}: use 1000-1003, 1007-1014 or 3000-4999 (RFC 6455 section 7.4)")
     if len(text) > CONTROL_LIMIT - 2:

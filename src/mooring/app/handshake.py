@@ -102,6 +102,9 @@ def checked_fields(headers: HeaderFields, status: int) -> list[tuple[str, str]]:
     """The fields as pairs. Raises ValueError or TypeError for what can't be sent or is the server's."""
     pairs = [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
     response_head(status, pairs)
+    pairs = [
+        (str.__str__(name), str.__str__(value)) for name, value in pairs
+    ]  # of a StrEnum, say, no more than its text
     for name, _ in pairs:
         if name.lower() in _OWNED or name.lower().startswith("sec-websocket-"):
             raise ValueError(f"header {name}: in the answer to a handshake the server sets it; leave it out")

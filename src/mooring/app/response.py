@@ -589,7 +589,14 @@ class Response:
 def _bytes(data: str | bytes) -> bytes:
     if isinstance(data, str):
         return data.encode()
-    return data if isinstance(data, bytes) else bytes(memoryview(data))  # of an int bytes() would make zeros
+    if isinstance(data, bytes):
+        return data
+    try:
+        return bytes(memoryview(data))  # of an int bytes() would make zeros
+    except TypeError:
+        raise TypeError(
+            f"an answer is made of str or bytes, not of {type(data).__name__}; json() takes others"
+        ) from None
 
 
 def _wants_keep_alive(request: Request) -> bool:

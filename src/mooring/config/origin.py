@@ -21,6 +21,7 @@ _AUTHORITY = r"([a-z0-9._~-]*|\[[0-9a-f:.]{2,45}\])(?::([0-9]{1,5}))?"
 _ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://{_AUTHORITY}(/.*)?")
 _HOST = re.compile(_AUTHORITY)
 _SAME = {"ws": "http", "wss": "https"}
+_DEVIATIONS = frozenset("\u00df\u03c2\u200c\u200d")  # UTS 46 section 7
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -66,14 +67,18 @@ def problem_of(text: str) -> str | None:
         return (
             f"{text!r} is not an origin: write scheme, host and port only, in lower case, such as "
             '"https://example.org"; or a scheme alone, such as "file://"; or "null" or "*"'
+            + ("" if text.isascii() else "; other alphabets as xn--...")
         )
     return None if text == right else f"{text!r} is not an origin as clients send it: write {right!r}"
 
 
 def _in_ascii(host: str) -> str:
-    """Names of other alphabets as browsers send them."""
+    """Names of other alphabets as browsers send them; unchanged where Python has no such name, or another one (IDNA
+    2003 maps the letters of _DEVIATIONS, browsers keep them)."""
     name, colon, port = host.partition(":")
     try:
-        return host if host.isascii() else name.encode("idna").decode() + colon + port
+        return (
+            host if host.isascii() or not _DEVIATIONS.isdisjoint(host) else name.encode("idna").decode() + colon + port
+        )
     except UnicodeError:
         return host
