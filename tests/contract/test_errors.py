@@ -15,7 +15,7 @@ from frames import frame
 from support.serving import Serving, eventually
 
 APP = """
-import asyncio, collections.abc, decimal, gc, signal, threading, types
+import asyncio, collections.abc, decimal, functools, gc, signal, threading, types
 from pathlib import Path
 
 class NoText(Exception):
@@ -37,6 +37,22 @@ class Unnamed(type):
     def __getattribute__(self, name): 1 / 0
 class OddClass(Exception, metaclass=Unnamed):
     pass
+class Unclassed(Exception):
+    __class__ = property(lambda self: 1 / 0)
+class Unclassed2(BaseException):
+    __class__ = property(lambda self: sys.exit(7))
+class Shut(Exception):
+    def __getattribute__(self, name): sys.exit(8)
+    def __setattr__(self, name, value): sys.exit(9)
+class Keeps(MemoryError):
+    @property
+    def __traceback__(self): sys.exit(10)
+    @__traceback__.setter
+    def __traceback__(self, value): sys.exit(11)
+class Lacking(BadRequest):
+    def __init__(self): pass
+class Proxy:
+    __class__ = property(lambda self: 1 / 0)
 
 class Later:
     def __init__(self, running): self.running = running
@@ -59,7 +75,7 @@ async def child(error):
 
 kinds = {one.__name__: one for one in (
     SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, StopIteration, StopAsyncIteration,
-    NoText, OddText, Huge, OddNotes, OddCause, Exits, Bare)}
+    NoText, OddText, Huge, OddNotes, OddCause, Exits, Bare, Unclassed, Unclassed2, Shut, Keeps, Lacking)}
 
 def raised(kind):
     if kind == "group":
@@ -107,7 +123,8 @@ def act(words):
     if what == "return":
         return {
             "generator": lambda: (_ for _ in ()), "async generator": parts,
-            "coroutine function": lambda: child, "object": object, "number": lambda: 5,
+            "coroutine function": lambda: child, "partial": lambda: functools.partial(child, 1),
+            "object": object, "number": lambda: 5, "proxy": Proxy,
         }[kind]()
     if what == "forgets":
         async def forgetful():
@@ -183,7 +200,7 @@ if os.environ.get("TELLS"):
 KINDS = [
     "SystemExit", "KeyboardInterrupt", "GeneratorExit", "CancelledError", "StopIteration", "StopAsyncIteration",
     "NoText", "OddText", "Huge", "OddNotes", "OddCause", "Exits", "Bare", "OddClass", "group", "surrogates", "chain",
-    "noted",
+    "noted", "Unclassed", "Unclassed2", "Shut", "Keeps",
 ]  # fmt: skip
 
 
@@ -251,6 +268,21 @@ def test_whatever_a_handler_raises_is_its_own_failure(app: Serving, what: str):
             fails_with(app, raw, mark)
 
 
+@pytest.mark.parametrize("what", ["raise", "later"])
+def test_an_error_that_lacks_what_its_base_class_has(app: Serving, what: str):
+    """A BadRequest whose class has not called the one above: a client's fault all the same, if not said in full."""
+    with opened(app) as raw:
+        mark = app.mark()
+        say(raw, f"{what} Lacking", "say no more")
+        assert raw.close_frame()[0] == 1008
+        raw.send(close_frame(1008))
+        assert raw.rest() == b""
+        app.wait_log("^report close 1008", since=mark)
+        assert "said say no more" not in app.reports(since=mark)
+    with Raw(app, get(f"/?act={what}%20Lacking")) as raw:
+        assert raw.answer().status == 500
+
+
 @pytest.mark.parametrize("kind", ["SystemExit", "KeyboardInterrupt", "GeneratorExit", "Bare", "Exits"])
 def test_a_child_of_a_task_group_is_part_of_its_handler(app: Serving, kind: str):
     with opened(app) as other, opened(app) as raw:
@@ -301,7 +333,7 @@ def test_whatever_can_be_awaited_is_awaited_in_order(app: Serving, kind: str):
         assert [raw.text() for _ in range(4)] == [kind, "second", kind, "fourth"]
 
 
-@pytest.mark.parametrize("kind", ["generator", "async generator", "coroutine function"])
+@pytest.mark.parametrize("kind", ["generator", "async generator", "coroutine function", "partial"])
 def test_what_nobody_would_run_is_an_error(app: Serving, kind: str):
     with opened(app) as raw:
         mark = app.mark()
@@ -314,7 +346,7 @@ def test_what_nobody_would_run_is_an_error(app: Serving, kind: str):
         fails_with(app, raw, mark)
         app.wait_log("returned the coroutine child and did not await it", since=mark)
     with opened(app) as raw:
-        say(raw, "return object", "return number", "say fine")
+        say(raw, "return object", "return number", "return proxy", "say fine")
         assert raw.text() == "fine"
 
 

@@ -49,6 +49,9 @@ from mooring._core.channel import BadRecord
 from mooring._core.wire import USER as _USER
 from mooring.errors import StateError
 
+cdef extern from "Python.h":
+    int PyException_SetTraceback(object error, object traceback)     # whatever its class makes of the attribute
+
 cdef uint32_t NO_TICKET = 0xFFFFFFFF
 cdef uint64_t LONG_TURN_MS = 5
 cdef size_t KEPT = 32768                 # bytes of one handler that are copied into the page, and sent later
@@ -130,22 +133,29 @@ cdef class Inlet:
 
     cdef int _failed(self, Outlet outlet, int kind, uint32_t extra, uint64_t fd, uint32_t ticket, object error,
                      object context) except -1:
-        """Reports it, also when there is hardly any memory. Who waits for an answer is not left waiting. 1: the handler
-        of `error` is suspended, and the event not over."""
+        """Reports it, also when there is hardly any memory, or it can't even be looked at. Who waits for an answer is not
+        left waiting, nor is what comes next on that connection: nothing is raised here. 1: the handler of `error` is
+        suspended, and the event not over."""
         cdef int attempt
         cdef object running = None
         if self.child:
             self.worker.leave_child(error)
-        if context is None:
-            context = self.context.copy()
-        for attempt in range(2):
+        for attempt in range(3):
             try:
+                if context is None:
+                    context = self.context.copy()
                 running = context.run(self.worker.failed, kind, extra, fd, error)
                 if kind == EV_REQUEST:
                     self.outbox.drop(fd)             # the answer to a handler that raises is given elsewhere
                 return self._wait(outlet, kind, extra, fd, ticket, running, context) if running is not None else 0
             except MemoryError:
-                _let_go(error)                       # frees what the handler had, and then it can be said
+                PyException_SetTraceback(error, None)    # frees what the handler had, and then it can be said
+            except BaseException as fault:
+                error = fault                            # is told in its place
+        try:
+            self.outbox.drop(fd)
+        except BaseException:
+            pass                                         # no memory even for that
         return 0
 
     cdef int _deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1:
@@ -256,15 +266,6 @@ cdef class Inlet:
             if self._start(outlet, kind, opcode, arg, extra, fd, ticket, data):
                 return
         del self.lanes[fd]
-
-
-cdef int _let_go(object error) except -1:
-    """Of what the handler had, which its traceback keeps."""
-    try:
-        error.__traceback__ = None
-    except Exception:
-        pass                         # an exception that refuses it
-    return 0
 
 
 cdef class _Done:

@@ -8,8 +8,11 @@ becomes of what a handler has returned.
 import inspect
 import traceback
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, MethodType
-from typing import Any, Final
+from typing import Any, Final, TypeGuard, TypeVar
+
+T = TypeVar("T")
 
 TEXT_LIMIT: Final = 2000  # characters of the text of one object
 TRACEBACK_LIMIT: Final = 65_536  # characters of a traceback; of a longer one its beginning and its end
@@ -28,6 +31,12 @@ def text_of(value: object, how: Callable[[Any], str] = str, limit: int = TEXT_LI
         return _encodable(cut + "..." if str.__len__(text) > limit else cut)
     except BaseException as problem:
         return f"<{class_name(value)}: no text can be made of it, {class_name(problem)}>"
+
+
+def is_a(value: object, *kinds: type[T]) -> TypeGuard[T]:
+    """`isinstance(value, kinds)` by its true class. `isinstance` asks `__class__` as well, which the application may
+    have redefined."""
+    return issubclass(type(value), kinds)
 
 
 def class_name(value: object) -> str:
@@ -73,22 +82,27 @@ def running_of(result: object, what: str) -> Awaitable[Any] | None:
     """What is still to be awaited of what a handler has returned; None: nothing.
 
     Raises TypeError for what nobody would ever run. `what`: who has returned it, in words."""
-    if isinstance(result, CoroutineType):
+    if type(result) is CoroutineType:
         return result
     if type(result) in _PLAIN:
         return None
-    if inspect.isawaitable(result):
-        return result
+    try:
+        can_be_awaited = inspect.isawaitable(result)
+    except BaseException:  # of its `__class__`, such as that of a proxy for something that is not there
+        return None
+    if can_be_awaited:
+        found: Awaitable[Any] = result  # type: ignore[assignment]
+        return found
     refuse_odd(result, what)
     return None
 
 
 def refuse_odd(result: object, what: str) -> None:
     """Raises TypeError for a result of a handler that nobody would ever run, and so nobody has meant."""
-    if isinstance(result, CoroutineType):
+    if type(result) is CoroutineType:
         result.close()  # the interpreter need not warn of it, too
         raise TypeError(f"{what} returned the coroutine {function_name(result)} and did not await it")
-    if isinstance(result, GeneratorType | AsyncGeneratorType):
+    if is_a(result, GeneratorType, AsyncGeneratorType):
         raise TypeError(f"{what} returned the generator {function_name(result)}, of which nothing has run")
-    if isinstance(result, FunctionType | MethodType) and inspect.iscoroutinefunction(result):
+    if is_a(result, FunctionType, MethodType, partial) and inspect.iscoroutinefunction(result):
         raise TypeError(f"{what} returned the function {function_name(result)} and did not call it")

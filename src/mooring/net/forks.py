@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from mooring.app.foreign import text_of, traceback_of
+from mooring.app.foreign import is_a, text_of, traceback_of
 from mooring.journal import own_logger
 from mooring.net import signals
 
@@ -48,7 +48,7 @@ def leave(error: BaseException | None = None) -> None:
     if not _child:
         return
     code, said = 0, ""
-    if isinstance(error, SystemExit):
+    if is_a(error, SystemExit):
         if isinstance(error.code, int):
             code = error.code
         elif error.code is not None:

@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from mooring._core.reactor import Reactor
+from mooring.app.foreign import is_a
 from mooring.journal import own_logger
 from mooring.net import forks
 from mooring.net.report import new_error_id, report
@@ -144,7 +145,7 @@ class _Loop(asyncio.SelectorEventLoop):
             try:
                 super().run_forever()
             except BaseException as error:
-                if isinstance(error, Exception) or self._is_over():
+                if is_a(error, Exception) or self._is_over():
                     raise
                 forks.leave(error)
                 text = "error %s: a task or a callback of the application raised what would end the process"

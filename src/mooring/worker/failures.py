@@ -11,7 +11,7 @@ from typing import Any
 from mooring._core.channel import BadRecord
 from mooring._core.outlet import Outbox
 from mooring._core.wire import Event
-from mooring.app.foreign import running_of, text_of
+from mooring.app.foreign import is_a, running_of, text_of
 from mooring.app.handlers import Handler
 from mooring.errors import BadRequest
 from mooring.journal import own_logger
@@ -24,6 +24,11 @@ from mooring.worker.site import Site
 log = own_logger("mooring.worker")
 
 _REASON_BYTES = 123  # RFC 6455 section 5.5
+
+
+def reason_of(error: BadRequest) -> str:
+    """For `text_of`: a class of the application's may lack it."""
+    return str(error.reason)
 
 
 class Failures:
@@ -51,16 +56,16 @@ class Failures:
         stay; a short one and 1008 for what the client got wrong. What is to be run: the handler of `error`, ahead of
         what comes next on that connection."""
         forks.leave(error)
-        if isinstance(error, BadRecord):
+        if is_a(error, BadRecord):
             self._on_bad_record("a gateway", error)
             return None
         site = self._sites[listener]
         name = Event(kind).name.lower()
         of_websocket = kind in (Event.OPEN, Event.MESSAGE)
         closes = of_websocket and not site.keeps_failed
-        if of_websocket and isinstance(error, BadRequest):
+        if of_websocket and is_a(error, BadRequest):
             failure = Failure("", name, error)
-            reason = text_of(error.reason)
+            reason = text_of(error, reason_of)
             if closes:
                 cut = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
                 self._outbox.fail_client(fd, CloseCode.POLICY_VIOLATION, cut)

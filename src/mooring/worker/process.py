@@ -13,7 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from mooring.app.foreign import function_name, running_of
+from mooring.app.foreign import function_name, is_a, running_of
 from mooring.app.handlers import Handler
 from mooring.errors import StateError
 from mooring.journal import own_logger
@@ -77,8 +77,8 @@ class OwnProcess:
             self._task.cancel()
 
     def _ended(self, error: BaseException | None) -> None:
-        why = error.__cause__ if isinstance(error, StateError) else error  # see `spawn`
-        ends = isinstance(why, SystemExit) or (isinstance(why, asyncio.CancelledError) and self._stopping.is_set())
+        why = error.__cause__ if is_a(error, StateError) else error  # see `spawn`
+        ends = is_a(why, SystemExit) or (is_a(why, asyncio.CancelledError) and self._stopping.is_set())
         if error is not None and not ends:
             message = "error %s: the process function %s failed"
             report(log, message, new_error_id(), function_name(self._function), error=error)

@@ -25,7 +25,7 @@ from mooring._core.outlet import Outbox, Outlet
 from mooring._core.pulse import Pulse
 from mooring._core.wire import ATTEMPTED, Event, Wants
 from mooring._core.ws import Frame
-from mooring.app.foreign import function_name, refuse_odd, running_of, text_of
+from mooring.app.foreign import function_name, is_a, refuse_odd, running_of, text_of
 from mooring.app.forms import FormLimits
 from mooring.app.handlers import Handlers
 from mooring.app.request import Request, decode_request
@@ -40,7 +40,7 @@ from mooring.net.refusals import RefusalLog, say_bad
 from mooring.net.report import new_error_id, report
 from mooring.types import CloseCode, ClosedBy, CloseReason, ConnectionState, Opcode
 from mooring.worker import access
-from mooring.worker.failures import Failures
+from mooring.worker.failures import Failures, reason_of
 from mooring.worker.handshake import FOREIGN, Handshakes
 from mooring.worker.pipe import Pipe
 from mooring.worker.process import OwnProcess
@@ -504,7 +504,7 @@ class Worker:
                 refuse_odd(result, "the 'request' handler")
         except BaseException as error:
             source = response.event_source
-            if isinstance(error, asyncio.CancelledError) and source is not None and source.over:
+            if is_a(error, asyncio.CancelledError) and source is not None and source.over:
                 error = ClientGone("the event stream was ended")
             self._request_failed(site, request, response, error)
         else:
@@ -520,24 +520,23 @@ class Worker:
         """An HttpError is the answer, as long as there is none; anything else is a fault."""
         request.close()
         self.sessions.forget(request.fd)
-        if isinstance(error, HttpError) and not response.started:
-            if isinstance(error, BadRequest):
+        if is_a(error, HttpError) and not response.started:
+            if is_a(error, BadRequest):
                 self.outbox.respond(request.fd, request.number, _REFUSES, b"")
             try:
                 response.refuse(error)
-            except Exception as fault:
+            except BaseException as fault:  # fields that it lacks, or that can't be sent
                 error = fault
             else:
-                message = "request on connection %d refused with %s: %s"
-                reason = text_of(error.reason, repr, 200)
-                self.refusals.say(logging.INFO, message, request.fd, text_of(error.status), reason)
+                what = text_of(error, _answer_of, 200)
+                self.refusals.say(logging.INFO, "request on connection %d refused with %s", request.fd, what)
                 return
-        if isinstance(error, BadRequest):
+        if is_a(error, BadRequest):
             message = "the answer on connection %d had begun when what the client sent was refused: %s"
-            self.refusals.say(logging.INFO, message, request.fd, text_of(error.reason, repr, 200))
+            self.refusals.say(logging.INFO, message, request.fd, text_of(error, reason_of, 200))
             response.abandon()
             return
-        if isinstance(error, ClientGone):
+        if is_a(error, ClientGone):
             response.abandon()
             return
         response.fail(self._failures.answered(site, Event.REQUEST, request.fd, error))
@@ -589,6 +588,10 @@ def _logged(send: Send, request: Request, response: Callable[[], Response], star
     return send_and_log, log_file
 
 
+def _answer_of(error: HttpError) -> str:
+    return f"{error.status}: {error.reason!r}"
+
+
 def _failure_of(task: asyncio.Task[Any]) -> BaseException | None:
     """What has come of a task of `spawn`; it may have been cancelled before it had begun."""
     return StateError("the handler was cancelled") if task.cancelled() else task.exception()
@@ -601,11 +604,11 @@ async def _contained(running: Awaitable[Any]) -> Any:
         result = await running
     except BaseException as error:
         forks.leave(error)
-        if isinstance(error, SystemExit):
+        if is_a(error, SystemExit):
             raise StateError("a handler called sys.exit(); to stop the server, call shutdown()") from error
-        if isinstance(error, KeyboardInterrupt):
+        if is_a(error, KeyboardInterrupt):
             raise StateError("a handler raised KeyboardInterrupt; to stop the server, call shutdown()") from error
-        if isinstance(error, asyncio.CancelledError):
+        if is_a(error, asyncio.CancelledError):
             raise StateError("the handler was cancelled") from error
         raise
     forks.leave()
