@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
+from mooring.admin import calls
 from mooring.admin import desk as module
 from mooring.admin.aio import AsyncControlClient
-from mooring.admin.desk import Desk, peer_uid
+from mooring.admin.calls import peer_uid
+from mooring.admin.client import ControlClient
+from mooring.admin.desk import Desk
 from mooring.app.search import FoundConnection, Search
 from mooring.errors import AdminError, ServerUnreachable, StateError
 from mooring.net.refusals import RefusalLog
@@ -79,6 +82,27 @@ def test_others_than_the_user_of_the_server_and_root_are_refused(
     with caplog.at_level(logging.INFO, "test.desk"):
         asyncio.run(ask())
     assert 1 <= sum("root may ask" in line for line in caplog.messages) < 30, "the lines are limited"
+
+
+def test_nothing_is_asked_of_another_user_unless_by_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Who may write in the folder can listen there before the server does."""
+    path, theirs = tmp_path / "socket", os.geteuid() + 4711
+    monkeypatch.setattr(calls, "peer_uid", lambda _talk: theirs)
+    with socket.socket(socket.AF_UNIX) as planted:
+        planted.bind(str(path))
+        planted.listen()
+        planted.settimeout(5)
+        monkeypatch.setattr(os, "geteuid", lambda: 4710)
+        for ask in (ControlClient(path, 2).shutdown, lambda: asyncio.run(AsyncControlClient(path, 2).push(7, "secret"))):
+            with pytest.raises(AdminError, match=f"another user, uid {theirs}, not by you, uid 4710, or root: nothing"):
+                ask()
+            with planted.accept()[0] as talk:
+                assert talk.recv(100) == b"", "it was asked"
+        for own, other in ((0, theirs), (theirs, theirs), (4710, 0)):
+            monkeypatch.setattr(os, "geteuid", lambda own=own: own)
+            monkeypatch.setattr(calls, "peer_uid", lambda _talk, other=other: other)
+            with pytest.raises(ServerUnreachable, match="not answered within"):
+                ControlClient(path, timeout=0.05).shutdown()
 
 
 def test_whoever_has_asked_is_answered_when_it_ends(tmp_path: Path):

@@ -105,6 +105,7 @@ class AsyncControlClient:
                 await _connect(talk, self._path)
             except OSError as problem:
                 raise exchange.unreachable(problem) from None
+            exchange.check(talk)
             try:
                 try:
                     await loop.sock_sendall(talk, exchange.line)

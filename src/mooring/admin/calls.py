@@ -4,6 +4,9 @@ A call is a request and what becomes of its result. An `Exchange` is one call on
 bytes of the answer as they come. Who carries the bytes, waiting or in an event loop, has the errors of here, too.
 """
 
+import os
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
@@ -13,6 +16,8 @@ from mooring.app.search import Sort, State
 from mooring.errors import AdminError, ServerUnreachable
 
 T = TypeVar("T")
+
+_CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
 
 class SearchTerms(TypedDict, total=False):
@@ -125,6 +130,15 @@ class Exchange(Generic[T]):
         if len(self.line) > requests.LINE_LIMIT:
             raise AdminError(f"that is too long: at most {requests.LINE_LIMIT} bytes, base64 included")
 
+    def check(self, talk: socket.socket) -> None:
+        """Once connected: raises AdminError when another local user listens there, as one can who may write in that
+        folder while no server runs. What is asked may be nobody else's business, nor is the answer to be believed."""
+        own, other = os.geteuid(), peer_uid(talk)
+        if other not in (0, own) and own != 0:  # root may ask everybody
+            raise AdminError(
+                f"{self._path} was made by another user, uid {other}, not by you, uid {own}, or root: nothing was asked"
+            )
+
     @property
     def done(self) -> bool:
         """Whether the answer is complete."""
@@ -163,3 +177,9 @@ class Exchange(Generic[T]):
             f"the server at {self._path} has not answered within {self._timeout:g} s: worker 0 does not serve, or a "
             "handler blocks it; whether it did what was asked is not known"
         )
+
+
+def peer_uid(talk: socket.socket) -> int:
+    """Whose process is at the other end of a Unix socket: who has connected, or who listens."""
+    uid: int = _CREDENTIALS.unpack(talk.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
+    return uid

@@ -97,6 +97,7 @@ class ControlClient:
                 raise exchange.late() from None
             except OSError as problem:
                 raise exchange.unreachable(problem) from None
+            exchange.check(talk)
             try:
                 _send(talk, exchange)
                 while not exchange.done:

@@ -12,13 +12,13 @@ import asyncio
 import logging
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import fields
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from mooring.admin import requests
+from mooring.admin.calls import peer_uid
 from mooring.admin.requests import LINE_LIMIT, Answer, Request
 from mooring.app.search import Found, FoundConnection, Search
 from mooring.errors import AdminError, MooringError
@@ -33,7 +33,6 @@ TIME_LIMIT = 5.0  # seconds for a request to arrive, and for its answer to be ta
 FINISH = 0.5  # seconds that whoever has asked is waited for when this process ends
 ACCEPT_AGAIN = 0.5  # seconds
 
-_CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
 _FIELDS = [field.name for field in fields(ClientInfo)]
 
 
@@ -286,12 +285,6 @@ class Desk:
         if there:
             log.info("closing connection %d", fd)
         return there
-
-
-def peer_uid(talk: socket.socket) -> int:
-    """Whose process has connected."""
-    uid: int = _CREDENTIALS.unpack(talk.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
-    return uid
 
 
 def _one_of(**given: object) -> None:
