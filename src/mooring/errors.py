@@ -15,6 +15,7 @@
     │   └── TaskQueueFull                  it was not taken: too many, or too large
     ├── PipeFull                           a message to another worker, and too many wait already
     └── HttpError                          an answer to a request that is an error, 4xx or 5xx
+        ├── NoThread (also RuntimeError)   what was to run in a thread will not
         └── BadRequest (also ValueError)   the client's fault, found in what it sent
             └── BadText (also UnicodeDecodeError)  it is no text in its charset
 
@@ -135,6 +136,11 @@ def _field(pair: object) -> tuple[str, str]:
     if name.lower() in _DELIMITING and (name.lower(), value.lower()) != ("connection", "close"):
         raise ValueError(f"header {name}: {value!r:.200}: the server sets it; only Connection: close is taken")
     return str.__str__(name), str.__str__(value)  # of a StrEnum, say, no more than its text
+
+
+class NoThread(HttpError, RuntimeError):
+    """`asyncio.to_thread` or `loop.run_in_executor` could not start a thread, and there is none yet to do it. What was
+    to run in it never will; a client whose request needed it is answered 503, if the handler lets it pass."""
 
 
 class BadRequest(HttpError, ValueError):

@@ -4,10 +4,12 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -17,7 +19,7 @@
 /* Every `every`-th call fails with `error` (0: none does), at most `left` times (-1: any number). Counted: `calls`, `hits`. */
 struct fault { int64_t every, error, left, calls, hits; };
 
-enum { ACCEPT, SEND, RECV, WAIT, WATCH, ALLOCATE, KINDS };
+enum { ACCEPT, SEND, RECV, WAIT, WATCH, ALLOCATE, FORK, THREAD, MEMFD, NOTIFIER, NOTIFY, KINDS };
 
 struct control {
     int64_t pid;        /* only this process; 0: each */
@@ -159,6 +161,49 @@ int epoll_ctl(int epoll, int op, int fd, struct epoll_event *event)
 {
     static int (*real)(int, int, int, struct epoll_event *);
     return op != EPOLL_CTL_DEL && here() && fails(WATCH) ? -1 : REAL("epoll_ctl")(epoll, op, fd, event);
+}
+
+/* ---- what a system has a number of */
+
+pid_t fork(void)
+{
+    static pid_t (*real)(void);
+    return here() && fails(FORK) ? -1 : REAL("fork")();
+}
+
+/* One that returns twice can't be wrapped, and fork is as good. */
+pid_t vfork(void) { return fork(); }
+
+int pthread_create(pthread_t *restrict thread, const pthread_attr_t *restrict attributes, void *(*run)(void *), void *restrict argument)
+{
+    static int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    return here() && fails(THREAD) ? errno : REAL("pthread_create")(thread, attributes, run, argument);
+}
+
+int memfd_create(const char *name, unsigned int flags)
+{
+    static int (*real)(const char *, unsigned int);
+    return here() && fails(MEMFD) ? -1 : REAL("memfd_create")(name, flags);
+}
+
+int ftruncate(int fd, off_t size)
+{
+    static int (*real)(int, off_t);
+    return here() && fails(MEMFD) ? -1 : REAL("ftruncate")(fd, size);
+}
+
+int ftruncate64(int fd, off_t size) { return ftruncate(fd, size); }
+
+int inotify_init1(int flags)
+{
+    static int (*real)(int);
+    return here() && fails(NOTIFIER) ? -1 : REAL("inotify_init1")(flags);
+}
+
+int inotify_add_watch(int fd, const char *path, uint32_t mask)
+{
+    static int (*real)(int, const char *, uint32_t);
+    return here() && fails(NOTIFY) ? -1 : REAL("inotify_add_watch")(fd, path, mask);
 }
 
 /* ---- memory */

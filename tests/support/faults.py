@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("faults.c")
-KINDS = ("accept", "send", "recv", "wait", "watch", "allocate")
+KINDS = ("accept", "send", "recv", "wait", "watch", "allocate", "fork", "thread", "memfd", "notifier", "notify")
 FIELDS = ("pid", "domain", "most", "everywhere", "step", "row", "longest_row")
 EVERY, ERROR, LEFT, CALLS, HITS = range(5)  # of each kind
 

@@ -93,7 +93,10 @@ def test_nothing_is_asked_of_another_user_unless_by_root(tmp_path: Path, monkeyp
         planted.listen()
         planted.settimeout(5)
         monkeypatch.setattr(os, "geteuid", lambda: 4710)
-        for ask in (ControlClient(path, 2).shutdown, lambda: asyncio.run(AsyncControlClient(path, 2).push(7, "secret"))):
+        for ask in (
+            ControlClient(path, 2).shutdown,
+            lambda: asyncio.run(AsyncControlClient(path, 2).push(7, "secret")),
+        ):
             with pytest.raises(AdminError, match=f"another user, uid {theirs}, not by you, uid 4710, or root: nothing"):
                 ask()
             with planted.accept()[0] as talk:

@@ -8,6 +8,8 @@ can will have left in good order before that.
 
 To end at the latest in some seconds, though the interpreter is being taken down, or waits in C code: `exit_after`, a thread
 without any Python in it. A signal would not do: its handler may be the application's, and goes with the interpreter.
+
+Whether there are watches of files left, of which a user has so many in all.
 """
 
 cdef extern from *:
@@ -93,8 +95,35 @@ cdef extern from *:
     """
     int mooring_exit_after(double seconds, int code) nogil
 
+cdef extern from *:
+    """
+    #include <sys/inotify.h>
+
+    static int mooring_has_watches(const char *path)
+    {
+        int watches = inotify_init1(IN_CLOEXEC), left;
+
+        if (watches < 0)
+            return 1;
+        left = inotify_add_watch(watches, path, IN_DELETE_SELF) >= 0 || (errno != ENOSPC && errno != ENOMEM);
+        close(watches);
+        return left;
+    }
+    """
+    bint mooring_has_watches(const char* path) nogil
+
 
 import os
+
+
+def has_watches(path: str) -> bool:
+    """Whether the kernel gives a watch (inotify) for this path; True also if that can't be found out."""
+    cdef bytes name = os.fsencode(path)
+    cdef const char* text = name
+    cdef bint left
+    with nogil:
+        left = mooring_has_watches(text)
+    return left
 
 
 def exit_after(seconds: float, code: int) -> None:

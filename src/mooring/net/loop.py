@@ -10,6 +10,9 @@ Whatever policy the application has installed (`uvloop.install()` is a common li
 end of a subprocess asyncio asks the policy, up to Python 3.13, and those of others have no answer for a loop that is
 not theirs; so we learn of it ourselves.
 
+Threads are started when the application needs one for `to_thread`, and then there may be none left. Python raises an
+error and yet keeps the call, for whichever thread comes later; here one that is there takes it, or nobody ever does.
+
 A KeyboardInterrupt or SystemExit that leaves a callback or a task ends an asyncio loop, whoever it belongs to: a task
 gives it to whoever awaits it *and* lets it pass. Here it is the failure of that callback or task. What the loop itself
 runs, the process's own coroutine, may end it so.
@@ -22,10 +25,13 @@ import sys
 import threading
 from asyncio import unix_events
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from mooring._core.reactor import Reactor
 from mooring.app.foreign import is_a
+from mooring.errors import NoThread
 from mooring.journal import own_logger
 from mooring.net import forks
 from mooring.net.report import new_error_id, report
@@ -125,11 +131,26 @@ def new_event_loop(reactor: Reactor) -> asyncio.AbstractEventLoop:
     return _Loop(ReactorSelector(reactor))
 
 
+class _Threads(ThreadPoolExecutor):
+    """What asyncio has by default, where threads may run out."""
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError as problem:
+            if self._threads:
+                return  # they take it when they have done what they are at
+            self._work_queue.get_nowait()
+            log.error("no thread could be started: %s; raise the limit of processes (ulimit -u, TasksMax=)", problem)
+            raise NoThread(503, "the server has no thread for this now, try again", {"Retry-After": "5"}) from problem
+
+
 class _Loop(asyncio.SelectorEventLoop):
     """Ends when what it was run for has ended, and for no other reason."""
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
         super().__init__(selector)
+        self._threads: ThreadPoolExecutor | None = None
         self._purpose: asyncio.Future[Any] | None = None
 
     def run_until_complete(self, future: Any) -> Any:
@@ -154,6 +175,19 @@ class _Loop(asyncio.SelectorEventLoop):
                 if self._is_over():
                     return
                 log.error("the application has stopped the worker's loop: it goes on; shutdown() stops the server")
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
+        if executor is None and self._threads is None:
+            self._threads = _Threads(thread_name_prefix="asyncio")
+            if getattr(self, "_default_executor", None) is None:  # else the application has set one
+                self.set_default_executor(self._threads)
+        return super().run_in_executor(executor, func, *args)
+
+    async def shutdown_default_executor(self, *args: Any, **options: Any) -> None:
+        """asyncio starts a thread that waits for the others; without it they have their time all the same, see
+        mooring.net.ending."""
+        with suppress(RuntimeError):
+            await super().shutdown_default_executor(*args, **options)
 
     def _is_over(self) -> bool:
         return self._purpose is None or self._purpose.done()

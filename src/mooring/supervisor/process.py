@@ -17,6 +17,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from mooring.supervisor.links import Link
 
 __all__ = ["Child", "ChildState", "Exit", "ProcessSpec"]
+
+END_LIMIT = 1.0  # seconds that one may take to end that was killed
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +231,13 @@ class Child:
             how = Exit(None, result.si_status)
             self._popen.returncode = -result.si_status
         return how
+
+    def end(self) -> None:
+        """Kill and reap it, for whom the tree can't wait."""
+        assert self._popen is not None
+        self._popen.kill()
+        with suppress(subprocess.TimeoutExpired):  # then it is reaped like a stranger, once it has ended
+            self._popen.wait(END_LIMIT)
 
     def forget(self) -> None:
         """Give back every descriptor; links are the tree's to close."""

@@ -103,7 +103,7 @@ class Tree:
             child.signal(signal.SIGKILL)
         limit = time.monotonic() + 2.0
         while self.children and time.monotonic() < limit:
-            with selectors.DefaultSelector() as selector:
+            with selectors.PollSelector() as selector:  # which needs nothing of the kernel's that may have run out
                 for child in self.children:
                     selector.register(child.pidfd, selectors.EVENT_READ)
                 selector.select(limit - time.monotonic())
@@ -190,8 +190,13 @@ class Tree:
             if pulse >= 0:
                 os.close(pulse)
         self.children.append(child)
-        self._selector.register(child.pidfd, selectors.EVENT_READ, partial(self._reap, child))
-        self._selector.register(child.control.fileno(), selectors.EVENT_READ, partial(self._talk, child))
+        try:
+            self._selector.register(child.pidfd, selectors.EVENT_READ, partial(self._reap, child))
+            self._selector.register(child.control.fileno(), selectors.EVENT_READ, partial(self._talk, child))
+        except OSError:  # the kernel has no room for one more: a child that nobody would hear
+            child.end()
+            self._forget(child)
+            raise
         self._limit_boot(child)
 
     def _connect(self, child: Child, peer: Child) -> list[Link]:

@@ -9,6 +9,10 @@ once and never again. So folders are followed by the kernel's watches, and which
 and again, as is every single file. A change of a file is told when it has stood still for a moment, one of what has to
 be followed anew when it is.
 
+The kernel has so many watches for each user, and an editor may have taken most. When there are none, at the start or
+for a folder that comes later, the folders are looked through instead, which finds the same and costs more. A watcher
+that fails for any other reason begins again, and says so.
+
 What the server itself writes is no change, or each reload would cause the next: its files, also rotated or by another
 name, what its standard output and error go to, compiled code, temporary files.
 """
@@ -26,6 +30,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mooring._core.process import has_watches
 from mooring.errors import ConfigError
 from mooring.journal import own_logger
 
@@ -34,12 +39,14 @@ __all__ = ["Watcher"]
 log = own_logger("mooring.supervisor")
 
 PERIOD = 200  # milliseconds between two looks
+SEARCH = 1000  # the same where all files have to be looked at
+AGAIN = 5.0  # seconds until it begins again after an error
 #: What logrotate and others put behind the name of a log.
 ROTATED = re.compile(r"(?:[.-](?:\d[\w:-]*|old|bak))?(?:\.(?:gz|bz2|xz|zst|lz4|Z))?")
 #: Files of ours that are about to be renamed; those of Python's tempfile, which may have no name at all (O_TMPFILE).
 TEMPORARY = re.compile(r"\.mooring-.*|tmp[a-z0-9_]{8}|#\d+")
 
-ADDED, DELETED = 1, 3  # watchfiles.Change
+ADDED, MODIFIED, DELETED = 1, 2, 3  # watchfiles.Change
 
 _Found = tuple[int, ...] | None
 
@@ -68,25 +75,49 @@ class Watcher:
             self._found[path] = _what_is_at(path)
         self._changed: deque[str] = deque()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._searches = False  # the kernel has no watches for us
+        self._follows = False  # it has begun, so that something may be missed now
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mooring-watcher", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as problem:
+            os.close(self._wake)
+            raise ConfigError(f"watch needs a thread: {problem}; raise the limit of processes (ulimit -u)") from None
 
     def _run(self) -> None:
         anew: list[str] = []
-        try:
-            while not self._stop.is_set():
-                folders = [path for path, found in self._found.items() if found is not None and stat.S_ISDIR(found[0])]
-                try:
-                    anew = self._follow(folders, anew) if folders else self._wait(anew)
-                except FileNotFoundError:  # it went at this moment
-                    anew = self._wait(anew)
-        except Exception as problem:  # such as: no inotify watches left
-            log.error("watch ended, changes are not noticed any more: %s", problem)
+        while not self._stop.is_set():
+            folders = [path for path, found in self._found.items() if found is not None and stat.S_ISDIR(found[0])]
+            try:
+                anew = self._follow(folders, anew) if folders else self._wait(anew)
+            except FileNotFoundError:  # it went at this moment
+                anew = self._wait(anew)
+            except Exception as problem:
+                self._fail(problem)
+                anew = folders if self._follows else []
+                self._follows = False
+
+    def _fail(self, problem: Exception) -> None:
+        if not self._searches:
+            self._search(str(problem))
+        else:
+            log.error("watch: changes are not noticed: %s; it is tried again in %g s", problem, AGAIN)
+            self._stop.wait(AGAIN)
+
+    def _search(self, why: str) -> None:
+        self._searches = True
+        log.warning(
+            "watch: files are looked at each %g s, for the kernel tells of no more changes: %s; raise "
+            "fs.inotify.max_user_watches or max_user_instances (sysctl), or watch less",
+            SEARCH / 1000,
+            why,
+        )
 
     def _follow(self, folders: list[str], anew: list[str]) -> list[str]:
         """Until something has to be followed anew; gives that, to be told when it is."""
         roots = [os.path.realpath(folder) for folder in folders]
+        new: list[str] = []  # that it should follow by now
         for changes in self._watch(
             *roots,
             watch_filter=None,
@@ -95,9 +126,16 @@ class Watcher:
             step=50,
             rust_timeout=PERIOD,
             yield_on_timeout=True,
+            force_polling=True if self._searches else None,
+            poll_delay_ms=SEARCH,
         ):
+            self._follows = True
             self._tell(anew)
+            if not self._searches and not all(has_watches(path) for path in new):
+                self._search("there are no watches left")
+                return new
             foreign = self._foreign(changes, roots)
+            new = [path for path in foreign if os.path.isdir(path)]
             links = [path for path in foreign if os.path.islink(path)]
             ended = [path for change, path in changes if path in roots and change == DELETED]
             files, anew = self._look()
@@ -140,6 +178,8 @@ class Watcher:
         for change, path in changes:
             if path in passed:
                 continue  # it was there for a moment only, as what an editor or tempfile tries a folder with
+            if self._searches and change == MODIFIED and os.path.isdir(path):
+                continue  # what is in it has changed, which is told by itself, if it is of interest
             inside = min(
                 (path[len(root) :] for root in roots if f"{path}/".startswith(f"{root}/")), key=len, default=path
             )

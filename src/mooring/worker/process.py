@@ -66,7 +66,10 @@ class OwnProcess:
             else:
                 loop.call_soon_threadsafe(self._ended, error)
 
-        threading.Thread(target=run, name="process", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="process", daemon=True).start()
+        except RuntimeError as problem:  # there are too many: the next process may have one
+            self._ended(problem)
 
     def _await(self, running: Awaitable[Any], context: contextvars.Context) -> None:
         self._task = self._spawn(running, context)
