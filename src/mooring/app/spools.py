@@ -5,7 +5,6 @@ they have together; a form that needs one more is answered 503, and so is one fo
 no room. Whoever has begun to upload goes on.
 """
 
-import logging
 import resource
 import time
 from tempfile import TemporaryFile
@@ -13,8 +12,9 @@ from typing import BinaryIO
 from weakref import WeakSet
 
 from mooring.errors import HttpError
+from mooring.journal import own_logger
 
-log = logging.getLogger("mooring.worker")
+log = own_logger("mooring.worker")
 
 MOST = 4096  # however many descriptors there are
 SAY_EVERY = 1.0  # seconds between two log lines
