@@ -1,11 +1,13 @@
 """Clients for the contract tests: WebSockets of the `websockets` package, HTTP of the standard library, raw bytes."""
 
+import asyncio
 import contextlib
 import json
 import os
 import select
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -353,17 +355,25 @@ def all_askers(server: Serving, mode: dict[str, Any]) -> Iterator[list[Asker]]:
             asker.close()
 
 
+async def next_millisecond() -> None:
+    """Until the clock has gone on that tells gateways which of two connections is older."""
+    now = time.monotonic_ns() // 1_000_000
+    while time.monotonic_ns() // 1_000_000 == now:
+        await asyncio.sleep(0)
+
+
 @contextlib.asynccontextmanager
 async def crowd(
     server: Serving, mode: dict[str, Any], path: str = "/echo", /, **query: object
 ) -> AsyncIterator[list[Peer]]:
-    """WebSockets of every gateway and every worker: one per pair."""
+    """WebSockets of every gateway and every worker: one per pair, each younger than the one before."""
     async with contextlib.AsyncExitStack() as stack:
         peers: list[Peer] = []
         for number in range(gateways_of(mode)):
             for _ in range(mode["worker_num"] if mode["mode"] == "process" else 1):
                 with only_gateway(server, mode, number):
                     peers.append(await stack.enter_async_context(dial(server, path, **query)))
+                await next_millisecond()
         assert {peer.gateway for peer in peers} == set(range(gateways_of(mode)))
         assert {peer.worker for peer in peers} == set(range(mode["worker_num"]))
         yield peers
