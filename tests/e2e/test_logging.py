@@ -169,3 +169,45 @@ def page(request, response):
     assert said["logger"] == "chat.rooms"
     assert any(one["logger"] == "mooring.access" and '"GET / HTTP/1.1" 500' in one["message"] for one in objects)
     assert any("drained: " in one["message"] for one in objects)
+
+
+CALLS = """
+import logging, warnings
+logging.captureWarnings(True)
+package = logging.getLogger("chat")
+package.addHandler(logging.NullHandler())  # as packages do
+hushed = logging.getLogger("hushed")
+hushed.addHandler(logging.NullHandler())
+hushed.propagate = False
+logging.warning("at the top")
+
+@server.on("message")
+def said(server, frame):
+    logging.info("by the module")
+    package.info("by a package")
+    hushed.error("nowhere")
+    warnings.warn("a warning")
+    logging.error("again by the module")
+    server.push(frame.fd, frame.data)
+
+@server.on("task")
+def work(server, task):
+    return 1
+"""
+
+
+@MODES
+@in_loop()
+async def test_what_is_no_set_up(tmp_path, mode):
+    """`logging.info()` puts a handler in where there is none; packages give their loggers one that writes nothing."""
+    lines, printed = await lines_of(tmp_path, CALLS, mode)
+    said = [line.partition("] ")[2] for line in lines]
+    found = [text for text in said if "by " in text or "a warning" in text]
+    assert [text.partition("Warning")[0] for text in found if "py.warnings" not in text] == [
+        "root: by the module",
+        "chat: by a package",
+        "root: again by the module",
+    ]
+    assert any(text.startswith("py.warnings: ") and "UserWarning: a warning" in text for text in found)
+    assert not [line for line in [*lines, *printed] if "nowhere" in line]
+    assert not [line for line in printed if "by " in line]

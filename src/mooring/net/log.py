@@ -11,7 +11,8 @@ shared with whoever else writes to it.
 
 What the application logs goes there, too, as long as it has not said where else it shall go: we take the place of the
 handler of last resort, which Python calls for a record that no handler has. So whatever an application sets up takes
-effect, and nothing is written twice.
+effect, and nothing is written twice. Two things are no set-up: the handler that `logging.info()` and its likes put in
+where there is none (they call `basicConfig()`), and the NullHandler that packages give their loggers.
 
 Log files are opened again on a signal, under the same descriptor: a line goes to the old file or the new one, and what
 has learnt the number (faulthandler) follows.
@@ -27,6 +28,7 @@ import signal
 import stat
 import sys
 import threading
+from types import FrameType
 from typing import Final
 
 from mooring.config import Settings
@@ -53,6 +55,8 @@ STDERR: Final = 2
 
 _streams: dict[str, LogStream] = {}  # of this process, by path; "" is standard error
 _forms: list[TextLines] = []
+_implied: list[logging.Handler] = []  # what `logging.info()` has put in before this process had a log
+_lent = False  # the application's lines come here
 
 
 def _unlock() -> None:
@@ -174,6 +178,8 @@ def log_to(settings: Settings, name: str) -> None:
     public.setLevel(settings.process.log_level.upper())
     public.propagate = False  # else what the application writes to its own log would stand there, too
     logging.lastResort = _LastResort(main)
+    if logging.Logger.callHandlers is _their_call:
+        logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign, assignment]
     for problem in problems:
         own.error("%s", problem)
 
@@ -181,17 +187,15 @@ def log_to(settings: Settings, name: str) -> None:
 def lend_level(settings: Settings) -> None:
     """Where the application runs, the root logger has our level as long as it has no handler and no level of the
     application's; with a handler and no level, that of Python is what is meant."""
+    global _lent
+    _lent = True
     root = logging.getLogger()
-    if root.level != logging.WARNING or root.handlers:
-        return
-    root.setLevel(_Level(logging.getLevelNamesMapping()[settings.operation.app_log_level.upper()]))
-
-    def add_handler(handler: logging.Handler) -> None:
-        del root.addHandler  # that of the class is there again
-        root.addHandler(handler)
-        leave_level()
-
-    root.addHandler = add_handler  # type: ignore[method-assign, assignment]
+    if all(handler in _implied for handler in root.handlers):
+        for handler in root.handlers[:]:
+            root.removeHandler(handler)
+    _implied.clear()
+    if root.level == logging.WARNING and not root.handlers:
+        root.setLevel(_Level(logging.getLevelNamesMapping()[settings.operation.app_log_level.upper()]))
 
 
 def leave_level() -> None:
@@ -199,6 +203,58 @@ def leave_level() -> None:
     root = logging.getLogger()
     if root.handlers and isinstance(root.level, _Level):
         root.setLevel(logging.WARNING)
+
+
+def _add_handler(handler: logging.Handler) -> None:
+    """What `addHandler` of the root logger does in a process that has imported this package."""
+    root, caller = logging.getLogger(), sys._getframe(1)
+    if _is_implied(caller):
+        if _lent:
+            return
+        _implied.append(handler)
+    logging.Logger.addHandler(root, handler)
+    leave_level()
+
+
+def _is_implied(caller: FrameType) -> bool:
+    """Whether it is `basicConfig()`, called by the standard library itself."""
+    above, theirs = caller.f_back, vars(logging)
+    return (
+        caller.f_code.co_name == "basicConfig"
+        and caller.f_globals is theirs
+        and above is not None
+        and above.f_globals is theirs
+    )
+
+
+logging.getLogger().addHandler = _add_handler  # type: ignore[method-assign, assignment]
+
+
+def _call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+    """In place of `Logger.callHandlers`, which takes a NullHandler for one that writes."""
+    _their_call(logger, record)
+    last = logging.lastResort
+    if isinstance(last, _LastResort) and _is_unheard(logger):
+        last.handle(record)
+
+
+_their_call: Final = logging.Logger.callHandlers
+
+
+def _is_unheard(logger: logging.Logger | None) -> bool:
+    """Whether there are NullHandlers up to a root that has no handler at all. A logger that does not propagate, or a
+    root with a NullHandler, is silent because somebody wants it so."""
+    found = False
+    while logger is not None:
+        if any(type(handler) is not logging.NullHandler for handler in logger.handlers):
+            return False
+        if logger.parent is None:
+            return found and not logger.handlers
+        found = found or bool(logger.handlers)
+        if not logger.propagate:
+            return False
+        logger = logger.parent
+    return False
 
 
 def log_as(name: str) -> None:
