@@ -85,7 +85,17 @@ def timer(server, fd, how):
 
 @server.on("request")
 def asked(request, response):
+    if request.path in ("/silent", "/later"):
+        return silent(response) if request.path == "/silent" else later(response)
     response.end(str(leaves(request.path[1:])))
+
+def silent(response):
+    if pid := os.fork():
+        response.end(str(awaited(pid)))
+
+async def later(response):
+    await asyncio.sleep(0)
+    silent(response)
 """
 
 ENDS = {"returns": "0", "raises": "1", "exits": "3", "says": "1"}
@@ -111,6 +121,8 @@ async def test_a_child_that_leaves_a_handler_ends(settings, tmp_path):
                     assert (kind, how, await ws.recv()) == (kind, how, code)
             for how, code in ENDS.items():
                 assert await asyncio.to_thread(fetch, server, f"/{how}") == code.encode()
+            for path in ("/silent", "/later"):
+                assert await asyncio.to_thread(fetch, server, path) == b"0"
             await ws.send("coroutine awaits")
             assert await ws.recv() == "1"
             await ws.send("callback exits")

@@ -473,7 +473,9 @@ class Worker:
             response.end("This server speaks WebSocket only.\n")
             return None
         try:
-            running = running_of(handler(request, response), "the 'request' handler")
+            result = handler(request, response)
+            forks.leave()
+            running = running_of(result, "the 'request' handler")
         except BaseException as error:  # SystemExit and CancelledError too: a client waits for its answer
             self._request_failed(site, request, response, error)
             return self._rest(site, request, response)
@@ -500,6 +502,7 @@ class Worker:
     async def _request_later(self, site: Site, request: Request, response: Response, running: Awaitable[Any]) -> None:
         try:
             result = await running
+            forks.leave()
             if result is not None:
                 refuse_odd(result, "the 'request' handler")
         except BaseException as error:
