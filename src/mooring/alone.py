@@ -126,15 +126,10 @@ class _Alone:
         local = open_local(self.gateway.relay, self.worker.inlet, gateway=0, worker=0, generation=1)
         self.worker.outbox.connect(local)
         self.worker.loop = loop
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            loop.add_signal_handler(number, self._stop, number)
-            # The loop hears of it when it turns again; this runs also while a handler is stuck in Python.
-            handle(number, self._limit_stop)
-        for number in (signal.SIGUSR1, signal.SIGHUP):
-            handle_in_loop(loop, number, self.ask_reload)
-        handle_in_loop(loop, signal.SIGRTMIN, reopen_logs)
+        self._take_signals(loop)
         log_stacks(self._settings)
         await self.worker.start()
+        self._take_signals(loop)  # the application may have taken some: a server that can't be stopped is worse
         local.hello()
         if not self._why:  # else it was told to stop meanwhile
             await self._open(self._listeners)
@@ -145,6 +140,15 @@ class _Alone:
         await self.worker.fire("shutdown")
         self._reactor.flush()
         log.info("%s", drained_line([counts]))
+
+    def _take_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            loop.add_signal_handler(number, self._stop, number)
+            # The loop hears of it when it turns again; this runs also while a handler is stuck in Python.
+            handle(number, self._limit_stop)
+        for number in (signal.SIGUSR1, signal.SIGHUP):
+            handle_in_loop(loop, number, self.ask_reload)
+        handle_in_loop(loop, signal.SIGRTMIN, reopen_logs)
 
     async def _open(self, listeners: list[socket.socket]) -> None:
         self.gateway.listen(listeners)

@@ -39,7 +39,7 @@ from mooring.journal import own_logger
 from mooring.member import ORPHAN_GRACE, Member
 from mooring.net import forks
 from mooring.net.bind import bind_all, bind_control
-from mooring.net.ending import FAILED_LIMIT, end_within
+from mooring.net.ending import FAILED_LIMIT, end_helpers, end_within
 from mooring.net.listener import ListenError
 from mooring.net.log import (
     check_log_files,
@@ -127,6 +127,7 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
             f"{tool} ends here: workers run {application.name} without it; "
             "it sees everything with mode='base' and worker_num=1"
         )
+    end_helpers()
     place = current_folder()
     kept = launched.restore()
     if kept:
@@ -141,7 +142,7 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
         raise ConfigError(f"{error.object!r} is no UTF-8, and no other process can be told of it") from None
     os.lseek(file, 0, os.SEEK_SET)
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # a full disk, a reader that is gone
+        with suppress(Exception):  # a full disk, a reader that is gone, a stream of the application's that is closed
             if stream is not None:  # it was closed from the beginning
                 stream.flush()
     hold_signals()
@@ -228,6 +229,7 @@ def boot(fd: int) -> None:
     if told.worker is None and told.role != "spare":
         if ":" in settings.process.dispatch:
             told.application.find()  # the function stands beside the application
+            lend_level(settings)
         _become(told, None)
     lend_level(settings)
     _breakpoints = Breakpoints(told.terminal, told.parent)
@@ -301,6 +303,8 @@ def _supervise(told: Boot, settings: Settings) -> int:
         # in base mode a process has one with each other one for its gateway, and one for its worker
         "link_num": sum(spec.worker is not None for spec in specs) + (len(specs) if process.mode == "base" else 0),
     }
+    if b"LC_CTYPE" not in launched.environment:
+        os.environb.pop(b"LC_CTYPE", None)  # the interpreter has set it (PEP 538), as it does in each process itself
     service = Service.from_environment()
     control = pid_file = None
     try:

@@ -58,6 +58,23 @@ def test_a_stop_ends(what, mode):
             server.wait_log(r"threads of the application \(forever\) did not end in time")
 
 
+def test_a_stop_ends_though_the_application_has_taken_its_signal():
+    """In one process; in a worker SIGTERM is taken back likewise, and elsewhere nothing of the application's runs."""
+    code = app("""
+    import asyncio, signal
+
+    @server.on("message")
+    def said(server, frame): pass
+
+    @server.on("worker_start")
+    async def started(server, number):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            asyncio.get_running_loop().add_signal_handler(number, print)
+    """)
+    with Serving(code, **MODES["alone"]) as server:
+        assert server.stop() == 0
+
+
 @pytest.mark.parametrize("mode", ["base", "process"])
 def test_a_reload_ends(mode):
     """An old process that does not end is killed when its time is over, and the next one takes its turn."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import py_compile
 import re
 import signal
 import subprocess
@@ -185,7 +186,13 @@ def isolated(folder):
     return ["-I", *script(folder)]
 
 
-@pytest.mark.parametrize("way", [script, link, module, package, directory, archive, isolated])
+def compiled(folder):
+    script(folder)
+    py_compile.compile(str(folder / "app.py"), str(folder / "app.pyc"))
+    return ["app.pyc"]
+
+
+@pytest.mark.parametrize("way", [script, link, module, package, directory, archive, isolated, compiled])
 def test_a_program_is_repeated_as_it_was_started(tmp_path, way):
     """Arguments, the import path, the package it is in, its directory: as the interpreter has them."""
     with started(tmp_path, [sys.executable, *way(tmp_path), "one", "-m", "two words"]) as server:
@@ -195,6 +202,57 @@ def test_a_program_is_repeated_as_it_was_started(tmp_path, way):
     assert first["argv"][1:] == ["one", "-m", "two words"]
     assert len(others) == 1
     assert others[0] == first
+
+
+def test_without_a_locale(tmp_path):
+    """The interpreter sets one for itself, and would find it set in a worker."""
+    none = {"LC_ALL": "", "LC_CTYPE": "", "LANG": ""}
+    with started(tmp_path, ["env", *map("-u{}".format, none), sys.executable, *script(tmp_path)]) as server:
+        wait_ready(tmp_path, tmp_path / "log", server)
+        assert server.stop() == 0
+    first, other = seen(tmp_path)
+    assert other == first
+
+
+def test_warnings_about_encodings_are_no_matter_of_ours(tmp_path):
+    options = ["-X", "warn_default_encoding", "-W", "error::EncodingWarning"]
+    (tmp_path / "app.py").write_text("import json, os\nfrom mooring import Server\n" + SERVE)
+    with started(tmp_path, [sys.executable, *options, "app.py"], watch=["app.py"]) as server:
+        wait_ready(tmp_path, tmp_path / "log", server)
+        assert server.stop() == 0
+        assert not [line for line in server.lines if "EncodingWarning" in line]
+
+
+HELPERS = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+start = multiprocessing.get_context("fork")
+held = start.Pool(1), start.Manager()
+executor = ProcessPoolExecutor(1, start)
+executor.submit(abs, 1).result()
+start.Process(target=signal.pause, daemon=True).start()
+children = [child.pid for child in multiprocessing.active_children()]
+open(f"children{os.getpid()}", "w").write(" ".join(map(str, children)))
+"""
+
+
+@BOTH
+def test_helpers_of_the_start_end_with_it(tmp_path, mode):
+    """The process is another program then, and nobody would ever talk to them or end them."""
+    (tmp_path / "app.py").write_text(BEGIN + "from mooring import Server\n" + HELPERS + SERVE)
+    with started(tmp_path, [sys.executable, "app.py"], **mode) as server:
+        wait_ready(tmp_path, tmp_path / "log", server)
+        children = (tmp_path / f"children{server.process.pid}").read_text().split()
+        assert len(children) == 4
+        eventually(lambda: not [pid for pid in children if runs(pid)])
+        assert server.stop() == 0
+
+
+def runs(pid):
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 def test_a_target_begins_where_the_command_was_given(tmp_path):
@@ -348,13 +406,20 @@ unittest.main()
 FROZEN = "sys.frozen = True\nserver.start()\n"
 
 
-def failed(tmp_path, code, mode, workers, argv=()):
+def failed(tmp_path, code, mode, workers, argv=(), stdin=None):
     (tmp_path / "app.py").write_text(HEAD + code)
     environment = {"RUNS": str(tmp_path / "runs"), "MODE": mode, "WORKERS": workers, "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, *argv, "app.py"]
-    return subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, **environment}, capture_output=True, text=True, timeout=LIMIT
-    )
+    command = [sys.executable, *argv, *([] if stdin else ["app.py"])]
+    with open(stdin or os.devnull) as given:
+        return subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            stdin=given,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
 
 
 @pytest.mark.parametrize(("mode", "workers"), [("process", "1"), ("base", "2"), ("base", "1")])
@@ -391,6 +456,16 @@ def test_a_test_run_of_pytest(tmp_path):
     done = failed(tmp_path, "def test():\n    server.start()\n", "process", "1", ["-m", "pytest", "-q"])
     assert "start() was called in a test run" in done.stdout
     assert "1 failed" in done.stdout
+
+
+@pytest.mark.parametrize("path", ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0", "link"])
+def test_a_file_that_only_this_process_has_open(tmp_path, path):
+    """Workers have another one there."""
+    (tmp_path / "app.py").touch()
+    (tmp_path / "link").symlink_to("/dev/stdin")
+    done = failed(tmp_path, "server.start()\n", "process", "1", [path], tmp_path / "app.py")
+    assert "ConfigError: start() was called outside of a file" in done.stderr
+    assert (tmp_path / "runs").read_text() == "."
 
 
 @pytest.mark.parametrize("code", [CHILD.format(method="fork"), CHILD.format(method="spawn"), FORKED, FROZEN])

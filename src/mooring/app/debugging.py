@@ -104,7 +104,8 @@ class Breakpoints:
             def do_EOF(self, arg: str) -> bool | None:
                 return self.do_quit(arg)
 
-        reader, writer = (open(terminal, mode, closefd=False) for mode in "rw")  # noqa: SIM115 - as long as the process
+        # as long as the process
+        reader, writer = (open(terminal, mode, closefd=False, encoding="locale") for mode in "rw")  # noqa: SIM115
         return Debugger(stdin=reader, stdout=writer, nosigint=True)
 
     @contextmanager

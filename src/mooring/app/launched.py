@@ -84,7 +84,7 @@ def was_forked() -> bool:
     """Whether this process is the copy of another one, and nothing that somebody has started."""
     with suppress(OSError, ValueError, IndexError):
         # proc(5): the name, in parentheses, may hold anything; `flags` is the seventh field behind it
-        fields = Path("/proc/self/stat").read_text(errors="replace").rpartition(")")[2].split()
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return bool(int(fields[6]) & FORKED)
     return False
 
@@ -140,7 +140,7 @@ def _before(whole: object, given: str) -> str:
 def _umask() -> int:
     """-1: it is not known. os.umask() would have to change it, for a moment and for all threads."""
     with suppress(OSError, ValueError):
-        for line in Path("/proc/self/status").read_text(errors="replace").splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("Umask:"):
                 return int(line.split()[1], 8)
     return -1

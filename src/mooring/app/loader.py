@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader, SourcelessFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -89,10 +89,12 @@ class Application(msgspec.Struct, frozen=True):
 def _run_script(path: str) -> None:
     with io.open_code(path) as file:
         code: CodeType | None = pkgutil.read_code(file)  # compiled already
+    loader: object = SourcelessFileLoader("__main__", path)
     if code is None:
         with io.open_code(path) as file:
             code = compile(file.read(), path, "exec")
-    _run_main(code, path, SourceFileLoader("__main__", path), None)
+        loader = SourceFileLoader("__main__", path)
+    _run_main(code, path, loader, None)
 
 
 def _run_archive(path: str) -> None:
@@ -154,7 +156,7 @@ def identify(target: str | None, begun: Launched) -> tuple[Application, str]:
         archive = getattr(loader, "archive", os.path.dirname(file))
         told = command.kind == "archive" and _same(archive, os.path.join(begun.folder, command.name))
         return _made("archive", os.path.join(begun.folder, archive), [archive], begun, told and command.name, mains)
-    if not os.path.isfile(file):
+    if not os.path.isfile(file) or _is_descriptor(file):
         raise ConfigError(_nothing(f"start() was called outside of a file ({file!r} is none)"))
     told = command.kind == "script" and _same(file, os.path.join(begun.folder, command.name))
     path = [] if sys.flags.safe_path else [os.path.dirname(os.path.realpath(file))]
@@ -204,6 +206,19 @@ def _is_tool(main: dict[str, Any]) -> bool:
     folders = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "scripts")}
     path = Path(os.path.abspath(file))
     return bool(TOOL_FOLDERS & set(path.parts) or folders & set(map(str, path.parents)))
+
+
+def _is_descriptor(path: str) -> bool:
+    """Whether it leads to an open file of this process, such as /dev/stdin: no other process has it there."""
+    for _ in range(40):  # as many links as the kernel follows
+        folder = os.path.realpath(os.path.dirname(path))
+        if folder == f"/proc/{os.getpid()}/fd":
+            return True
+        path = os.path.join(folder, os.path.basename(path))
+        if not os.path.islink(path):
+            return False
+        path = os.path.join(folder, os.readlink(path))
+    return False
 
 
 def _same(one: str, other: str) -> bool:

@@ -62,7 +62,7 @@ def buffer_limit(settings: Settings, gateways: int) -> int:
         return settings.flow.buffer_limit
     sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     with contextlib.suppress(OSError, ValueError):  # "max", or no control groups here
-        sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+        sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
     return min(sizes) // 4 // gateways
 
 

@@ -14,11 +14,12 @@ from contextlib import suppress
 from mooring._core.process import exit_after
 from mooring.journal import own_logger
 
-__all__ = ["FAILED_LIMIT", "end_within"]
+__all__ = ["FAILED_LIMIT", "end_helpers", "end_within"]
 
 log = own_logger("mooring.runtime")
 
 FAILED_LIMIT = 3.0  # seconds for one that has not served
+HELPERS_LIMIT = 2.0  # seconds
 MARGIN = 0.1  # seconds; then C code ends what does not even run Python any more
 
 _begun = False
@@ -37,9 +38,40 @@ def end_within(seconds: float, code: int) -> None:
 
 def _watch(seconds: float, code: int) -> None:
     time.sleep(seconds)
+    _terminate_helpers()
     with suppress(Exception):
         log.warning("%s did not end in time: this process ends all the same", _who() or "what the application has left")
     os._exit(code)
+
+
+def end_helpers() -> None:
+    """Ends the processes by which this one has had its work done: a Pool's, a Manager's, an executor's, daemons. The
+    interpreter does that at its end, which does not come where a program becomes another one: nobody would talk to
+    them any more, and they would wait for ever. Children that are no daemons may be meant to go on."""
+    if "multiprocessing.process" not in sys.modules:
+        return
+    with suppress(RuntimeError):
+        ender = threading.Thread(target=_end_helpers, name="mooring-helpers", daemon=True)
+        ender.start()
+        ender.join(HELPERS_LIMIT)
+
+
+def _end_helpers() -> None:
+    with suppress(Exception):
+        sys.modules["multiprocessing.util"]._run_finalizers(0)  # those of pools and managers
+    _terminate_helpers()
+
+
+def _terminate_helpers() -> None:
+    """Only a signal, which takes no time. A Manager's process is not known by that."""
+    with suppress(Exception):
+        processes = sys.modules["multiprocessing.process"]
+        found = {child for child in processes.active_children() if child.daemon}
+        executors = sys.modules.get("concurrent.futures.process")
+        for manager in list(getattr(executors, "_threads_wakeups", ())):
+            found |= set((getattr(manager, "processes", None) or {}).values())
+        for child in found:
+            child.terminate()
 
 
 def _who() -> str:

@@ -54,14 +54,14 @@ def program(pid: int) -> str:
 
 
 def _text(pid: int, file: str) -> str:
-    return Path(f"/proc/{pid}/{file}").read_text(errors="replace")
+    return Path(f"/proc/{pid}/{file}").read_text(encoding="utf-8", errors="replace")
 
 
 def _sockets() -> Iterator[tuple[IPv4Address | IPv6Address, int, str, str]]:
     """Address, port, state and inode of each TCP socket."""
     for table in ("tcp", "tcp6"):
         try:
-            rows = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+            rows = Path(f"/proc/net/{table}").read_text(encoding="ascii").splitlines()[1:]
         except OSError:
             continue
         for row in rows:

@@ -140,7 +140,7 @@ def _has_lock(pid: int, file: int) -> bool | None:
             try:
                 if not os.path.samestat(os.stat(f"/proc/{pid}/fd/{name}"), os.fstat(file)):
                     continue
-                with open(f"/proc/{pid}/fdinfo/{name}") as info:
+                with open(f"/proc/{pid}/fdinfo/{name}", encoding="ascii") as info:
                     if any(re.match(r"lock:.*\sOFDLCK\s.*\sWRITE\s", line) for line in info):
                         return True
             except FileNotFoundError:

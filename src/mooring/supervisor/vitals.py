@@ -79,8 +79,8 @@ def one(
 def _kernel(pid: int) -> tuple[float, int]:
     """Seconds of CPU time, bytes in memory; 0 of one that has just ended."""
     try:
-        times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        pages = Path(f"/proc/{pid}/statm").read_text().split()
+        times = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
         return (int(times[11]) + int(times[12])) / TICK, int(pages[1]) * PAGE
     except (OSError, IndexError, ValueError):
         return 0.0, 0

@@ -114,6 +114,6 @@ class Watchdog:
 def _resident(pid: int) -> int:
     """Bytes in memory of a child that was not reaped yet, whose pid is therefore its own."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE
     except (OSError, IndexError, ValueError):  # it has just ended
         return 0
