@@ -10,8 +10,9 @@ import random
 import re
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,12 @@ async def page(request, response):
             await asyncio.Event().wait()
         finally:
             report("left the stream")
-    if request.path == "/stats":
+    if request.path == "/parts":
+        await response.write("begun")
+        while not os.path.exists(request.query["until"]):
+            await asyncio.sleep(0.002)
+        response.end("ended")
+    elif request.path == "/stats":
         response.json(server.stats())
     elif request.path == "/file":
         response.send_file(request.query["path"])
@@ -209,7 +215,7 @@ def test_a_close_frame_and_close_notify_end_it(secure: Serving):
         assert received.endswith(b"https 0")
 
 
-@pytest.mark.parametrize("how", ["FIN", "close_notify and FIN"])
+@pytest.mark.parametrize("how", ["FIN", "close_notify and FIN", "close_notify"])
 def test_a_client_that_leaves_an_event_stream_is_noticed_at_once(secure: Serving, how: str):
     mark = secure.mark()
     with tcp(secure) as sock:
@@ -220,12 +226,75 @@ def test_a_client_that_leaves_an_event_stream_is_noticed_at_once(secure: Serving
             received += tls.recv(65536)
         if how == "FIN":
             os.close(tls.detach())
+        elif how == "close_notify":
+            # as asyncio leaves: it closes when there is a close_notify of ours, or something that it does not want
+            with pytest.raises(ssl.SSLError, match="APPLICATION_DATA_AFTER_CLOSE_NOTIFY"):
+                tls.unwrap()
+            tls.close()
         else:
             tls.settimeout(0)
-            with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLSyscallError):
+            with contextlib.suppress(ssl.SSLError):
                 tls.unwrap()
             tls.close()
     secure.wait_log("report left the stream", since=mark)
+
+
+@pytest.mark.parametrize("size", [0, 1, 30_000, 200_000])
+def test_what_comes_while_an_answer_goes_out_in_parts_waits(secure: Serving, tmp_path: Path, size: int):
+    """A close_notify is listened for meanwhile; what is no close_notify is not lost by that."""
+    until = tmp_path / "until"
+    with tcp(secure) as sock, trusting().wrap_socket(sock, server_hostname="localhost") as tls:
+        tls.sendall(f"GET /parts?until={until} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        received = b""
+        while b"begun" not in received:
+            received += tls.recv(65536)
+        sender = threading.Thread(target=send_more, args=(tls, size))
+        sender.start()
+        until.touch()
+        while received.count(b"https ") < 3:
+            received += tls.recv(65536)
+        sender.join(LIMIT)
+        order = re.findall(rb"begun|ended|https \d+", received)
+        assert order == [b"begun", b"ended", f"https {size}".encode(), b"https 0", b"https 1"]
+
+
+def send_more(tls: ssl.SSLSocket, size: int) -> None:
+    tls.sendall(f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode())
+    tls.sendall(b"x" * size)
+    tls.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    for octet in b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx":
+        tls.sendall(bytes([octet]))
+
+
+@pytest.mark.parametrize("ends", ["with it", "later"])
+def test_a_close_notify_before_an_answer_in_parts_is_over(secure: Serving, tmp_path: Path, ends: str):
+    """The client has nothing more to ask, and still gets the answer; then the connection ends."""
+    until = tmp_path / "until"
+    with tcp(secure) as sock:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = trusting().wrap_bio(incoming, outgoing, server_hostname="localhost")
+
+        def until_done(act: Callable[[], Any]) -> Any:
+            while True:
+                try:
+                    return act()
+                except ssl.SSLWantReadError:
+                    sock.sendall(outgoing.read())
+                    incoming.write(sock.recv(65536))
+
+        until_done(tls.do_handshake)
+        tls.write(f"GET /parts?until={until} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        if ends == "later":
+            received = b""
+            while b"begun" not in received:
+                received += until_done(lambda: tls.read(65536))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            tls.unwrap()  # what it wants to read is not read: OpenSSL takes no more data behind its own close_notify
+        sock.sendall(outgoing.read())
+        until.touch()
+        assert sock.recv(65536)
+        while sock.recv(65536):
+            pass
 
 
 def test_requests_are_told_that_it_is_https(secure: Serving):

@@ -15,6 +15,7 @@ cdef class Tls:
     cdef bint unread                 # decrypted bytes, or bytes to decrypt, wait until the connection reads again
     cdef bint queued                 # in the list of those to go on reading
     cdef bint closed                 # the peer has said that it sends no more
+    cdef bytes ahead                 # what was read of a next request while an answer goes out: nothing, or one octet
     # ciphertext that the kernel has not taken: unsent[at:], for the first `covers` bytes of the out-queue
     cdef bytes unsent
     cdef size_t at
@@ -33,6 +34,7 @@ cdef class SecureTransport(Transport):
 
     cdef int _greet(self, Connection* c, uint8_t* buffer, size_t got) except -1
     cdef int _read(self, Connection* c) except -1
+    cdef int _listen(self, Connection* c, Tls tls) except -1
     cdef int _push(self, Connection* c, Tls tls) except -1
     cdef size_t _encrypt(self, Connection* c, Tls tls) except? 0
     cdef int _say_goodbye(self, Tls tls, int socket) except -1

@@ -29,7 +29,8 @@ import ssl
 from mooring._core.buffer cimport buffer_consume, buffer_free, buffer_size
 from mooring._core.reactor cimport EPOLLIN, RECEIVE_BYTES, Reactor
 from mooring._core.registry cimport (
-    BY_PEER, BY_SERVER, CLOSING, D_TLS, DEAD, FULL, LINGER, SHUT, SLOWLY, Connection,
+    BEGUN, BUSY, BY_PEER, BY_SERVER, CLOSING, D_TLS, DEAD, DEFERRED, DONE, FULL, HELD, HTTP, LINGER, SHUT, SLOWLY, WANTED,
+    Connection,
 )
 from mooring._core.table cimport Table, address_text
 from mooring._core.transport cimport Transport, reads
@@ -61,6 +62,7 @@ cdef class Tls:
         self.session = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
         self.shaking = True
         self.unsent = b""
+        self.ahead = b""
 
     cdef int collect(self) except -1:
         """Takes over what the session wants to send."""
@@ -160,12 +162,13 @@ cdef class SecureTransport(Transport):
         cdef Tls tls = <Tls> c.tls
         cdef uint8_t* buffer = self.reactor.receive_buffer
         cdef size_t got
+        cdef bytes ahead
         cdef int share = RECORDS
         view = PyMemoryView_FromMemory(<char*> buffer, RECEIVE_BYTES, PyBUF_WRITE)
         while c.phase != DEAD and c.tls != NULL:
             if not reads(c):
                 tls.unread = True
-                return self._push(c, tls)
+                return self._listen(c, tls) if self.listens(c) else self._push(c, tls)
             if share == 0:
                 if c.phase != LINGER and self.reactor.is_long():
                     tls.unread = True
@@ -173,6 +176,11 @@ cdef class SecureTransport(Transport):
                     return self._push(c, tls)
                 share = RECORDS
             share -= 1
+            if tls.ahead:
+                ahead, tls.ahead = tls.ahead, b""
+                if c.phase != LINGER:
+                    self.on_bytes(c, <uint8_t*> PyBytes_AS_STRING(ahead), 1)
+                continue
             try:
                 got = tls.session.read(RECEIVE_BYTES, view)
             except ssl.SSLWantReadError:
@@ -195,12 +203,36 @@ cdef class SecureTransport(Transport):
                 return self._push(c, tls)
         return 0
 
+    cdef bint listens(self, Connection* c) except -1:
+        """While an answer goes out in parts, maybe for ever, nothing is read of a next request. But a client that leaves
+        may say so by a close_notify (RFC 8446 section 6.1) and then wait for ours before it closes (asyncio does, for
+        30 s): that is its FIN. Only who reads can know it from a request, so the first octet of one is taken, too."""
+        cdef Tls tls = <Tls> c.tls
+        return (c.phase == HTTP and c.flags & (BUSY | BEGUN | DONE | HELD | WANTED | SHUT | DEFERRED) == BUSY | BEGUN
+                and not tls.shaking and not tls.ahead and not tls.closed)
+
+    cdef int _listen(self, Connection* c, Tls tls) except -1:
+        try:
+            tls.ahead = tls.session.read(1)
+        except ssl.SSLWantReadError:
+            tls.unread = False
+            self._interest(c)
+            return self._push(c, tls)
+        except ssl.SSLZeroReturnError:
+            tls.ahead = b""
+        except (ssl.SSLError, OSError) as error:
+            return self._broken(c, tls, f"the stream is broken: {reason_of(error)}")
+        if not tls.ahead:
+            return self.on_end(c)        # and said again by the next read
+        self._interest(c)
+        return self._push(c, tls)
+
     cdef int _interest(self, Connection* c) except -1:
         cdef Tls tls
         Transport._interest(self, c)
         if c.tls != NULL and c.phase != DEAD and c.interest & EPOLLIN:
             tls = <Tls> c.tls
-            if tls.unread and not tls.queued:
+            if (tls.unread or tls.ahead) and not tls.queued:
                 tls.queued = True
                 self.reading.append(c.fd)
                 self.reactor.mark_dirty(self)

@@ -64,6 +64,7 @@ cdef class Transport(Registry):
     cdef int on_adopted(self, Connection* c) except -1
     cdef int on_bytes(self, Connection* c, uint8_t* buffer, size_t got) except -1
     cdef bint may_read(self, Connection* c) except -1
+    cdef bint listens(self, Connection* c) except -1
     cdef int on_end(self, Connection* c) except -1
     cdef int on_half(self, Connection* c) except -1
     cdef int on_wake(self, Connection* c) except -1

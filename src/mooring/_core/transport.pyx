@@ -116,6 +116,10 @@ cdef class Transport(Registry):
         """The peer has ended its half, and what it sent before is not read yet."""
         return 0
 
+    cdef bint listens(self, Connection* c) except -1:
+        """Whether an end of the peer's half has to be read, although nothing else is read now."""
+        return False
+
     cdef int on_wake(self, Connection* c) except -1:
         """After `wake`, before the reactor sleeps."""
         return 0
@@ -240,10 +244,7 @@ cdef class Transport(Registry):
         if c.phase == DEAD:
             return 0
         if not c.flags & HALF:
-            if reads(c):
-                wanted = EPOLLIN
-            else:
-                wanted = EPOLLRDHUP
+            wanted = EPOLLIN if reads(c) or c.tls != NULL and self.listens(c) else EPOLLRDHUP
         if c.flags & FULL:
             wanted |= EPOLLOUT
         if wanted != c.interest:
