@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -145,6 +146,28 @@ def test_one_that_stands_still_is_no_reason_to_let_clients_wait():
             assert refused(server, clients)
         finally:
             os.kill(second, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_clients_of_a_dead_gateway_are_back_before_anybody_knows(mode):
+    """Its last word was that it is full. The supervisor is at something else, such as starting another one."""
+    settings, role = MODES[mode]
+    with Serving(APP, **settings, **SETTINGS, max_connections=6) as server, Clients(server) as clients:
+        for _ in range(12):
+            clients.come()
+        victim = server.pid_of(f"{role} 0")
+        server.signal(signal.SIGSTOP)
+        goes_on = threading.Timer(0.5, server.signal, [signal.SIGCONT])
+        goes_on.start()
+        try:
+            os.kill(victim, signal.SIGKILL)
+            with Clients(server) as back:
+                for _ in range(6):
+                    back.come()
+                assert back.count == [6, 0]
+        finally:
+            goes_on.join()
+        assert not [line for line in server.lines if "are taken" in line]
 
 
 def test_after_the_death_of_a_full_gateway_nobody_is_refused():

@@ -13,7 +13,7 @@ one keeps its place in that line, so the same process would be woken again and a
 long as it keeps up; theirs are connections that stay. So whoever has accepted goes to the end of the line.
 
 Who has no place left, or no descriptor, leaves the listener to the others, and looks each LEFT_MS. Only when all are full
-(room.pyx) is somebody refused, by whoever looks first. A full one must not wait in the line meanwhile: it would be woken for a
+(room.pyx), and have said so again since somebody waits, is somebody refused, by whoever looks first. A full one must not wait in the line meanwhile: it would be woken for a
 client, and nobody else would be. That can still happen to one that has just become full, so all look now and then (`look`).
 """
 
@@ -69,6 +69,15 @@ cdef extern from "unistd.h" nogil:
     int c_close "close" (int fd)
     int c_dup "dup" (int fd)
 
+cdef extern from "poll.h" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int c_poll "poll" (pollfd* fds, unsigned long count, int timeout)
+    enum:
+        POLLIN
+
 cdef extern from "fcntl.h" nogil:
     int c_open "open" (const char* path, int flags)
     enum:
@@ -122,6 +131,7 @@ cdef class Acceptor(Source):
     cdef object say
     cdef uint64_t crowded_at         # when room was last made
     cdef uint64_t said_at            # when it was last logged that nobody can be accepted
+    cdef uint64_t waited_at          # when somebody was seen to wait while all were full; 0: nobody waits
     cdef int spare                   # a descriptor for the time when there are none; -1: it could not be had
 
     def __cinit__(self, reactor: Reactor, connections: Transport, fd: int, port: int, listener: int = 0,
@@ -317,12 +327,29 @@ cdef class Acceptor(Source):
     def _look_again(self) -> None:
         if self.fd < 0:
             return
-        if self._is_full() and not self._others_have_room():
-            self._accept(True)
+        if self._is_full():
+            self.connections._say_room()
+            self._refuse_some()
         if self._is_full():
             self._leave_alone(LEFT_MS, self._look_again)
         else:
             self._listen_again()
+
+    cdef int _refuse_some(self) except -1:
+        """Those that wait, when all others are full and have said so since then: one that has died says nothing more."""
+        cdef pollfd waiting
+        cdef uint64_t since = self.waited_at
+        waiting.fd = self.fd
+        waiting.events = POLLIN
+        waiting.revents = 0
+        self.waited_at = 0
+        if self._others_have_room() or c_poll(&waiting, 1, 0) <= 0:
+            return 0
+        if since and self.connections.rooms.confirmed(self.connections.gateway, since, self.reactor.now):
+            self._accept(True)
+            since = 0
+        self.waited_at = since if since else self.reactor.now
+        return 0
 
     def look(self) -> None:
         """Whether somebody waits who has woken another one, in vain."""

@@ -15,4 +15,6 @@ cdef class Rooms:
 
     # Whether a gateway but this one has room.
     cdef bint elsewhere(self, int number, uint64_t now) noexcept
+    # Whether all others that are there have said at a later time than `since` that they have none.
+    cdef bint confirmed(self, int number, uint64_t since, uint64_t now) noexcept
     cdef int say(self, int number, uint32_t room, uint64_t now) noexcept

@@ -8,6 +8,9 @@ or that stands still, is soon no reason for others to leave clients waiting. One
 a gateway ends, the supervisor says so in its place (`expect`), and clients wait in the kernel's queue for its successor
 instead of being refused by the others, for EXPECTED_MS.
 
+That a gateway is full may be its last word, and the supervisor may not know yet: the clients of one that has died are back
+at once. So nobody is refused before all that are full have said so again, which they do at each look.
+
 Words are read one at a time, and none of them is used as an index or a length: whatever stands there, the worst is that a
 client is refused too early, or waits too long.
 """
@@ -65,6 +68,16 @@ cdef class Rooms:
                 if said and now < said + _STALE_MS:
                     return True
         return False
+
+    cdef bint confirmed(self, int number, uint64_t since, uint64_t now) noexcept:
+        cdef int other
+        cdef uint64_t said
+        for other in range(PLACES):
+            if other != number:
+                said = room_load(&self.places[other].said)
+                if said and said <= since and now < said + _STALE_MS:
+                    return False
+        return not self.elsewhere(number, now)
 
     def expect(self, number: int) -> None:
         """Gateway `number` is going to be there, with all its room."""
