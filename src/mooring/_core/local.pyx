@@ -227,7 +227,9 @@ cdef class LocalOutlet(Outlet):
         return 0
 
     cdef int finish(self, uint32_t ticket) except -1:
-        return self.give_back(ticket, HANDLED)
+        if buffer_size(&self.port.queue.commands):
+            return self.give_back(ticket, HANDLED)
+        return self.port.relay.finish(self.port, ticket, HANDLED)
 
     cdef int give_back(self, uint32_t ticket, int why) except -1:
         if buffer_size(&self.port.queue.commands):
