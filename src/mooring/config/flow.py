@@ -120,8 +120,9 @@ class Flow(Section):
     )
     max_connections: int = option(
         0,
-        "Connections of one gateway; more get 503. 0 means 90 % of the file descriptors that are left when its own "
-        "and 64 more are kept back. Above 80 % of it, connections that wait for a next request are ended.",
+        "Connections of one gateway; more are left to another one that has room, and when all are full get 503. 0 "
+        "means 90 % of the file descriptors that are left when its own and 64 more are kept back. Above 80 % of it, "
+        "connections that wait for a next request are ended.",
         "connections",
         low=0,
         high=1 << 22,
