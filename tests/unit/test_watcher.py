@@ -4,6 +4,7 @@ import contextlib
 import os
 import select
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -195,6 +196,45 @@ def test_what_the_server_writes_is_no_change(tmp_path, monkeypatch):
         for name in ("chat.py", "chat.1.py", "access.log", "temporary.py"):
             (tmp_path / name).write_text("x")
             assert changed(watcher) == {tmp_path / name}
+
+
+WRITES = """
+import os, sys
+log = open("app.log", "w+")
+if len(sys.argv) > 1:
+    if os.fork():
+        os.wait()  # what is written by a child of a child counts, too
+        sys.exit()
+print("open", flush=True)
+for line in sys.stdin:
+    log.write(line)
+    log.flush()
+    print("written", flush=True)
+"""
+
+
+@pytest.mark.parametrize("deep", [(), ("deep",)])
+def test_what_a_process_of_the_server_has_open_is_no_change(tmp_path, deep):
+    """A log file or database of the application: each reload would write to it, and cause the next."""
+    command = [sys.executable, "-c", WRITES, *deep]
+    with (
+        subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer,
+        watching(tmp_path) as watcher,
+    ):
+        assert writer.stdout.readline() == "open\n"
+        armed(watcher, tmp_path)
+        for name in ("app.log.1", "app.log-journal"):
+            (tmp_path / name).touch()
+        writer.stdin.write("line\n")
+        writer.stdin.flush()
+        assert writer.stdout.readline() == "written\n"
+        assert not select.select([watcher.fileno()], [], [], 2 * QUIET)[0], watcher.take()
+        (tmp_path / "app.log.py").touch()
+        assert changed(watcher) == {tmp_path / "app.log.py"}
+        writer.stdin.close()
+        writer.wait(LIMIT)
+        (tmp_path / "app.log").write_text("by hand")
+        assert changed(watcher) == {tmp_path / "app.log"}
 
 
 def test_a_file_that_the_server_writes_can_be_named_without_harm(tmp_path):

@@ -14,7 +14,8 @@ for a folder that comes later, the folders are looked through instead, which fin
 that fails for any other reason begins again, and says so.
 
 What the server itself writes is no change, or each reload would cause the next: its files, also rotated or by another
-name, what its standard output and error go to, compiled code, temporary files.
+name, what its standard output and error go to, compiled code, temporary files; and what one of its processes has open
+for writing, such as a log file or a database of the application.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ SEARCH = 1000  # the same where all files have to be looked at
 AGAIN = 5.0  # seconds until it begins again after an error
 #: What logrotate and others put behind the name of a log.
 ROTATED = re.compile(r"(?:[.-](?:\d[\w:-]*|old|bak))?(?:\.(?:gz|bz2|xz|zst|lz4|Z))?")
+#: What is beside a database that is open.
+JOURNAL = re.compile(r"-(?:journal|wal|shm)")
 #: Files of ours that are about to be renamed; those of Python's tempfile, which may have no name at all (O_TMPFILE).
 TEMPORARY = re.compile(r"\.mooring-.*|tmp[a-z0-9_]{8}|#\d+")
 
@@ -187,6 +190,9 @@ class Watcher:
                 continue
             if not self._is_own(path):
                 found.add(path)
+        if found:
+            written = [os.path.split(path) for path in _written()]
+            found = {path for path in found if not any(_belongs(path, folder, base) for folder, base in written)}
         return sorted(found)
 
     def _is_own(self, path: str) -> bool:
@@ -197,10 +203,7 @@ class Watcher:
                 os.path.join(os.path.realpath(os.path.dirname(own)), os.path.basename(own)),
                 os.path.realpath(own),
             }:
-                at, base = os.path.split(real)
-                if f"{path}/".startswith(f"{real}/"):
-                    return True
-                if folder == at and name.startswith(base) and ROTATED.fullmatch(name[len(base) :]):
+                if f"{path}/".startswith(f"{real}/") or _belongs(path, *os.path.split(real)):
                     return True
         if sys.pycache_prefix and path.startswith(os.path.realpath(sys.pycache_prefix)):
             return True
@@ -241,6 +244,38 @@ def _what_is_at(path: str) -> _Found:
         return None
     identity = (found.st_mode, found.st_dev, found.st_ino)
     return identity if stat.S_ISDIR(found.st_mode) else (*identity, found.st_mtime_ns, found.st_size)
+
+
+def _belongs(path: str, folder: str, base: str) -> bool:
+    """Whether it is the file `base` in `folder`, or one that belongs to it; without links in its folder."""
+    at, name = os.path.split(path)
+    if at != folder or not name.startswith(base):
+        return False
+    rest = name[len(base) :]
+    return ROTATED.fullmatch(rest) is not None or JOURNAL.fullmatch(rest) is not None
+
+
+def _written() -> set[str]:
+    """The files that processes below this one have open for writing at this moment."""
+    found, pids = set(), _children(os.getpid())
+    while pids:
+        pid = pids.pop()
+        pids += _children(pid)
+        with suppress(OSError):  # it has ended, or is another user's
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    # proc(5): of a descriptor that can't be written to, the link can't either
+                    if os.lstat(f"/proc/{pid}/fd/{fd}").st_mode & stat.S_IWUSR:
+                        found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return {path for path in found if path.startswith("/")}
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text(encoding="ascii").split())
+    return found
 
 
 def _is_output(path: str) -> bool:
