@@ -85,17 +85,21 @@ def timer(server, fd, how):
 
 @server.on("request")
 def asked(request, response):
-    if request.path in ("/silent", "/later"):
-        return silent(response) if request.path == "/silent" else later(response)
+    others = {"/silent": silent, "/later": later, "/thread": in_thread, "/thread/raises": in_thread}
+    if request.path in others:
+        return others[request.path](response, request.path)
     response.end(str(leaves(request.path[1:])))
 
-def silent(response):
+def silent(response, path):
     if pid := os.fork():
         response.end(str(awaited(pid)))
 
-async def later(response):
+async def later(response, path):
     await asyncio.sleep(0)
-    silent(response)
+    silent(response, path)
+
+async def in_thread(response, path):
+    response.end(str(await asyncio.to_thread(leaves, path[8:])))
 """
 
 ENDS = {"returns": "0", "raises": "1", "exits": "3", "says": "1"}
@@ -121,8 +125,8 @@ async def test_a_child_that_leaves_a_handler_ends(settings, tmp_path):
                     assert (kind, how, await ws.recv()) == (kind, how, code)
             for how, code in ENDS.items():
                 assert await asyncio.to_thread(fetch, server, f"/{how}") == code.encode()
-            for path in ("/silent", "/later"):
-                assert await asyncio.to_thread(fetch, server, path) == b"0"
+            for path, code in {"/silent": b"0", "/later": b"0", "/thread": b"0", "/thread/raises": b"1"}.items():
+                assert await asyncio.to_thread(fetch, server, path) == code
             await ws.send("coroutine awaits")
             assert await ws.recv() == "1"
             await ws.send("callback exits")
@@ -132,7 +136,7 @@ async def test_a_child_that_leaves_a_handler_ends(settings, tmp_path):
         assert pid_file.exists()
         assert server.reports("went on") == []
         assert server.reports("atexit") == []
-        await logged(server, "ValueError: in the child", count=len(kinds) + 1)
+        await logged(server, "ValueError: in the child", count=len(kinds) + 2)
         await logged(server, "some words", count=len(kinds) + 1)
         await logged(server, "come back to the server's loop")
         assert set(server.reports("started")) == {"3"}

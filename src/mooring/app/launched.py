@@ -9,7 +9,8 @@ becomes the supervisor it is again what it was at its start, and each worker beg
                     overwritten it, as one that changes its title does: then as it was when mooring was imported
     folder          where the interpreter has joined it to a relative path (of the script, of itself), that is read off
                     the result; with `python -m` it is where the module was found; else as at that import
-    all the rest    as at that import: nice value, umask, limits, processors, ignored and blocked signals
+    all the rest    as at that import: nice value, scheduling policy, oom_score_adj, umask, limits, processors, ignored
+                    and blocked signals
 
 It is imported with the package, as early as that can be.
 """
@@ -28,6 +29,7 @@ __all__ = ["Launched", "current_folder", "launched", "was_forked"]
 
 LIMITS: Final = {value: name for name, value in vars(resource).items() if name.startswith("RLIMIT_")}
 TIMERS: Final = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+OOM: Final = Path("/proc/self/oom_score_adj")
 FORKED: Final = 0x40  # PF_FORKNOEXEC of linux/sched.h: made by fork, and no program was started since
 
 
@@ -41,6 +43,8 @@ class Launched:
         self.folder = initial_folder(self.command)
         self.path = sys.path[:1]
         self.nice = os.getpriority(os.PRIO_PROCESS, 0)
+        self.scheduler = _scheduler()
+        self.oom = _oom()
         self.umask = _umask()
         self.limits = {number: resource.getrlimit(number) for number in LIMITS}
         self.processors = os.sched_getaffinity(0)
@@ -73,6 +77,16 @@ class Launched:
         except OSError as problem:
             now = os.getpriority(os.PRIO_PROCESS, 0)
             kept.append(f"the nice value was {self.nice} and stays {now} ({problem.strerror})")
+        try:
+            if _scheduler() != self.scheduler:
+                os.sched_setscheduler(0, self.scheduler[0], os.sched_param(self.scheduler[1]))
+        except OSError as problem:
+            kept.append(f"the scheduling policy stays as it is ({problem.strerror})")
+        try:
+            if _oom() != self.oom:
+                OOM.write_text(self.oom, encoding="ascii")
+        except OSError as problem:
+            kept.append(f"oom_score_adj was {self.oom} and stays {_oom()} ({problem.strerror})")
         try:
             os.chdir(self.folder)
         except OSError as problem:
@@ -135,6 +149,17 @@ def _before(whole: object, given: str) -> str:
     if not isinstance(whole, str) or os.path.isabs(given) or not whole.endswith("/" + given):
         return ""
     return whole.removesuffix("/" + given) or "/"
+
+
+def _scheduler() -> tuple[int, int]:
+    return os.sched_getscheduler(0), os.sched_getparam(0).sched_priority
+
+
+def _oom() -> str:
+    """Empty: it can't be read."""
+    with suppress(OSError):
+        return OOM.read_text(encoding="ascii").strip()
+    return ""
 
 
 def _umask() -> int:

@@ -19,12 +19,14 @@ runs, the process's own coroutine, may end it so.
 """
 
 import asyncio
+import concurrent.futures
+import contextvars
 import os
 import selectors
 import sys
 import threading
 from asyncio import unix_events
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -188,6 +190,15 @@ class _Loop(asyncio.SelectorEventLoop):
         mooring.net.ending."""
         with suppress(RuntimeError):
             await super().shutdown_default_executor(*args, **options)
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        if forks.is_child():
+            # it was forked in a thread, by a function for run_in_executor() that has returned or raised there
+            done = next((one for one in args if isinstance(one, concurrent.futures.Future) and one.done()), None)
+            forks.leave(done.exception() if done is not None and not done.cancelled() else None)
+        return super().call_soon_threadsafe(callback, *args, context=context)
 
     def _is_over(self) -> bool:
         return self._purpose is None or self._purpose.done()
