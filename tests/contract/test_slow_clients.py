@@ -357,6 +357,7 @@ def at_once(place: Place, clients: list[tuple[Callable[[Place, str], Client], st
     assert not any(thread.is_alive() for thread in threads)
 
 
+@only("process", "base-2")  # as many ways and modes as take turns in these tests; all of it is one gateway's
 def test_who_reads_slowly_gets_everything(place: Place):
     clients = [(closes, "tcp")]
     clients += [(one, way) for one in (drains, is_pinged, is_closed, gets_a_file) for way in ("tcp", "tls", "unix")]
@@ -395,6 +396,7 @@ def test_who_reads_slowly_gets_everything_before_the_server_ends(place: Place):
 # ---------------------------------------------------------------------------------------------- who takes nothing
 
 
+@only("process-2", "base")
 def test_who_takes_nothing_is_ended(place: Place):
     """By name, counted once, and in the time that is set: what lies in the kernel is no excuse."""
     said = {
