@@ -286,15 +286,16 @@ def test_a_server_of_files_only(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["base", "process"])
-def test_a_document_root_that_is_missing(mode: str) -> None:
-    app = (
+def test_a_document_root_that_is_missing(mode: str, tmp_path: Path) -> None:
+    app = tmp_path / "app.py"
+    app.write_text(
         "from mooring import Server\n"
         f"s = Server('127.0.0.1', 0, document_root='/nonexistent', mode={mode!r})\n"
         "s.on('message', lambda server, frame: None)\n"
         "s.start()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", app],
+        [sys.executable, str(app)],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         stderr=subprocess.PIPE,
         timeout=LIMIT,

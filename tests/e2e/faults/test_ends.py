@@ -74,7 +74,8 @@ async def test_f01_a_worker_killed_inside_a_handler():
 
 @in_loop(90)
 async def test_f01_clients_of_other_workers_notice_nothing():
-    """Kills of one worker, one after the other, while the clients of another one are answered as before."""
+    """Kills of one worker, one after the other, while the clients of another one are answered as before; some of them
+    go to its successor, as its share."""
     code = """
     @server.on("message")
     def said(server, frame):
@@ -90,7 +91,6 @@ async def test_f01_clients_of_other_workers_notice_nothing():
                 await logged(server, r"worker 1 \(pid \d+\) serves in place", since=mark)
                 await asyncio.gather(*[one.goes_on(20) for one in talkers])
         assert all(one.in_order() for one in others)
-        assert all({by for _, by in one.answers} == {"0"} for one in others), "they stay where they were"
         assert max(one.longest for one in others) < 2.0
         assert server.stop() == 0
 

@@ -1,5 +1,6 @@
 """Faults of listening sockets, by their numbers in the fault model: addresses that can't be had, and reloads."""
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -27,7 +28,11 @@ def listening(pid, port):
         words = line.split()
         if words[3] == "0A" and int(words[1].split(":")[1], 16) == port:
             found.add(f"socket:[{words[9]}]")
-    return {link for name in os.listdir(f"/proc/{pid}/fd") if (link := os.readlink(f"/proc/{pid}/fd/{name}")) in found}
+    links = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            links.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return links & found
 
 
 @pytest.mark.parametrize(
