@@ -108,6 +108,38 @@ def test_nothing_is_asked_of_another_user_unless_by_root(tmp_path: Path, monkeyp
                 ControlClient(path, timeout=0.05).shutdown()
 
 
+def test_whoever_takes_the_end_of_an_answer_later_is_no_error(tmp_path: Path):
+    """Some of it waits in the process when it is closed; how much the kernel takes differs."""
+
+    class Full(Server):
+        def __init__(self, size: int) -> None:
+            self._size = size
+
+        def stats(self) -> dict[str, Any]:
+            return {"text": "x" * self._size}
+
+    async def ask(size: int) -> None:
+        async with serving(tmp_path / "socket", Full(size)) as (desk, _, _):
+            reader, writer = await asyncio.open_unix_connection(tmp_path / "socket", limit=1)
+            writer.write(b'{"command": "stats"}\n')
+            while not desk._clients:
+                await asyncio.sleep(0)
+            (task,) = desk._clients
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            async with asyncio.timeout(10):
+                while desk._asking:
+                    await asyncio.sleep(0.001)
+                writer.transport.resume_reading()  # type: ignore[attr-defined]
+                assert len(await reader.read()) > size
+                await asyncio.wait([task])
+            assert task.exception() is None
+            writer.close()
+
+    for size in range(20_000, 400_000, 40_000):
+        (tmp_path / "socket").unlink(missing_ok=True)
+        asyncio.run(ask(size))
+
+
 def test_whoever_has_asked_is_answered_when_it_ends(tmp_path: Path):
     async def ask() -> None:
         async with serving(tmp_path / "socket") as (desk, _, go_on):

@@ -151,11 +151,13 @@ class Desk:
 
     async def _client(self, talk: socket.socket) -> None:
         reader, writer = await asyncio.open_unix_connection(sock=talk, limit=LINE_LIMIT)
+        ended = False
         try:
             if await self._answer(reader, writer, peer_uid(talk)):
                 async with asyncio.timeout(TIME_LIMIT):
                     writer.close()
                     await writer.wait_closed()
+                    ended = True
         except TimeoutError:
             self._count("late", f"it did not come, or its answer was not taken, within {TIME_LIMIT:g} s")
         except OSError:
@@ -163,7 +165,8 @@ class Desk:
         except MooringError as problem:  # in the middle of a long answer, which ends there
             self._count("failed", str(problem))
         finally:
-            writer.transport.abort()
+            if not ended:  # asyncio fails to abort what has ended behind a buffer
+                writer.transport.abort()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, uid: int) -> bool:
         """Whether something was asked. Who sees the answer has given its place back."""
