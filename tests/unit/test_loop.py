@@ -349,6 +349,8 @@ def test_select(selector: selectors.BaseSelector, pair: tuple[socket.socket, soc
     assert selector.get_key(a).data == "c"
     assert selector.get_key(a.fileno()).data == "c"
     assert set(selector.get_map()) == {a.fileno()}
+    assert selector.get_map().get(a) is selector.get_map()[a.fileno()] is selector.get_key(a)
+    assert selector.get_map().get(b) is None
     assert selector.unregister(a).data == "c"
     assert found(selector) == []
 

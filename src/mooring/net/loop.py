@@ -26,7 +26,7 @@ import selectors
 import sys
 import threading
 from asyncio import unix_events
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -85,7 +85,7 @@ class ReactorSelector(selectors.BaseSelector):
         return ready
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        return self._keys
+        return _Map(self, self._keys)
 
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
         return self._keys[self._find(fileobj)]
@@ -102,6 +102,23 @@ class ReactorSelector(selectors.BaseSelector):
                 if key.fileobj is fileobj:
                     return fd
             raise KeyError(f"{fileobj!r} is not registered") from None
+
+
+class _Map(Mapping[Any, selectors.SelectorKey]):
+    """What is registered, also found by file objects: from Python 3.13 on asyncio asks so."""
+
+    def __init__(self, selector: ReactorSelector, keys: Mapping[int, selectors.SelectorKey]) -> None:
+        self._selector = selector
+        self._keys = keys
+
+    def __getitem__(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._selector.get_key(fileobj)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._keys)
 
 
 def _descriptor(fileobj: Any) -> int:
