@@ -47,6 +47,16 @@ def test_the_example_does_what_it_says(example, way):
         assert server.stop() == 0
 
 
+def test_the_first_example_of_the_page_on_http_runs(tmp_path):
+    text = re.search(r"```python\n(.*?)```", (ROOT / "docs/http.md").read_text(), re.DOTALL)[1]
+    (tmp_path / "page.py").write_text(text.replace('"127.0.0.1", 9502', '"127.0.0.1", 0'))
+    with Serving(tmp_path / "page.py", argv=(sys.executable, "page.py"), cwd=tmp_path) as server:
+        with urllib.request.urlopen(f"{server.http}/hello?name=Ada", timeout=LIMIT) as answer:
+            assert json.load(answer) == {"hello": "Ada"}
+            assert answer.headers["Set-Cookie"] == "seen=yes; Path=/; SameSite=Strict; HttpOnly"
+        assert server.stop() == 0
+
+
 def test_the_first_example_of_the_manual_runs(tmp_path):
     text = re.search(r"<!-- run by .*? -->\n```python\n(.*?)```", (ROOT / "docs/index.md").read_text(), re.DOTALL)[1]
     (tmp_path / "chat.py").write_text(text.replace('"127.0.0.1", 9501', '"127.0.0.1", 0'))
