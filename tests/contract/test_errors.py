@@ -551,6 +551,25 @@ def test_tasks_events_and_messages_that_raise(mode: dict[str, Any]):
 
 
 @only("base", "process")
+def test_a_start_that_raises_what_cannot_be_looked_at(mode: dict[str, Any]):
+    app = """
+class Unclassed(Exception):
+    __class__ = property(lambda self: 1 / 0)
+
+@server.on("message")
+def said(server, frame): ...
+
+@server.on("worker_start")
+def started(server, worker_id):
+    raise Unclassed("the reason")
+"""
+    with Serving(app, ready=False, **mode) as running:
+        assert running.ended() == 1
+        running.wait_log("the 'worker_start' handler raised what can't be looked at")
+        running.wait_log("Unclassed: the reason")
+
+
+@only("base", "process")
 @pytest.mark.parametrize("how", ["closed", "none", "torn", "pipe"])
 def test_what_is_printed_to_nobody(mode: dict[str, Any], how: str):
     """It is the handler's error, if it is one; the process goes on, writes its log, and ends with 0."""

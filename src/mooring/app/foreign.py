@@ -39,6 +39,15 @@ def is_a(value: object, *kinds: type[T]) -> TypeGuard[T]:
     return issubclass(type(value), kinds)
 
 
+def hides_class(error: BaseException) -> bool:
+    """Whether its `__class__` raises, so that others can't judge it."""
+    try:
+        isinstance(error, BaseExceptionGroup)  # most are none, so it is asked
+    except BaseException:
+        return True
+    return False
+
+
 def class_name(value: object) -> str:
     """The name of its class."""
     return _encodable(_name_of_class(type(value))[:200])

@@ -25,7 +25,7 @@ from mooring._core.outlet import Outbox, Outlet
 from mooring._core.pulse import Pulse
 from mooring._core.wire import ATTEMPTED, Event, Wants
 from mooring._core.ws import Frame
-from mooring.app.foreign import function_name, is_a, refuse_odd, running_of, text_of
+from mooring.app.foreign import function_name, hides_class, is_a, refuse_odd, running_of, text_of, traceback_of
 from mooring.app.forms import FormLimits
 from mooring.app.handlers import Handlers
 from mooring.app.request import Request, decode_request
@@ -157,6 +157,9 @@ class Worker:
                     await running
             except BaseException as error:
                 forks.leave(error)
+                if hides_class(error):  # asyncio and the interpreter ask for it, and would never end
+                    text = f"the 'worker_start' handler raised what can't be looked at:\n{traceback_of(error)}"
+                    raise StateError(text) from None
                 raise
             forks.leave()
         self.inlet.context = contextvars.copy_context()
