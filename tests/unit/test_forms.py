@@ -329,6 +329,7 @@ def test_nested_multipart_is_a_field_like_any_other() -> None:
         b"--b\n" + DISPOSITION + b"\n\nx\n--b--",
         b"--b\r\n" + DISPOSITION + b"\n\r\nx\r\n--b--",
         b"--bx\r\n" + DISPOSITION + b"\r\n\r\nx\r\n--b--",
+        b"--bx: y\r\n" + DISPOSITION + b"\r\n\r\nx\r\n--b--",  # as a header line it would be well formed
         b"x--b\r\n" + DISPOSITION + b"\r\n\r\nx\r\n--b--",
         part(b"x", b"no colon") + b"--b--",
         part(b"x", b": a", DISPOSITION) + b"--b--",
