@@ -38,7 +38,7 @@ cdef enum:
     TOPIC_LIMIT = 255
     FEW = 1024                       # connections in Outbox.ended, before it is looked whether all of them have to be
 
-NO_MESSAGE = "a message is a str, bytes or a Frame, not {}; json.dumps() makes a str of others"
+cdef str NO_MESSAGE = "a message is a str, bytes or a Frame, not {}; json.dumps() makes a str of others"
 
 cdef uint64_t LONG_MS = 60000        # after which the last events of a connection that is gone have been handled
 
