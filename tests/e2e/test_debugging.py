@@ -171,6 +171,7 @@ async def test_at_a_terminal_workers_have_a_debugger(tmp_path, number):
                 await asyncio.sleep(3.5)  # longer than worker_hang_timeout and a second: no matter
             terminal.types("\x03")
             await terminal.reads("KeyboardInterrupt")
+            await terminal.reads("(Pdb) ")
             terminal.types("answer += 1\n")
             await terminal.reads("(Pdb) ")
             terminal.types("continue\n")

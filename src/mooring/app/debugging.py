@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -78,7 +78,9 @@ class Breakpoints:
         try:
             if self._fd is None:
                 self._fd = os.open(self._terminal, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-            if os.tcgetpgrp(self._fd) in (os.getpgid(self._owner), os.getpgrp()):
+            front = os.tcgetpgrp(self._fd)
+            # or another worker is there just now: its turn comes first, see `_at_terminal`
+            if front in (os.getpgid(self._owner), os.getpgrp()) or _parent_of(front) == self._owner:
                 return self._fd
         except OSError:
             pass  # it has gone, or does not control this process
@@ -136,6 +138,16 @@ class Breakpoints:
     def _beat_until(self, over: threading.Event) -> None:
         while not over.wait(BEAT):
             self.beat()
+
+
+def _parent_of(pid: int) -> int:
+    """0: it has ended."""
+    with (
+        suppress(OSError, ValueError, IndexError),
+        open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file,
+    ):
+        return int(file.read().rpartition(")")[2].split()[1])
+    return 0
 
 
 def _is_null(fd: int) -> bool:
