@@ -80,6 +80,8 @@ def refused(server: Serving, clients: Clients) -> bool:
         clients.come()
     except InvalidStatus as problem:
         return problem.response.status_code == 503
+    except TimeoutError:  # an OSError, too; it waits
+        return False
     except (ConnectionClosed, InvalidMessage, OSError):
         return True
     return False
