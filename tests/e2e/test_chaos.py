@@ -14,7 +14,8 @@ def test_nothing_is_lost(nemesis):
     result = run("--nemesis", nemesis, "--duration", "2", "--clients", "12", "--gateways", "2")
     assert not any(result["faults"].values()), (result["seed"], result["faults"], result["log"])
     assert result["sent"] == result["answered"] + result["uncertain"] > 100
-    assert result["begun"] == result["sent"]
+    # one that was killed may have had no time for its note
+    assert result["sent"] - result["uncertain"] <= result["begun"] <= result["sent"]
     assert result["acts"] or nemesis == "bytes"
 
 
