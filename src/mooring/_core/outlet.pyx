@@ -129,9 +129,9 @@ cdef class Outlet:
 
 
 cdef bytes _topic(object topic):
-    if not isinstance(topic, str | bytes):
-        raise TypeError(f"a topic's name is a str or bytes, not {type(topic).__name__}")
-    name = str.encode(topic) if isinstance(topic, str) else bytes(topic)
+    if not isinstance(topic, str):       # bytes could look like a user's name: those begin with what is no UTF-8
+        raise TypeError(f"a topic's name is a str, not {type(topic).__name__}")
+    name = str.encode(topic)
     if not 0 < len(name) <= TOPIC_LIMIT:
         raise ValueError(f"a topic's name has 1 to {TOPIC_LIMIT} bytes in UTF-8, not {len(name)}")
     return name
