@@ -106,8 +106,8 @@ def test_invalid(vector: dict[str, Any]) -> None:
     with pytest.raises(HttpError) as again:
         codec.next_event()
     assert (again.value.status, again.value.reason) == (error.status, error.reason)
-    assert codec.buffered == 0
-    assert not codec.idle
+    assert codec.buffered() == 0
+    assert not codec.is_idle()
     assert_cuts_do_not_matter(data)
 
 
@@ -234,30 +234,30 @@ def test_one_request_ahead() -> None:
     first = codec.next_event()
     assert isinstance(first, ParsedRequest)
     assert first.target == "/1"
-    assert codec.buffered == len(request % 2)
-    assert not codec.idle
+    assert codec.buffered() == len(request % 2)
+    assert not codec.is_idle()
     second = codec.next_event()
     assert isinstance(second, ParsedRequest)
     assert second.target == "/2"
-    assert codec.idle
+    assert codec.is_idle()
     assert codec.next_event() is None
 
 
 def test_idle() -> None:
     codec = HttpCodec()
-    assert codec.idle
+    assert codec.is_idle()
     codec.receive(b"G")
-    assert not codec.idle
+    assert not codec.is_idle()
     codec.receive(b"ET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n")
     assert codec.next_event() is None
-    assert codec.buffered == 0
-    assert not codec.idle  # in the middle of a request, although nothing is buffered
+    assert codec.buffered() == 0
+    assert not codec.is_idle()  # in the middle of a request, although nothing is buffered
     codec.receive(b"x")
     assert codec.next_event() is not None
-    assert codec.idle
+    assert codec.is_idle()
     codec.receive(b"\r\n")  # the empty line some clients send behind a body is no request
     assert codec.next_event() is None
-    assert codec.idle
+    assert codec.is_idle()
 
 
 def test_take_rest_starts_afresh() -> None:
@@ -265,7 +265,7 @@ def test_take_rest_starts_afresh() -> None:
     codec.receive(b"GET / HT")
     assert codec.next_event() is None
     assert codec.take_rest() == b"GET / HT"
-    assert codec.buffered == 0
+    assert codec.buffered() == 0
     assert codec.take_rest() == b""
     codec.receive(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
     request = codec.next_event()

@@ -25,7 +25,7 @@ cdef class Sink:
 cdef class Exchanges(FileSender):
     cdef public Sink sink
     cdef public object on_cut        # called with (fd, why) for one that reads too slowly; None: nobody is told
-    cdef list http_options           # by listener
+    cdef list blank_codecs           # an HttpCodec by listener, to make others of
     cdef dict codecs                 # fd -> HttpCodec, while a request is coming in
     cdef dict parked                 # fd -> ParsedRequest, complete, while no worker can take it
 

@@ -23,6 +23,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from mooring._core.buffer cimport buffer_size
 from mooring._core.files cimport FileClaim, FileSender
+from mooring._core.http cimport HttpCodec, ParsedRequest
 from mooring._core.reactor cimport Reactor
 from mooring._core.registry cimport (
     ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_LINGER, D_NONE,
@@ -38,7 +39,7 @@ from mooring._core.wire cimport (
     RESPOND_LAST,
 )
 
-from mooring._core.http import CONTINUE as _CONTINUE, HttpCodec, HttpError
+from mooring._core.http import HttpError
 
 cdef bytes CONTINUE_RESPONSE = b"HTTP/1.1 100 Continue\r\n\r\n"
 cdef bytes FAULT_RESPONSE = b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -81,7 +82,7 @@ cdef class Exchanges(FileSender):
 
     def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, *profiles: dict[str, object],
                   address_limit: int = 0, fresh_limit: int = 0, ceiling: int = 0) -> None:
-        self.http_options = [dict(options["http"]) for options in profiles]
+        self.blank_codecs = [HttpCodec(**options["http"]) for options in profiles]
         self.codecs = {}
         self.parked = {}
 
@@ -102,8 +103,8 @@ cdef class Exchanges(FileSender):
         return self.sink.on_gone(c, code, reason)
 
     cdef int on_greedy(self, Connection* c) except -1:
+        cdef HttpCodec codec = self.codecs.pop(c.fd, None)
         full = HttpError(503, "the server's memory is full, and most of it kept your request; try again later")
-        codec = self.codecs.pop(c.fd, None)
         self.parked.pop(c.fd, None)
         c.flags &= ~HELD
         self.gather(c, 0)
@@ -123,6 +124,7 @@ cdef class Exchanges(FileSender):
         return self._answered(c) if c.flags & DONE and c.file == NULL else 0
 
     cdef int on_deadline(self, Connection* c, Deadline deadline) except -1:
+        cdef HttpCodec codec
         if deadline == D_WRITE:
             return self._judge_pace(c)
         if self._goes_on(c, deadline):
@@ -132,7 +134,7 @@ cdef class Exchanges(FileSender):
             return self.on_tls_late(c)
         if deadline == D_REQUEST:
             codec = self.codecs.get(c.fd)
-            if codec is None or codec.idle:
+            if codec is None or codec.is_idle():
                 return self._gone(c, 1006, b"no request came in time")
             return self.sink.on_bad_request(c, HttpError(408, "the request took too long to arrive"))
         if deadline == D_BODY:
@@ -196,11 +198,12 @@ cdef class Exchanges(FileSender):
     # ------------------------------------------------------------------ in
 
     cdef int on_bytes(self, Connection* c, uint8_t* buffer, size_t got) except -1:
+        cdef HttpCodec codec
         if c.phase != HTTP:
             return 0
         codec = self.codecs.get(c.fd)
         if codec is None:
-            codec = self.codecs[c.fd] = HttpCodec(**self.http_options[c.profile.index])
+            codec = self.codecs[c.fd] = (<HttpCodec> self.blank_codecs[c.profile.index]).another()
             if c.requests:
                 self._arm(c, D_REQUEST, c.profile.request_ms)
         codec.receive(PyBytes_FromStringAndSize(<const char*> buffer, got))
@@ -296,7 +299,7 @@ cdef class Exchanges(FileSender):
 
     cdef int _complete(self, Connection* c, bint closes) except -1:
         """The whole answer is out or queued."""
-        codec = self.codecs.get(c.fd)
+        cdef HttpCodec codec = self.codecs.get(c.fd)
         # behind a body that nobody has read no request can be found
         if closes or codec is not None and codec.streaming:
             self._decide(c, BY_SERVER, 1006, b"the answer was the last one")
@@ -339,9 +342,9 @@ cdef class Exchanges(FileSender):
 
     cdef int _answered(self, Connection* c) except -1:
         """The request is over: on to the next one."""
+        cdef HttpCodec codec = self.codecs.get(c.fd)
         c.flags &= ~(BUSY | BEGUN | DONE | ASKED | HEAD_ONLY | HELD)
-        codec = self.codecs.get(c.fd)
-        if codec is None or codec.idle:
+        if codec is None or codec.is_idle():
             self._arm(c, D_IDLE, c.profile.idle_ms)
             if c.flags & FULL:
                 self._outlasts(c)

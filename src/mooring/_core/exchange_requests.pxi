@@ -8,35 +8,37 @@ A client has to send a body at a certain rate on average, counted over the time 
 
 cdef int _next_request(Exchanges self, Connection* c) except -1:
     """One request at a time: the next one is not even parsed before this one is answered."""
-    codec = self.codecs.get(c.fd)
+    cdef HttpCodec codec = self.codecs.get(c.fd)
+    cdef ParsedRequest request
     if codec is None:
         return 0
     while c.phase == HTTP and not c.flags & (BUSY | SHUT | DEFERRED):
         cleared = False
-        request = self.parked.pop(c.fd, None)
-        if request is None:
-            if not codec.in_body and not codec.idle:
+        event = self.parked.pop(c.fd, None) if self.parked else None
+        if event is None:
+            if not codec.is_in_body() and not codec.is_idle():
                 if not _may_ask(self, c):
                     break
                 cleared = True
             try:
-                request = codec.next_event()
+                event = codec.next_event()
             except HttpError as error:
                 self.counters.failed += 1
                 return self.sink.on_bad_request(c, error)
-        if request is None:
-            if codec.idle:
+        if event is None:
+            if codec.is_idle():
                 del self.codecs[c.fd]
-            elif codec.in_body:
+            elif codec.is_in_body():
                 if c.deadline == D_REQUEST:      # the head is complete just now
-                    c.body_bytes = codec.buffered
+                    c.body_bytes = codec.buffered()
                     c.body_waited = 0
                 _await_body(self, c)
             break
-        if request == _CONTINUE:
+        if type(event) is int:           # CONTINUE
             self.write(c, <const uint8_t*> PyBytes_AS_STRING(CONTINUE_RESPONSE),
                        PyBytes_GET_SIZE(CONTINUE_RESPONSE), NULL, 0)
             continue
+        request = event
         if not cleared and not _may_ask(self, c):
             self.parked[c.fd] = request
             break
@@ -44,7 +46,7 @@ cdef int _next_request(Exchanges self, Connection* c) except -1:
         c.requests += 1
         self.counters.requests += 1
         if request.streamed:
-            c.body_bytes = codec.buffered
+            c.body_bytes = codec.buffered()
             c.body_waited = 0
         self.reactor.disarm(&c.timer)
         c.deadline = D_NONE
@@ -71,11 +73,17 @@ cdef bint _may_ask(Exchanges self, Connection* c) except -1:
 
 cdef int _count_kept(Exchanges self, Connection* c) except -1:
     """What is here of requests that are not handed over counts against the memory for all connections."""
+    cdef HttpCodec codec
+    cdef ParsedRequest parked
+    cdef size_t kept
     if c.phase != HTTP:
         return 0
     codec = self.codecs.get(c.fd)
     parked = self.parked.get(c.fd) if c.flags & HELD else None
-    return self.gather(c, (codec.gathered if codec is not None else 0) + (len(parked.body) if parked is not None else 0))
+    kept = codec.gathered() if codec is not None else 0
+    if parked is not None:
+        kept += len(parked.body)
+    return self.gather(c, kept)
 
 
 cdef int _await_body(Exchanges self, Connection* c) except -1:
@@ -103,6 +111,7 @@ cdef int _body_came(Exchanges self, Connection* c, size_t size) except -1:
 
 cdef int _next_part(Exchanges self, Connection* c) except -1:
     """The worker waits: hands over what there is of the body, or waits for the client."""
+    cdef HttpCodec codec
     if not self.sink.takes_part(c):
         c.flags |= HELD
         return self._interest(c)
@@ -122,7 +131,7 @@ cdef int _next_part(Exchanges self, Connection* c) except -1:
         _await_body(self, c)
     else:
         c.flags &= ~WANTED
-        if codec is not None and codec.idle:
+        if codec is not None and codec.is_idle():
             del self.codecs[c.fd]
         self.sink.on_note(c, EV_BODY, part)
     return self._interest(c)

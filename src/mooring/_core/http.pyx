@@ -43,31 +43,12 @@ cdef enum:
     EXTENSION_LIMIT = 257      # bytes of the extensions of a chunk, with the ";" before them
     CHUNK_LINE_LIMIT = 275     # 16 hex digits, extensions, CR LF
 
-cdef enum State:
-    HEAD
-    LENGTH         # a body of which `_need` bytes are missing
-    CHUNK_SIZE     # the line before a chunk
-    CHUNK_DATA     # `_chunk` bytes of this one are missing
-    CHUNK_END      # the CR LF behind a chunk
-    TRAILERS
-    BROKEN
-
 include "http_grammar.pxi"
 include "http_response.pxi"
 
 
-@cython.final
 cdef class ParsedRequest:
     """One complete request. Field names are lower-case, values are decoded as latin-1, in order."""
-
-    cdef readonly str method
-    cdef readonly str target      # origin form ("/path?query"), or "*" for OPTIONS
-    cdef readonly int minor       # HTTP/1.<minor>: 0 or 1
-    cdef readonly list headers
-    cdef readonly bytes body
-    cdef readonly bint keep_alive
-    cdef readonly bint upgrade    # the Upgrade field names `websocket`
-    cdef readonly bint streamed   # the body follows in parts
 
     def __init__(self, str method not None, str target not None, int minor, list headers not None,
                  bytes body not None=b"", bint keep_alive=True, bint upgrade=False):
@@ -83,7 +64,6 @@ cdef class ParsedRequest:
         return f"<ParsedRequest {self.method} {self.target!r} HTTP/1.{self.minor}, {len(self.body)} bytes>"
 
 
-@cython.final
 cdef class HttpCodec:
     """Reads the requests of one connection.
 
@@ -91,22 +71,6 @@ cdef class HttpCodec:
     one field line, `head_limit` both together with all line ends, `body_limit` the decoded body. A longer body than
     `stream_above` comes in parts; -1: none does.
     """
-
-    cdef Py_ssize_t line_limit, field_limit, head_limit, field_count_limit, body_limit, stream_above
-    cdef bytearray _buffer     # bytes not consumed yet; a deletion at its front costs O(1) amortised
-    cdef bytearray _body       # of a chunked request: what its chunks carried so far
-    cdef State _state
-    cdef Py_ssize_t _line      # where the line that is being scanned starts in the buffer
-    cdef Py_ssize_t _scanned   # no line feed before this position of that line
-    cdef Py_ssize_t _lines     # complete lines before it
-    cdef object _need          # int: may exceed 64 bits for a moment
-    cdef uint64_t _chunk
-    cdef bint _skipped         # the empty line before this request was skipped
-    cdef bint _expects         # the client waits for "100 Continue"
-    cdef ParsedRequest _request
-    cdef object _error
-    cdef readonly bint streaming     # parts of a body are still to come, or to be taken
-    cdef Py_ssize_t _taken           # bytes of chunks that next_part has given
 
     def __init__(self, Py_ssize_t line_limit=8192, Py_ssize_t field_limit=8192, Py_ssize_t head_limit=16384,
                  Py_ssize_t field_count_limit=100, Py_ssize_t body_limit=1 << 20, Py_ssize_t stream_above=-1):
@@ -116,44 +80,55 @@ cdef class HttpCodec:
         self.field_count_limit = field_count_limit
         self.body_limit = body_limit
         self.stream_above = stream_above
+        self._clear()
+
+    cdef int _clear(self) except -1:
         self._buffer = bytearray()
         self._body = bytearray()
         self._state = HEAD
         self._need = 0
+        return 0
 
-    @property
-    def buffered(self):
+    cdef HttpCodec another(self):
+        cdef HttpCodec codec = HttpCodec.__new__(HttpCodec)
+        codec.line_limit = self.line_limit
+        codec.field_limit = self.field_limit
+        codec.head_limit = self.head_limit
+        codec.field_count_limit = self.field_count_limit
+        codec.body_limit = self.body_limit
+        codec.stream_above = self.stream_above
+        codec._clear()
+        return codec
+
+    cpdef Py_ssize_t buffered(self) noexcept:
         """Bytes received and not consumed."""
         return PyByteArray_GET_SIZE(self._buffer)
 
-    @property
-    def idle(self):
-        """Between two requests: nothing of a next one has been received."""
-        return self._state == HEAD and PyByteArray_GET_SIZE(self._buffer) == 0
-
-    @property
-    def gathered(self):
+    cpdef Py_ssize_t gathered(self) noexcept:
         """The same, and what chunks have carried so far."""
         return PyByteArray_GET_SIZE(self._buffer) + PyByteArray_GET_SIZE(self._body)
 
-    @property
-    def in_body(self):
+    cpdef bint is_idle(self) noexcept:
+        """Between two requests: nothing of a next one has been received."""
+        return self._state == HEAD and PyByteArray_GET_SIZE(self._buffer) == 0
+
+    cpdef bint is_in_body(self) noexcept:
         """The head is read, and more of the body is missing."""
         return self._state != HEAD and self._state != BROKEN
 
-    def receive(self, data):
+    cpdef receive(self, data):
         """Append bytes of the connection. They are looked at by `next_event`."""
         if self._state != BROKEN:
             self._buffer += data
 
-    def take_rest(self):
+    cpdef take_rest(self):
         """Hand over every byte that is not consumed, for the protocol the connection is upgraded to."""
         rest = bytes(self._buffer)
         self._buffer.clear()
         self._restart_scan()
         return rest
 
-    def next_event(self):
+    cpdef next_event(self):
         """The next complete request; CONTINUE, when the client waits for "100 Continue"; None: more
         bytes are needed. Raises HttpError on bad input, and again on every later call."""
         if self._state == BROKEN:
@@ -164,7 +139,7 @@ cdef class HttpCodec:
             self._break(error)
             raise
 
-    def next_part(self):
+    cpdef next_part(self):
         """What has come of a streamed body; CONTINUE and None as of `next_event`; b"" behind its end."""
         if self._state == BROKEN:
             raise HttpError(self._error.status, self._error.reason)

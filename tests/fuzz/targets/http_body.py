@@ -28,7 +28,7 @@ def whole(parts: list[bytes]) -> tuple[bytes | None, object]:
             event = codec.next_event()
             if event is not None and event != CONTINUE:
                 return event.body, None
-            assert codec.gathered <= LIMIT + 9000  # trailers and a chunk's line at most
+            assert codec.gathered() <= LIMIT + 9000  # trailers and a chunk's line at most
     except HttpError as error:
         return None, (error.status, error.reason)
     return None, None

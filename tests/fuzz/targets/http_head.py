@@ -29,7 +29,7 @@ def at_limits(parts: list[bytes]) -> object:
                     seen.append(reading(event))
     except HttpError as error:
         return seen, error.status, error.reason
-    return seen, codec.gathered
+    return seen, codec.gathered()
 
 
 def one(data: bytes) -> None:
