@@ -21,6 +21,7 @@ from libc.string cimport memcpy
 
 from mooring._core.buffer cimport buffer_append, buffer_consume, buffer_free, buffer_size
 from mooring._core.exchange cimport Exchanges
+from mooring._core.http cimport HttpCodec
 from mooring._core.reactor cimport Reactor, monotonic_us
 from mooring._core.registry cimport (
     BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_PING, D_PONG, DEAD, FEEDING, HALF, HELD, HTTP, OPEN,
@@ -300,6 +301,7 @@ cdef class Connections(Exchanges):
         """
         cdef Connection* c = self.find(fd)
         cdef Deflate agreed
+        cdef HttpCodec codec
         cdef bytes rest
         if c == NULL or c.phase != HTTP or c.flags & SHUT:
             return False

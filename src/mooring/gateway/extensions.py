@@ -49,6 +49,8 @@ def parse(values: Sequence[str]) -> list[tuple[str, Parameters]] | None:
     than anybody has. Empty elements don't count (RFC 9110 section 5.6.1.2), nor does an empty field, which libraries
     send for an empty list."""
     found: list[tuple[str, Parameters]] = []
+    if not values:
+        return found
     if sum(value.count(",") + value.count(";") for value in values) > MARK_LIMIT:
         return None
     for value in values:

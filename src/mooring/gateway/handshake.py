@@ -152,7 +152,7 @@ def judge(
     names = _token_list(offered)
     if names is None:
         return Refused(400, "Sec-WebSocket-Protocol is not a list of different tokens")
-    subprotocol = next((name for name in names if name in policy.subprotocols), None)
+    subprotocol = next((name for name in names if name in policy.subprotocols), None) if names else None
 
     named = parse_extensions(extensions)
     if named is None:

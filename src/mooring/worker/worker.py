@@ -429,7 +429,8 @@ class Worker:
         running = None
         try:
             if handler is not None:
-                running = running_of(handler(self._server, fd, *arguments), f"the {event!r} handler")
+                what = "the 'close' handler" if event == "close" else "the 'disconnect' handler"
+                running = running_of(handler(self._server, fd, *arguments), what)
         finally:
             if running is None:
                 self.sessions.forget(fd)
