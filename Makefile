@@ -63,7 +63,8 @@ mutants: build/built-debug $(VENV)/group-test  ## look whether each test fails w
 
 docs: build/built-debug $(VENV)/group-docs  ## write the generated pages and build the manual into build/site
 	$(BIN)/mooring settings > docs/settings.md
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict  # the theme's advertisement for its successor
+	$(BIN)/python -m mooring.cli > docs/cli.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # with --quiet it would overlook warnings
 
 clean:  ## remove everything that was made
 	rm -rf $(VENV) build src/*.egg-info src/mooring/_core/*.so tests/node/node_modules

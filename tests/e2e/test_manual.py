@@ -34,7 +34,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 def folder(tmp_path_factory):
     """The site, built as `make docs` builds it."""
     site = tmp_path_factory.mktemp("manual") / "site"
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
     quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, env=quiet)
     assert built.returncode == 0, built.stderr

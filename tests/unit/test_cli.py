@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from mooring import Server
-from mooring.cli import main, settings_page
+from mooring.cli import main
+from mooring.cli.pages import TOUCHED, commands_page, settings_page
 from mooring.config import describe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,11 +156,23 @@ def test_the_settings_page_names_every_option():
     result = CliRunner().invoke(main, ["settings"])
     assert result.exit_code == 0
     assert result.output == settings_page()
-    assert re.findall(r"^\| `(\w+)` ", result.output, re.M) == [row.name for row in describe()]
+    named = [row.name for row in describe()]
+    assert re.findall(r"^### (\w+)$", result.output, re.M) == named
+    assert len(TOUCHED) == 10
+    assert set(TOUCHED) <= set(named)
 
 
 def test_the_committed_settings_page_is_current():
     assert (ROOT / "docs" / "settings.md").read_text() == settings_page(), "run `make docs`"
+
+
+def test_the_committed_page_of_the_command_line_is_current():
+    page = commands_page(main)
+    assert (ROOT / "docs" / "cli.md").read_text() == page, "run `make docs`"
+    for name, command in main.commands.items():
+        assert f"\n## mooring {name}\n" in page
+        for option in (name for one in command.params for name in one.opts if name.startswith("--")):
+            assert f"`{option}" in page
 
 
 def test_python_m_mooring_is_the_command_line():

@@ -4,22 +4,25 @@ import re
 
 import pytest
 
+import mooring
+from mooring.app.handlers import EVENTS
 from mooring.config import HOME
 from support.serving import ROOT
 
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+DOCS = ROOT / "docs"
+PAGES = sorted(page for page in DOCS.rglob("*.md") if page.parent.name != "adr")
 DECISIONS = sorted((ROOT / "docs" / "adr").glob("0*.md"))
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 TABLE_ROW = re.compile(r"^\| `([a-z_0-9]+)` \|", re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_its_code_is_python(page):
     for number, code in enumerate(PYTHON.findall(page.read_text()), 1):
         compile(code, f"{page.name}, example {number}", "exec", flags=0x2000)  # await at the top is allowed in a sketch
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_a_table_of_settings_names_those_there_are(page):
     for table in re.findall(r"^\| setting \|.*?(?=\n\n)", page.read_text() + "\n\n", re.MULTILINE | re.DOTALL):
         unknown = set(TABLE_ROW.findall(table)) - set(HOME)
@@ -33,3 +36,18 @@ def test_every_decision_is_listed_once():
     assert listed == [page.name for page in DECISIONS]
     for page in DECISIONS:
         assert page.read_text().startswith(f"# {int(page.name[:4])}. "), page.name
+
+
+def test_every_public_name_has_its_place_in_the_reference():
+    shown = [name for page in PAGES for name in re.findall(r"^::: mooring\.(\w+)$", page.read_text(), re.MULTILINE)]
+    assert sorted(shown) == sorted(mooring.__all__), "write `::: mooring.NAME` into a page of docs/api/, once"
+
+
+def test_the_page_of_events_has_them_all_with_what_they_are_given():
+    found = {}
+    for row in re.findall(r"^\| (`.*)\|$", (DOCS / "events.md").read_text(), re.MULTILINE):
+        names, _, parameters = row.split(" | ")
+        given = re.findall(r"`([\w, ]+)`", parameters)
+        for number, name in enumerate(re.findall(r"`(\w+)`", names)):
+            found[name] = tuple(given[min(number, len(given) - 1)].split(", "))
+    assert found == EVENTS

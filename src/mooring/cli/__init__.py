@@ -4,9 +4,8 @@ from importlib.metadata import version
 
 import click
 
-from mooring import config
 from mooring.app.loader import load
-from mooring.cli import control, top
+from mooring.cli import control, pages, top
 from mooring.errors import BootError, ConfigError
 
 
@@ -78,29 +77,4 @@ for command in (*control.COMMANDS, top.top):
 @main.command()
 def settings() -> None:
     """Print the settings reference (docs/settings.md) as Markdown."""
-    click.echo(settings_page(), nl=False)
-
-
-def settings_page() -> str:
-    """The reference of every option, one table per section."""
-    lines = [
-        "# Settings",
-        "",
-        "<!-- Written by `mooring settings`; change src/mooring/config/ and run `make docs`. -->",
-        "",
-        'Give them by name: `Server("127.0.0.1", 9501, worker_num=4)` or `server.set(worker_num=4)`.',
-        "An unknown name or a value out of range is a `ConfigError` before anything starts.",
-    ]
-    section = ""
-    for row in config.describe():
-        if row.section != section:
-            section = row.section
-            about = (config.SECTIONS[section].__doc__ or "").strip()
-            lines += ["", f"## {section}", "", about, ""]
-            lines += [
-                "| option | type | default | unit | allowed | what it does |",
-                "|---|---|---|---|---|---|",
-            ]
-        cells = (f"`{row.name}`", row.type, row.default, row.unit, row.allowed, row.doc)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+    click.echo(pages.settings_page(), nl=False)
