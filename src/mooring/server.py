@@ -9,7 +9,8 @@ from typing import Any, NoReturn, TypeVar, overload
 
 import msgspec
 
-from mooring._core.outlet import Outlet, user_name
+from mooring._core.hub import ALL_PLACES
+from mooring._core.outlet import Outlet, topic_name, user_name
 from mooring._core.wire import Call
 from mooring._core.ws import CloseFrame, Frame, pack, unpack
 from mooring.app.handlers import Handlers
@@ -280,9 +281,17 @@ class Server:
         """
         return self._running().outbox.bind(fd, user)
 
-    def push_user(self, user: str | int, data: str | bytes | Frame, opcode: int = Opcode.TEXT) -> None:
-        """Sends one message to every connection of a user. Raises ValueError like push()."""
-        self._running().outbox.push_user(user, data, opcode)
+    def push_user(
+        self,
+        user: str | int,
+        data: str | bytes | Frame,
+        opcode: int = Opcode.TEXT,
+        *,
+        exclude: int | Iterable[int] | None = None,
+    ) -> None:
+        """Sends one message to every connection of a user, but not to `exclude`, one fd or several: `exclude=frame.fd`
+        reaches the other tabs. Raises ValueError like publish()."""
+        self._running().outbox.push_user(user, data, opcode, exclude)
 
     def connections_of(self, user: str | int) -> list[int]:
         """The fds of a user's connections, in all gateways. It asks them and waits: raises StateError when one does not
@@ -330,9 +339,33 @@ class Server:
         """Hands out messages again. False when it is no open WebSocket."""
         return self._running().outbox.pause(fd, False)
 
-    def publish(self, topic: str, data: str | bytes | Frame, opcode: int = Opcode.TEXT) -> None:
-        """Sends one message to every connection in a topic. Raises ValueError like push()."""
-        self._running().outbox.publish(topic, data, opcode)
+    def publish(
+        self,
+        topic: str,
+        data: str | bytes | Frame,
+        opcode: int = Opcode.TEXT,
+        *,
+        exclude: int | Iterable[int] | None = None,
+    ) -> None:
+        """Sends one message to every connection in a topic, but not to `exclude`, one fd or several:
+        `exclude=frame.fd` is everybody else in the room. One that is not in the topic does not matter.
+
+        Raises ValueError like push(), and for more than 1024 that are left out.
+        """
+        self._running().outbox.publish(topic, data, opcode, exclude)
+
+    def subscribers(self, topic: str) -> list[int]:
+        """The fds of the open WebSockets in a topic, in all gateways, in no order; none twice. Those that come or leave
+        while it asks may be among them or not. It asks and waits: raises StateError when a gateway does not answer
+        within 5 seconds, ValueError like subscribe()."""
+        name = topic_name(topic)
+        return [fd for outlet in self._outlets() for fd in _subscribers(outlet, name)]
+
+    def subscriber_count(self, topic: str) -> int:
+        """How many these are. Raises like subscribers()."""
+        name = topic_name(topic)
+        calls = (outlet.call(Call.SUBSCRIBER_COUNT, 0, name) for outlet in self._outlets())
+        return sum(msgspec.msgpack.decode(answer, type=int) for answer in calls)
 
     # ------------------------------------------------------------------ tasks
 
@@ -470,6 +503,16 @@ def _counters(outlet: Outlet) -> dict[str, Any]:
     except StateError as error:
         return {"gateway": outlet.gateway, "error": str(error)}
     return counters
+
+
+def _subscribers(outlet: Outlet, name: bytes) -> Iterable[int]:
+    """Those in one gateway, which shows them part by part. One that has moved meanwhile may come twice."""
+    found: dict[int, None] = {}
+    before = ALL_PLACES
+    while before:
+        before, *part = memoryview(outlet.call(Call.SUBSCRIBERS, before, name)).cast("Q").tolist()
+        found.update(dict.fromkeys(part))
+    return found
 
 
 def _pages(briefs: Iterator[Brief], outlets: dict[int, Outlet]) -> Iterator[list[FoundConnection]]:

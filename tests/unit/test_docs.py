@@ -31,7 +31,7 @@ def test_a_table_of_settings_names_those_there_are(page):
 
 def test_every_decision_is_listed_once():
     numbers = [page.name[:4] for page in DECISIONS]
-    assert numbers == [f"{number:04}" for number in range(1, len(numbers) + 1)]
+    assert numbers == sorted(set(numbers))
     listed = re.findall(r"\((0\d+-[\w-]+\.md)\)", (ROOT / "docs" / "adr" / "index.md").read_text())
     assert listed == [page.name for page in DECISIONS]
     for page in DECISIONS:

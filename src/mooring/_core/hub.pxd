@@ -35,5 +35,8 @@ cdef class Hub:
     cdef int leave(self, Connection* c) except -1
     # how many connections took the frame
     cdef int _deliver_compressed(self, Connection* c, int opcode, bytes payload) except -1
-    cdef int publish(self, bytes name, int opcode, const uint8_t* data, size_t size) except -1
+    cdef list _places(self, Topic topic, const uint8_t* fds, uint32_t count)
+    # `excluded`: fds that are left out, as bytes
+    cdef int publish(self, bytes name, int opcode, const uint8_t* data, size_t size, const uint8_t* excluded,
+                     uint32_t excluded_count) except -1
     cdef int _remove(self, Connection* c, int place) except -1

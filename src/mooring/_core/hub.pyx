@@ -3,15 +3,21 @@
 A topic is an array of members, a connection has an array of its memberships, and each side knows the other's index: to
 join and to leave cost the same whatever the topic's size, and a publish walks one array. The frame's header is encoded
 once; a member costs a copy into its out-queue. A member that is slow is closed by its connection's own limit and keeps
-nobody waiting; it is taken out when the connection is gone, which is never while a publish walks the array.
+nobody waiting; it is taken out when the connection is gone, which is never while a publish walks the array. Who is left
+out (`exclude`) is found by its memberships before the walk, which then only steps over a few places.
+
+Who lists a large topic does so in parts, each of which walks a piece of the array from its end to its beginning: what takes
+the place of a member that leaves comes from the end, so it has been listed already, and nobody who stays is missed.
 
 A user is a topic, too: all connections bound to one user id. Its name begins with an octet that no text in UTF-8 has
 (RFC 3629 section 3), so no topic of the application can be taken for one; a connection is in one of them at most.
 """
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
-from libc.stdint cimport UINT16_MAX, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport UINT16_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
 
 from mooring._core.connection cimport Connections
 from mooring._core.deflate cimport Deflate
@@ -19,6 +25,11 @@ from mooring._core.registry cimport OPEN, Connection, Membership
 from mooring._core.ws cimport RSV1, SERVER_HEADER_LIMIT, encode_header
 
 from mooring._core.wire import USER as _USER
+
+ALL_PLACES = 0xFFFFFFFF
+cdef enum:
+    LISTED = 32768       # members that one part of a list looks at: half a millisecond of work
+cdef uint32_t NO_PLACE = 0xFFFFFFFF
 
 
 cdef inline bint _is_user(bytes name) noexcept:
@@ -139,11 +150,32 @@ cdef class Hub:
             self._remove(c, c.topic_count - 1)
         return 0
 
-    cdef int publish(self, bytes name, int opcode, const uint8_t* data, size_t size) except -1:
+    cdef list _places(self, Topic topic, const uint8_t* fds, uint32_t count):
+        """Where in the topic's array these are, the last one first."""
+        cdef set found = set()
+        cdef uint32_t i
+        cdef int k
+        cdef uint64_t fd
+        cdef Connection* c
+        for i in range(count):
+            memcpy(&fd, fds + i * sizeof(uint64_t), sizeof(uint64_t))
+            c = self.connections.find(fd)
+            if c == NULL:
+                continue             # of another gateway, or gone
+            for k in range(c.topic_count):
+                if c.topics[k].topic == <void*> topic:
+                    found.add(c.topics[k].index)
+                    break
+        return sorted(found, reverse=True)
+
+    cdef int publish(self, bytes name, int opcode, const uint8_t* data, size_t size, const uint8_t* excluded,
+                     uint32_t excluded_count) except -1:
         cdef Topic topic = self.topics.get(name)
         cdef uint8_t header[SERVER_HEADER_LIMIT]
         cdef size_t header_size
         cdef uint32_t i
+        cdef uint32_t skip = NO_PLACE
+        cdef list places = None
         cdef int reached = 0
         cdef Connection* c
         cdef Deflate deflate
@@ -151,8 +183,14 @@ cdef class Hub:
         cdef bytes payload
         if topic is None:
             return 0
+        if excluded_count:
+            places = self._places(topic, excluded, excluded_count)
+            skip = places.pop() if places else NO_PLACE
         header_size = encode_header(header, opcode, True, size)
         for i in range(topic.count):
+            if i == skip:
+                skip = places.pop() if places else NO_PLACE
+                continue
             c = topic.members[i].connection
             if c.phase != OPEN:
                 continue
@@ -183,6 +221,35 @@ cdef class Hub:
         cdef Topic topic = self.topics.get(name)
         cdef uint32_t i
         return [] if topic is None else [topic.members[i].connection.fd for i in range(topic.count)]
+
+    def subscribers(self, name: bytes, before: int, most: int = LISTED) -> bytes:
+        """A part of the fds of a topic's open WebSockets, 8 bytes each, behind the number to give as `before` for the next
+        part; 0: this was the last one. For the first part it is ALL_PLACES. A part looks at `most` members."""
+        cdef Topic topic = self.topics.get(name)
+        cdef uint64_t end = min(<uint64_t> before, <uint64_t> topic.count) if topic is not None else 0
+        cdef uint64_t start = end - <uint64_t> most if end > <uint64_t> most else 0
+        cdef bytes part = PyBytes_FromStringAndSize(NULL, (1 + end - start) * sizeof(uint64_t))
+        cdef uint8_t* to = <uint8_t*> PyBytes_AS_STRING(part)
+        cdef size_t used = sizeof(uint64_t)
+        cdef Connection* c
+        memcpy(to, &start, sizeof(uint64_t))
+        while end > start:
+            end -= 1
+            c = topic.members[end].connection
+            if c.phase == OPEN:
+                memcpy(to + used, &c.fd, sizeof(uint64_t))
+                used += sizeof(uint64_t)
+        return part[:used]
+
+    def subscriber_count(self, name: bytes) -> int:
+        """How many open WebSockets are in a topic."""
+        cdef Topic topic = self.topics.get(name)
+        cdef uint32_t i
+        cdef uint32_t count = 0
+        if topic is not None:
+            for i in range(topic.count):
+                count += topic.members[i].connection.phase == OPEN
+        return count
 
     def __len__(self) -> int:
         return len(self.topics) - self.users

@@ -16,13 +16,14 @@ from cpython.unicode cimport PyUnicode_Check
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 import os
+from operator import index
 
 from mooring._core.order cimport stamp_of
 from mooring._core.reactor cimport monotonic_ms
 from mooring._core.table cimport GATEWAY_SHIFT, ST_CLOSING, ST_HTTP, ST_OPEN, Entry, Table, user_mark
 from mooring._core.wire cimport (
     CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HANDSHAKE, CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND,
-    CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, RESPOND_CLOSE, RESPOND_LAST, Record, make_record,
+    CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EXCLUDED_LIMIT, RESPOND_CLOSE, RESPOND_LAST, Record, make_record,
 )
 from mooring._core.ws cimport (
     CONTROL_LIMIT, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING, OP_PONG, OP_TEXT, CloseFrame, Frame, is_utf8,
@@ -38,6 +39,7 @@ cdef enum:
     TOPIC_LIMIT = 255
     FEW = 1024                       # connections in Outbox.ended, before it is looked whether all of them have to be
 
+cdef str NO_FD = "an fd is an int, such as frame.fd or request.fd, not {} of type {}"
 cdef str NO_MESSAGE = "a message is a str, bytes or a Frame, not {}; json.dumps() makes a str of others"
 
 cdef uint64_t LONG_MS = 60000        # after which the last events of a connection that is gone have been handled
@@ -45,10 +47,39 @@ cdef uint64_t LONG_MS = 60000        # after which the last events of a connecti
 
 cdef uint64_t _number(object fd) except? 0:
     """An fd in C; 0, which no connection has, when it is out of range."""
+    if not isinstance(fd, int):
+        try:
+            fd = index(fd)           # as of numpy's
+        except TypeError:
+            raise TypeError(NO_FD.format(_shown(fd), type(fd).__name__)) from None
     try:
         return fd
     except OverflowError:
         return 0
+
+
+cdef str _shown(object given):
+    """For a message: what was given in place of something else, whatever it is."""
+    try:
+        text = repr(given)
+    except Exception:
+        return "something"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+cdef bytes _fds(object exclude):
+    """One fd or several, as they stand in a record."""
+    cdef uint64_t number
+    cdef bytearray packed = bytearray()
+    if isinstance(exclude, (int, str, bytes)) or not hasattr(exclude, "__iter__"):
+        exclude = (exclude,)
+    for fd in exclude:
+        number = _number(fd)
+        packed += (<uint8_t*> &number)[:sizeof(uint64_t)]
+    if len(packed) > 8 * EXCLUDED_LIMIT:
+        raise ValueError(f"exclude has {len(packed) // 8} fds, and at most {EXCLUDED_LIMIT} can be left out: "
+                         "let those who are to hear it have a topic of their own")
+    return bytes(packed)
 
 
 cdef class Outlet:
@@ -128,7 +159,8 @@ cdef class Outlet:
         """Gives the seam up; the gateway takes back what is not finished."""
 
 
-cdef bytes _topic(object topic):
+cpdef bytes topic_name(object topic):
+    """The name of a topic as gateways know it. TypeError, ValueError for what can be none."""
     if not isinstance(topic, str):       # bytes could look like a user's name: those begin with what is no UTF-8
         raise TypeError(f"a topic's name is a str, not {type(topic).__name__}")
     name = str.encode(topic)
@@ -360,7 +392,7 @@ cdef class Outbox:
         return True
 
     def subscribe(self, fd: int, topic: object, *, leave: bool = False) -> bool:
-        cdef bytes name = _topic(topic)
+        cdef bytes name = topic_name(topic)
         cdef uint64_t number = _number(fd)
         cdef Outlet outlet = self.outlet_of(number)
         cdef Record record = make_record(CM_UNSUBSCRIBE if leave else CM_SUBSCRIBE, number, 0, 0, <uint32_t> len(name))
@@ -369,17 +401,18 @@ cdef class Outbox:
         outlet.command(&record, name)
         return True
 
-    def publish(self, topic: object, data: object, opcode: int = OP_TEXT) -> None:
-        """One message for all subscribers, told once to each gateway."""
-        self._publish(_topic(topic), data, opcode)
+    def publish(self, topic: object, data: object, opcode: int = OP_TEXT, exclude: object = None) -> None:
+        """One message for all subscribers but `exclude`, told once to each gateway."""
+        self._publish(topic_name(topic), data, opcode, exclude)
 
-    def push_user(self, user: str | int, data: object, opcode: int = OP_TEXT) -> None:
-        """One message for all connections of a user."""
-        self._publish(_USER + user_name(user), data, opcode)
+    def push_user(self, user: str | int, data: object, opcode: int = OP_TEXT, exclude: object = None) -> None:
+        """One message for all connections of a user but `exclude`."""
+        self._publish(_USER + user_name(user), data, opcode, exclude)
 
-    cdef int _publish(self, bytes name, object data, int opcode) except -1:
+    cdef int _publish(self, bytes name, object data, int opcode, object exclude) except -1:
         cdef Outlet outlet
         cdef Record record
+        cdef bytes excluded = b"" if exclude is None else _fds(exclude)
         if isinstance(data, Frame):
             if not (<Frame> data).finish:
                 raise ValueError("messages are sent whole: a frame with finish=False cannot be published")
@@ -394,8 +427,9 @@ cdef class Outbox:
         if opcode == OP_TEXT and not isinstance(data, str) and not is_utf8(payload, len(payload)):
             raise ValueError("text must be UTF-8; publish other bytes with opcode=Opcode.BINARY")
         _check_size(opcode, len(payload))
-        payload = name + payload
+        payload = name + excluded + payload if excluded else name + payload
         record = make_record(CM_PUBLISH, 0, opcode, <uint16_t> len(name), <uint32_t> len(payload))
+        record.extra = <uint32_t> (len(excluded) // sizeof(uint64_t))
         for outlet in self.outlets:
             if outlet is not None:
                 outlet.make_room()

@@ -8,6 +8,7 @@ cdef int _apply(Relay self, Port port, const Record* record, const uint8_t* payl
     """One command of a worker; 1: not now. BadRecord, without an effect, for one that makes no sense."""
     cdef Connection* c
     cdef uint32_t i, unknown = 0
+    cdef uint32_t skipped
     cdef int kind = record.kind
     if kind == CM_ACK:
         if record.ticket >= port.ticket_count or record.extra > port.ticket_count or record.opcode > ENDED:
@@ -20,15 +21,18 @@ cdef int _apply(Relay self, Port port, const Record* record, const uint8_t* payl
     if kind == CM_PUBLISH:
         if record.arg > record.size or record.opcode != OP_TEXT and record.opcode != OP_BINARY:
             raise BadRecord(f"a message with opcode {record.opcode} for a topic of {record.arg} bytes")
+        if record.extra > EXCLUDED_LIMIT or record.extra * sizeof(uint64_t) > record.size - record.arg:
+            raise BadRecord(f"{record.extra} subscribers are left out, in {record.size - record.arg} bytes")
         if port.pid and record.fd >> 32 != <uint64_t> port.pid:
             raise BadRecord(f"a publish of process {record.fd >> 32} from {port.pid}")
         if not _may_copy(self, port):
             return 1
         if self.publish_order is not None and not self.publish_order.admit(port, record.fd):
             return 1
+        skipped = record.extra * sizeof(uint64_t)
         self.copies += (1 + record.size // COPY_BYTES) * (1 + self.hub.publish(
-            PyBytes_FromStringAndSize(<const char*> payload, record.arg), record.opcode, payload + record.arg,
-            record.size - record.arg))
+            PyBytes_FromStringAndSize(<const char*> payload, record.arg), record.opcode, payload + record.arg + skipped,
+            record.size - record.arg - skipped, payload + record.arg, record.extra))
         return 0
     if kind == CM_HELLO:
         if record.arg != VERSION:

@@ -5,7 +5,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 cdef enum:
     RECORD_BYTES = 24
     RECORD_LIMIT = 0x40000000        # payload of one record: 1 GiB; more is a broken stream
-    VERSION = 3
+    VERSION = 4
+    EXCLUDED_LIMIT = 1024            # subscribers that a publish can leave out
     ATTEMPTS = 3                     # workers that may end over one event, see `redeliver`
     LISTENER_MASK = 0xFFFF           # `extra` of an event on a ticket: the listener, and above it
     ATTEMPT = 0x10000                # how many workers have ended over it

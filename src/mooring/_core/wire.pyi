@@ -63,6 +63,8 @@ class Call(IntEnum):
     FIND = 11
     LIST = 12
     ROWS = 13
+    SUBSCRIBERS = 14
+    SUBSCRIBER_COUNT = 15
 
 class Mail(IntEnum):
     HELLO = 64

@@ -50,7 +50,8 @@ Commands go down, worker to gateway:
                bytes of the HTTP response ahead of the file. The rest of the answer is that part of that file. Answered
                with FILE, twice if the gateway takes it
     SUBSCRIBE, UNSUBSCRIBE  payload: topic
-    PUBLISH    opcode; arg: length of the topic; fd: stamp, pid and number of the publish; payload: topic, message
+    PUBLISH    opcode; arg: length of the topic; fd: stamp, pid and number of the publish; extra: how many subscribers are
+               left out; payload: topic, fds of these as u64, message
     BIND       payload: id of the user whose connection it is; empty: nobody's
     DISCONNECT_USER  arg: close code; extra: length of the user id; payload: user id, reason
     ROOM       what waits for this WebSocket is to get below high water: answered with ROOM then, or with GONE
@@ -157,6 +158,8 @@ class Call(IntEnum):
     FIND = 11
     LIST = 12
     ROWS = 13
+    SUBSCRIBERS = 14
+    SUBSCRIBER_COUNT = 15
 
 
 class Mail(IntEnum):

@@ -454,6 +454,10 @@ class Gateway:
             return msgspec.msgpack.encode(self.stats())
         if what == Call.CONNECTIONS_OF:
             return msgspec.msgpack.encode(self.relay.hub.members(USER + payload))
+        if what == Call.SUBSCRIBERS:
+            return self.relay.hub.subscribers(payload, before=fd)
+        if what == Call.SUBSCRIBER_COUNT:
+            return msgspec.msgpack.encode(self.relay.hub.subscriber_count(payload))
         if what == Call.FIND:
             # fd: 0, or the only one that is asked about
             return msgspec.msgpack.encode(self._finder.find(fd=fd, **_search.decode(payload).terms()))

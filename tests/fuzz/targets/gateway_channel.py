@@ -13,7 +13,7 @@ from mooring._core.wire import Call, Command
 
 SERVER = new_server(stream_request_body=True, stream_body_above=16, max_connections=16, redeliver=True)
 PID = 4242
-VERSION = 3  # of the channel; if it is another one, the worker does not become usable
+VERSION = 4  # of the channel; if it is another one, the worker does not become usable
 FDS = [(1 << 57) | (101 << 22), (1 << 57) | (102 << 22) | 1, 7]
 UPGRADE = b"GET /chat HTTP/1.1\r\n" + FIELDS + b"\r\n"
 UPLOAD = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 40\r\n\r\n0123456789"
@@ -30,6 +30,8 @@ def seeds() -> Iterator[bytes]:
     yield b"\1" + short(Command.RESPOND, 4, payload=answer, fd=1, extra=1) + short(Command.WANT, fd=1, extra=1)
     yield b"\1" + short(Command.FILE, 2, 9, bytes(48) + b"/dev/zeroHTTP/1.1 200 OK\r\n\r\n", fd=1, extra=1)
     yield b"\1" + short(Command.SUBSCRIBE, payload=b"room") + short(Command.PUBLISH, 1, 4, b"roomhi", fd=2)
+    left_out = b"room" + FDS[0].to_bytes(8, "little") + b"hi"
+    yield b"\1" + short(Command.SUBSCRIBE, payload=b"room") + short(Command.PUBLISH, 1, 4, left_out, fd=2, extra=1)
     yield b"\1" + short(Command.BIND, payload=b"ann") + short(Command.DISCONNECT_USER, 0, 1000, b"annout", extra=3)
     yield b"\1" + short(Command.MISSED) + short(Command.MISSED, 1, payload=b"room") + short(Command.MISSED, 2)
     yield b"\1" + short(Command.PAUSE, 0, 1) + short(Command.PAUSE) + short(Command.UNSUBSCRIBE, payload=b"room")
