@@ -1,15 +1,18 @@
 """Builds the compiled core. Everything else about the package is in pyproject.toml.
 
-MOORING_BUILD names the build: `release` (what users get), `debug` (bounds checks, assertions and
-live counters; what the tests run on), `asan` (address and undefined-behaviour sanitizers) or `fuzz` (the same by clang,
-and it counts which branches are taken; see tests/fuzz/run.py, which has it built into a folder of its own).
+MOORING_BUILD names the build: `release` (what users get), `debug` (bounds checks, assertions and live counters; what
+the tests run on), `asan` (address and undefined-behaviour sanitizers) or `fuzz` (the same by clang, and it counts
+which branches are taken; see tests/fuzz/run.py). In a checkout tools/build.py makes each in a folder of its own.
 """
 
+import itertools
 import os
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer_group
 
 CORE = Path("src/mooring/_core")
 HARDENING = ["-D_FORTIFY_SOURCE=2", "-fstack-protector-strong"]
@@ -45,24 +48,50 @@ if name not in BUILDS:
     raise SystemExit(f"MOORING_BUILD={name}: no such build; choose one of {', '.join(BUILDS)}")
 build = BUILDS[name]
 checked = name != "release"
+processors = len(os.sched_getaffinity(0))
+
+
+class BuildExt(build_ext):
+    """Says how far it is, in the words that cythonize uses: the first build takes half a minute or more."""
+
+    def build_extensions(self) -> None:
+        stale = [extension for extension in self.extensions if self._is_stale(extension)]
+        self._all, self._numbers = len(stale), itertools.count(1)
+        super().build_extensions()
+
+    def build_extension(self, extension: Extension) -> None:
+        if self._is_stale(extension):
+            print(f"[{next(self._numbers):2}/{self._all}] Compiling {extension.name}", flush=True)
+        super().build_extension(extension)
+
+    def _is_stale(self, extension: Extension) -> bool:
+        sources = [*extension.sources, *extension.depends]
+        return self.force or newer_group(sources, self.get_ext_fullpath(extension.name))
+
+
+def weight(source: Path) -> int:
+    """About how long it takes to compile; what is long comes first, so that no processor waits for it in the end."""
+    return sum(part.stat().st_size for part in (source, *CORE.glob(f"{source.stem}_*.pxi")))
+
 
 extensions = [
     Extension(
         f"mooring._core.{source.stem}",
         [str(source)],
         include_dirs=[str(CORE)],
-        depends=[str(header) for header in CORE.glob("*.h")],
+        depends=["setup.py", *(str(header) for header in CORE.glob("*.h"))],
         extra_compile_args=[*build["compile"], "-Wno-unused-function"],
         extra_link_args=build["link"],
     )
-    for source in sorted(CORE.glob("*.pyx"))
+    for source in sorted(CORE.glob("*.pyx"), key=weight, reverse=True)
 ]
 
 setup(
-    options={"build_ext": {"parallel": os.cpu_count()}},
+    options={"build_ext": {"parallel": processors}},
+    cmdclass={"build_ext": BuildExt},
     ext_modules=cythonize(
         extensions,
-        build_dir=f"build/cython-{name}",
+        build_dir=f"build/{name}/c",
         compiler_directives={
             "language_level": 3,
             "boundscheck": checked,
@@ -75,6 +104,6 @@ setup(
             "freethreading_compatible": False,
         },
         include_path=["src"],
-        nthreads=os.cpu_count() or 1,
+        nthreads=processors,
     ),
 )

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What TLS and permessage-deflate cost: CPU per echoed message and memory per connection, beside other servers.
 
-    .venv/bin/python bench/edge.py [--rounds 3] [--seconds 3] [--json FILE] [--only tls-256,...]
+    build/release/bin/python bench/edge.py [--rounds 3] [--seconds 3] [--json FILE] [--only tls-256,...]
 
 wsload.c speaks neither TLS nor deflate, so this has a client of its own: one thread, a closed loop on every connection.
 Only the CPU time of the server's processes is measured; the client's speed decides how many messages there are, not

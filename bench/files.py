@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What it costs to serve files: CPU of the server per GiB and per answer, by the way that a file takes.
 
-    .venv/bin/python bench/files.py [--rounds 3] [--seconds 2] [--json FILE] [--sizes 16384,65536,...]
+    build/release/bin/python bench/files.py [--rounds 3] [--seconds 2] [--json FILE] [--sizes 16384,65536,...]
 
     left     `response.send_file`: the gateway sends it (sendfile)
     read     `response.send_file` up to `static_file_limit`: the worker reads it, and it crosses the channel

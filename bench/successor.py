@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How long clients wait when their worker is killed: from SIGKILL to the first answer of its successor.
 
-    .venv/bin/python bench/successor.py [--kills 50] [--load-times 0,1] [--json FILE]
+    build/release/bin/python bench/successor.py [--kills 50] [--load-times 0,1] [--json FILE]
 
 One worker, a few connections that send a message each 10 ms or so and wait for the answer, which names the process that
 gave it. When the worker is killed, all of them are connections of a dead worker; the first answer of another process,

@@ -137,8 +137,8 @@ class Server:
         """Declares a table that all processes of the server share, or finds it again: `table("users", name=str,
         age=int)`. Columns are int, float, str, bytes or bool.
 
-        At most `rows` rows of `row_bytes` bytes each, packed; then set() raises TableFull. Needs `mooring[tables]`.
-        It lives as long as the server. Raises ConfigError and StateError like atomic().
+        At most `rows` rows of `row_bytes` bytes each, packed; then set() raises TableFull. Needs
+        `mooring-server[tables]`. It lives as long as the server. Raises ConfigError and StateError like atomic().
         """
         return self.shared.table(name, rows, row_bytes, columns)
 

@@ -17,7 +17,7 @@ from contract.clients import Asker, Raised, Raw, get
 from contract.modes import only
 from mooring import ConfigError, Server, StateError
 from mooring.net.holder import program
-from support.serving import LIMIT, ROOT, Serving
+from support.serving import HOME, LIMIT, Serving
 
 HELLO = """
 import sys
@@ -241,7 +241,7 @@ def test_an_interactive_session(mode: dict[str, Any], arguments: list[str]):
     text = f"from mooring import Server\nserver = Server('127.0.0.1', 0, mode={mode['mode']!r}, worker_num=2)\n"
     text += "server.on('message', lambda server, frame: None)\nserver.start()\n"
     command = [sys.executable, *arguments, *([text] if arguments == ["-c"] else [])]
-    environment = {"PYTHONPATH": str(ROOT / "src")}
+    environment = {"PYTHONPATH": HOME}
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=LIMIT, env=environment)
     assert "ConfigError: start() was called outside of a file" in done.stderr
     assert "script" in done.stderr

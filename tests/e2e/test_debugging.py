@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
 
 from e2e.peers import client, in_loop, until
-from support.serving import LIMIT, PREAMBLE, ROOT, Serving
+from support.serving import HOME, LIMIT, PREAMBLE, Serving
 
 MODES = pytest.mark.parametrize(
     "mode", [{"mode": "process", "worker_num": 1}, {"mode": "base", "worker_num": 1}], ids=["process", "base"]
@@ -110,7 +110,7 @@ class Terminal:
             "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
         )
         settings = {"unix_socket": str(folder / "socket"), **settings}
-        environment = {"PYTHONPATH": str(ROOT / "src"), "MOORING_TEST_SETTINGS": json.dumps(settings)}
+        environment = {"PYTHONPATH": HOME, "MOORING_TEST_SETTINGS": json.dumps(settings)}
         self.process = subprocess.Popen(
             [sys.executable, "-c", take, sys.executable, str(script)],
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True, env={**os.environ, **environment},

@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from e2e.peers import client, drained, in_loop, logged
-from support.serving import ROOT, Serving
+from support.serving import HOME, ROOT, Serving
 
 
 def example(folder: Path, name: str, port: int) -> Serving:
@@ -116,7 +116,7 @@ def chat(tmp_path: Path) -> Iterator[Serving]:
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "MOORING_SOCKET": "chat.sock"}
+    environment = {**os.environ, "PYTHONPATH": HOME, "MOORING_SOCKET": "chat.sock"}
     return subprocess.run(
         [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=30
     )

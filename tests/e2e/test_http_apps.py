@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support.serving import LIMIT, ROOT, Serving
+from support.serving import HOME, LIMIT, Serving
 
 APP = """
 @server.on("message")
@@ -296,7 +296,7 @@ def test_a_document_root_that_is_missing(mode: str, tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, str(app)],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        env={**os.environ, "PYTHONPATH": HOME},
         stderr=subprocess.PIPE,
         timeout=LIMIT,
         text=True,

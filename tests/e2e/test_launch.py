@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from e2e.peers import client, in_loop
-from support.serving import LIMIT, ROOT, Serving, eventually
+from support.serving import HOME, LIMIT, Serving, eventually
 
 BOTH = pytest.mark.parametrize(
     "mode",
@@ -272,7 +272,7 @@ with open(os.environ["SEEN"], "a") as file:
 """
     (tmp_path / "app.py").write_text(begin + SPOIL + SERVE)
     argv = [Path(sys.executable).with_name("mooring"), "run", "app:server", "--workers", "1"]
-    with started(tmp_path, argv, {"PYTHONPATH": f"lib:{ROOT / 'src'}"}) as server:
+    with started(tmp_path, argv, {"PYTHONPATH": f"lib:{HOME}"}) as server:
         wait_ready(tmp_path, tmp_path / "data" / "log", server)
         assert server.stop() == 0
     assert seen(tmp_path) == [[str(tmp_path), ["run", "app:server", "--workers", "1"], None]] * 2
@@ -337,7 +337,7 @@ def test_a_program_that_brings_its_packages(tmp_path):
     vendor.mkdir()
     for entry in Path(msgspec.__file__).parents[1].iterdir():
         (vendor / entry.name).symlink_to(entry)
-    (vendor / "mooring").symlink_to(ROOT / "src" / "mooring")
+    (vendor / "mooring").symlink_to(Path(HOME) / "mooring")
     (tmp_path / "app.py").write_text("import sys\nsys.path.insert(0, 'vendor')\n" + BEGIN + SPOIL + SERVE)
     with started(tmp_path, [sys.executable, "-ES", "app.py"]) as server:
         wait_ready(tmp_path, tmp_path / "log", server)
@@ -412,7 +412,7 @@ FROZEN = "sys.frozen = True\nserver.start()\n"
 
 def failed(tmp_path, code, mode, workers, argv=(), stdin=None):
     (tmp_path / "app.py").write_text(HEAD + code)
-    environment = {"RUNS": str(tmp_path / "runs"), "MODE": mode, "WORKERS": workers, "PYTHONPATH": str(ROOT / "src")}
+    environment = {"RUNS": str(tmp_path / "runs"), "MODE": mode, "WORKERS": workers, "PYTHONPATH": HOME}
     command = [sys.executable, *argv, *([] if stdin else ["app.py"])]
     with open(stdin or os.devnull) as given:
         return subprocess.run(

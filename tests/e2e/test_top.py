@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from support.serving import LIMIT, ROOT, Serving, eventually
+from support.serving import HOME, LIMIT, Serving, eventually
 
 APPLICATION = """
 @server.on("message")
@@ -51,7 +51,7 @@ class Terminal:
         termios.tcsetwinsize(self.slave, (rows, 200))
         self.before = termios.tcgetattr(self.slave)
         self.seen = ""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": term}
+        environment = {**os.environ, "PYTHONPATH": HOME, "TERM": term}
         environment.pop("LINES", None)
         environment.pop("COLUMNS", None)
         self.process = subprocess.Popen(
@@ -165,7 +165,7 @@ def test_on_a_dumb_terminal(served: Serving, path: Path):
 
 
 def top(path: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    environment = {**os.environ, "PYTHONPATH": HOME}
     return subprocess.run(
         [*COMMAND, "--socket", str(path), *more], capture_output=True, text=True, timeout=LIMIT, env=environment
     )
@@ -201,7 +201,7 @@ def test_json(served: Serving, path: Path):
 
 
 def test_one_line_of_json_after_the_other(served: Serving, path: Path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    environment = {**os.environ, "PYTHONPATH": HOME}
     command = [*COMMAND, "--socket", str(path), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
         assert running.stdout is not None

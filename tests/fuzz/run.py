@@ -2,7 +2,7 @@
 
 The targets run on a build of their own, by clang with the sanitizers for addresses and undefined behaviour and with
 counters at every branch (build/fuzz/lib). atheris brings libFuzzer and what these call, and counts the branches of
-mooring's Python too. Inputs that reach something new are kept in build/fuzz/new and are where the next run begins.
+mooring's Python too. Inputs that reach something new are kept in tests/fuzz/new and are where the next run begins.
 
     tests/fuzz/run.py --seconds 60 ws_frames           these targets, so long each; all if none is named
     tests/fuzz/run.py --replay ws_frames FILE          one input, with the sanitizer's report or the traceback
@@ -26,7 +26,7 @@ from fuzz.harness import HERE, inputs, names
 
 ROOT = HERE.parent.parent
 MADE = ROOT / "build" / "fuzz"
-FINDINGS = MADE / "findings"
+FINDINGS, NEW = HERE / "findings", HERE / "new"  # not in build: what took hours to find outlives `make clean`
 LONGEST = 4096  # bytes of an input
 LIMITS = ["-timeout=20", "-rss_limit_mb=2048", "-malloc_limit_mb=128"]  # a hang, a leak, memory for a mere promise
 KEPT = 60  # inputs of a corpus
@@ -55,7 +55,7 @@ def environment() -> dict[str, str]:
     return {
         **os.environ,
         "LD_PRELOAD": str(preload),
-        "PYTHONPATH": f"{MADE / 'lib'}:{HERE.parent}",
+        "PYTHONPATH": str(HERE.parent),
         "PYTHONMALLOC": "malloc",  # else what Python allocates lies in arenas, which no sanitizer looks into
         "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
         "UBSAN_OPTIONS": "print_stacktrace=1",
@@ -74,7 +74,7 @@ def seeded(name: str) -> Path:
 
 
 def start(name: str, *options: str) -> Result:
-    command = [sys.executable, "-m", "fuzz.one", name, f"-max_len={LONGEST}", *LIMITS, *options]
+    command = [str(MADE / "bin" / "python"), "-m", "fuzz.one", name, f"-max_len={LONGEST}", *LIMITS, *options]
     done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True, errors="replace")
     output = done.stdout + done.stderr
     last = (STATUS.findall(output) or [("0", "0", "0", "0")])[-1]
@@ -92,7 +92,7 @@ def start(name: str, *options: str) -> Result:
 
 def look(name: str, seconds: int) -> bool:
     """Whether nothing was found."""
-    new, findings = MADE / "new" / name, FINDINGS / name
+    new, findings = NEW / name, FINDINGS / name
     new.mkdir(parents=True, exist_ok=True)
     findings.mkdir(parents=True, exist_ok=True)
     before = set(findings.iterdir())
@@ -127,7 +127,7 @@ def gist(output: str) -> list[str]:
 def keep(name: str) -> None:
     """What the runs have found interesting, as few of it as reach everything, becomes the committed corpus."""
     with tempfile.TemporaryDirectory() as folder:
-        result = start(name, "-merge=1", folder, str(MADE / "new" / name))
+        result = start(name, "-merge=1", folder, str(NEW / name))
         if result.code:
             raise SystemExit(result.output)
         few = sorted((file.read_bytes() for file in Path(folder).iterdir()), key=len)

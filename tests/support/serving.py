@@ -19,7 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import mooring
+
 ROOT = Path(__file__).resolve().parents[2]
+HOME = str(Path(mooring.__file__).parents[1])  # where the build is that these tests run on
 LIMIT = 20.0  # seconds; the longest wait for anything
 
 PREAMBLE = """
@@ -75,7 +78,7 @@ class Serving:
 
         environment = {
             **os.environ,
-            "PYTHONPATH": str(ROOT / "src"),
+            "PYTHONPATH": HOME,
             "PYTHONUNBUFFERED": "1",
             "MOORING_TEST_SETTINGS": json.dumps(settings),
             **(env or {}),

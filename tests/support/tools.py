@@ -8,7 +8,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from support.serving import ROOT
+from support.serving import HOME, ROOT
 
 TOOLS = ROOT / "tools"
 
@@ -30,7 +30,7 @@ def verdict(name: str, *arguments: str) -> dict[str, Any]:
     """What tools/NAME.py has found, one of those that check a server; and its log, for the reader of a failure."""
     done = subprocess.run(
         [sys.executable, str(TOOLS / f"{name}.py"), "--json", "-", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        env={**os.environ, "PYTHONPATH": HOME},
         capture_output=True,
         text=True,
         timeout=110,

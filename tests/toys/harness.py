@@ -68,7 +68,7 @@ class Running:
                 [*prefix, sys.executable, str(HERE / "supervise.py"), str(self.folder / "plan.json")],
                 stderr=stderr,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": str(HERE.parent.parent / "src"), **(env or {})},
+                env={**os.environ, **(env or {})},
             )
         self.pid = self.process.pid
 

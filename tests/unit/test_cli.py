@@ -149,7 +149,7 @@ def test_the_applications_own_error_keeps_its_traceback(app, started, text, kind
 
 def test_version():
     result = CliRunner().invoke(main, ["--version"])
-    assert result.output.split() == ["mooring,", "version", version("mooring")]
+    assert result.output.split() == ["mooring,", "version", version("mooring-server")]
 
 
 def test_the_settings_page_names_every_option():

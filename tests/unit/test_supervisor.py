@@ -370,7 +370,7 @@ def test_f08_a_program_that_is_gone_is_tried_again(tmp_path):
         tmp_path,
         process_mode(1, 1),
         argv=[str(program), child],
-        env={"PYTHONPATH": os.pathsep.join(["src", *sys.path])},
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
         restart_free=0,
         restart_backoff_max=0.2,
     ) as tree:

@@ -1,7 +1,8 @@
 """Compressed bodies: which answers, in which of the codings that the client accepts (RFC 9110 section 12.5.3).
 
-gzip always; zstd and br when `mooring[compress]` is installed. The levels are those for content that is compressed anew
-for each answer: more would cost the other connections of the worker more time than it saves the network.
+gzip always; zstd and br when `mooring-server[compress]` is installed. The levels are those for content that is
+compressed anew for each answer: more would cost the other connections of the worker more time than it saves the
+network.
 """
 
 import re

@@ -324,7 +324,7 @@ class Shared:
         try:
             import lmdb  # noqa: F401
         except ImportError:
-            raise ConfigError("tables need LMDB: pip install 'mooring[tables]'") from None
+            raise ConfigError("tables need LMDB: pip install 'mooring-server[tables]'") from None
         self.declared.tables[name] = (rows, row_bytes, kinds)
         self.tables[name] = Table(name, rows, row_bytes, kinds)
         return self.tables[name]

@@ -10,7 +10,7 @@ from mooring.errors import BootError, ConfigError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("mooring"), prog_name="mooring")
+@click.version_option(version("mooring-server"), prog_name="mooring")
 def main() -> None:
     """A WebSocket and HTTP server whose connections outlive your code."""
 

@@ -83,7 +83,8 @@ class Http(Section):
     compress: bool = option(
         False,
         "Compress bodies of text-like types, up to 1 MiB and not those sent by parts, in a coding that the client "
-        "accepts: gzip, with `mooring[compress]` also zstd and br. Answers that set a cookie are left as they are.",
+        "accepts: gzip, with `mooring-server[compress]` also zstd and br. Answers that set a cookie are left "
+        "as they are.",
     )
     compress_min_size: int = option(1024, "The smallest body that `compress` is for.", "bytes", low=1, high=1 << 20)
     access_log: bool = option(

@@ -147,7 +147,7 @@ class Process(Section):
     )
     watch: tuple[str, ...] = option(
         (),
-        "Files and directories: a change in one reloads the workers. Needs `mooring[watch]`.",
+        "Files and directories: a change in one reloads the workers. Needs `mooring-server[watch]`.",
         "paths",
         check=check_filled,
     )

@@ -63,9 +63,7 @@ class Watcher:
         try:
             import watchfiles
         except ImportError:
-            raise ConfigError(
-                "watch needs the package watchfiles: install mooring with its extra, mooring[watch]"
-            ) from None
+            raise ConfigError("watch needs the package watchfiles: pip install 'mooring-server[watch]'") from None
         for path in paths:
             if not Path(path).exists():
                 raise ConfigError(f"watch: there is no {str(path)!r}")

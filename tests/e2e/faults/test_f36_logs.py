@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.client import unix_connect
 
 from e2e.peers import BOTH_MODES, STATS, app, in_loop, until
-from support.serving import LIMIT, PREAMBLE, ROOT, eventually
+from support.serving import HOME, LIMIT, PREAMBLE, eventually
 
 MODES = pytest.mark.parametrize("mode", BOTH_MODES, ids=lambda settings: settings["mode"])
 APP = app(
@@ -43,7 +43,7 @@ def running(tmp_path, redirect="", **settings):
     script, started = tmp_path / "app.py", tmp_path / "started"
     script.write_text(PREAMBLE + APP + "\nserver.start()\n")
     settings = {"unix_socket": str(tmp_path / "socket"), **settings}
-    environment = {"PYTHONPATH": str(ROOT / "src"), "MOORING_TEST_SETTINGS": json.dumps(settings)}
+    environment = {"PYTHONPATH": HOME, "MOORING_TEST_SETTINGS": json.dumps(settings)}
     process = subprocess.Popen(
         ["sh", "-c", f'exec "{sys.executable}" "{script}" {redirect}'],
         stdin=subprocess.DEVNULL,
