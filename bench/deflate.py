@@ -5,8 +5,8 @@
 
 zlib is the standard library's. zlib-ng (`mooring-server[deflate]`) is used when it is installed. isal is measured too,
 to see whether it should be. The engines take turns in every round; the figures are the smallest of the rounds, CPU
-time. The messages are pieces of JSON made of seeded random words. "none" is without context takeover (a full flush behind each
-message), "kept" with it.
+time. The messages are pieces of JSON made of seeded random words. "none" is without context takeover (a full flush
+behind each message), "kept" with it.
 """
 
 import argparse

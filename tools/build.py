@@ -25,7 +25,6 @@ import sys
 import sysconfig
 import time
 import venv
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -151,23 +150,25 @@ def make_interpreter(folder: Path) -> None:
         venv.EnvBuilder(symlinks=True).create(folder)
     (site,) = (folder / "lib").glob(f"python{sysconfig.get_python_version()}/site-packages")
     _write(site / "mooring.pth", "".join(f"{line}\n" for line in (os.path.relpath(folder / "lib", site), *packages)))
-    command = folder / "bin" / "mooring"
-    _write(command, COMMAND.format(python=made))
-    command.chmod(0o755)
+    write_command(folder / "bin" / "mooring", made)
 
 
 def show_to_environment() -> None:
-    """Has the environment find a build; site leaves out a line whose folder is not there."""
+    """Has the environment of this checkout find a build; site leaves out a line whose folder is not there."""
     site = Path(sysconfig.get_path("purelib"))
-    if sys.prefix == sys.base_prefix or site.is_relative_to(ROOT / "build"):
+    if not site.is_relative_to(ROOT) or site.is_relative_to(ROOT / "build"):
         return
     _write(
         site / "mooring.pth",
         "".join(f"{os.path.relpath(ROOT / 'build' / name / 'lib', site)}\n" for name in PREFERRED),
     )
-    command = Path(sys.prefix) / "bin" / "mooring"
-    _write(command, COMMAND.format(python=Path(sys.prefix) / "bin" / "python"))
-    command.chmod(0o755)
+    write_command(Path(sys.prefix) / "bin" / "mooring", Path(sys.prefix) / "bin" / "python")
+
+
+def write_command(file: Path, python: Path) -> None:
+    """The command `mooring`, of an interpreter."""
+    _write(file, COMMAND.format(python=python))
+    file.chmod(0o755)
 
 
 def _write(file: Path, text: str) -> None:
@@ -175,20 +176,18 @@ def _write(file: Path, text: str) -> None:
         file.write_text(text)
 
 
-def stale(name: str) -> str:
-    """What makes a build older than its sources, as a path; empty if it is up to date."""
-    made = ROOT / "build" / name / "built"
-    if not made.exists():
-        return str(made.relative_to(ROOT))
-    for entry in _inputs():
-        if entry.stat().st_mtime > made.stat().st_mtime:
-            return str(entry.relative_to(ROOT))
+def lacks(name: str) -> str:
+    """Why a build does not show the sources as they are, and what mends it; empty if it does."""
+    folder = ROOT / "build" / name
+    made = folder / "built"
+    core = [entry for entry in (PACKAGE / "_core").iterdir() if entry.suffix in (".pyx", ".pxd", ".pxi", ".h")]
+    for entry in core:
+        if not made.exists() or entry.stat().st_mtime > made.stat().st_mtime:
+            return f"the {name} build is older than {entry.relative_to(ROOT)}: {sys.executable} tools/build.py {name}"
+    for entry in PACKAGE.iterdir():
+        if not (folder / "lib" / "mooring" / entry.name).exists() and entry.name != "__pycache__":
+            return f"the {name} build has no {entry.relative_to(ROOT)}: {sys.executable} tools/build.py {name}"
     return ""
-
-
-def _inputs() -> Iterator[Path]:
-    yield ROOT / "setup.py"
-    yield from (entry for entry in (PACKAGE / "_core").iterdir() if entry.suffix in (".pyx", ".pxd", ".pxi", ".h"))
 
 
 def main() -> int:
