@@ -15,6 +15,7 @@ from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
 from mooring.admin.desk import Desk
 from mooring.app.shared import remove
+from mooring.config import Settings
 from mooring.errors import ConfigError
 from mooring.journal import own_logger
 from mooring.link.local import open_local
@@ -39,11 +40,10 @@ HURRY = 0.4  # the same for whom a second Ctrl-C does not want to wait
 SERVING = "serving, in one process"  # for the service manager
 
 
-class _Alone:
+class Alone:
     """Everything in the process that was started: one gateway, one worker, no supervisor."""
 
-    def __init__(self, server: Server, pid_file: PidFile | None, service: Service) -> None:
-        settings = server.settings
+    def __init__(self, server: Server, settings: Settings, pid_file: PidFile | None, service: Service) -> None:
         self._settings = settings
         self._timeout = settings.process.graceful_timeout
         self._event_timeout = settings.process.event_timeout
@@ -75,12 +75,13 @@ class _Alone:
         self._end = 0.0  # when a stop has to be over, by the monotonic clock
         self._server = server
         server.enter(self.worker, settings)
-        forks.in_child(self._abandon)
 
     def run(self) -> int:
+        """Serves until it is told to stop; the exit code."""
+        forks.in_child(self._abandon)
         try:
             with asyncio.Runner(loop_factory=partial(new_event_loop, self._reactor)) as runner:
-                runner.run(self._work())
+                runner.run(self.work())
         except BaseException as error:
             forks.leave(error)
             raise
@@ -110,7 +111,8 @@ class _Alone:
             os.close(self.shared.lock)
         self._service.close()
 
-    async def _work(self) -> None:
+    async def work(self) -> None:
+        """Serves, in a loop whose selector is the reactor."""
         try:
             await self._serve()
         finally:
@@ -127,7 +129,6 @@ class _Alone:
         self.worker.outbox.connect(local)
         self.worker.loop = loop
         self._take_signals(loop)
-        log_stacks(self._settings)
         await self.worker.start()
         self._take_signals(loop)  # the application may have taken some: a server that can't be stopped is worse
         local.hello()
@@ -149,6 +150,7 @@ class _Alone:
         for number in (signal.SIGUSR1, signal.SIGHUP):
             handle_in_loop(loop, number, self.ask_reload)
         handle_in_loop(loop, signal.SIGRTMIN, reopen_logs)
+        log_stacks(self._settings)
 
     async def _open(self, listeners: list[socket.socket]) -> None:
         self.gateway.listen(listeners)
@@ -243,7 +245,7 @@ def run_alone(server: Server) -> int:
     code = 1
     try:
         pid_file = take_pid_file(server.settings.operation.pid_file)
-        alone = _Alone(server, pid_file, service)
+        alone = Alone(server, server.settings, pid_file, service)
         code = alone.run()
     except (ListenError, ConfigError) as error:
         log.error("%s", error)

@@ -44,7 +44,7 @@ class Server:
 
     def __init__(self, host: str | None = None, port: int | None = None, **settings: object) -> None:
         self._options: dict[str, object] = {}
-        self._settings = Settings()
+        self._settings = self._before = Settings()
         self._worker: Worker | None = None
         self.handlers = Handlers()
         self.listeners: list[Listener] = []  # those of listen()
@@ -154,13 +154,15 @@ class Server:
     def enter(self, worker: Worker, settings: Settings) -> None:
         """For the runtime: the server runs in this process from now on, with these settings."""
         self._worker = worker
+        self._before = self._settings
         self._settings = settings  # the command line may have changed them
         # the one call that is made for every message goes straight to the compiled core
         self.push = worker.outbox.push  # type: ignore[method-assign]
 
     def leave(self) -> None:
-        """For the runtime: this process was forked off one in which the server runs."""
+        """For the runtime: the server runs here no more, or this process was forked off one in which it does."""
         self._worker = None
+        self._settings = self._before
         del self.push
 
     def _running(self) -> Worker:

@@ -1,0 +1,267 @@
+"""mooring.testing.in_process: the application in the process of the test, as the server itself would run it."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from mooring import Frame, Server, StateError, TaskFailed
+from mooring.testing import Closed, HandlerFailed, NotInTime, Refused, ServerFailed, in_process
+
+LIMIT = 30.0  # seconds; for machines under load
+
+
+def chat() -> Server:
+    """A small application, made anew for each test."""
+    server = Server("127.0.0.1", 9502, worker_num=4)
+
+    @server.on("open")
+    def joined(server, request):
+        server.session(request.fd)["name"] = request.query.get("name", "anonymous")
+        server.bind(request.fd, request.query.get("name", "anonymous"))
+        server.subscribe(request.fd, "lobby")
+
+    @server.on("message")
+    async def said(server, frame):
+        if frame.data == "raise":
+            raise LookupError("on purpose")
+        await asyncio.sleep(0)
+        server.publish("lobby", f"{server.session(frame.fd)['name']}: {frame.data}")
+
+    @server.on("request")
+    def page(request, response):
+        response.cookie("sid", request.cookies.get("sid", "") + "x")
+        response.json({"query": dict(request.query), "sid": request.cookies.get("sid")})
+
+    return server
+
+
+def test_an_exchange_is_that_of_the_server_and_noted_down():
+    with in_process(chat, limit=LIMIT) as running:
+        with running.connect("/?name=ada") as ada, running.connect("/?name=bob") as bob:
+            ada.send("hello")
+            assert [ada.receive(), bob.receive()] == ["ada: hello"] * 2
+            assert running.published == [("lobby", "ada: hello")]
+            assert [one.arguments["fd"] for one in running.made if one.method == "subscribe"] == [ada.fd, bob.fd]
+            running.server.push_user("bob", "psst")
+            assert bob.receive() == "psst"
+            assert running.pushed_to_users == [("bob", "psst")]
+            assert running.server.push(bob.fd, b"\1\2", 2)
+            assert bob.receive() == b"\1\2"
+            assert running.pushed == [(bob.fd, b"\1\2")]
+            assert running.server.connections_of("ada") == [ada.fd]
+            assert running.stats()["in_flight"] == 0
+            running.server.disconnect(bob.fd, 4001, "enough")
+            assert (bob.close_code, bob.close_reason) == (4001, "enough")
+            with pytest.raises(Closed, match="4001 enough") as closed:
+                bob.receive()
+            assert closed.value.code == 4001
+
+
+def test_handlers_are_called_directly():
+    server = chat()
+    said = server.handlers.get("message")
+    with in_process(server, limit=LIMIT) as running, running.connect("/?name=ada") as ada:
+        running.call(said, server, ada.frame("direct"))
+        assert running.published == [("lobby", "ada: direct")]
+        assert ada.receive() == "ada: direct"
+        with pytest.raises(LookupError, match="on purpose"):
+            running.call(said, server, ada.frame("raise"))
+        assert running.errors == [], "who calls it has its error"
+        with pytest.raises(NotInTime, match="did not end within"):
+            running.call(lambda: asyncio.sleep(60), limit=0.05)
+        assert server.push(12345, "nobody") is False
+        assert running.pushed == [], "what nobody was sent is none"
+        assert running.made[-1].result is False
+
+
+def test_it_runs_again_and_leaves_nothing():
+    server = chat()
+    threads = threading.active_count()
+    settings = server.settings
+    for name in ("ada", "bob"):
+        with in_process(server, limit=LIMIT, session_limit=2048) as running:
+            assert server.settings.websocket.session_limit == 2048
+            with running.connect(f"/?name={name}") as client:
+                client.send("x")
+                assert client.receive() == f"{name}: x"
+                assert running.published == [("lobby", f"{name}: x")]
+            assert running.get("/?a=1").json() == {"query": {"a": "1"}, "sid": None}
+    assert server.settings is settings
+    assert threading.active_count() == threads
+    with pytest.raises(StateError, match="does not run in this process"):
+        server.push(1, "x")
+    with pytest.raises(StateError, match="does not run in this process"):
+        server.publish("lobby", "x")
+
+
+def test_what_a_handler_raises_fails_the_test():
+    with pytest.raises(HandlerFailed, match="LookupError: on purpose") as failed:  # noqa: PT012
+        with in_process(chat, limit=LIMIT) as running, running.connect("/") as client:
+            client.send("raise")
+            assert client.close_code == 1011
+    assert isinstance(failed.value.__cause__, LookupError)
+    with in_process(chat, limit=LIMIT, raise_errors=False) as running, running.connect("/") as client:
+        client.send("raise")
+        assert client.close_code == 1011
+        assert [type(error) for error in running.errors] == [LookupError]
+        assert "on purpose" in running.log
+
+
+def test_the_error_of_a_test_has_the_log():
+    with pytest.raises(ZeroDivisionError) as failed:
+        with in_process(chat, limit=LIMIT):
+            1 / 0  # noqa: B018
+    assert any("ready, listening on" in note for note in failed.value.__notes__)
+    with in_process(chat, limit=LIMIT) as running, running.connect("/") as client:
+        with pytest.raises(NotInTime, match=r"no message within 0.05 s\n(?s:.*)ready, listening"):
+            client.receive(0.05)
+
+
+def test_visitors_have_cookies_of_their_own():
+    with in_process(chat, limit=LIMIT) as running:
+        with running.visitor() as ada, running.visitor() as bob:
+            assert [ada.get().json()["sid"] for _ in range(3)] == [None, "x", "xx"]
+            assert bob.get().json()["sid"] is None
+        running.get()
+        assert running.get().json()["sid"] is None
+
+
+def test_a_refused_handshake_says_why():
+    server = chat()
+
+    @server.on("handshake")
+    def admit(server, request):
+        from mooring import Reject
+
+        if request.headers.get("origin") != running.http_url or request.cookies.get("sid") != "x":
+            return Reject(401, "who are you?", {"WWW-Authenticate": "Bearer"})
+        return None
+
+    with in_process(server, limit=LIMIT) as running:
+        with pytest.raises(Refused, match="401: who are you") as refused, running.connect("/"):
+            pass
+        assert refused.value.status == 401
+        assert refused.value.headers["www-authenticate"] == "Bearer"
+        with running.visitor() as ada:
+            ada.get()
+            with ada.connect("/?name=ada") as client:
+                client.send("in")
+                assert client.receive() == "ada: in"
+
+
+def test_skip_to_and_json():
+    server = Server()
+
+    @server.on("message")
+    def said(server, frame):
+        for number in range(3):
+            server.push(frame.fd, f'{{"type": "count", "n": {number}}}')
+
+    with in_process(server, limit=LIMIT) as running, running.connect("/") as client:
+        client.send("")
+        assert client.skip_to(type="count", n=2) == {"type": "count", "n": 2}
+        client.send_json({"a": 1})
+        assert client.receive_json() == {"type": "count", "n": 0}
+        with pytest.raises(NotInTime, match=r"no message with type='gone' within 0.2 s; meanwhile came .*'n': 1"):
+            client.skip_to(0.2, type="gone")
+
+
+def test_coroutines():
+    async def main() -> None:
+        async with in_process(chat, limit=LIMIT) as running:
+            async with running.connect("/?name=ada") as ada:
+                await ada.send("hello")
+                assert await ada.receive() == "ada: hello"
+                with pytest.raises(NotInTime):
+                    await ada.receive(0.05)
+                await asyncio.to_thread(running.call, running.server.disconnect, ada.fd, 4000, "")
+                assert await ada.wait_closed() == 4000
+
+    asyncio.run(main())
+
+
+def test_tasks_block_nobody():
+    server = Server(task_worker_num=1)
+    blocked, go_on = threading.Event(), threading.Event()
+
+    @server.on("task")
+    def work(server, task):
+        if task.data == "block":
+            blocked.set()
+            assert go_on.wait(LIMIT)
+        if task.data == "raise":
+            raise ValueError("no")
+        task.progress(1)
+        return [task.data, threading.current_thread().name]
+
+    @server.on("message")
+    async def said(server, frame):
+        if frame.data == "ping":
+            server.push(frame.fd, "pong")
+            return
+        heard = []
+        try:
+            server.push(frame.fd, repr([await server.task(frame.data, on_progress=heard.append), heard]))
+        except TaskFailed as error:
+            server.push(frame.fd, str(error))
+
+    with in_process(server, limit=LIMIT) as running:
+        with running.connect("/") as one, running.connect("/") as two:
+            one.send("block")
+            assert blocked.wait(LIMIT)
+            two.send("ping")
+            assert two.receive() == "pong"
+            go_on.set()
+            assert one.receive() == "[['block', 'mooring-tasks'], [1]]"
+            one.send("raise")
+            assert "no" in one.receive()
+        assert isinstance(running.errors.pop(), ValueError)
+        assert running.call(server.task_wait, "wait")[0] == "wait"
+
+
+def test_a_handler_that_never_ends_is_shown():
+    server, go_on = Server(), threading.Event()
+
+    @server.on("message")
+    def stuck(server, frame):
+        go_on.wait(LIMIT)
+
+    try:
+        with pytest.raises(ServerFailed, match=r"did not end within 0.5 s(?s:.*)in stuck"):  # noqa: PT012
+            with in_process(server, limit=0.5) as running, running.connect("/") as client:
+                client.send("x")
+                end = time.monotonic() + LIMIT
+                while not running.stats()["in_flight"] and time.monotonic() < end:
+                    time.sleep(0.01)
+    finally:
+        go_on.set()
+
+
+def test_what_does_not_start_says_why():
+    with pytest.raises(Exception, match="no handler for 'message'"):
+        in_process(Server()).start()
+    server = chat()
+
+    @server.on("worker_start")
+    def begin(server, worker_id):
+        raise OSError("no database")
+
+    with pytest.raises(ServerFailed, match="no database"):
+        in_process(server, limit=LIMIT).start()
+    with pytest.raises(StateError, match="does not run in this process"):
+        server.stats()
+    with pytest.raises(ValueError, match="worker_num can't be set here"):
+        in_process(server, worker_num=2)
+    with pytest.raises(ValueError, match="takes a Server"):
+        in_process(lambda: 5)
+
+
+def test_connect_without_with():
+    with in_process(chat, limit=LIMIT) as running:
+        with pytest.raises(AttributeError, match=r"write `with running.connect\(...\) as client:`"):
+            running.connect("/").send("x")
+    with pytest.raises(StateError, match="it does not run"):
+        running.call(print)
+    assert Frame("x", fd=3).fd == 3
