@@ -254,6 +254,27 @@ def test_the_plugin(tmp_path):
     assert re.search(r"-+ mooring log of .*test_app.py:server -+\n(?s:.*)processes serve", done.stdout)
 
 
+def test_what_the_manual_shows(tmp_path):
+    """Each block of docs/testing.md that begins with the name of a file is a part of that file."""
+    text = (ROOT / "docs" / "testing.md").read_text()
+    files: dict[str, str] = {}
+    for name, code in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", text, re.DOTALL):
+        files[name] = files.get(name, "") + code + "\n"
+    assert {"chat.py", "conftest.py", "test_chat.py", "test_whole.py", "test_fixtures.py"} <= set(files)
+    for name, code in files.items():
+        (tmp_path / name).write_text(code)
+    count = sum(code.count("def test_") for code in files.values()) + 1  # one runs in both modes
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=115,
+    )
+    assert f"{count} passed" in done.stdout, done.stdout + done.stderr
+
+
 def test_importing_it_loads_no_client():
     code = "import sys, mooring.testing; print([m for m in ('httpx', 'websockets', 'pytest') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
