@@ -310,6 +310,6 @@ class AsyncServedServer:
 
 def _import_path() -> dict[str, str]:
     """Where this very package is found, for the launcher."""
-    home = str(Path(__file__).resolve().parents[2])
+    home = str(Path(__file__).absolute().parents[2])  # not resolved: where it was built, the package is links
     before = os.environ.get("PYTHONPATH")
     return {"PYTHONPATH": f"{home}{os.pathsep}{before}" if before else home}
