@@ -1,6 +1,7 @@
 """The manual holds together: its code is Python, its settings exist, its decisions are listed once each."""
 
 import re
+import textwrap
 
 import pytest
 
@@ -12,13 +13,14 @@ from support.serving import ROOT
 DOCS = ROOT / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if page.parent.name != "adr")
 DECISIONS = sorted((ROOT / "docs" / "adr").glob("0*.md"))
-PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+PYTHON = re.compile(r"```python[^\n]*\n(.*?)```", re.DOTALL)
 TABLE_ROW = re.compile(r"^\| `([a-z_0-9]+)` \|", re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_its_code_is_python(page):
     for number, code in enumerate(PYTHON.findall(page.read_text()), 1):
+        code = textwrap.dedent(code)
         compile(code, f"{page.name}, example {number}", "exec", flags=0x2000)  # await at the top is allowed in a sketch
 
 
@@ -51,3 +53,22 @@ def test_the_page_of_events_has_them_all_with_what_they_are_given():
         for number, name in enumerate(re.findall(r"`(\w+)`", names)):
             found[name] = tuple(given[min(number, len(given) - 1)].split(", "))
     assert found == EVENTS
+
+
+OBJECTS = {
+    "server": mooring.Server,
+    "request": mooring.Request,
+    "response": mooring.Response,
+    "frame": mooring.Frame,
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_what_it_calls_is_there(page):
+    """`server.push(...)` and the like, in the text and in its code."""
+    text = re.sub(r"```(?!python).*?```", "", page.read_text(), flags=re.DOTALL)
+    for word, kind in OBJECTS.items():
+        end = r"(?=\()" if word == "server" else r"\b"  # the configuration of lighttpd has words like server.modules
+        named = set(re.findall(rf"(?<![\w./-]){word}\.([a-z_]+){end}", text))
+        missing = {name for name in named if not hasattr(kind, name)}
+        assert not missing, f"{word}.{missing} in {page.name}: there is no such thing"
