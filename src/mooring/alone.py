@@ -14,6 +14,7 @@ from mooring._core.process import keep_freed_memory
 from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
 from mooring.admin.desk import Desk
+from mooring.admin.finder import Finder
 from mooring.app.shared import remove
 from mooring.config import Settings
 from mooring.errors import ConfigError
@@ -50,8 +51,8 @@ class Alone:
         self._why = ""  # it stops
         self._pid_file = pid_file
         self._service = service
-        self.shared = server.shared.create()
-        server.shared.open(self.shared)
+        self.shared = server._shared.create()
+        server._shared.open(self.shared)
         keep_freed_memory()
         self._reactor = Reactor()
         file = os.memfd_create("mooring-table-0", os.MFD_CLOEXEC)
@@ -66,7 +67,14 @@ class Alone:
             raise
         self._desk = None
         if self._control is not None:
-            self._desk = Desk(self._control, server, self.worker, can_reload=False, processes=self._processes)
+            self._desk = Desk(
+                self._control,
+                server,
+                Finder(self.worker.outbox),
+                self.worker,
+                can_reload=False,
+                processes=self._processes,
+            )
         self._started = time.monotonic()
         self._pulse = Pulse()
         self.worker.observe(self._pulse)
@@ -74,7 +82,7 @@ class Alone:
         self._stopping = False
         self._end = 0.0  # when a stop has to be over, by the monotonic clock
         self._server = server
-        server.enter(self.worker, settings)
+        server._enter(self.worker, settings)
 
     def run(self) -> int:
         """Serves until it is told to stop; the exit code."""
@@ -99,7 +107,7 @@ class Alone:
         """In a forked child: gives back what it has of others, and the locks. The reactor comes first: what it shares
         with the parent is the parent's."""
         self._reactor.abandon(forks.came_back)
-        self._server.leave()
+        self._server._leave()
         self.worker.abandon()
         self.gateway.connections.abandon()
         self._close_listeners()
@@ -255,5 +263,5 @@ def run_alone(server: Server) -> int:
         if pid_file is not None:
             pid_file.close()
         service.close()
-        remove(server.shared.declared)
+        remove(server._shared.declared)
     return code

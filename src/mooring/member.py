@@ -24,6 +24,7 @@ from mooring._core.relay import Port
 from mooring._core.room import Rooms
 from mooring._core.table import Table
 from mooring.admin.desk import Desk
+from mooring.admin.finder import Finder
 from mooring.boot import Boot, LinkEnd
 from mooring.config import Settings
 from mooring.dispatcher.dispatcher import Dispatcher, Peer
@@ -113,13 +114,15 @@ class Member:
                 os.close(told.rooms)
         if told.worker is not None:
             assert server is not None
-            server.shared.open(told.shared)
+            server._shared.open(told.shared)
             self._worker = new_worker(server, self._settings, told.worker, told.generation, self)
             self._worker.observe(self._pulse)
-            server.enter(self._worker, self._settings)
+            server._enter(self._worker, self._settings)
             for fd in told.desk:
                 taken = socket.socket(fileno=fd)
-                self._desk = Desk(taken, server, self._worker, can_reload=True, processes=self._processes)
+                self._desk = Desk(
+                    taken, server, Finder(self._worker.outbox), self._worker, can_reload=True, processes=self._processes
+                )
 
     @property
     def graceful_timeout(self) -> float:
@@ -159,7 +162,7 @@ class Member:
             self._gateway.connections.abandon()
         if self._worker is not None and self._server is not None:
             self._worker.abandon()
-            self._server.leave()
+            self._server._leave()
 
     def _say_farewell(self) -> None:
         """Those who see a channel to this process end shall know that it was in order."""

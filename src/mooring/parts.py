@@ -33,15 +33,15 @@ class Server(Controlled, Protocol):
     @property
     def settings(self) -> Settings: ...
     @property
-    def handlers(self) -> Handlers: ...
+    def _handlers(self) -> Handlers: ...
     @property
-    def listeners(self) -> Sequence[Listener]: ...
+    def _listeners(self) -> Sequence[Listener]: ...
     @property
-    def shared(self) -> Shared: ...
-    def enter(self, worker: Worker, settings: Settings) -> None:
+    def _shared(self) -> Shared: ...
+    def _enter(self, worker: Worker, settings: Settings) -> None:
         """The server runs in this process from now on, with this worker and these settings."""
 
-    def leave(self) -> None:
+    def _leave(self) -> None:
         """It does not: this is a forked child."""
 
 
@@ -123,8 +123,8 @@ def new_gateway(
 
 
 def new_worker(server: Server, settings: Settings, number: int, generation: int, master: Master) -> Worker:
-    here, bound = len(server.listeners), len(settings.listeners)
+    here, bound = len(server._listeners), len(settings.listeners)
     if here != bound:
         log.warning("the application has %d further listeners, the server %d: restart it to change that", here, bound)
-    handlers = [listener.handlers for listener in server.listeners]
-    return Worker(server, server.handlers, settings, number, generation, master, handlers)
+    handlers = [listener._handlers for listener in server._listeners]
+    return Worker(server, server._handlers, settings, number, generation, master, handlers)

@@ -78,8 +78,8 @@ _member: Member | None = None  # what it has become
 def launch(server: Server, target: str | None = None) -> NoReturn:
     """What `Server.start` does; it ends with the process. Raises ConfigError for what cannot be started."""
     settings = server.settings
-    server.handlers.check(
-        [listener.handlers for listener in server.listeners],
+    server._handlers.check(
+        [listener._handlers for listener in server._listeners],
         tasks=settings.tasks.task_worker_num > 0,
         files=any(one.http.document_root for one in settings.per_listener),
     )
@@ -114,12 +114,12 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
         code = run_alone(server)
         finish_output(log)
         sys.exit(code)
-    talks = server.handlers.get("pipe_message") is not None
+    talks = server._handlers.get("pipe_message") is not None
     boot = Boot("supervisor", application, settings.to_dict())
     boot.dispatcher = talks or settings.tasks.task_worker_num > 0
-    boot.processes = len(server.handlers.processes)
+    boot.processes = len(server._handlers.processes)
     boot.terminal = own_terminal()
-    boot.shared = server.shared.create()
+    boot.shared = server._shared.create()
     if boot.shared.lock >= 0:
         os.set_inheritable(boot.shared.lock, True)  # across the exec; the supervisor keeps it
     if tool:
@@ -195,7 +195,7 @@ def _supervised(server: Server) -> bool:
     """Whether there is a supervisor, or everything in one process."""
     process, tasks = server.settings.process, server.settings.tasks
     several = process.mode == "process" or process.worker_num > 1
-    more = tasks.task_worker_num or server.handlers.processes
+    more = tasks.task_worker_num or server._handlers.processes
     # as process 1 there has to be somebody who reaps orphans, and can tell them from children of the application
     wanted = process.watch or process.max_request or process.worker_memory_limit or os.getpid() == 1
     return bool(several or more or wanted)

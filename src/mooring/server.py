@@ -2,9 +2,8 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from itertools import islice
 from typing import Any, NoReturn, TypeVar, overload
 
 import msgspec
@@ -15,7 +14,6 @@ from mooring._core.wire import Call
 from mooring._core.ws import CloseFrame, Frame, pack, unpack
 from mooring.app.handlers import Handlers
 from mooring.app.listener import Listener
-from mooring.app.search import Brief, Briefs, Found, FoundConnection, Search, in_order, merged
 from mooring.app.shared import Atomic, Shared, Table
 from mooring.config import LISTENERS, Settings, listener_options
 from mooring.errors import ConfigError, StateError
@@ -26,9 +24,6 @@ from mooring.worker.session import Session
 from mooring.worker.worker import Worker
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-PAGE = 64  # connections whose rows are asked for at once: about two milliseconds of work
-_rows = msgspec.msgpack.Decoder(list[FoundConnection])
 
 
 class Server:
@@ -46,9 +41,9 @@ class Server:
         self._options: dict[str, object] = {}
         self._settings = self._before = Settings()
         self._worker: Worker | None = None
-        self.handlers = Handlers()
-        self.listeners: list[Listener] = []  # those of listen()
-        self.shared = Shared()
+        self._handlers = Handlers()
+        self._listeners: list[Listener] = []  # those of listen()
+        self._shared = Shared()
         given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
         self.set(**given, **settings)
 
@@ -71,11 +66,11 @@ class Server:
         if LISTENERS in options:
             raise ConfigError(f"{LISTENERS} is no option: call listen() for each")
         merged = self._options | options
-        self._settings = self._made(merged, self.listeners)
+        self._settings = self._made(merged, self._listeners)
         self._options = merged
 
     def _made(self, options: dict[str, object], listeners: list[Listener]) -> Settings:
-        further = [listener_options(options, listener.options) for listener in listeners]
+        further = [listener_options(options, listener._options) for listener in listeners]
         return Settings.from_options(options | {LISTENERS: further})
 
     def listen(self, host: str | None = None, port: int | None = None, **settings: object) -> Listener:
@@ -90,9 +85,11 @@ class Server:
         if self._worker is not None:
             raise StateError("listen() has no effect on a server that runs: call it before start()")
         given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-        listener = Listener(len(self.listeners) + 1, given | settings, self.handlers, lambda: self._worker is not None)
-        self._settings = self._made(self._options, [*self.listeners, listener])
-        self.listeners.append(listener)
+        listener = Listener(
+            len(self._listeners) + 1, given | settings, self._handlers, lambda: self._worker is not None
+        )
+        self._settings = self._made(self._options, [*self._listeners, listener])
+        self._listeners.append(listener)
         return listener
 
     @overload
@@ -107,7 +104,7 @@ class Server:
         """
         if self._worker is not None:
             raise StateError("on() has no effect on a server that runs: call it before start()")
-        return self.handlers.on(event, handler)
+        return self._handlers.on(event, handler)
 
     def add_process(self, function: Callable[..., Any], *arguments: object) -> None:
         """Runs `function(server, *arguments)` in a process of its own, which loads the application like a worker.
@@ -121,9 +118,9 @@ class Server:
             raise StateError("add_process() has no effect on a server that runs: call it before start()")
         if not callable(function):
             raise ConfigError(f"add_process({function!r}): it can't be called; it is called as function(server)")
-        if len(self.handlers.processes) >= 64:
+        if len(self._handlers.processes) >= 64:
             raise ConfigError("add_process: there are 64 processes already")
-        self.handlers.processes.append((function, arguments))
+        self._handlers.processes.append((function, arguments))
 
     def atomic(self, name: str, initial: int = 0) -> Atomic:
         """Declares an integer of 64 bits that all processes of the server share, or finds it again.
@@ -131,7 +128,7 @@ class Server:
         It keeps its value as long as the server runs, over reloads and deaths of workers. Raises ConfigError for a name
         or value that is not allowed, StateError for one that was not declared before start().
         """
-        return self.shared.atomic(name, initial)
+        return self._shared.atomic(name, initial)
 
     def table(self, name: str, /, *, rows: int = 1024, row_bytes: int = 1024, **columns: type) -> Table:
         """Declares a table that all processes of the server share, or finds it again: `table("users", name=str,
@@ -140,7 +137,7 @@ class Server:
         At most `rows` rows of `row_bytes` bytes each, packed; then set() raises TableFull. Needs
         `mooring-server[tables]`. It lives as long as the server. Raises ConfigError and StateError like atomic().
         """
-        return self.shared.table(name, rows, row_bytes, columns)
+        return self._shared.table(name, rows, row_bytes, columns)
 
     def start(self, *, target: str | None = None) -> NoReturn:
         """Runs the server; the process ends with it. `target` is MODULE:ATTR, for who found this server by it.
@@ -151,7 +148,7 @@ class Server:
             raise StateError("start() was called twice")
         launch(self, target)
 
-    def enter(self, worker: Worker, settings: Settings) -> None:
+    def _enter(self, worker: Worker, settings: Settings) -> None:
         """For the runtime: the server runs in this process from now on, with these settings."""
         self._worker = worker
         self._before = self._settings
@@ -159,7 +156,7 @@ class Server:
         # the one call that is made for every message goes straight to the compiled core
         self.push = worker.outbox.push  # type: ignore[method-assign]
 
-    def leave(self) -> None:
+    def _leave(self) -> None:
         """For the runtime: the server runs here no more, or this process was forked off one in which it does."""
         self._worker = None
         self._settings = self._before
@@ -301,31 +298,6 @@ class Server:
         name = user_name(user)
         calls = (outlet.call(Call.CONNECTIONS_OF, 0, name) for outlet in self._outlets())
         return [fd for answer in calls for fd in msgspec.msgpack.decode(answer, type=list[int])]
-
-    def search(self, search: Search, fd: int = 0) -> Found:
-        """For the control socket: the connections that are wanted, as their gateways know them; with `fd` that one
-        only. It waits, and raises, like connections_of(); ValueError for what can't be meant."""
-        search.terms()
-        what = msgspec.msgpack.encode(search)
-        outlets = [
-            outlet
-            for outlet in self._outlets()
-            if search.gateway in (None, outlet.gateway) and (not fd or outlet is self._outlet(fd))
-        ]
-        answers = [outlet.call(Call.FIND, fd, what) for outlet in outlets]
-        return merged(
-            (msgspec.msgpack.decode(answer, type=Found) for answer in answers), search.limit, reverse=search.reverse
-        )
-
-    def listing(self, search: Search) -> tuple[int, Iterator[list[FoundConnection]]]:
-        """The same for many: how many there are, and those that come first, a page each time, whose rows are as its
-        gateway has them when it is taken. Taking one waits, and raises, likewise."""
-        search.terms()
-        what = msgspec.msgpack.encode(search)
-        outlets = {one.gateway: one for one in self._outlets() if search.gateway in (None, one.gateway)}
-        answers = [msgspec.msgpack.decode(one.call(Call.LIST, 0, what), type=Briefs) for one in outlets.values()]
-        total = sum(answer.total for answer in answers)
-        return total, _pages(in_order(answers, search.limit, reverse=search.reverse), outlets)
 
     def disconnect_user(self, user: str | int, code: int = 1000, reason: str = "") -> None:
         """Closes every connection of a user. Raises ValueError for what may not be sent."""
@@ -515,22 +487,3 @@ def _subscribers(outlet: Outlet, name: bytes) -> Iterable[int]:
         before, *part = memoryview(outlet.call(Call.SUBSCRIBERS, before, name)).cast("Q").tolist()
         found.update(dict.fromkeys(part))
     return found
-
-
-def _pages(briefs: Iterator[Brief], outlets: dict[int, Outlet]) -> Iterator[list[FoundConnection]]:
-    while page := list(islice(briefs, PAGE)):
-        of_gateway: dict[int, list[int]] = {}
-        for brief in page:
-            of_gateway.setdefault(brief.fd >> 57, []).append(brief.fd)
-        rows = {
-            row.fd: row
-            for gateway, fds in of_gateway.items()
-            for row in _rows.decode(outlets[gateway].call(Call.ROWS, 0, msgspec.msgpack.encode(fds)))
-        }
-        yield [_with_rates(rows[brief.fd], brief) for brief in page if brief.fd in rows]
-
-
-def _with_rates(row: FoundConnection, brief: Brief) -> FoundConnection:
-    if brief.message_rate < 0:
-        return row
-    return msgspec.structs.replace(row, message_rate=brief.message_rate, byte_rate=brief.byte_rate)

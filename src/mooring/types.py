@@ -6,7 +6,21 @@ from enum import IntEnum
 from hashlib import sha256
 
 
-class Opcode(IntEnum):
+class Named(IntEnum):
+    """A number that people read by its name: `str()` and `format()` give `Opcode.TEXT`; `%d`, `int()`, a format such as
+    `:d` and JSON the number."""
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}.{self.name}"
+
+    def __format__(self, spec: str) -> str:
+        return format(int(self) if spec[-1:] in _FORMATS_OF_NUMBERS else str(self), spec)
+
+
+_FORMATS_OF_NUMBERS = frozenset("bcdoxXneEfFgG%")
+
+
+class Opcode(Named):
     """What a frame carries (RFC 6455 section 5.2)."""
 
     CONTINUATION = 0
@@ -17,7 +31,7 @@ class Opcode(IntEnum):
     PONG = 10
 
 
-class CloseCode(IntEnum):
+class CloseCode(Named):
     """Why a connection was closed (RFC 6455 section 7.4.1 and the IANA registry).
 
     NO_STATUS and ABNORMAL never travel in a frame: they tell that the peer gave no code, or that the
@@ -39,7 +53,7 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
 
 
-class ClosedBy(IntEnum):
+class ClosedBy(Named):
     """Who ended a connection."""
 
     PEER = 1  # the client: it sent the first close frame, or its end or a reset was all that was seen
@@ -67,7 +81,7 @@ class CloseReason(str):
         return self
 
 
-class ConnectionState(IntEnum):
+class ConnectionState(Named):
     """Where a connection stands. It only ever moves down this list."""
 
     HTTP = 1  # accepted; speaks HTTP

@@ -22,10 +22,10 @@ from contract.clients import Peer, Raw, crowd, dial, gateways_of
 from contract.modes import only
 from mooring import AdminError, AsyncControlClient, ControlClient, ServerUnreachable
 from mooring.admin.desk import CLIENTS
+from mooring.admin.finder import PAGE
 from mooring.admin.requests import LINE_LIMIT
 from mooring.app.search import SORTS
 from mooring.cli import main
-from mooring.server import PAGE
 from support.serving import Serving, eventually
 
 APPLICATION = """
@@ -278,6 +278,9 @@ async def test_commands(asked: Serving, path: Path):
             eventually(lambda words=words: command(path, *words).exit_code == 1)
         for words in (["push", "text"], ["push", fd, "--user", "fay", "text"], ["kick"], ["push", "x", "text"]):
             assert command(path, *words).exit_code == 2
+        nobody = command(path, "kick", "--user", "fay")
+        assert (nobody.exit_code, nobody.output) == (1, "the user 'fay' has no connection\n")
+        assert command(path, "kick", "--user", "fay", "--json").exit_code == 1
         result = command(path, "kick", "--user", "fay", "--code", "1")
         assert result.exit_code == 1
         assert "Error: " in result.output

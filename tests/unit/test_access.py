@@ -28,7 +28,7 @@ def line(caplog: pytest.LogCaptureFixture, act: Any, *, taken: bool = True, **ch
     act(response)
     caplog.clear()
     with caplog.at_level(logging.INFO, "mooring.access"):
-        access.write(request, response, response.body_size, 0.00207, taken=taken)
+        access.write(request, response, response._body_size, 0.00207, taken=taken)
     (record,) = caplog.records
     return record.getMessage()
 
@@ -43,7 +43,7 @@ def test_what_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     assert " 200 5 " in line(caplog, lambda r: (r.write("ab"), r.write(b"c"), r.end("de")))
     assert " 404 0 " in line(caplog, lambda r: (r.status(404), r.end("abc")), method="HEAD")
     assert " 304 0 " in line(caplog, lambda r: (r.status(304), r.end("abc")))
-    broken = line(caplog, lambda r: (r.write("ab"), r.fail("x")))
+    broken = line(caplog, lambda r: (r.write("ab"), r._fail("x")))
     assert " 200 2 " in broken
     assert broken.endswith(" cut")
 

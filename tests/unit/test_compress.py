@@ -270,5 +270,5 @@ def test_a_range_of_a_file_is_not_compressed(tmp_path: Path) -> None:
 
 def test_errors_are_bodies_like_others() -> None:
     names = itertools.count()
-    answer = Answer(lambda r: r.fail(f"{next(names)}" * 2000))
+    answer = Answer(lambda r: r._fail(f"{next(names)}" * 2000))
     assert (answer.status, answer.encoded) == (500, True)

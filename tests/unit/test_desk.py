@@ -49,7 +49,8 @@ async def serving(path: Path, server: Server | None = None) -> AsyncIterator[tup
         await go_on.wait()
         return [{"role": "worker"}]
 
-    desk = Desk(listener, server or Server(), tally, can_reload=True, processes=processes)  # type: ignore[arg-type]
+    served: Any = server or Server()
+    desk = Desk(listener, served, served, tally, can_reload=True, processes=processes)
     await desk.open()
     try:
         yield desk, tally, go_on

@@ -413,7 +413,7 @@ def test_data_that_can_not_be_sent(call: str, data: Any) -> None:
         getattr(client.response, call)(data)
     assert client.calls == []
     assert not client.response.started
-    client.response.fail("E1")
+    client.response._fail("E1")
     assert client.status == 500
 
 
@@ -550,7 +550,7 @@ def test_a_handler_that_gave_no_answer() -> None:
     client = Client()
     client.response.status(201)
     client.response.header("X", "y")
-    assert client.response.finish_unanswered() is True
+    assert client.response._finish_unanswered() is True
     status, fields, body = client.read()
     assert status == 500
     assert "x" not in fields
@@ -560,27 +560,27 @@ def test_a_handler_that_gave_no_answer() -> None:
 
 def test_a_handler_that_left_its_answer_open() -> None:
     client = answer(lambda r: r.write("a"))
-    assert client.response.finish_unanswered() is False
+    assert client.response._finish_unanswered() is False
     assert client.body == b"a"
-    assert client.response.finish_unanswered() is False
-    assert answer(lambda r: r.end("x")).response.finish_unanswered() is False
+    assert client.response._finish_unanswered() is False
+    assert answer(lambda r: r.end("x")).response._finish_unanswered() is False
 
 
 def test_a_handler_that_failed() -> None:
     client = Client()
     client.response.cookie("secret", "x")
-    client.response.fail("E42")
+    client.response._fail("E42")
     status, fields, body = client.read()
     assert (status, b"E42" in body) == (500, True)
     assert "set-cookie" not in fields
-    client.response.fail("E43")
+    client.response._fail("E43")
     assert len(client.calls) == 1
 
 
 def test_a_handler_that_failed_in_the_middle() -> None:
     """The client can tell that the body is cut: no final chunk, and the connection is closed."""
     client = answer(lambda r: r.write("half"))
-    client.response.fail("E42")
+    client.response._fail("E42")
     assert client.calls[-1] == (b"", True, True)
     assert client.raw.endswith(b"4\r\nhalf\r\n")
     assert client.response.ended
@@ -590,5 +590,5 @@ def test_a_handler_that_failed_in_the_middle() -> None:
 
 def test_a_handler_that_failed_after_its_answer() -> None:
     client = answer(lambda r: r.end("x"))
-    client.response.fail("E42")
+    client.response._fail("E42")
     assert client.body == b"x"

@@ -54,7 +54,7 @@ def test_a_listener_that_cannot_be_meant(options, words):
     with pytest.raises(ConfigError) as caught:
         server.listen(**options)
     assert words in str(caught.value)
-    assert server.listeners == []
+    assert server._listeners == []
     assert server.settings.listeners == ()
 
 
@@ -97,18 +97,18 @@ def test_handlers_of_a_listener():
     async def opened(server, request):
         """The server's."""
 
-    assert listener.handlers.get("message") is one, "registered after listen()"
-    assert listener.handlers.is_async("open")
-    assert listener.handlers.get("close") is None
+    assert listener._handlers.get("message") is one, "registered after listen()"
+    assert listener._handlers.is_async("open")
+    assert listener._handlers.get("close") is None
 
     @listener.on("open")
     def two(server, request):
         """The listener's."""
 
     assert listener.on("message", noop) is noop
-    assert (listener.handlers.get("open"), server.handlers.get("open")) == (two, opened)
-    assert not listener.handlers.is_async("open")
-    assert server.handlers.get("message") is one
+    assert (listener._handlers.get("open"), server._handlers.get("open")) == (two, opened)
+    assert not listener._handlers.is_async("open")
+    assert server._handlers.get("message") is one
 
 
 @pytest.mark.parametrize("event", ["start", "worker_start", "shutdown"])

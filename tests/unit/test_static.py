@@ -507,11 +507,11 @@ def test_the_limit(root: Path) -> None:
     assert Answer(send, headers={"range": "bytes=5-"}, file_limit=5).body == b"56789"
     for large in (Answer(send, file_limit=9), Answer(send, headers={"range": "bytes=1-9"}, file_limit=8)):
         assert large.body == b""
-        assert large.response.has_rest
+        assert large.response._has_rest
         assert not large.response.ended
         with pytest.raises(StateError):
             large.response.end()
-        asyncio.run(large.response.send_rest())
+        asyncio.run(large.response._send_rest())
         assert large.response.ended
         assert large.raw.partition(b"\r\n\r\n")[2] == TEN[-int(large.fields["content-length"]) :]
 
@@ -566,11 +566,11 @@ def test_no_descriptor_is_left_by_send_file(root: Path) -> None:
     ):
         with pytest.raises((HttpError, ValueError, StateError)):
             Answer(act)
-    asyncio.run(Answer(lambda r: r.send_file(root / "ten.txt"), file_limit=1).response.send_rest())
+    asyncio.run(Answer(lambda r: r.send_file(root / "ten.txt"), file_limit=1).response._send_rest())
     large = Answer(lambda r: r.send_file(root / "ten.txt"), file_limit=1)
     (root / "ten.txt").write_bytes(b"")
     with pytest.raises(OSError, match="shorter"):
-        asyncio.run(large.response.send_rest())
-    large.response.fail("1")
-    assert large.response.broken
+        asyncio.run(large.response._send_rest())
+    large.response._fail("1")
+    assert large.response._broken
     assert len(os.listdir("/proc/self/fd")) == before

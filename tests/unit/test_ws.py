@@ -325,7 +325,6 @@ def test_frame() -> None:
     text = Frame("hi")
     assert (text.fd, text.data, text.finish, text.flags, text.attempt) == (0, "hi", True, 0, 1)
     assert text.opcode is Opcode.TEXT
-    assert text.code_of_opcode == 1
     binary = Frame(b"hi", fd=7, attempt=3)
     assert (binary.opcode, binary.fd, binary.attempt) == (Opcode.BINARY, 7, 3)
     assert Frame().opcode is Opcode.BINARY

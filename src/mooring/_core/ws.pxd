@@ -94,7 +94,7 @@ cdef bint is_utf8(const uint8_t* data, size_t size) noexcept nogil
 cdef class Frame:
     cdef public uint64_t fd
     cdef public object data
-    cdef readonly int code_of_opcode
+    cdef int code_of_opcode
     cdef public bint finish
     cdef public int flags
     cdef public int attempt

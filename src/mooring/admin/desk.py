@@ -39,8 +39,6 @@ _FIELDS = [field.name for field in fields(ClientInfo)]
 class Controlled(Protocol):
     """What is asked of a mooring.Server, which stands above this."""
 
-    def search(self, search: Search, fd: int = ...) -> Found: ...
-    def listing(self, search: Search) -> tuple[int, Iterator[list[FoundConnection]]]: ...
     def connections_of(self, user: str | int) -> list[int]: ...
     def get_client_info(self, fd: int) -> ClientInfo | None: ...
     def push_user(self, user: str | int, data: str | bytes, opcode: int = ...) -> None: ...
@@ -52,6 +50,13 @@ class Controlled(Protocol):
     def shutdown(self) -> None: ...
     def stats(self) -> dict[str, Any]: ...
     def push(self, fd: int, data: str | bytes, opcode: int = ...) -> bool: ...
+
+
+class Finds(Protocol):
+    """Who finds connections; see mooring.admin.finder."""
+
+    def search(self, search: Search, fd: int = ...) -> Found: ...
+    def listing(self, search: Search) -> tuple[int, Iterator[list[FoundConnection]]]: ...
 
 
 class Tally(Protocol):
@@ -76,6 +81,7 @@ class Desk:
         self,
         listener: socket.socket,
         server: Controlled,
+        finder: Finds,
         tally: Tally,
         *,
         can_reload: bool,
@@ -86,6 +92,7 @@ class Desk:
         self._processes = processes
         self._listener = listener
         self._server = server
+        self._finder = finder
         self._can_reload = can_reload
         self._clients: set[asyncio.Task[None]] = set()
         self._talks: set[socket.socket] = set()
@@ -226,9 +233,9 @@ class Desk:
             case requests.Stats():
                 return server.stats()
             case requests.Connections():
-                return _Listing(*server.listing(request))
+                return _Listing(*self._finder.listing(request))
             case requests.Inspect():
-                found = server.search(Search(limit=1), request.fd) if 0 < request.fd < 1 << 63 else Found(0, [])
+                found = self._finder.search(Search(limit=1), request.fd) if 0 < request.fd < 1 << 63 else Found(0, [])
                 return next(self._known(found.first), None)
             case requests.Push():
                 return self._push(request)

@@ -110,7 +110,7 @@ class EventStream:
             silent = 0
         self._timer = self._loop.call_later(max(self._keep_alive - silent, 0.01), self._look)
 
-    def probe(self) -> None:
+    def _probe(self) -> None:
         """For the worker: the client may have left. If it has, what is sent now comes back, and ends the stream. A
         proxy that passes the end of half a connection on takes the first comment, and only then learns that nobody is
         there; so it is asked again, and again for each proxy in front of that."""
@@ -134,15 +134,15 @@ class EventStream:
         try:
             await self._put(self._words)
         except ClientGone:
-            self.end()
+            self._end()
 
-    def end(self) -> None:
+    def _end(self) -> None:
         """For the worker: the client has left, or the stream has to end. Cancels the handler."""
         if not self.over:
-            self.finish()
+            self._finish()
             self._task.cancel()
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """For the worker: the handler is done."""
         self.over = True
         for timer in (self._timer, self._asked):

@@ -20,8 +20,8 @@ class Listener:
         self, number: int, options: Mapping[str, object], fallback: Handlers, runs: Callable[[], bool]
     ) -> None:
         self.number = number
-        self.options = dict(options)
-        self.handlers = Handlers(fallback)
+        self._options = dict(options)
+        self._handlers = Handlers(fallback)
         self._runs = runs
 
     @overload
@@ -35,4 +35,4 @@ class Listener:
         """
         if self._runs():
             raise StateError("on() has no effect on a server that runs: call it before start()")
-        return self.handlers.on(event, handler)
+        return self._handlers.on(event, handler)

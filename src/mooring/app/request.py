@@ -91,9 +91,9 @@ class Request:
         "_path",
         "_query",
         "_record",
+        "_source",
+        "_unread",
         "fd",
-        "source",
-        "unread",
     )
 
     def __init__(
@@ -102,9 +102,9 @@ class Request:
         self.fd = fd
         """The connection, as `push` and the others take it."""
         self._body: bytes | None = None if record.streamed else body
-        self.unread = record.streamed
+        self._unread = record.streamed
         """A streamed body is not read to its end."""
-        self.source: Callable[[], Awaitable[bytes | None]] | None = None
+        self._source: Callable[[], Awaitable[bytes | None]] | None = None
         """For the worker: where the parts of a streamed body come from; None: the client has left."""
         self._record = record
         self._headers: Headers | None = None
@@ -133,14 +133,14 @@ class Request:
             if self._body:
                 yield self._body
             return
-        if not self.unread or self.source is None:
+        if not self._unread or self._source is None:
             raise StateError("the body of this request was read already; it can be read once")
         while True:
-            part = await self.source()
+            part = await self._source()
             if part is None:
                 raise ClientGone("the client has left before its request was complete")
             if not part:
-                self.unread = False
+                self._unread = False
                 return
             yield part
 
@@ -169,7 +169,7 @@ class Request:
                     reader.feed(part)
                 self._form = reader.finish()
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """For the worker: the handler is done."""
         if self._form is not None:
             close_files(self._form)

@@ -86,8 +86,11 @@ class Response:
     """
 
     __slots__ = (
+        "_body_size",
+        "_broken",
         "_chunked",
         "_compressor",
+        "_event_source",
         "_file_limit",
         "_flow",
         "_headers",
@@ -103,10 +106,7 @@ class Response:
         "_status",
         "_transfer",
         "_window",
-        "body_size",
-        "broken",
         "ended",
-        "event_source",
         "started",
     )
 
@@ -149,11 +149,11 @@ class Response:
         """The head has been sent; status and headers are fixed."""
         self.ended = False
         """The answer is complete, or was broken off."""
-        self.broken = False
+        self._broken = False
         """It was broken off."""
-        self.body_size = 0
+        self._body_size = 0
         """Bytes of the body sent so far."""
-        self.event_source: EventStream | None = None
+        self._event_source: EventStream | None = None
         """What `event_stream` has made."""
 
     @property
@@ -225,7 +225,7 @@ class Response:
         self._must_not_have_ended("write")
         body = _bytes(data)  # first: data that can't be sent must not leave a head behind that was not sent
         head = b"" if self.started else self._start(data)
-        self.body_size += len(body) if self._may_have_body else 0
+        self._body_size += len(body) if self._may_have_body else 0
         self._pending += len(body)
         return Written(self, self._send(head + self._frame(body), False, False))
 
@@ -267,10 +267,10 @@ class Response:
             await self.write(data)
 
         identity = self._request.last_event_id
-        self.event_source = EventStream(write, keep_alive, words, task, identity, over=self.ended)
+        self._event_source = EventStream(write, keep_alive, words, task, identity, over=self.ended)
         if not self.ended:
-            self._flow[1](self.event_source.end, self.event_source.probe)
-        return self.event_source
+            self._flow[1](self._event_source._end, self._event_source._probe)
+        return self._event_source
 
     def end(self, data: str | bytes = b"") -> bool:
         """Send the rest of the body and complete the answer. False when the connection is gone."""
@@ -289,7 +289,7 @@ class Response:
             rest = self._head(data, length) + (body if self._may_have_body else b"")
             self.started = True
         self.ended = True
-        self.body_size += len(body) if self._may_have_body else 0
+        self._body_size += len(body) if self._may_have_body else 0
         return self._send(rest, True, not self._keep_alive)
 
     def json(self, value: Any, status: int | None = None) -> bool:
@@ -343,9 +343,9 @@ class Response:
             plain = download_as.encode("ascii", "replace").decode().translate(_NOT_IN_A_NAME)
             encoded = quote(download_as, safe="")  # RFC 8187
             self.header("Content-Disposition", f"attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}")
-        return self.send_opened(open_for_sending(path, root))
+        return self._send_opened(open_for_sending(path, root))
 
-    def send_opened(self, opened: Opened) -> bool:
+    def _send_opened(self, opened: Opened) -> bool:
         """For the worker: like `send_file`, for a file that is open. It is closed in the end."""
         request = self._request
         found = None
@@ -389,11 +389,11 @@ class Response:
         return self._send(head, False, False)
 
     @property
-    def has_rest(self) -> bool:
+    def _has_rest(self) -> bool:
         """For the worker: a large file is still to be sent."""
         return self._rest is not None
 
-    async def send_rest(self) -> None:
+    async def _send_rest(self) -> None:
         """For the worker: sends the rest of a large file, as fast as the client reads, unless the gateway does.
         Raises ClientGone, OSError."""
         if self._rest is None:
@@ -407,7 +407,7 @@ class Response:
                     raise ClientGone("the client has left before the file was sent")
                 if note == FileNote.TAKEN:
                     self.ended = True
-                    self.body_size, count = count, 0
+                    self._body_size, count = count, 0
                 elif os.fstat(fd).st_mtime_ns != modified:
                     self.started = False  # no byte of that answer has left
                     raise HttpError(503, "the file has changed while it was read", [("Retry-After", "1")])
@@ -418,7 +418,7 @@ class Response:
                 if not data:
                     raise OSError(f"the file has become shorter while it was sent: {count} bytes are missing")
                 first, count = first + len(data), count - len(data)
-                self.body_size += len(data)
+                self._body_size += len(data)
                 self._pending += len(data)
                 if count:
                     await self._make_room(self._send(data, False, False))
@@ -431,10 +431,10 @@ class Response:
 
     # For the worker, when the handler is done.
 
-    def finish_unanswered(self) -> bool:
+    def _finish_unanswered(self) -> bool:
         """The handler returned: complete what it left open. True when it gave no answer at all, and the
         client got a 500 instead."""
-        if self.ended or self.has_rest:
+        if self.ended or self._has_rest:
             return False
         if self.started:
             self.end()
@@ -442,29 +442,29 @@ class Response:
         self._replace_by_500("the handler gave no answer")
         return True
 
-    def fail(self, error_id: str) -> None:
+    def _fail(self, error_id: str) -> None:
         """The handler raised: a 500 that names the id in the log. When a part is sent already, close the
         connection without the final chunk, so that the client can tell that the body is cut."""
-        if self.ended or self.has_rest:
+        if self.ended or self._has_rest:
             return
         if self.started:
-            self.ended = self.broken = True
+            self.ended = self._broken = True
             self._send(b"", True, True)
         else:
             self._replace_by_500(f"the handler failed, error {error_id}")
 
-    def abandon(self) -> None:
+    def _abandon(self) -> None:
         """Nobody is left to read the answer; an event stream that the server ends is complete."""
-        if self.ended or self.has_rest:
+        if self.ended or self._has_rest:
             return
-        if self.event_source is not None:
+        if self._event_source is not None:
             self._keep_alive = False  # the next stream is for another worker
             self.end()
         else:
-            self.ended = self.broken = True
+            self.ended = self._broken = True
             self._send(b"", True, True)
 
-    def refuse(self, error: HttpError) -> None:
+    def _refuse(self, error: HttpError) -> None:
         """The handler raised the answer. Only for a response that has not started.
 
         Raises ValueError or TypeError for headers of the error that can't be sent."""
@@ -551,7 +551,7 @@ class Response:
             headers.append(("Date", http_date()))
         if self._server_header and not self._has("server"):
             headers.append(("Server", "mooring"))
-        if self._request.unread:
+        if self._request._unread:
             self._keep_alive = False  # the rest of the body would have to be read first
         # RFC 9110 section 7.8: who sends Upgrade lists it in Connection.
         options = ["Upgrade"] if self._has("upgrade") else []
@@ -582,7 +582,7 @@ class Response:
             raise StateError(f"{call} after the head of the answer was sent; call it before write() and end()")
 
     def _must_not_have_ended(self, call: str) -> None:
-        if self.ended or self.has_rest:
+        if self.ended or self._has_rest:
             raise StateError(f"{call} after the answer was ended; a request has one answer")
 
 

@@ -48,7 +48,7 @@ def command(function: Callable[..., tuple[Any, Show]]) -> click.Command:
             click.echo(msgspec.json.encode(result).decode())
         else:
             show(result)
-        if result is False or (result is None and function.__name__ == "inspect"):
+        if not result and (result is not None or function.__name__ == "inspect"):  # nobody is there
             raise SystemExit(1)
 
     made = click.command()(run)
@@ -213,11 +213,13 @@ def inspect(client: ControlClient, fd: int) -> tuple[Any, Show]:
 @click.option("--code", type=int, default=1000, show_default=True, help="Close code, for WebSockets.")
 @click.option("--reason", default="", help="Reason that the client is told.")
 def kick(client: ControlClient, fd: int | None, user: str | None, code: int, reason: str) -> tuple[Any, Show]:
-    """Close a connection, or all of a user; exit code 1 when the connection is gone already."""
+    """Close a connection, or all of a user; exit code 1 when there is none."""
     _one_target(FD=fd, user=user)
     if user is not None:
         count = client.disconnect_user(user, code, reason)
-        return count, say(f"closing {count} connections")
+        done = f"closing {number(count)} connection{'' if count == 1 else 's'}"
+        nobody = f"the user {plain(user, 100)!r} has no connection"
+        return count, lambda _count: click.echo(done if count else nobody, err=not count)
     return client.disconnect(fd or 0, code, reason), there(fd or 0, "closing it")
 
 

@@ -147,8 +147,8 @@ class InsideServer(RunningServer):
             listener["port"] = 0
         settings = Settings.from_options(options)
         self.host = settings.listen.host
-        self.server.handlers.check(
-            [listener.handlers for listener in self.server.listeners],
+        self.server._handlers.check(
+            [listener._handlers for listener in self.server._listeners],
             tasks=settings.tasks.task_worker_num > 0,
             files=any(one.http.document_root for one in settings.per_listener),
         )
@@ -415,7 +415,7 @@ class _Tasks:
         await self._over.wait()
 
     def _task(self, task: Task) -> object:
-        handler = self._server.handlers.get("task")
+        handler = self._server._handlers.get("task")
         assert handler is not None, "it was checked at the start"
         return handler(self._server, task)
 

@@ -24,7 +24,7 @@ def write(request: Request, response: Response, size: int | None, seconds: float
     """A line for an answer that is complete. `size`: of the body; None: nobody knows. `taken`: the client was still
     there."""
     first = f"{request.method} {request.target[: LONGEST + 1]}"
-    end = "" if taken and not response.broken else " cut"
+    end = "" if taken and not response._broken else " cut"
     log.info(
         "%s %s %d %s %.4f %s %s%s",
         request.remote_ip or "-",

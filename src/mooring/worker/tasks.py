@@ -342,9 +342,9 @@ class Task:
     def progress(self, value: object) -> None:
         """Tells whoever waits how far it is; it arrives at once, at `on_progress`. Raises TypeError for a value that
         can't be sent."""
-        self.tell(Mail.PROGRESS, 0, pack(value, "progress"))
+        self._tell(Mail.PROGRESS, 0, pack(value, "progress"))
 
-    def tell(self, kind: int, opcode: int, payload: bytes) -> None:
+    def _tell(self, kind: int, opcode: int, payload: bytes) -> None:
         """A record to the dispatcher that the task came from, at once: the loop may not turn for long. If that one is
         gone, so is whoever waited."""
         self._channel.send(kind, opcode, 0, self.id, payload)
@@ -436,9 +436,9 @@ class TaskBench:
     def _over(self, task: Task, fate: int, payload: bytes) -> None:
         self.done += 1
         if self.done == self._limit:
-            task.tell(Mail.LEAVE, 0, b"")
+            task._tell(Mail.LEAVE, 0, b"")
             self._worn()
-        task.tell(Mail.RESULT, fate, payload)
+        task._tell(Mail.RESULT, fate, payload)
         self._last = task._channel
         self._todo.popleft()
         if self._todo:

@@ -444,7 +444,7 @@ class Worker:
 
     def _request(self, site: Site, request: Request, number: int) -> Awaitable[Any] | None:
         fd = request.fd
-        request.source = partial(self.streams.part, fd, number)
+        request._source = partial(self.streams.part, fd, number)
         send = self._sender(fd, number)
         over = None
         if site.http.access_log:
@@ -490,7 +490,7 @@ class Worker:
 
     def _rest(self, site: Site, request: Request, response: Response) -> Awaitable[Any] | None:
         """What is left of a large file is sent behind the handler."""
-        return self._request_later(site, request, response, response.send_rest()) if response.has_rest else None
+        return self._request_later(site, request, response, response._send_rest()) if response._has_rest else None
 
     def _sent_document(self, documents: Documents, request: Request, response: Response) -> bool:
         """Whether a file under `document_root` was the answer."""
@@ -500,7 +500,7 @@ class Worker:
         if isinstance(found, str):
             response.redirect(found, 301)
         elif found is not None:
-            response.send_opened(found)
+            response._send_opened(found)
         return found is not None
 
     async def _request_later(self, site: Site, request: Request, response: Response, running: Awaitable[Any]) -> None:
@@ -510,7 +510,7 @@ class Worker:
             if result is not None:
                 refuse_odd(result, "the 'request' handler")
         except BaseException as error:
-            source = response.event_source
+            source = response._event_source
             if is_a(error, asyncio.CancelledError) and source is not None and source.over:
                 error = ClientGone("the event stream was ended")
             self._request_failed(site, request, response, error)
@@ -518,20 +518,20 @@ class Worker:
             self._finish(request, response)
         finally:
             self.streams.forget(request.fd, request.number)
-            if response.event_source is not None:
-                response.event_source.finish()
-        if response.has_rest:
-            await self._request_later(site, request, response, response.send_rest())
+            if response._event_source is not None:
+                response._event_source._finish()
+        if response._has_rest:
+            await self._request_later(site, request, response, response._send_rest())
 
     def _request_failed(self, site: Site, request: Request, response: Response, error: BaseException) -> None:
         """An HttpError is the answer, as long as there is none; anything else is a fault."""
-        request.close()
+        request._close()
         self.sessions.forget(request.fd)
         if is_a(error, HttpError) and not response.started:
             if is_a(error, BadRequest):
                 self.outbox.respond(request.fd, request.number, _REFUSES, b"")
             try:
-                response.refuse(error)
+                response._refuse(error)
             except BaseException as fault:  # fields that it lacks, or that can't be sent
                 error = fault
             else:
@@ -541,17 +541,17 @@ class Worker:
         if is_a(error, BadRequest):
             message = "the answer on connection %d had begun when what the client sent was refused: %s"
             self.refusals.say(logging.INFO, message, request.fd, text_of(error, reason_of, 200))
-            response.abandon()
+            response._abandon()
             return
         if is_a(error, ClientGone):
-            response.abandon()
+            response._abandon()
             return
-        response.fail(self._failures.answered(site, Event.REQUEST, request.fd, error))
+        response._fail(self._failures.answered(site, Event.REQUEST, request.fd, error))
 
     def _finish(self, request: Request, response: Response) -> None:
-        request.close()
+        request._close()
         self.sessions.forget(request.fd)  # no `close` will say that this connection is gone
-        if response.finish_unanswered():
+        if response._finish_unanswered():
             message = (
                 "the 'request' handler gave no answer to %s %s; what it returns is none, call response.end() or json()"
             )
@@ -586,7 +586,7 @@ def _logged(send: Send, request: Request, response: Callable[[], Response], star
     def send_and_log(data: bytes, last: bool, close: bool) -> bool:
         taken = send(data, last, close)
         if last:
-            access.write(request, response(), response().body_size, time.monotonic() - start, taken=taken)
+            access.write(request, response(), response()._body_size, time.monotonic() - start, taken=taken)
         return taken
 
     def log_file(sent: int | None, whole: bool) -> None:

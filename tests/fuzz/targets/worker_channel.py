@@ -48,7 +48,7 @@ class Watched(Worker):
     """A worker that keeps what goes wrong, instead of logging it and ending itself."""
 
     def __init__(self, server: mooring.Server, number: int = 0) -> None:
-        super().__init__(server, server.handlers, server.settings, number, 1, Nobody())
+        super().__init__(server, server._handlers, server.settings, number, 1, Nobody())
         self.refusals = Nobody()
         self.told: list[Any] = []
 
@@ -85,7 +85,7 @@ def run(parts: list[bytes]) -> object:
     answers, reply = socket.socketpair()
     channel.setblocking(False)
     worker = Watched(SERVER)
-    SERVER.enter(worker, SERVER.settings)
+    SERVER._enter(worker, SERVER.settings)
     file = os.memfd_create("table")
     outlet = ChannelOutlet(0, Table(file, 4), worker.inlet, loop.reactor, channel.detach(), reply, page())
 
