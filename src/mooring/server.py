@@ -349,7 +349,7 @@ class Server:
         """Has a task worker run the `task` handler on `data`, and gives what it gave.
 
         `timeout` in seconds, None: the setting task_timeout; `on_progress` is called with what the handler tells by
-        `task.progress()`. Data and result are what msgpack can carry.
+        `task.progress()`. Data and result arrive with the types that they have, see docs/sessions.md.
 
         Raises TaskFailed when the handler raised, TaskTimeout, TaskLost when its process ended, TaskQueueFull when
         this worker has too many unfinished ones, TypeError for data that can't be sent, and StateError when there are

@@ -17,6 +17,8 @@ connection is reported in the log.
 import ast
 import asyncio
 import dataclasses  # noqa: F401 - for expressions, like gc
+import datetime  # noqa: F401
+import decimal  # noqa: F401
 import gc  # noqa: F401
 import json
 import os
@@ -24,6 +26,7 @@ import subprocess  # noqa: F401
 import sys
 import threading
 import time
+import uuid  # noqa: F401
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -53,7 +53,17 @@ async def test_a_session_is_a_mapping(server: Serving):
     "value",
     [
         *["0", "-(1 << 63)", "(1 << 64) - 1", "1.5", "True", "False", "''", "'grüße'", r"b'\xff\x00'", "'x' * 400"],
-        *["[]", "[1, [2, {}]]", "{'a': {'b': [None, 1.5]}}"],
+        *[
+            "[]",
+            "[1, [2, {}]]",
+            "{'a': {'b': [None, 1.5]}}",
+            "{1, 2}",
+            "(1, (2, [3]))",
+            "{(1, 2): {'x'}}",
+            "frozenset({1})",
+        ],
+        *["datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)", "datetime.date(2026, 1, 2)", "decimal.Decimal('1.10')"],
+        *["uuid.UUID(int=5)", "datetime.timedelta(seconds=1.5)", "datetime.time(12)", "frozenset({1})"],
     ],
 )
 async def test_values_come_back_as_they_were(server: Serving, workers: list[Asker], value: str):
@@ -63,12 +73,26 @@ async def test_values_come_back_as_they_were(server: Serving, workers: list[Aske
         for asker in workers:
             eventually(
                 lambda asker=asker: asker(f"server.session({peer.fd}).get('key') == {value}"
-                                          f" and type(server.session({peer.fd})['key']) is type({value})")
+                                          f" and isinstance(server.session({peer.fd})['key'], type({value}))")
             )  # fmt: skip
 
 
-@pytest.mark.parametrize("value", ["None", "object()", "server", "lambda: 1", "1j", "{1: object()}", "1 << 70"])
-async def test_what_msgpack_cannot_carry_is_a_type_error(server: Serving, value: str):
+@pytest.mark.parametrize(
+    "value",
+    [
+        "None",
+        "object()",
+        "server",
+        "lambda: 1",
+        "1j",
+        "{1: object()}",
+        "1 << 70",
+        "bytearray()",
+        "Opcode.TEXT",
+        "[frame]",
+    ],
+)
+async def test_what_cannot_come_back_as_it_was_is_a_type_error(server: Serving, value: str):
     async with dial(server, "/eval") as peer:
         with pytest.raises(Raised) as raised:
             await peer.ask(f"server.session(fd).__setitem__('key', {value})")
@@ -107,12 +131,117 @@ async def test_the_limit(server: Serving, workers: list[Asker]):
             asker(f"server.session({peer.fd}).clear()")
 
 
-async def test_values_are_copies(server: Serving):
-    """Changing in place what was read changes nothing."""
+CHANGES = [
+    ("['red']", "s['key'].append('blue')", "['red', 'blue']"),
+    ("[]", "s.setdefault('key', None).append(1)", "[1]"),
+    ("[1]", "s.__setitem__('key', s['key'].__iadd__([2]))", "[1, 2]"),
+    ("{'a': {'b': [1]}}", "s['key']['a']['b'].append({2})", "{'a': {'b': [1, {2}]}}"),
+    ("{'a': {'b': [1]}}", "s['key']['a'].update(c=s['key']['a']['b'])", "{'a': {'b': [1], 'c': [1]}}"),
+    ("{1}", "s['key'].add((2, 3))", "{1, (2, 3)}"),
+    ("(1, [2])", "s['key'][1].append(3)", "(1, [2, 3])"),
+    ("[3, 1]", "[s['key'].sort(), s['key'].pop()]", "[1]"),
+    ("{}", "s['key'].setdefault('tabs', []).append(1)", "{'tabs': [1]}"),
+]
+
+
+@THREADS
+@pytest.mark.parametrize(("start", "change", "expected"), CHANGES)
+async def test_a_change_of_a_value_is_kept(
+    server: Serving, workers: list[Asker], start: str, change: str, expected: str, in_thread: bool
+):
+    """In the worker that serves the connection, and in any other."""
     async with dial(server, "/eval") as peer:
-        await peer.ask("server.session(fd).update(list=[1])")
-        await peer.ask("server.session(fd)['list'].append(2)")
-        assert await peer.ask("server.session(fd)['list']") == [1]
+        for asker in workers:
+            await peer.ask(f"server.session(fd).update(key={start})")
+            eventually(lambda asker=asker: asker(f"server.session({peer.fd}).get('key') == {start}"))
+            asker(f"(lambda s: {change})(server.session({peer.fd})) and None", in_thread=in_thread)
+            for reader in workers:
+                eventually(lambda reader=reader: reader(f"server.session({peer.fd})['key'] == {expected}"))
+
+
+async def test_a_change_that_is_refused_is_taken_back(server: Serving):
+    async with dial(server, "/eval") as peer:
+        await peer.ask("server.session(fd).update(key=[1])")
+        assert await peer.ask("kept.__setitem__('key', server.session(fd)['key'])") is None
+        for change, kind in (
+            ("append(object())", "TypeError"),
+            ("extend(['x'] * 600)", "ValueError"),
+            ("append(kept['key'])", "TypeError"),
+        ):
+            with pytest.raises(Raised) as raised:
+                await peer.ask(f"kept['key'].{change}")
+            assert raised.value.kinds[0] == kind
+            assert await peer.ask("[kept['key'], server.session(fd)['key']]") == [[1], [1]]
+
+
+async def test_two_handlers_hold_the_same_value(server: Serving, workers: list[Asker]):
+    """One that has read it before it was suspended sees the other's change, as with any list, and none is lost."""
+    async with dial(server, "/eval") as peer:
+        await peer.ask("server.session(fd).update(key=[])")
+        await peer.ask("kept.__setitem__('one', server.session(fd)['key'])")
+        await peer.ask("[kept.__setitem__('two', server.session(fd)['key']), kept['two'] is kept['one']][1]")
+        await peer.ask("kept['two'].append(2)")
+        assert await peer.ask("kept['one']") == [2]
+        await peer.ask("kept['one'].append(1)")
+        assert await peer.ask("server.session(fd)['key']") == [2, 1]
+
+
+async def test_what_was_replaced_meanwhile_is_not_changed(server: Serving, workers: list[Asker]):
+    """By this worker or another: the change would be lost, so it is refused."""
+    async with dial(server, "/eval") as peer:
+        for asker in workers:
+            await peer.ask("server.session(fd).update(key=[1])")
+            await peer.ask("kept.__setitem__('key', server.session(fd)['key'])")
+            asker(f"server.session({peer.fd}).update(key=[2])")
+            await peer.ask("await until(lambda: server.session(fd)['key'] == [2])")
+            with pytest.raises(Raised, match="was replaced or removed after this was read") as raised:
+                await peer.ask("kept['key'].append(5)")
+            assert raised.value.kinds[0] == "StateError"
+            assert await peer.ask("[kept['key'], server.session(fd)['key']]") == [[1], [2]]
+        await peer.ask("kept.__setitem__('key', server.session(fd)['key'])")
+        await peer.ask("server.session(fd).clear()")
+        with pytest.raises(Raised, match="was replaced or removed"):
+            await peer.ask("kept['key'].append(5)")
+
+
+async def test_a_value_of_a_connection_that_is_gone(server: Serving, workers: list[Asker]):
+    """Changing it has no effect and raises nothing, like every write to such a session."""
+    mark = server.mark()
+    async with dial(server, "/eval", name="value_gone") as peer:
+        await peer.ask("server.session(fd).update(key=[1])")
+        for asker in workers:
+            eventually(lambda asker=asker: asker(f"server.session({peer.fd}).get('key') == [1]"))
+            asker(f"kept.__setitem__('gone', server.session({peer.fd})['key'])")
+    await asyncio.to_thread(server.wait_log, "^report value_gone close", since=mark)
+    for asker in workers:
+        eventually(lambda asker=asker: asker(f"dict(server.session({peer.fd}))") == {})
+        assert asker("kept['gone'].append(2)") is None
+        assert asker(f"dict(server.session({peer.fd}))") == {}
+
+
+async def test_what_is_taken_out_is_ordinary(server: Serving):
+    async with dial(server, "/eval") as peer:
+        await peer.ask("server.session(fd).update(key=[1, [2]], other={'a': 1})")
+        code = "(lambda v: [type(v) is list, type(v[1]) is list, v.append(3), v])(server.session(fd).pop('key'))"
+        assert await peer.ask(code) == [True, True, None, [1, [2], 3]]
+        assert await peer.ask("server.session(fd).popitem()") == ["other", {"a": 1}]
+        assert await peer.ask("dict(server.session(fd))") == {}
+        assert await peer.ask("[server.session(fd).pop('key', None), server.session(fd).pop('key', 5)]") == [None, 5]
+
+
+async def test_what_was_put_in_is_a_copy_and_a_mistake_is_told(server: Serving):
+    async with dial(server, "/eval") as peer:
+        mark = server.mark()
+        code = "(lambda v, s: [s.update(mistaken=v), v.append(1), s['mistaken']])([], server.session(fd))"
+        assert await peer.ask(code) == [None, None, []]
+        told = "what was put into a session as 'mistaken' was changed afterwards"
+        await asyncio.to_thread(server.wait_log, told, since=mark)
+        assert await peer.ask(code) == [None, None, []]
+        fine = "(lambda v, s: [s.update(fine=v), s['fine'].append(1), s['fine']])([], server.session(fd))"
+        assert await peer.ask(fine) == [None, None, [1]]
+        assert await peer.ask("1") == 1
+        assert sum(told in line for line in server.lines) == 1
+        assert not any("as 'fine' was changed" in line for line in server.lines)
 
 
 @THREADS

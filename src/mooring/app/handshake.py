@@ -10,6 +10,7 @@ from typing import Any
 
 from mooring._core.http import REASONS, response_head
 from mooring.app.cookies import SameSite, set_cookie
+from mooring.app.values import check_entry
 
 HeaderFields = Mapping[str, str] | Iterable[tuple[str, str]]
 
@@ -26,7 +27,7 @@ class Accept:
     session: first entries of the session, there when `open` is called.
 
     Raises ValueError for fields and cookies that can't be sent, and for fields that are the server's (Upgrade,
-    Connection, Sec-WebSocket-..., Content-Length, Transfer-Encoding).
+    Connection, Sec-WebSocket-..., Content-Length, Transfer-Encoding); TypeError for what a session can't keep.
     """
 
     __slots__ = ("headers", "session", "subprotocol")
@@ -41,6 +42,8 @@ class Accept:
         self.subprotocol = subprotocol
         self.headers = checked_fields(headers, 101)
         self.session = dict(session or {})
+        for key, value in self.session.items():
+            check_entry(key, value)
         for name, value in (cookies or {}).items():
             self.cookie(name, value)
 

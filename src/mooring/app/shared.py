@@ -194,7 +194,9 @@ class Table:
                 and transaction.stat(self._environment().open_db(None, txn=transaction))["entries"] >= self.rows
             ):
                 raise TableFull(f"table {self.name!r} has {self.rows} rows: delete some, or declare it with more rows")
-            packed = msgspec.msgpack.encode([row[column] for column in self.columns])
+            # as it was declared: an int in a column of floats comes back as a float
+            typed = [float(row[name]) if kind == "float" else row[name] for name, kind in self.columns.items()]
+            packed = msgspec.msgpack.encode(typed)
             if len(packed) > self.row_bytes:
                 raise ValueError(
                     f"a row of {len(packed)} bytes: table {self.name!r} takes {self.row_bytes} (row_bytes)"

@@ -367,7 +367,7 @@ class _Inside(Alone):
         self._close_listeners()
         if self._tasks is not None:
             self._tasks.stop()
-        self._server.leave()
+        self._server._leave()
         remove(self.shared)
 
 

@@ -26,9 +26,9 @@ def main() -> NoReturn:
 
     def start(self: Server, **_: object) -> NoReturn:
         Server.start = _start  # type: ignore[method-assign]
-        for listener in self.listeners:  # a fixed port may be taken
-            if listener.options.get("port"):
-                listener.options["port"] = 0
+        for listener in self._listeners:  # a fixed port may be taken
+            if listener._options.get("port"):
+                listener._options["port"] = 0
         self.set(**named.settings)
         _start(self)
 

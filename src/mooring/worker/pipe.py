@@ -4,12 +4,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from mooring._core.records import RecordChannel
 from mooring._core.wire import Mail
+from mooring.app.values import pack, unpack
 from mooring.errors import PipeFull, StateError
-from mooring.worker.tasks import pack
 
 SIZE_LIMIT = 16 << 20  # bytes of one message; more would stand in the way of tasks
 UNSENT_LIMIT = 64 << 20  # bytes that have not left this process, as in a handler that sends without a turn of the loop
@@ -66,4 +64,4 @@ class Pipe:
 
     def receive(self, source: int, payload: bytes) -> None:
         """A message has come; its handler is called when the loop turns."""
-        asyncio.get_running_loop().call_soon(self._deliver, source, msgspec.msgpack.decode(payload))
+        asyncio.get_running_loop().call_soon(self._deliver, source, unpack(payload))

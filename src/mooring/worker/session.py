@@ -2,20 +2,35 @@
 
 The truth is in the gateway. The worker that serves a connection has a copy, which the gateway filled before it handed
 over the first event and keeps up to date; so reading there costs no message. Any other worker asks the gateway at each
-look. Values are kept packed: what is read is what every worker would read, and changing it in place changes nothing.
+look.
+
+Values are kept packed: what is read is what every worker would read. Lists, dicts and sets are read as live ones
+(mooring.app.live), and a change of one writes the value of its key. Whoever reads a key while somebody still holds what
+was read before gets the same object, so that two handlers in one worker see one another's changes, as with any dict.
+A change of what another worker has replaced meanwhile is refused.
 """
 
+import asyncio
 import os
+import threading
 from collections.abc import Iterator, MutableMapping
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from mooring._core.outlet import Outbox
 from mooring._core.wire import Call
+from mooring.app.live import PLAIN, Live, adopted, plain
+from mooring.app.values import SCALARS, check_entry, pack, unpack
+from mooring.errors import StateError
+from mooring.journal import own_logger
+
+log = own_logger("mooring.worker")
+
+MISTAKES = 100  # keys of which it is said that what was put in was changed there
 
 _encode = msgspec.msgpack.encode
-_decode = msgspec.msgpack.decode
 _changes = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 _NIL = b"\xc0"
 
@@ -30,6 +45,9 @@ class Sessions:
         self._limit = limit
         self._pid = os.getpid()
         self._copies: dict[int, Packed] = {}
+        self._live: WeakValueDictionary[tuple[int, str], Live] = WeakValueDictionary()
+        self._given: list[tuple[str, object, bytes]] = []  # in this turn of the loop
+        self._mistakes: set[str] = set()
 
     def begin(self, fd: int) -> None:
         """A connection was opened here: its session is empty."""
@@ -88,9 +106,93 @@ class Sessions:
             else:
                 copy[key] = value
 
+    def exists(self, fd: int) -> bool:
+        """Whether there is such a connection."""
+        outlet = self._outbox.find(fd)
+        return outlet is not None and outlet.table.exists(fd)
+
+    def live(self, fd: int, key: str, packed: bytes) -> Any:
+        """The value of a key as handlers see it."""
+        found = self._live.get((fd, key))
+        if found is not None:
+            root: Any = found._owner
+            if root.packed == packed:
+                return found
+        value = unpack(packed)
+        if type(value) not in (list, dict, set, tuple):
+            return value
+        place = _Place(self, fd, key, packed)
+        made = adopted(value, place)
+        if type(made) is tuple:
+            place.tuple = made
+        else:
+            self._live[fd, key] = made
+        return made
+
+    def watch(self, key: str, value: object, packed: bytes) -> None:
+        """That object was put into a session, which has a copy. Who changes it in the same turn of the loop, behind
+        that, has meant the session, and is told in the log."""
+        if type(value) not in PLAIN.values() or key in self._mistakes:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a thread
+            return
+        self._given.append((key, value, packed))
+        if len(self._given) == 1:
+            loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        given, self._given = self._given, []
+        for key, value, packed in given:
+            try:
+                same = pack(value, key) == packed
+            except TypeError:
+                same = False
+            if not same and key not in self._mistakes and len(self._mistakes) < MISTAKES:
+                self._mistakes.add(key)
+                log.error(
+                    "what was put into a session as %.100r was changed afterwards, and the session has it as it was: "
+                    "change session[%.100r] itself, or put it in again",
+                    key,
+                    key,
+                )
+
+
+class _Place:
+    """Where the live objects of one value belong: the key of a session, as it was when they were read."""
+
+    __slots__ = ("_fd", "_key", "_sessions", "lock", "packed", "tuple")
+
+    def __init__(self, sessions: Sessions, fd: int, key: str, packed: bytes) -> None:
+        self._sessions = sessions
+        self._fd = fd
+        self._key = key
+        self.packed = packed
+        self.lock = threading.RLock()
+        self.tuple: Any = None
+
+    def check(self) -> None:
+        now = self._sessions.read(self._fd).get(self._key)
+        if now != self.packed and (now is not None or self._sessions.exists(self._fd)):
+            raise StateError(
+                f"session[{self._key!r}] of connection {self._fd} was replaced or removed after this was read from it: "
+                "read it again, and change that"
+            )
+
+    def keep(self, value: Any) -> None:
+        packed = pack(value, f"session[{self._key!r:.100}]", "can't be kept")
+        if packed != self.packed:
+            self._sessions.write(self._fd, self._key, packed)
+            self.packed = packed
+
 
 class Session(MutableMapping[str, Any]):
-    """The session of one connection. Keys are str, values what msgpack can carry: None aside, plain Python values.
+    """The session of one connection. Keys are str. Values are whatever can come back as it was: bool, int of 64 bits,
+    float, str, bytes, list, tuple, dict, set, frozenset, datetime, date, time, timedelta, Decimal, UUID; None inside of
+    these.
+
+    What is put in is copied. Change what you read: `session["rooms"].append("red")` is kept, at any depth.
 
     It can be read and written in any worker, and is still readable in the `close` handler: with what `open` wrote, even
     if the connection was gone by then. Behind `close`, writing has no effect.
@@ -103,24 +205,49 @@ class Session(MutableMapping[str, Any]):
         self._fd = fd
 
     def __getitem__(self, key: str) -> Any:
-        return _decode(self._sessions.read(self._fd)[key])
+        """Changing a list, dict or set that this gives raises what __setitem__ raises, and StateError when the value
+        was replaced since."""
+        return self._sessions.live(self._fd, key, self._sessions.read(self._fd)[key])
 
     def __setitem__(self, key: str, value: Any) -> None:
-        """TypeError for a key that is no str or a value that msgpack can't carry, ValueError beyond session_limit."""
-        if not isinstance(key, str):
-            raise TypeError(f"a key of a session is a str, not {key!r}")
-        try:
-            packed = _encode(value)
-        except OverflowError as error:
-            raise TypeError(f"msgpack cannot carry it: {error}") from None
-        if packed == _NIL:
-            raise TypeError("a session does not keep None: delete the key instead")
+        """TypeError for a key that is no str or a value that can't come back as it was, ValueError beyond
+        session_limit."""
+        packed = check_entry(key, value)
         self._sessions.write(self._fd, key, packed)
+        if type(value) not in SCALARS:
+            self._sessions.watch(key, value, packed)
 
     def __delitem__(self, key: str) -> None:
         if key not in self._sessions.read(self._fd):
             raise KeyError(key)
         self._sessions.write(self._fd, key, None)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """The value; if there is none, the default, as it is in the session then."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Removes a value, and gives it: a list, dict or set that belongs to no session any more."""
+        try:
+            value = plain(self[key])
+        except KeyError:
+            if default:
+                return default[0]
+            raise
+        del self[key]
+        return value
+
+    def popitem(self) -> tuple[str, Any]:
+        key = next(iter(self), None)
+        if key is None:
+            raise KeyError("the session is empty")
+        return key, self.pop(key)
+
+    def clear(self) -> None:
+        for key in self:
+            self._sessions.write(self._fd, key, None)
 
     def __contains__(self, key: object) -> bool:
         return key in self._sessions.read(self._fd)

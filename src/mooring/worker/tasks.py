@@ -1,7 +1,7 @@
 """Tasks: what a worker hands over, and what a task worker does with it.
 
-Values cross as msgpack. The limits are kept here, in the worker that hands a task over, so that a refusal is immediate
-and has the traceback of the caller.
+Values cross as mooring.app.values has it. The limits are kept here, in the worker that hands a task over, so that a
+refusal is immediate and has the traceback of the caller.
 
 What comes from the dispatcher may come while a handler waits in `wait`, see mooring._core.records: so it is noted
 here, and futures and `call_soon` bring it to coroutines and handlers.
@@ -25,6 +25,7 @@ from mooring._core.reactor import Reactor
 from mooring._core.records import RecordChannel
 from mooring._core.wire import Fate, Mail
 from mooring.app.foreign import class_name, running_of, text_of
+from mooring.app.values import pack, unpack
 from mooring.config.tasks import Tasks as Limits
 from mooring.errors import StateError, TaskError, TaskFailed, TaskLost, TaskQueueFull, TaskTimeout
 from mooring.journal import own_logger
@@ -39,19 +40,7 @@ TEXT_LIMIT = 65_536  # characters of what an exception says, that are sent to wh
 THREAD_MARGIN = 5.0  # seconds that a thread waits longer than the loop, which has the true limit
 
 Progress = Callable[[Any], Any]
-_decode = msgspec.msgpack.decode
 _why = msgspec.msgpack.Decoder(list[str])
-
-
-def pack(value: object, what: str) -> bytes:
-    """A value as msgpack. Raises TypeError for what msgpack can't carry."""
-    try:
-        return msgspec.msgpack.encode(value)
-    except (TypeError, OverflowError, ValueError, RecursionError) as error:
-        raise TypeError(
-            f"{what} can't be sent to another process: {text_of(error)}; it may hold None, bool, int of 64 bits, "
-            "float, str, bytes, list, dict, and what msgspec makes of these"
-        ) from None
 
 
 class Outcome:
@@ -207,7 +196,7 @@ class TaskDesk:
             if time.monotonic() > end or not channel.open:
                 raise StateError(f"the dispatcher does not answer within {STATS_TIMEOUT:g} s")
             self._pump(end - time.monotonic())
-        found: dict[str, int] = _decode(self._stats)
+        found: dict[str, int] = unpack(self._stats)
         return found
 
     async def _ask_stats(self) -> dict[str, int]:
@@ -284,12 +273,12 @@ class TaskDesk:
         elif kind == Mail.PROGRESS:
             given = self._given.get(number)
             if given is not None and given.news is not None:
-                given.news.append(_decode(payload))
+                given.news.append(unpack(payload))
             elif given is not None and given.on_progress is not None:
-                self._soon(partial(self._call, context=given.context), given.on_progress, _decode(payload))
+                self._soon(partial(self._call, context=given.context), given.on_progress, unpack(payload))
         elif kind == Mail.RESULT:
             if opcode == Fate.DONE:
-                self._over(Outcome(number, _decode(payload), None))
+                self._over(Outcome(number, unpack(payload), None))
             else:
                 why = _why.decode(payload)
                 kind_of = {Fate.FAILED: TaskFailed, Fate.REFUSED: TaskQueueFull}.get(Fate(opcode), TaskLost)
@@ -379,7 +368,7 @@ class TaskBench:
     def on_task(self, channel: RecordChannel, number: int, worker: int, payload: bytes) -> None:
         """A task; it begins when the loop turns."""
         try:
-            data = _decode(payload)
+            data = unpack(payload)
         except (msgspec.MsgspecError, ValueError, RecursionError) as problem:
             channel.send(Mail.RESULT, Fate.FAILED, 0, number, pack(["BadRecord", str(problem)], "a failure"))
             raise

@@ -68,7 +68,7 @@ def one(data: bytes) -> None:
     try:
         form = outcome(lambda: (request.form_list, contents(request.file_list)), BadRequest)
     finally:
-        request.close()
+        request._close()
     multipart = request.headers["content-type"].partition(";")[0].strip(" \t").lower() == "multipart/form-data"
     if multipart:
         whole = outcome(lambda: read(record.headers[0][1], [body]), BadRequest)
