@@ -12,6 +12,7 @@ from mooring.app.response import Response
 from mooring.app.shared import Atomic, Table
 from mooring.errors import (
     AdminError,
+    BadMessage,
     BadRequest,
     BootError,
     ClientGone,
@@ -50,6 +51,7 @@ __all__ = [
     "AdminError",
     "AsyncControlClient",
     "Atomic",
+    "BadMessage",
     "BadRequest",
     "BootError",
     "ClientCertificate",

@@ -17,7 +17,8 @@
     └── HttpError                          an answer to a request that is an error, 4xx or 5xx
         ├── NoThread (also RuntimeError)   what was to run in a thread will not
         └── BadRequest (also ValueError)   the client's fault, found in what it sent
-            └── BadText (also UnicodeDecodeError)  it is no text in its charset
+            ├── BadText (also UnicodeDecodeError)  it is no text in its charset
+            └── BadMessage                 a message is not what the application takes
 
 Each message names the thing, what was given and what to do about it.
 """
@@ -154,3 +155,21 @@ class BadText(BadRequest, UnicodeDecodeError):
         UnicodeDecodeError.__init__(self, error.encoding, error.object, error.start, error.end, reason)
         self.status = 400
         self.headers = ()
+
+
+class BadMessage(BadRequest):
+    """A message is not JSON, or not of the type that is asked for. Raised by `Frame.json()`; raise it yourself for what
+    else a message must be: `raise BadMessage("there is no such room", "$.room")`.
+
+    A `message` handler may let it pass: that is no failure. The client is told `reason` and `path`, a JSONPath such as
+    "$.x" ("$": all of it), and stays, unless the setting on_invalid says otherwise. `data` is what it has sent: str or
+    bytes; None unless `Frame.json()` has raised it.
+    """
+
+    def __init__(self, reason: str, path: str = "$", data: str | bytes | None = None) -> None:
+        super().__init__(400, reason)
+        self.path = path
+        self.data = data
+
+    def __str__(self) -> str:
+        return self.reason if self.path == "$" else f"{self.reason}, at {self.path}"

@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, NoReturn, TypeVar, overload
+from typing import Any, Literal, NoReturn, TypeVar, overload
 
 import msgspec
 
@@ -15,6 +15,7 @@ from mooring._core.ws import CloseFrame, Frame, pack, unpack
 from mooring.app.handlers import Handlers
 from mooring.app.listener import Listener
 from mooring.app.shared import Atomic, Shared, Table
+from mooring.app.typed import OfType
 from mooring.config import LISTENERS, Settings, listener_options
 from mooring.errors import ConfigError, StateError
 from mooring.net.forks import is_child
@@ -24,6 +25,10 @@ from mooring.worker.session import Session
 from mooring.worker.worker import Worker
 
 F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R")
+T = TypeVar("T")
+
+_json = msgspec.json.Encoder()
 
 
 class Server:
@@ -96,15 +101,27 @@ class Server:
     def on(self, event: str) -> Callable[[F], F]: ...
     @overload
     def on(self, event: str, handler: F) -> F: ...
-    def on(self, event: str, handler: Any = None) -> Any:
+    @overload
+    def on(  # type: ignore[overload-overlap]
+        self, event: Literal["message"], *, type: type[T]
+    ) -> Callable[[OfType[T, R]], OfType[T, R]]: ...
+    @overload
+    def on(self, event: Literal["message"], handler: OfType[T, R], *, type: type[T]) -> OfType[T, R]: ...
+    @overload
+    def on(self, event: Literal["message"], *, type: object) -> Callable[[F], F]: ...
+    def on(self, event: str, handler: Any = None, *, type: object = None) -> Any:
         """Registers the handler of an event, a function or a coroutine function; also as a decorator.
+
+        With `type`, messages are JSON of that type, one that msgspec knows, and the handler is called as
+        `message(server, frame, value)`. A union of Structs with tags can be one, too: `type=Move | Say`. What a client
+        sends that is not of that type is answered, see the setting on_invalid, and told to the handler of `invalid`.
 
         Raises ConfigError for an unknown event and for a function that can't take the event's parameters, StateError
         once it runs.
         """
         if self._worker is not None:
             raise StateError("on() has no effect on a server that runs: call it before start()")
-        return self._handlers.on(event, handler)
+        return self._handlers.on(event, handler, type)
 
     def add_process(self, function: Callable[..., Any], *arguments: object) -> None:
         """Runs `function(server, *arguments)` in a process of its own, which loads the application like a worker.
@@ -208,6 +225,12 @@ class Server:
         """
         return self._running().outbox.push(fd, data, opcode)
 
+    def push_json(self, fd: int, value: object) -> bool:
+        """Sends a value as JSON in one text message: what JSON has, and what msgspec makes JSON of, such as Structs,
+        dataclasses, datetime, Enum. False when the connection is no open WebSocket. Raises TypeError for what is none
+        of these, ValueError for a str that is not UTF-8."""
+        return self._running().outbox.push(fd, _json.encode(value), Opcode.TEXT)
+
     async def drain(self, fd: int) -> bool:
         """Waits until the client has read most of what was pushed to it: until no more than `write_high_water` bytes
         wait. False when the connection is no open WebSocket, or no longer.
@@ -292,6 +315,11 @@ class Server:
         reaches the other tabs. Raises ValueError like publish()."""
         self._running().outbox.push_user(user, data, opcode, exclude)
 
+    def push_user_json(self, user: str | int, value: object, *, exclude: int | Iterable[int] | None = None) -> None:
+        """Sends a value as JSON to every connection of a user, but not to `exclude`. Raises like push_json() and
+        push_user()."""
+        self._running().outbox.push_user(user, _json.encode(value), Opcode.TEXT, exclude)
+
     def connections_of(self, user: str | int) -> list[int]:
         """The fds of a user's connections, in all gateways. It asks them and waits: raises StateError when one does not
         answer within 5 seconds."""
@@ -327,6 +355,11 @@ class Server:
         Raises ValueError like push(), and for more than 1024 that are left out.
         """
         self._running().outbox.publish(topic, data, opcode, exclude)
+
+    def publish_json(self, topic: str, value: object, *, exclude: int | Iterable[int] | None = None) -> None:
+        """Sends a value as JSON to every connection in a topic, but not to `exclude`. Raises like push_json() and
+        publish()."""
+        self._running().outbox.publish(topic, _json.encode(value), Opcode.TEXT, exclude)
 
     def subscribers(self, topic: str) -> list[int]:
         """The fds of the open WebSockets in a topic, in all gateways, in no order; none twice. Those that come or leave

@@ -24,8 +24,8 @@ OFFERED = {
         shutdown stats
     """,
     "EventStream": "comment send",
-    "Frame": "attempt data fd finish flags opcode",
-    "CloseFrame": "attempt code data fd finish flags opcode reason",
+    "Frame": "attempt data fd finish flags json opcode",
+    "CloseFrame": "attempt code data fd finish flags json opcode reason",
     "Headers": "get getlist items keys raw values",
     "Listener": "on",
     "Outcome": "error id result",
@@ -40,11 +40,12 @@ OFFERED = {
         write
     """,
     "Server": """
-        add_process after atomic bind clear_timer close connections connections_of disconnect disconnect_user
-        drain exists get_client_info guarantees is_established listen on pack pause ping publish push
-        push_user reload resume send_message session set settings shutdown start stats stopping subscribe
-        subscriber_count subscribers table task task_async task_map task_wait task_worker tick unpack
-        unsubscribe worker_id worker_pid
+        add_process after atomic bind clear_timer close connections connections_of disconnect
+        disconnect_user drain exists get_client_info guarantees is_established listen on pack pause
+        ping publish publish_json push push_json push_user push_user_json reload resume send_message
+        session set settings shutdown start stats stopping subscribe subscriber_count subscribers
+        table task task_async task_map task_wait task_worker tick unpack unsubscribe worker_id
+        worker_pid
     """,
     "Session": "clear get items keys pop popitem setdefault update values",
     "Table": "add clear compare_and_set delete get increment items keys set",

@@ -23,7 +23,7 @@ from mooring._core.reactor cimport monotonic_ms
 from mooring._core.table cimport GATEWAY_SHIFT, ST_CLOSING, ST_HTTP, ST_OPEN, Entry, Table, user_mark
 from mooring._core.wire cimport (
     CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HANDSHAKE, CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND,
-    CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EXCLUDED_LIMIT, RESPOND_CLOSE, RESPOND_LAST, Record, make_record,
+    CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EXCLUDED_LIMIT, RESPOND_CLOSE, RESPOND_LAST, RESPOND_REFUSES, Record, make_record,
 )
 from mooring._core.ws cimport (
     CONTROL_LIMIT, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING, OP_PONG, OP_TEXT, CloseFrame, Frame, is_utf8,
@@ -40,7 +40,7 @@ cdef enum:
     FEW = 1024                       # connections in Outbox.ended, before it is looked whether all of them have to be
 
 cdef str NO_FD = "an fd is an int, such as frame.fd or request.fd, not {} of type {}"
-cdef str NO_MESSAGE = "a message is a str, bytes or a Frame, not {}; json.dumps() makes a str of others"
+cdef str NO_MESSAGE = "a message is a str, bytes or a Frame, not {}; push_json() and publish_json() send others as JSON"
 
 cdef uint64_t LONG_MS = 60000        # after which the last events of a connection that is gone have been handled
 
@@ -218,12 +218,12 @@ cdef class Outbox:
     cdef Outlet outlet_of(self, uint64_t fd):
         return self.outlets[(fd >> GATEWAY_SHIFT) & 63]
 
-    def find(self, fd: int) -> Outlet | None:
+    def find(self, fd: object) -> Outlet | None:
         """The outlet for a connection."""
         cdef uint64_t number = _number(fd)
         return self.outlet_of(number) if number else None
 
-    def state(self, fd: int) -> int:
+    def state(self, fd: object) -> int:
         """A ConnectionState, as far as the gateway and this worker have decided; 0: there is no such connection."""
         cdef uint64_t number = _number(fd)
         cdef Outlet outlet = self.outlet_of(number)
@@ -331,7 +331,7 @@ cdef class Outbox:
             self.end(number, ENDED)
         return True
 
-    def drop(self, fd: int) -> bool:
+    def drop(self, fd: object) -> bool:
         """Ends a connection, whatever it speaks."""
         cdef uint64_t number = _number(fd)
         cdef Outlet outlet = self.outlet_of(number)
@@ -357,6 +357,13 @@ cdef class Outbox:
         if flags & (RESPOND_LAST | RESPOND_CLOSE) == RESPOND_LAST | RESPOND_CLOSE:
             outlet.decide(fd)
         return True
+
+    def refuse_message(self, fd: int) -> None:
+        """Has the gateway count a message that is not what the application takes."""
+        cdef Outlet outlet = self.outlet_of(fd)
+        cdef Record record = make_record(CM_RESPOND, fd, RESPOND_REFUSES, 1, 0)
+        if outlet is not None:
+            outlet.command(&record, NULL)
 
     def send_file(self, fd: int, number: int, flags: int, claim: bytes, path: bytes, head: bytes) -> bool:
         """The rest of the answer to an HTTP request: its head, and a part of a file that the gateway sends."""
@@ -391,7 +398,7 @@ cdef class Outbox:
         outlet.command(&record, NULL)
         return True
 
-    def subscribe(self, fd: int, topic: object, *, leave: bool = False) -> bool:
+    def subscribe(self, fd: object, topic: object, *, leave: bool = False) -> bool:
         cdef bytes name = topic_name(topic)
         cdef uint64_t number = _number(fd)
         cdef Outlet outlet = self.outlet_of(number)
@@ -440,7 +447,7 @@ cdef class Outbox:
             if outlet is not None:
                 outlet.command(&record, payload)
 
-    def bind(self, fd: int, user: str | int | None) -> bool:
+    def bind(self, fd: object, user: str | int | None) -> bool:
         """Makes a connection one of this user's; None: of nobody's."""
         cdef bytes name = b"" if user is None else user_name(user)
         cdef uint64_t number = _number(fd)
@@ -455,12 +462,12 @@ cdef class Outbox:
             outlet.decided = position
         return True
 
-    def pause(self, fd: int, paused: bool) -> bool:
+    def pause(self, fd: object, paused: bool) -> bool:
         """Whether its messages are to wait."""
         cdef Record record = make_record(CM_PAUSE, _number(fd), 0, paused, 0)
         return self._tell_open(&record, b"")
 
-    def room(self, fd: int) -> bool:
+    def room(self, fd: object) -> bool:
         """Asks for ROOM or GONE."""
         cdef Record record = make_record(CM_ROOM, _number(fd), 0, 0, 0)
         return self._tell_open(&record, b"")

@@ -50,7 +50,10 @@ cdef int _apply(Relay self, Port port, const Record* record, const uint8_t* payl
             self.connections.send(c, record.opcode, payload, record.size)
         return 0
     if kind == CM_RESPOND and record.opcode == RESPOND_REFUSES:
-        self.gateway.requests_refused += 1
+        if record.arg:
+            self.gateway.messages_invalid += 1
+        else:
+            self.gateway.requests_refused += 1
         return 0
     if kind == CM_RESPOND:
         c = self.connections.find(record.fd)

@@ -44,7 +44,8 @@ Commands go down, worker to gateway:
                arg: another status; payload: bytes of the HTTP response that refuses
     RESPOND    extra: number of the request; opcode: flags (LAST, CLOSE; ASKS: tell with ROOM when the client has
                read most of it); payload: bytes of an HTTP response.
-               REFUSES, alone: what the client sent is to be counted as refused; the answer follows
+               REFUSES, alone: what the client sent is to be counted as refused, arg 0: a request, 1: a message; the
+               answer follows
     WANT       extra: number of the request; answered with BODY, once, as soon as there is more of it
     FILE       extra: number of the request; opcode: flags (CLOSE); arg: length of the path; payload: FileClaim, path,
                bytes of the HTTP response ahead of the file. The rest of the answer is that part of that file. Answered

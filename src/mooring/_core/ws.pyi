@@ -1,8 +1,12 @@
-from typing import Self
+from types import UnionType
+from typing import Any, Self, TypeVar, overload
 
+import msgspec
 from typing_extensions import disjoint_base
 
 from mooring.types import Opcode
+
+_T = TypeVar("_T")
 
 @disjoint_base
 class Frame:
@@ -14,6 +18,14 @@ class Frame:
     def __init__(
         self, data: str | bytes = b"", opcode: int | None = None, *, fd: int = 0, attempt: int = 1
     ) -> None: ...
+    @overload
+    def json(self, type: None = ...) -> Any: ...
+    @overload
+    def json(self, type: type[_T]) -> _T: ...
+    @overload
+    def json(self, type: UnionType) -> Any: ...
+    @overload
+    def json(self, type: object) -> Any: ...
     @property
     def opcode(self) -> Opcode: ...
 
@@ -34,6 +46,7 @@ class Decoder:
     @property
     def rest(self) -> int: ...
 
+def value_of(frame: Frame, decoder: msgspec.json.Decoder[_T]) -> _T: ...
 def pack(data: str | bytes | Frame, opcode: int | None = None) -> bytes: ...
 def unpack(data: bytes) -> Frame: ...
 def close_payload(code: int, reason: str) -> bytes: ...

@@ -26,7 +26,16 @@ from libc.string cimport memcpy, memset
 
 from mooring._core.buffer cimport Buffer, buffer_append, buffer_free, buffer_reserve, buffer_size
 
+from typing import Any
+
+from msgspec import ValidationError
+from msgspec.json import Decoder as JsonDecoder
+
+from mooring.errors import BadMessage
 from mooring.types import Opcode
+
+cdef enum:
+    DECODERS = 128           # types of which one is kept
 
 cdef dict OPCODES = {int(opcode): opcode for opcode in Opcode}
 
@@ -326,11 +335,53 @@ cdef class Frame:
     def opcode(self) -> Opcode:
         return OPCODES[self.code_of_opcode]
 
+    def json(self, type: object = None) -> Any:
+        """The value of a message that is JSON, as text or binary: with `type` one that msgspec knows (a Struct, a union of
+        Structs with tags, a dataclass, list[int], ...), checked and made to it; without, what JSON has.
+
+        Raises BadMessage, a ValueError, when it is none: a handler that lets it pass answers with it. TypeError for a
+        `type` that msgspec can't decode into.
+        """
+        return value_of(self, _anything if type is None else _decoder(type))
+
     def __repr__(self) -> str:
         shown = repr(self.data)
         if len(shown) > 60:
             shown = f"{shown[:57]}..."
         return f"<{type(self).__name__} fd={self.fd} opcode={self.opcode.name} data={shown}>"
+
+
+cdef dict _decoders = {}             # by type
+cdef object _anything = JsonDecoder()
+
+
+cdef object _decoder(object type):
+    try:
+        found = _decoders.get(type)
+    except TypeError:                # it has no hash
+        return JsonDecoder(type)
+    if found is None:
+        found = JsonDecoder(type)
+        if len(_decoders) >= DECODERS:
+            _decoders.clear()        # somebody makes types while the server runs
+        _decoders[type] = found
+    return found
+
+
+def value_of(frame: Frame, decoder: JsonDecoder) -> Any:
+    """What a decoder makes of a message. Raises BadMessage when it is nothing."""
+    try:
+        return decoder.decode(frame.data)
+    except ValidationError as error:
+        reason, _, path = str(error).rpartition(" - at `")
+        if not reason:
+            reason, path = path, "$`"
+        problem = BadMessage(reason, path[:-1], frame.data)
+    except RecursionError:
+        problem = BadMessage("the message is JSON that is nested too deeply", "$", frame.data)
+    except (ValueError, ArithmeticError) as error:
+        problem = BadMessage(f"the message is not JSON: {error}", "$", frame.data)
+    raise problem from None
 
 
 cdef class CloseFrame(Frame):

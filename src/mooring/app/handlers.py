@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mooring.app.typed import decoder_for, typed
 from mooring.errors import ConfigError
 
 Handler = Callable[..., Any]
@@ -32,6 +33,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "disconnect": ("server", "fd", "reason"),
     "request": ("request", "response"),
     "error": ("server", "fd", "failure"),
+    "invalid": ("server", "fd", "problem"),
     "uncertain": ("server", "frame", "reason"),
     "quarantined": ("server", "frame", "reason"),
     "task": ("server", "task"),
@@ -42,7 +44,19 @@ EVENTS: dict[str, tuple[str, ...]] = {
 
 
 CONNECTION_EVENTS = frozenset(
-    {"origin", "handshake", "subprotocol", "open", "message", "close", "disconnect", "request", "error", "uncertain"}
+    {
+        "origin",
+        "handshake",
+        "subprotocol",
+        "open",
+        "message",
+        "close",
+        "disconnect",
+        "request",
+        "error",
+        "invalid",
+        "uncertain",
+    }
 )
 """Those that concern one connection, for which a listener can have handlers of its own."""
 
@@ -58,27 +72,29 @@ class Handlers:
     """The handlers of one server, or of one listener, which has those of its server (`fallback`) where it has none.
     Registering an event again replaces its handler."""
 
-    __slots__ = ("_async", "_fallback", "_handlers", "processes")
+    __slots__ = ("_async", "_fallback", "_handlers", "_typed", "processes")
 
     def __init__(self, fallback: "Handlers | None" = None) -> None:
         self._handlers: dict[str, Handler] = {}
         self._async: set[str] = set()
+        self._typed: set[str] = set()
         self._fallback = fallback
         self.processes: list[tuple[Handler, tuple[object, ...]]] = []
         """Functions that run in processes of their own, with what they are given behind the server."""
 
-    def on(self, name: str, fn: Handler | None = None) -> Handler:
+    def on(self, name: str, fn: Handler | None = None, type: object = None) -> Handler:
         """Registers `fn` and returns it; without one, returns a decorator that does so."""
 
         def add(function: Handler) -> Handler:
-            self.register(name, function)
+            self.register(name, function, type)
             return function
 
         return add if fn is None else add(fn)
 
-    def register(self, name: str, fn: Handler) -> None:
-        """Make `fn` the handler of the event. Raises ConfigError for an unknown name, for something
-        that can't be called, and for a function that can't take the event's parameters."""
+    def register(self, name: str, fn: Handler, type: object = None) -> None:
+        """Make `fn` the handler of the event. With `type`, messages are JSON of that type, and it is called with the
+        value, too. Raises ConfigError for an unknown name, for something that can't be called, for a function that
+        can't take the event's parameters, and for a type that is none of JSON."""
         if name not in EVENTS:
             near = difflib.get_close_matches(str(name), EVENTS, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(EVENTS)}"
@@ -86,6 +102,9 @@ class Handlers:
         if self._fallback is not None and name not in CONNECTION_EVENTS:
             raise ConfigError(f"{name!r} is an event of the whole server: register it there, not at a listener")
         parameters = EVENTS[name]
+        decoder = None if type is None else decoder_for(name, type)
+        if decoder is not None:
+            parameters = (*parameters, "value")
         wanted = f"{name}({', '.join(parameters)})"
         if not callable(fn):
             raise ConfigError(f"the handler of {name!r} is {fn!r}, which can't be called; it is called as {wanted}")
@@ -102,7 +121,10 @@ class Handlers:
                 raise ConfigError(
                     f"the handler of {name!r} is called as {wanted}; {_name(fn)}{signature} can't be: {error}"
                 ) from None
-        self._handlers[name] = fn
+        self._handlers[name] = fn if decoder is None else typed(fn, decoder)
+        self._typed.discard(name)
+        if decoder is not None:
+            self._typed.add(name)
         self._async.discard(name)
         if _is_async(fn):
             self._async.add(name)
@@ -117,6 +139,12 @@ class Handlers:
         if self._fallback is not None and name not in self._handlers:
             return self._fallback.is_async(name)
         return name in self._async
+
+    def is_typed(self, name: str) -> bool:
+        """Whether the event's handler takes JSON of a type."""
+        if self._fallback is not None and name not in self._handlers:
+            return self._fallback.is_typed(name)
+        return name in self._typed
 
     def check(self, listeners: Sequence["Handlers"] = (), *, tasks: bool = False, files: bool = False) -> None:
         """Raise ConfigError when a handler is missing that the server can't do without. `listeners`: those of further

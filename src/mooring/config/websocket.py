@@ -126,6 +126,14 @@ class WebSocket(Section):
         "is handled. Either way the error is in the log, and told to the handler of `error`.",
         choices=("close", "keep"),
     )
+    on_invalid: str = option(
+        "answer",
+        "What becomes of a message that is no JSON of the type that its handler takes, or for which the handler raises "
+        "`BadMessage`. `answer`: the client is told what is wrong, in JSON, and stays. `close`: it is closed with "
+        "1008 and the reason. `ignore`: it is told nothing, and stays. Either way it is counted, and told to the "
+        "handler of `invalid`.",
+        choices=("answer", "close", "ignore"),
+    )
     max_topics: int = option(128, "Topics one connection may be subscribed to.", "topics", low=0, high=65_000)
     session_limit: int = option(
         4096, "Largest session of one connection, keys and values packed.", "bytes", low=0, high=1 << 16

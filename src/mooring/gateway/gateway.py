@@ -129,6 +129,7 @@ class Gateway:
         self._shown: dict[int, ClientCertificate | None] = {}
         self._refusals = RefusalLog(reactor.call_later, log)
         self.hosts_refused = 0
+        self.messages_invalid = 0  # of which a worker says that they are not what the application takes
         self.requests_refused = 0
         self.handshakes_refused = 0
         self.handshakes_timed_out = 0
@@ -476,6 +477,7 @@ class Gateway:
             "listen_overflows": sum(map(overflows, self._listeners)),
             "requests_refused": self.requests_refused,
             "hosts_refused": self.hosts_refused,
+            "messages_invalid": self.messages_invalid,
             "handshakes_refused": self.handshakes_refused,
             "handshakes_timed_out": self.handshakes_timed_out,
             "unserved_refused": self.pool.refused,
