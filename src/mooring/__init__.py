@@ -22,6 +22,7 @@ from mooring.errors import (
     NoThread,
     PipeFull,
     ServerUnreachable,
+    SpawnFull,
     StateError,
     TableFull,
     TaskError,
@@ -29,6 +30,7 @@ from mooring.errors import (
     TaskLost,
     TaskQueueFull,
     TaskTimeout,
+    WorkLost,
 )
 from mooring.server import Server
 from mooring.types import (
@@ -82,6 +84,7 @@ __all__ = [
     "Server",
     "ServerUnreachable",
     "Session",
+    "SpawnFull",
     "StateError",
     "Table",
     "TableFull",
@@ -92,6 +95,7 @@ __all__ = [
     "TaskQueueFull",
     "TaskTimeout",
     "UploadedFile",
+    "WorkLost",
     "connect",
     "connect_async",
 ]

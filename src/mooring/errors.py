@@ -13,6 +13,8 @@
     │   ├── TaskLost                       the process that was at it, or that kept it, has ended
     │   ├── TaskTimeout (also TimeoutError)
     │   └── TaskQueueFull                  it was not taken: too many, or too large
+    ├── SpawnFull                          a connection owns too much work already
+    ├── WorkLost                           work that a connection owned has not come to its end
     ├── PipeFull                           a message to another worker, and too many wait already
     └── HttpError                          an answer to a request that is an error, 4xx or 5xx
         ├── NoThread (also RuntimeError)   what was to run in a thread will not
@@ -90,6 +92,24 @@ class TaskTimeout(TaskError, TimeoutError):
 
 class TaskQueueFull(TaskError):
     """The task was not taken: this worker has too many unfinished ones (`task_queue_limit`, `task_queue_bytes`)."""
+
+
+class SpawnFull(MooringError):
+    """`spawn`: the connection owns as much work as it may (`max_spawned`); this was not begun."""
+
+
+class WorkLost(MooringError):
+    """What a connection owned by `spawn` has not come to its end: its worker ended, and nobody knows how far it had
+    come, or had to leave and could not wait any longer. Not raised; the `error` handler finds it in
+    `failure.exception`."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(name, why)
+        self.name = name
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.why}"
 
 
 class PipeFull(MooringError):

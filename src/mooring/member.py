@@ -45,6 +45,7 @@ log = own_logger("mooring.runtime")
 
 ORPHAN_GRACE = 2.0  # seconds a process goes on without its supervisor
 ORPHANED = "the supervisor is gone"
+STOPS = ("shutdown", ORPHANED)  # how the reason begins when clients were sent away
 # what the supervisor says
 HEARD = frozenset(
     {"attach", "gone", "degraded", "serve", "retire", "reopen", "event", "tree", "detach", "drain", "stop", "vitals"}
@@ -216,7 +217,8 @@ class Member:
         handle_in_loop(loop, signal.SIGTERM, self._leave)
         self._tell("ready")
         last, reason = await outcome(self._stopping)
-        await worker.finish()
+        # of a process that is replaced, with other gateways than its own
+        await worker.finish(clients_stay=self._gateway is None and not reason.startswith(STOPS))
         await worker.leave(reason, self._settings.process.event_timeout)
         await worker.fire("worker_stop", worker.number)
         if last:

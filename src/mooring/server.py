@@ -1,8 +1,9 @@
 """The front door for applications: one object with settings, handlers, and everything that can be asked of a server."""
 
+import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, Literal, NoReturn, TypeVar, overload
 
@@ -285,6 +286,36 @@ class Server:
         """The fds of all connections of this server, in all its gateways, HTTP included."""
         return [fd for outlet in self._outlets() for fd in outlet.table.connections()]
 
+    # ------------------------------------------------------------------ work that a connection owns
+
+    def spawn(
+        self, fd: int, work: Coroutine[Any, Any, T], *, name: str | None = None, endless: bool = False
+    ) -> asyncio.Task[T]:
+        """Runs a coroutine that a WebSocket owns, beside its further messages: `server.spawn(fd, answer(fd, text))`.
+
+        It is cancelled when the connection ends, or by cancel(). Meanwhile the connection stays with the worker that
+        serves it; a reload or stop gives it `graceful_timeout`, then cuts it: it is cancelled, and the `error` handler
+        told of WorkLost, as when its worker dies. Of an `endless` one nobody waits for the end. What it raises is
+        reported like what a handler raises. `name`: for cancel(); None: that of the function. For a connection that
+        has gone the task is cancelled, and nothing of it runs.
+
+        Raises SpawnFull when the connection owns `max_spawned` already; StateError for one that is no WebSocket, in
+        other threads, and in processes without connections; TypeError for what is no coroutine.
+        """
+        task: asyncio.Task[T] = self._running().works.spawn(fd, work, name, endless=endless)
+        return task
+
+    def cancel(self, fd: int, name: str | None = None) -> int:
+        """Cancels what a connection owns by spawn(), all of it or what has that name, but the work that calls this. How
+        many that were in this worker; if others run work for this connection, theirs are cancelled a moment later."""
+        return self._running().works.cancel(fd, name)
+
+    def spawned(self, fd: int, name: str | None = None) -> list[asyncio.Task[Any]]:
+        """What a connection owns in this worker by spawn() and has not ended, the oldest first."""
+        return self._running().works.of(fd, name)
+
+    # ------------------------------------------------------------------ many connections
+
     def subscribe(self, fd: int, topic: str) -> bool:
         """Puts a connection into a topic; it leaves when it closes. False when it is no open WebSocket.
 
@@ -467,7 +498,8 @@ class Server:
         "tree" is the state of the process tree: processes wanted and running (of spares: those that are ready), those
         that are degraded (they end again and again), and counts of restarts, replacements, reloads and hangs.
 
-        accepted = finished + uncertain + dropped + in_flight, counted over messages and requests.
+        accepted = finished + uncertain + dropped + in_flight, counted over messages, requests and work that connections
+        own; "spawned" of those in flight are such work.
 
         "oldest_in_flight" is for how many seconds the oldest event has been with its worker; "overdue" is how many
         handlers had not ended after `overdue_after`.

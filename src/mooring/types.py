@@ -94,8 +94,9 @@ class Failure:
     """What a handler of a connection has raised; the handler of `error` is told of it."""
 
     id: str  # as in the log, and in what the client was told
-    event: str  # whose handler it was: "message", "open", "request", ...
+    event: str  # whose handler it was: "message", "open", "request", ...; "spawn": none, but work that it owned
     exception: BaseException
+    name: str = ""  # of that work
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,10 +40,10 @@ OFFERED = {
         write
     """,
     "Server": """
-        add_process after atomic bind clear_timer close connections connections_of disconnect
+        add_process after atomic bind cancel clear_timer close connections connections_of disconnect
         disconnect_user drain exists get_client_info guarantees is_established listen on pack pause
         ping publish publish_json push push_json push_user push_user_json reload resume send_message
-        session set settings shutdown start stats stopping subscribe subscriber_count subscribers
+        session set settings shutdown spawn spawned start stats stopping subscribe subscriber_count subscribers
         table task task_async task_map task_wait task_worker tick unpack unsubscribe worker_id
         worker_pid
     """,

@@ -39,7 +39,7 @@ from mooring._core.pulse cimport Pulse
 from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.table cimport Table
 from mooring._core.wire cimport (
-    ATTEMPT, CM_ACK, CM_CALL, CM_DISCONNECT_USER, CM_HELLO, CM_MISSED, CM_PUBLISH, EV_LEAVE, EV_MESSAGE, EV_REQUEST,
+    ATTEMPT, CM_ACK, CM_CALL, CM_DISCONNECT_USER, CM_HELLO, CM_MISSED, CM_PUBLISH, CM_WORK, EV_LEAVE, EV_MESSAGE, EV_REQUEST,
     EV_SESSION, LISTENER_MASK, MISSED_CLIENT, MISSED_PUBLISHES, MISSED_TOPIC, MISSED_TOPICS, RECORD_LIMIT, VERSION, Record,
     is_event, is_last, make_record, takes_ticket,
 )
@@ -393,7 +393,10 @@ cdef class ChannelOutlet(Outlet):
     cdef int command(self, Record* record, const uint8_t* payload) except -1:
         self.make_room()
         if buffer_size(&self.channel.output) > self.channel.inlet.output_limit:
-            _miss(self, record, payload)
+            if record.kind == CM_WORK:
+                self.channel.put(record, payload)        # small, and the gateway's ledger relies on it
+            else:
+                _miss(self, record, payload)
         else:
             if self.missed is not None:
                 _takes_again(self)

@@ -23,7 +23,8 @@ from mooring._core.reactor cimport monotonic_ms
 from mooring._core.table cimport GATEWAY_SHIFT, ST_CLOSING, ST_HTTP, ST_OPEN, Entry, Table, user_mark
 from mooring._core.wire cimport (
     CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HANDSHAKE, CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND,
-    CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EXCLUDED_LIMIT, RESPOND_CLOSE, RESPOND_LAST, RESPOND_REFUSES, Record, make_record,
+    CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, CM_WORK, EXCLUDED_LIMIT, RESPOND_CLOSE, RESPOND_LAST, RESPOND_REFUSES,
+    Record, make_record,
 )
 from mooring._core.ws cimport (
     CONTROL_LIMIT, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING, OP_PONG, OP_TEXT, CloseFrame, Frame, is_utf8,
@@ -496,6 +497,15 @@ cdef class Outbox:
                     outlet.decide(fd)
                     if serves:
                         self.end(fd, ENDED)
+
+    def work(self, fd: int, what: int, extra: int, name: bytes) -> None:
+        """Tells of work that a connection owns (Work), also of one that has gone."""
+        cdef uint64_t number = _number(fd)
+        cdef Outlet outlet = self.outlet_of(number)
+        cdef Record record = make_record(CM_WORK, number, what, 0, <uint32_t> len(name))
+        record.extra = extra
+        if outlet is not None:
+            outlet.command(&record, name)
 
     def session(self, fd: int, entry: bytes) -> bool:
         """One change of a session: msgpack [key, value], or [key] to delete."""

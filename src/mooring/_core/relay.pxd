@@ -60,6 +60,7 @@ cdef class Port(Publisher):
     cdef uint32_t ticket_count, free_head, free_count
     cdef readonly uint32_t in_flight
     cdef readonly uint64_t in_flight_bytes
+    cdef readonly uint32_t works     # that connections own and it runs, see relay_works.pxi
     cdef uint64_t heard              # when it last finished something, or had nothing to do
     # who waits: events without a ticket, fds of connections that hold
     cdef readonly Backlog backlog
@@ -73,7 +74,7 @@ cdef class Port(Publisher):
     cdef int make_room(self, size_t size) noexcept
     cdef Mark mark_of(self, uint32_t ticket) noexcept
     cdef int clear_mark(self, uint32_t ticket) noexcept
-    cdef int say(self, int kind) except -1
+    cdef int say(self, int kind, uint32_t extra=*) except -1
     cdef bint full(self) noexcept
     cdef size_t unsent(self) noexcept
 
@@ -116,6 +117,8 @@ cdef class Relay(Sink):
     cdef uint64_t spent_in           # the turn in which no more are copied
     cdef uint64_t copies             # since the clock was looked at
     cdef dict asking                 # fd -> the ports that have asked for ROOM and were not answered
+    cdef readonly dict works         # fd -> {(port, number): name}: see relay_works.pxi
+    cdef public uint32_t grace       # milliseconds a worker that retires has for them
     # without a worker: events in order, fds of connections that hold
     cdef readonly Backlog limbo
     cdef int wanted                  # `wants` of the worker that greeted last

@@ -55,15 +55,16 @@ from mooring._core.outlet cimport ENDED, FAILED, HANDLED
 from mooring._core.page cimport DONE, MARKS, NOT_STARTED, STARTED, Mark, Page
 from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.registry cimport (
-    ASKED, BUSY, BY_APPLICATION, BY_SERVER, HELD, HTTP, MOVES, NO_PORT, OPEN, PAUSED, UPGRADED, Connection,
+    ASKED, BUSY, BY_APPLICATION, BY_SERVER, HELD, HTTP, MOVES, NO_PORT, OPEN, OWNS, PAUSED, UPGRADED, Connection,
 )
 from mooring._core.table cimport SLOT_BITS, user_mark
 from mooring._core.wire cimport (
     ATTEMPT, ATTEMPTS, CM_ACK, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HELLO, CM_MISSED, CM_PAUSE,
-    CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, EV_CLOSE, EV_DISCONNECT, EV_FILE,
+    CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, CM_WORK, EV_CLOSE, EV_DISCONNECT, EV_FILE,
     EV_FINISH, EV_GONE, EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_ROOM, EV_SESSION,
-    EV_UNCERTAIN, EXCLUDED_LIMIT, FILE_LATE, LISTENER_MASK, MISSED_CLIENT, MISSED_PUBLISHES, MISSED_TOPIC, MISSED_TOPICS,
-    RESPOND_ASKS, RESPOND_REFUSES, VERSION, WANTS_DISCONNECT, Record, is_asking, is_command, is_counted,
+    EV_UNCERTAIN, EV_WORK, EXCLUDED_LIMIT, FILE_LATE, LISTENER_MASK, MISSED_CLIENT, MISSED_PUBLISHES, MISSED_TOPIC,
+    MISSED_TOPICS, RESPOND_ASKS, RESPOND_REFUSES, VERSION, WANTS_DISCONNECT, WORK_BEGUN, WORK_CANCEL, WORK_CUT, Record, is_asking,
+    is_command, is_counted,
     is_last, is_repeatable, is_report, kind_of, make_record, RECORD_BYTES,
 )
 from mooring._core.ws cimport OP_BINARY, OP_PING, OP_PONG, OP_TEXT, is_utf8, may_send_close_code
@@ -89,6 +90,8 @@ include "relay_room.pxi"
 include "relay_turns.pxi"
 include "relay_missed.pxi"
 include "relay_commands.pxi"
+include "relay_works.pxi"
+include "relay_counts.pxi"
 
 
 cdef class Relay(Sink):
@@ -111,6 +114,7 @@ cdef class Relay(Sink):
         self.kept_limit = port_bytes
         self.sessions = {}
         self.asking = {}
+        self.works = {}
         self.paused = []
         self.limbo = Backlog(self)
         self.abandoned = set()
@@ -148,7 +152,7 @@ cdef class Relay(Sink):
         for port in [p for p in self.ports if p is not None]:
             if port.worker == worker and port.generation == generation and not port.retiring:
                 port.retiring = True
-                port.say(EV_FINISH)
+                port.say(EV_FINISH, self.grace)
                 self._settle(port)
 
     cdef Port port_of(self, Connection* c):
@@ -157,7 +161,7 @@ cdef class Relay(Sink):
         cdef Port other
         if c.port != NO_PORT:
             port = self.ports[c.port]
-            if not (port.retiring or c.flags & MOVES) or c.in_flight:
+            if not (port.retiring or c.flags & MOVES) or c.in_flight or c.flags & OWNS:
                 return port
         other = self._any_port(c.fd)
         if other is port and port is not None:
@@ -175,6 +179,8 @@ cdef class Relay(Sink):
         port.bound += 1
         c.entry.worker = port.worker + 1
         c.entry.owner = port.pid
+        if self.works:
+            note_owner(self, c)
         return self.bring_session(c.fd, port)
 
     cdef int bring_session(self, uint64_t fd, Port port) except -1:
@@ -193,6 +199,7 @@ cdef class Relay(Sink):
         if c.port != NO_PORT:
             port = self.ports[c.port]
             c.port = NO_PORT
+            c.flags &= ~OWNS
             if port is not None:
                 port.bound -= 1
             c.entry.worker = c.entry.owner = 0
@@ -207,7 +214,7 @@ cdef class Relay(Sink):
 
     def _settle(self, port: Port) -> None:
         """A retiring worker that has finished everything may go."""
-        if port.retiring and not port.left and port.in_flight == 0 and port.backlog.count == 0:
+        if port.retiring and not port.left and port.in_flight == 0 and port.backlog.count == 0 and port.works == 0:
             port.leave()
             self.gateway.on_retired(port)
 
@@ -242,6 +249,7 @@ cdef class Relay(Sink):
                 c = self.connections.slots[slot]
                 if c != NULL and c.port == port.index:
                     c.port = NO_PORT
+                    c.flags &= ~OWNS
                     c.entry.worker = c.entry.owner = 0
                     if c.flags & HELD:
                         self.unbound.append(c.fd)
@@ -299,6 +307,7 @@ cdef class Relay(Sink):
             if c != NULL:
                 c.in_flight_bytes += <uint32_t> (len(report) - len(payload))
             self.limbo.add((fd, about, opcode, kind, extra & LISTENER_MASK, report))
+        lose_works(self, port, doubtful)
         for item in later:
             self.limbo.add(item)
         set_limit(self)
@@ -345,7 +354,7 @@ cdef class Relay(Sink):
             return wait_in(self, self.unbound, c.fd)
         if c.port != NO_PORT:
             port = self.ports[c.port]
-            if not port.retiring and not c.flags & MOVES:
+            if not (port.retiring or c.flags & MOVES) or c.flags & OWNS:
                 return True if not port.full() else wait_in(self, port.waiting, c.fd)
             if c.in_flight:
                 return False         # moves when the present worker has finished it; finish() wakes it
@@ -391,6 +400,8 @@ cdef class Relay(Sink):
         cdef int wants = self.wanted if c.port == NO_PORT else (<Port> self.ports[c.port]).wants
         cdef int kind = EV_CLOSE if c.flags & UPGRADED else EV_DISCONNECT if wants & WANTS_DISCONNECT else 0
         self.hub.leave(c)
+        if c.fd in self.works:
+            cancel_works(self, c.fd, None, None)
         if c.in_flight and not c.flags & UPGRADED:
             leave_behind(self, c.fd)
         try:
@@ -574,76 +585,28 @@ cdef class Relay(Sink):
         port.transmit(&record, payload)
         return port.pid
 
-    def end_streams(self) -> None:
-        """Tells the workers of this gateway that what would never end by itself shall end."""
+    def end_streams(self, milliseconds: int) -> None:
+        """Tells the workers of this gateway that what would never end by itself shall end, and the rest in that time."""
         for port in [p for p in self.ports if p is not None and (<Port> p).serves]:
-            (<Port> port).say(EV_FINISH)
+            (<Port> port).say(EV_FINISH, milliseconds)
 
     def in_flight(self) -> int:
-        """Messages and requests handed over and not finished, counted in the ledgers themselves."""
-        cdef Port port
-        cdef uint32_t i
-        count = sum(1 for item in self.limbo if is_counted(item[1]))
-        for port in [p for p in self.ports if p is not None]:
-            count += sum(1 for item in port.backlog if is_counted(item[1]))
-            for i in range(port.ticket_count):
-                count += port.tickets[i].used and is_counted(port.tickets[i].record.kind)
-        return count
+        """Messages and requests handed over and not finished, and work that connections own."""
+        return _in_flight(self)
 
     def oldest(self) -> int:
         """Milliseconds for which the event has been with its worker that is there longest; 0: there is none."""
-        cdef Port port
-        cdef uint32_t i
-        cdef uint64_t since = self.connections.reactor.now
-        for port in [p for p in self.ports if p is not None]:
-            for i in range(port.ticket_count):
-                if port.tickets[i].used and port.tickets[i].since < since:
-                    since = port.tickets[i].since
-        return self.connections.reactor.now - since
+        return _oldest(self)
 
     def take_overdue(self, limit: int) -> list[tuple[int, int, int, Port]]:
         """Events that have been with their worker for more than `limit` ms: kind, fd, ms, worker; each is told once."""
-        cdef Port port
-        cdef Ticket* ticket
-        cdef uint32_t i
-        cdef uint64_t now = self.connections.reactor.now
-        found = []
-        for port in [p for p in self.ports if p is not None]:
-            for i in range(port.ticket_count):
-                ticket = &port.tickets[i]
-                if ticket.used and not ticket.told and now - ticket.since > <uint64_t> limit:
-                    ticket.told = True
-                    self.overdue += 1
-                    found.append((kind_of(&ticket.record), ticket.record.fd, now - ticket.since, port))
-        return found
+        return _take_overdue(self, limit)
 
     def idle(self) -> bool:
         """Whether no event of any kind is with a worker or on its way to one."""
-        return self.limbo.count == 0 and not any(
+        return self.limbo.count == 0 and not self.works and not any(
             (<Port> p).in_flight or (<Port> p).backlog.count for p in self.ports if p is not None)
 
     def stats(self) -> dict[str, object]:
-        """accepted = finished + uncertain + dropped + in_flight, over messages and requests."""
-        return {
-            "accepted": self.accepted,
-            "finished": self.finished,
-            "uncertain": self.uncertain,
-            "redelivered": self.redelivered,
-            "repeated": self.repeated,
-            "dropped": sum(self.dropped.values()),
-            "dropped_reasons": dict(self.dropped),
-            "in_flight": self.in_flight(),
-            "oldest_in_flight": self.oldest() / 1000,
-            "overdue": self.overdue,
-            "reports_lost": self.reports_lost,
-            "bad_records": self.bad_records,
-            "ended_by_standstill": self.missed,
-            "events_waiting": self.limbo.count + sum([(<Port> p).backlog.count for p in self.ports if p is not None]),
-            "bytes_waiting": self.kept,
-            "published_out_of_order": 0 if self.publish_order is None else self.publish_order.out_of_order,
-            "workers": [
-                {"worker": p.worker, "generation": p.generation, "pid": p.pid, "connections": p.bound,
-                 "in_flight": p.in_flight, "retiring": p.retiring}
-                for p in self.ports if p is not None
-            ],
-        }
+        """accepted = finished + uncertain + dropped + in_flight, over messages, requests and work that connections own."""
+        return _stats(self)

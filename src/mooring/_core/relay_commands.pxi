@@ -91,6 +91,8 @@ cdef int _apply(Relay self, Port port, const Record* record, const uint8_t* payl
         return 0
     if kind == CM_MISSED:
         return _missed(self, port, record, payload)
+    if kind == CM_WORK:
+        return _note_work(self, port, record, payload)
     if kind == CM_ROOM:
         return _ask_room(self, port, record.fd)
     if kind == CM_BIND or kind == CM_PAUSE:

@@ -81,10 +81,11 @@ cdef class Port(Publisher):
         self.left = True
         self.say(EV_LEAVE)
 
-    cdef int say(self, int kind) except -1:
-        """A record of one word."""
+    cdef int say(self, int kind, uint32_t extra=0) except -1:
+        """A record of one word, or two."""
         cdef Record record = make_record(kind, 0, 0, 0, 0)
         record.ticket = NO_TICKET
+        record.extra = extra
         return self.transmit(&record, NULL)
 
 

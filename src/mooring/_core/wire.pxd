@@ -40,6 +40,7 @@ cdef enum Kind:
     EV_QUARANTINED = 14
     EV_FILE = 15
     EV_HALF = 16
+    EV_WORK = 17
     EV_END                           # behind the last one
     # commands: worker -> gateway
     CM_HELLO = 32
@@ -62,6 +63,7 @@ cdef enum Kind:
     CM_DISCONNECT_USER = 52
     CM_ROOM = 53
     CM_MISSED = 54
+    CM_WORK = 55
     CM_END
     # to and from the dispatcher
     DM_HELLO = 64
@@ -82,6 +84,14 @@ cdef enum:
     RESPOND_CLOSE = 2
     RESPOND_ASKS = 4
     RESPOND_REFUSES = 8
+
+
+cdef enum:
+    # CM_WORK: what, in `opcode`
+    WORK_BEGUN = 0
+    WORK_ENDED = 1
+    WORK_CUT = 2             # ended, because its worker is to go
+    WORK_CANCEL = 3          # what other workers have begun is to be cancelled
 
 
 cdef enum:

@@ -20,6 +20,7 @@ class Event(IntEnum):
     QUARANTINED = 14
     FILE = 15
     HALF = 16
+    WORK = 17
 
 ATTEMPTED: int
 
@@ -43,12 +44,19 @@ class Command(IntEnum):
     FILE = 45
     ROOM = 53
     MISSED = 54
+    WORK = 55
 
 class Wants(IntFlag):
     HANDSHAKE = 1
     ORIGIN = 2
     SUBPROTOCOL = 4
     DISCONNECT = 8
+
+class Work(IntEnum):
+    BEGUN = 0
+    ENDED = 1
+    CUT = 2
+    CANCEL = 3
 
 class FileNote(IntEnum):
     LEFT = 0

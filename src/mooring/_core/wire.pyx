@@ -31,7 +31,10 @@ while its handler ran:
                bytes of it were sent
     HALF       extra: number of the request; its client has ended its half of the connection: it has left, or it only has
                nothing more to say. Which of them, a byte that is sent to it may tell
-    FINISH     this worker is to go: what would never end by itself (event streams) shall end
+    FINISH     extra: milliseconds. This worker is to go: what would never end by itself (event streams) shall end at once,
+               what the connections own in that time
+    WORK       what the connection owns in this worker is to be cancelled: it has ended, or another worker wants it.
+               extra 1: only what has the name in the payload
 
 Commands go down, worker to gateway:
 
@@ -58,6 +61,8 @@ Commands go down, worker to gateway:
     ROOM       what waits for this WebSocket is to get below high water: answered with ROOM then, or with GONE
     PAUSE      arg 1: no more of its messages are handed out; 0: again
     SESSION    payload: msgpack [key, value] or [key] to delete
+    WORK       opcode: what the connection owns was BEGUN (payload: its name), has ENDED or was CUT; extra: its number in
+               this worker. CANCEL: other workers are to cancel it; extra 1: only what has the name in the payload
     CALL       arg: what is asked; ticket: id of the call; payload; the answer comes on the reply socket
 
 Between the dispatcher and a worker or task worker other records travel, on a channel of their own; the number of the
@@ -103,6 +108,7 @@ class Event(IntEnum):
     QUARANTINED = EV_QUARANTINED
     FILE = EV_FILE
     HALF = EV_HALF
+    WORK = EV_WORK
 
 
 ATTEMPTED = ATTEMPTS
@@ -128,6 +134,7 @@ class Command(IntEnum):
     DISCONNECT_USER = CM_DISCONNECT_USER
     ROOM = CM_ROOM
     MISSED = CM_MISSED
+    WORK = CM_WORK
     WANT = CM_WANT
     FILE = CM_FILE
 
@@ -139,6 +146,15 @@ class Wants(IntFlag):
     ORIGIN = WANTS_ORIGIN
     SUBPROTOCOL = WANTS_SUBPROTOCOL
     DISCONNECT = WANTS_DISCONNECT
+
+
+class Work(IntEnum):
+    """What a worker tells of work that a connection owns."""
+
+    BEGUN = WORK_BEGUN
+    ENDED = WORK_ENDED
+    CUT = WORK_CUT
+    CANCEL = WORK_CANCEL
 
 
 class FileNote(IntEnum):

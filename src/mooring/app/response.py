@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Generator
 from datetime import datetime
 from email.utils import formatdate
 from os import PathLike
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -37,9 +37,14 @@ Room = Callable[[], Awaitable[bool]]
 Transfer = Callable[[bytes, int, int, int, bool], Awaitable[FileNote] | None]
 """transfer(head, fd, first, length, close): have the gateway send `head` and that part of an open file. None: it can't
 be asked to; else what has become of it."""
-Watch = Callable[[Callable[[], None], Callable[[], None]], None]
-"""watch(end, probe): call `end` when the client leaves, or when this worker is to go; `probe` when the client may have
-left."""
+
+
+class Watch(Protocol):
+    """Have `end` called when the client leaves, or when this worker is to go, at once if the answer is endless; `probe`
+    when the client may have left."""
+
+    def __call__(self, end: Callable[[], None], probe: Callable[[], None], *, endless: bool) -> None: ...
+
 
 # RFC 9110 sections 15.3.5, 15.3.6, 15.4.5: answers without a body, whatever the method.
 _BODILESS = frozenset({204, 205, 304})
@@ -236,13 +241,16 @@ class Response:
         if not taken:
             raise ClientGone("the client has left before the answer was complete")
 
-    def event_stream(self, *, keep_alive: float = 15.0, keep_alive_event: str | None = None) -> EventStream:
+    def event_stream(
+        self, *, keep_alive: float = 15.0, keep_alive_event: str | None = None, endless: bool = True
+    ) -> EventStream:
         """Begin an answer of server-sent events, and give what to send them with; only in an `async def` handler.
 
         `keep_alive`: after so many seconds without an event a comment is sent; 0: never. `keep_alive_event`: for
         clients that make an empty event of a comment, an event of this name instead. The answer ends when the
         handler returns. When the client leaves, or the server reloads or stops, the handler is cancelled where it
-        waits, and `send` raises ClientGone. What the client saw last is in `last_event_id`.
+        waits, and `send` raises ClientGone. With `endless=False` a reload or stop lets it come to its end, for at most
+        `graceful_timeout`. What the client saw last is in `last_event_id`.
         """
         self._must_not_have_started("event_stream")
         if not 0 <= keep_alive <= 3600:
@@ -269,7 +277,7 @@ class Response:
         identity = self._request.last_event_id
         self._event_source = EventStream(write, keep_alive, words, task, identity, over=self.ended)
         if not self.ended:
-            self._flow[1](self._event_source._end, self._event_source._probe)
+            self._flow[1](self._event_source._end, self._event_source._probe, endless=endless)
         return self._event_source
 
     def end(self, data: str | bytes = b"") -> bool:

@@ -135,6 +135,13 @@ class WebSocket(Section):
         choices=("answer", "close", "ignore"),
     )
     max_topics: int = option(128, "Topics one connection may be subscribed to.", "topics", low=0, high=65_000)
+    max_spawned: int = option(
+        16,
+        "Coroutines (`spawn`) that one connection may own at the same time in one worker.",
+        "coroutines",
+        low=1,
+        high=65_000,
+    )
     session_limit: int = option(
         4096, "Largest session of one connection, keys and values packed.", "bytes", low=0, high=1 << 16
     )

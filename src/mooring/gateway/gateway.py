@@ -117,6 +117,7 @@ class Gateway:
             flow.worker_bytes,
         )
         self.relay.gateway = self
+        self.relay.grace = int(settings.process.graceful_timeout * 1000)
         self._finder = Finder(self.connections, self.relay.hub)
         dispatch = settings.process.dispatch
         self.relay.policy = new_policy(dispatch, self._client)
@@ -148,6 +149,8 @@ class Gateway:
         self._listeners: list[socket.socket] = []
         self._draining: Callable[[], None] | None = None
         self._farewell: Farewell | None = None
+        self._owning: set[int] = set()  # clients that are closed when the work that they own is over
+        self._close: Callable[[int], object] = lambda _fd: None  # one client, in a drain
         self._send_away: Callable[[], None] | None = None  # a drain has begun, and the last ones may still ask
         self._looking = False
 
@@ -496,6 +499,7 @@ class Gateway:
 
         Who was accepted a moment ago and has not asked yet is heard first, for at most HEAR_LIMIT: nobody else has that
         connection, whoever accepts the next one. If they are many, they are closed one after the other, see Farewell.
+        Who owns work (`spawn`) is closed when that is over.
 
         After `timeout` seconds it is done in any case; what is not finished then is counted as in_flight.
         """
@@ -527,6 +531,7 @@ class Gateway:
             if finished:
                 return
             late = time.monotonic() >= deadline
+            self._close_worked_off()
             for fd in self.connections.table.connections() if late else self.connections.idle_http():
                 self.connections.cut(fd, b"the server is shutting down")
             # what waits for a worker when there is none, and none will be started any more, waits in vain
@@ -542,12 +547,18 @@ class Gateway:
         reason = b"the server restarts" if code == 1012 else b"the server is shutting down"
         table = self.connections.table
         clients = [fd for fd in table.connections() if table.is_open(fd)]
-        self._farewell = Farewell(
-            self.reactor, clients, timeout, lambda fd: self.connections.disconnect(fd, code, reason)
-        )
-        self.relay.end_streams()
+        self._close = lambda fd: self.connections.disconnect(fd, code, reason)
+        self._owning = {fd for fd in clients if fd in self.relay.works}
+        others = [fd for fd in clients if fd not in self._owning]
+        self._farewell = Farewell(self.reactor, others, timeout, self._close)
+        self.relay.end_streams(max(0, int((deadline - time.monotonic()) * 1000)))
         wake_asking(self.relay)
         self.reactor.post(look)
+
+    def _close_worked_off(self) -> None:
+        for fd in [fd for fd in self._owning if fd not in self.relay.works]:
+            self._owning.discard(fd)
+            self._close(fd)
 
     @property
     def draining(self) -> bool:
@@ -560,6 +571,7 @@ class Gateway:
             self._send_away()
         if self._farewell is not None:
             self._farewell.hurry()
+            self.relay.end_streams(0)
 
     def counts(self) -> dict[str, int]:
         """The balance: accepted = finished + uncertain + dropped + in_flight."""

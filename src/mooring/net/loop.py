@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from mooring._core.reactor import Reactor
 from mooring.app.foreign import is_a
@@ -41,6 +42,9 @@ from mooring.net.report import new_error_id, report
 log = own_logger("mooring.worker")
 
 T = TypeVar("T")
+
+HANDLING: contextvars.ContextVar[bool] = contextvars.ContextVar("mooring.handling", default=False)
+"""Whether what runs belongs to a handler of a connection; so it does in the tasks that the handler starts."""
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _EPOLLIN, _EPOLLOUT = 1, 4
@@ -171,6 +175,7 @@ class _Loop(asyncio.SelectorEventLoop):
         super().__init__(selector)
         self._threads: ThreadPoolExecutor | None = None
         self._purpose: asyncio.Future[Any] | None = None
+        self.of_handlers: WeakSet[asyncio.Task[Any]] = WeakSet()
 
     def run_until_complete(self, future: Any) -> Any:
         before, self._purpose = self._purpose, asyncio.ensure_future(future, loop=self)
@@ -201,6 +206,15 @@ class _Loop(asyncio.SelectorEventLoop):
             if getattr(self, "_default_executor", None) is None:  # else the application has set one
                 self.set_default_executor(self._threads)
         return super().run_in_executor(executor, func, *args)
+
+    if sys.version_info < (3, 12):  # tasks don't tell their context there
+
+        def create_task(self, coro: Any, **options: Any) -> Any:
+            task = super().create_task(coro, **options)
+            context = options.get("context")
+            if HANDLING.get() if context is None else context.get(HANDLING):
+                self.of_handlers.add(task)
+            return task
 
     async def shutdown_default_executor(self, *args: Any, **options: Any) -> None:
         """asyncio starts a thread that waits for the others; without it they have their time all the same, see
@@ -272,6 +286,21 @@ class _Loop(asyncio.SelectorEventLoop):
         self.remove_reader(pidfd)
         os.close(pidfd)
         transport._process_exited(_exit_code(pid))
+
+
+def started_by_handlers(loop: asyncio.AbstractEventLoop) -> set["asyncio.Task[Any]"]:
+    """Tasks that are not done and that a handler of a connection has started, directly or not."""
+    if sys.version_info < (3, 12):
+        return {task for task in getattr(loop, "of_handlers", ()) if not task.done()}
+    return {task for task in asyncio.all_tasks(loop) if _context_of(task).get(HANDLING)}
+
+
+def _context_of(task: Any) -> contextvars.Context:
+    try:
+        found: contextvars.Context = task.get_context()
+    except AttributeError:  # of another kind, which the application's task factory has made
+        return contextvars.Context()
+    return found
 
 
 def _exit_code(pid: int) -> int:

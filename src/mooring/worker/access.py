@@ -9,9 +9,13 @@ end this worker did not see. What a client wrote is cut and escaped, so that it 
 terminal.
 """
 
+import time
+from collections.abc import Callable
+
 from mooring.app.request import Request
-from mooring.app.response import Response
+from mooring.app.response import Response, Send
 from mooring.journal import own_logger
+from mooring.worker.streams import Over
 
 log = own_logger("mooring.access")
 
@@ -36,6 +40,22 @@ def write(request: Request, response: Response, size: int | None, seconds: float
         quoted(request.headers.get("user-agent", "-")),
         end,
     )
+
+
+def logged(send: Send, request: Request, response: Callable[[], Response], start: float) -> tuple[Send, Over]:
+    """`send`, and a line in the access log behind the last call; what to call instead behind a file that the gateway
+    has sent."""
+
+    def send_and_log(data: bytes, last: bool, close: bool) -> bool:
+        taken = send(data, last, close)
+        if last:
+            write(request, response(), response()._body_size, time.monotonic() - start, taken=taken)
+        return taken
+
+    def log_file(sent: int | None, whole: bool) -> None:
+        write(request, response(), sent, time.monotonic() - start, taken=whole)
+
+    return send_and_log, log_file
 
 
 def quoted(text: str, more: str = "") -> str:

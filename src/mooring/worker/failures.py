@@ -4,7 +4,7 @@ news for the application.
 
 import contextvars
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,10 +12,11 @@ import msgspec
 
 from mooring._core.channel import BadRecord
 from mooring._core.outlet import Outbox
-from mooring._core.wire import Event
+from mooring._core.wire import ATTEMPTED, Event
+from mooring._core.ws import Frame
 from mooring.app.foreign import is_a, running_of, text_of
 from mooring.app.handlers import Handler
-from mooring.errors import BadMessage, BadRequest
+from mooring.errors import BadMessage, BadRequest, WorkLost
 from mooring.journal import own_logger
 from mooring.net import forks
 from mooring.net.refusals import RefusalLog
@@ -25,6 +26,8 @@ from mooring.worker.site import Site
 
 log = own_logger("mooring.worker")
 
+SPAWN = "spawn"  # as the event of a failure
+OF_WEBSOCKET = ("open", "message", SPAWN)  # whose failure closes it
 _REASON_BYTES = 123  # RFC 6455 section 5.5
 _INVALID_TEXT = 500  # characters of what a client is told of its message, which may quote it
 
@@ -66,22 +69,61 @@ class Failures:
         if is_a(error, BadRecord):
             self._on_bad_record("a gateway", error)
             return None
+        return self._failed(self._sites[listener], Event(kind).name.lower(), fd, error)
+
+    def spawned_failed(self, listener: int, fd: int, name: str, error: BaseException) -> None:
+        """The same for work that a connection owns, beside its handlers."""
         site = self._sites[listener]
-        if kind == Event.MESSAGE and is_a(error, BadMessage):
+        told = self._failed(site, SPAWN, fd, error, name)
+        if told is not None:
+            self._call(lambda: told, context=contextvars.copy_context())
+
+    def cut(self, listener: int, fd: int, name: str, why: str) -> None:
+        """Work that a connection owns was cancelled, since its worker has to go."""
+        told = self._lost_work(self._sites[listener], fd, name, why)
+        if told is not None:
+            self._call(lambda: told, context=contextvars.copy_context())
+
+    def lost(self, site: Site, what: Event, fd: int, kind: int, opcode: int, payload: bytes) -> Awaitable[Any] | None:
+        """A worker ended while this event's handler ran there: whether it had an effect, nobody knows."""
+        name = what.name.lower()
+        end = 2 + int.from_bytes(payload[:2], "little")
+        reason, data = payload[2:end].decode(errors="replace"), payload[end:]
+        if kind == Event.WORK:
+            return self._lost_work(site, fd, data.decode(errors="replace"), reason)
+        handler = site.handlers.get(name)
+        if kind == Event.MESSAGE and handler is not None:
+            attempt = ATTEMPTED if what == Event.QUARANTINED else 1
+            frame = Frame(data.decode() if opcode == Opcode.TEXT else data, opcode, fd=fd, attempt=attempt)
+            return running_of(handler(self._server, frame, reason), f"the {name!r} handler")
+        log.warning("%s: %s of connection %d: %s", name, Event(kind).name.lower(), fd, reason)
+        return None
+
+    def _lost_work(self, site: Site, fd: int, name: str, why: str) -> Coroutine[Any, Any, None] | None:
+        """Work that a connection owns has not come to its end; what is to be run: the handler of `error`."""
+        failure = Failure("", SPAWN, WorkLost(name, why), name)
+        self._refusals.say(logging.WARNING, "%r, spawned for connection %d, is lost: %s", name, fd, why)
+        handler = site.handlers.get("error")
+        return None if handler is None else self._tell(handler, fd, failure, "error", closes=True)
+
+    def _failed(
+        self, site: Site, name: str, fd: int, error: BaseException, spawned: str = ""
+    ) -> Coroutine[Any, Any, None] | None:
+        if name in ("message", SPAWN) and is_a(error, BadMessage):
             return self._invalid(site, fd, error)
-        name = Event(kind).name.lower()
-        of_websocket = kind in (Event.OPEN, Event.MESSAGE)
+        of_websocket = name in OF_WEBSOCKET
         closes = of_websocket and not site.keeps_failed
         if of_websocket and is_a(error, BadRequest):
-            failure = Failure("", name, error)
+            failure = Failure("", name, error, spawned)
             reason = text_of(error, reason_of)
             if closes:
                 cut = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
                 self._outbox.fail_client(fd, CloseCode.POLICY_VIOLATION, cut)
-            message = "connection %d%s, its %r handler refuses what came: %s"
-            self._refusals.say(logging.INFO, message, fd, " closed with 1008" if closes else "", name, reason[:200])
+            message = "connection %d%s, %s refuses what came: %s"
+            who = f"{spawned!r}, spawned for it," if spawned else f"its {name!r} handler"
+            self._refusals.say(logging.INFO, message, fd, " closed with 1008" if closes else "", who, reason[:200])
         else:
-            failure = Failure(new_error_id(), name, error)
+            failure = Failure(new_error_id(), name, error, spawned)
             if closes:
                 self._outbox.fail_client(fd, CloseCode.INTERNAL_ERROR, f"error {failure.id}")
             self._log(fd, failure)
@@ -129,5 +171,15 @@ class Failures:
             self._log(fd, own)
 
     def _log(self, fd: int, failure: Failure) -> None:
+        if failure.name:
+            report(
+                log,
+                "error %s: %r, spawned for connection %d, failed",
+                failure.id,
+                failure.name,
+                fd,
+                error=failure.exception,
+            )
+            return
         message = "error %s: the %r handler failed on connection %d"
         report(log, message, failure.id, failure.event, fd, error=failure.exception)

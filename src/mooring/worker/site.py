@@ -19,6 +19,7 @@ class Site:
         self.http = http
         self.keeps_failed = settings.websocket.on_error == "keep"  # a WebSocket stays open when its handler raises
         self.on_invalid = settings.websocket.on_invalid
+        self.max_spawned = settings.websocket.max_spawned
         self.window = settings.flow.write_high_water  # bytes sent without asking whether the client reads
         self.forms = FormLimits(
             http.form_field_limit, http.multipart_part_limit, http.form_memory, http.upload_spool_size, spools

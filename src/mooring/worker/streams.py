@@ -19,6 +19,9 @@ from mooring._core.outlet import Outbox
 from mooring._core.wire import FileNote
 from mooring.app.static import claim
 from mooring.errors import StateError
+from mooring.journal import own_logger
+
+log = own_logger("mooring.worker")
 
 _CLOSE, _ASKS = 2, 4  # flags of a RESPOND record, see mooring._core.wire
 Over = Callable[[int | None, bool], None]
@@ -33,11 +36,12 @@ class Streams:
         self._outbox = outbox
         self._waiting: dict[tuple[int, int], list[asyncio.Future[bool]]] = {}
         self._draining: dict[int, deque[asyncio.Future[bool]]] = {}
-        self._open: dict[tuple[int, int], tuple[Callable[[], None], Callable[[], None]]] = {}
+        self._open: dict[tuple[int, int], tuple[Callable[[], None], Callable[[], None], bool]] = {}
         self._parts: dict[tuple[int, int], asyncio.Future[bytes | None]] = {}
         self._files: dict[tuple[int, int], asyncio.Future[FileNote]] = {}
         self._sent: dict[tuple[int, int], tuple[Over, int]] = {}  # and how many bytes there are to send
         self._ending = False
+        self._over = False  # what would end by itself ends now, too
 
     async def room(self, fd: int, number: int) -> bool:
         """Waits until the client of that request has read enough; False: it has left."""
@@ -116,12 +120,14 @@ class Streams:
         if told != FileNote.TAKEN:
             self._sent.pop((fd, number), None)
 
-    def watch(self, fd: int, number: int, end: Callable[[], None], probe: Callable[[], None]) -> None:
-        """`end` is called when the client leaves, or this worker is to; `probe` when the client may have left: what is
-        sent to it then comes back, if it has."""
-        self._open[fd, number] = end, probe
-        if self._ending:
-            asyncio.get_running_loop().call_soon(self.end)
+    def watch(
+        self, fd: int, number: int, end: Callable[[], None], probe: Callable[[], None], *, endless: bool = True
+    ) -> None:
+        """`end` is called when the client leaves, or this worker is to, at once if the answer is endless; `probe` when
+        the client may have left: what is sent to it then comes back, if it has."""
+        self._open[fd, number] = end, probe, endless
+        if self._over or (self._ending and endless):
+            asyncio.get_running_loop().call_soon(self.cut if self._over else self.end)
 
     def forget(self, fd: int, number: int) -> None:
         """The request is over."""
@@ -181,5 +187,14 @@ class Streams:
     def end(self) -> None:
         """This worker is to go: what would never end by itself ends now, and as soon as it begins."""
         self._ending = True
+        for key in [key for key, (_, _, endless) in self._open.items() if endless]:
+            self._open.pop(key)[0]()
+
+    def cut(self) -> None:
+        """The time for all others is over, too."""
+        self._over = True
+        left = [key for key, (_, _, endless) in self._open.items() if not endless]
+        if left:
+            log.warning("%d event streams are cut: this worker has to leave, and graceful_timeout is over", len(left))
         while self._open:
             self._open.popitem()[1][0]()

@@ -18,6 +18,7 @@ from typing import Any
 
 from mooring.app.foreign import function_name, running_of
 from mooring.net import forks
+from mooring.net.loop import HANDLING
 
 Function = Callable[..., Any]
 LONGEST = 365 * 86400.0  # seconds
@@ -30,6 +31,7 @@ class _Timer:
         self.arguments = arguments
         self.again = again
         self.context = contextvars.copy_context()
+        self.context.run(HANDLING.set, False)  # what it starts is a timer's, also when a handler has made that
         self.shared = False
         self.due = 0.0
         self.handle: asyncio.TimerHandle | None = None

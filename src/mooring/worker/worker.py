@@ -23,8 +23,7 @@ from mooring._core.channel import BadRecord
 from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outbox, Outlet
 from mooring._core.pulse import Pulse
-from mooring._core.wire import ATTEMPTED, Event, Wants
-from mooring._core.ws import Frame
+from mooring._core.wire import Event, Wants
 from mooring.app.foreign import function_name, hides_class, is_a, refuse_odd, running_of, text_of, traceback_of
 from mooring.app.forms import FormLimits
 from mooring.app.handlers import Handlers
@@ -36,19 +35,22 @@ from mooring.config import Settings
 from mooring.errors import BadRequest, ClientGone, HttpError, StateError
 from mooring.journal import own_logger
 from mooring.net import forks
+from mooring.net.loop import HANDLING
 from mooring.net.refusals import RefusalLog, say_bad
 from mooring.net.report import new_error_id, report
-from mooring.types import CloseCode, ClosedBy, CloseReason, ConnectionState, Opcode
+from mooring.types import CloseCode, ClosedBy, CloseReason, ConnectionState
 from mooring.worker import access
 from mooring.worker.failures import Failures, reason_of
 from mooring.worker.handshake import FOREIGN, Handshakes
+from mooring.worker.leaving import Leaving
 from mooring.worker.pipe import Pipe
 from mooring.worker.process import OwnProcess
 from mooring.worker.session import Session, Sessions
 from mooring.worker.site import Site, sites_of
-from mooring.worker.streams import Over, Streams
+from mooring.worker.streams import Streams
 from mooring.worker.tasks import Outcome, Task, TaskBench, TaskDesk
 from mooring.worker.timers import Timers
+from mooring.worker.works import Works
 
 log = own_logger("mooring.worker")
 
@@ -95,6 +97,9 @@ class Worker:
         self.inlet.output_limit = settings.flow.gateway_bytes
         self._failures = Failures(server, self._sites, self.outbox, self.refusals, self.call, self.on_bad_record)
         self.failed = self._failures.failed  # for the inlet
+        works = (self._failures.spawned_failed, self._failures.cut)
+        self.works = Works(self.outbox, self._sites, *works, serves=number < settings.process.worker_num)
+        self._leaving = Leaving(self.streams, self.works)
         self._handshakes = [
             Handshakes(
                 server,
@@ -163,6 +168,7 @@ class Worker:
                 raise
             forks.leave()
         self.inlet.context = contextvars.copy_context()
+        self.inlet.context.run(HANDLING.set, True)
 
     async def fire(self, event: str, *arguments: object) -> None:
         """Calls the handler of another server event. Its failure concerns nobody else: it is logged."""
@@ -194,11 +200,12 @@ class Worker:
         forks.leave(error)
         report(log, "error %s: the %r handler failed", new_error_id(), event, error=error)
 
-    async def finish(self) -> None:
-        """Waits until no handler is suspended."""
+    async def finish(self, *, clients_stay: bool = False) -> None:
+        """Waits until nothing of the application runs any more; `clients_stay`: they are connected."""
         while self.inlet.suspended:
             self._idle = asyncio.Event()
             await self._idle.wait()
+        await self.works.finish()
         self.streams.finish()
         self.stopping.set()
         if self._process is not None:
@@ -209,6 +216,7 @@ class Worker:
         await self.tasks.all_over()
         while self._calls:
             await asyncio.wait(self._calls)
+        await self._leaving.finish(self._tasks, clients_stay=clients_stay)
 
     async def leave(self, reason: str, limit: float) -> None:
         """Tells the application that this worker has handled its last event; it is not waited for longer than that."""
@@ -230,8 +238,10 @@ class Worker:
         self.stopping.set()
 
     def new_context(self) -> contextvars.Context:
-        """For one call of a handler."""
-        return self.inlet.context.copy()
+        """For one call of a function that is no handler of a connection."""
+        context = self.inlet.context.copy()
+        context.run(HANDLING.set, False)
+        return context
 
     def call(
         self, function: Callable[..., object], *arguments: object, context: contextvars.Context | None = None
@@ -332,7 +342,7 @@ class Worker:
         if kind == Event.HANDSHAKE:
             return self._handshakes[listener].judge(_told(fd, payload), foreign=opcode == FOREIGN)
         if kind in (Event.UNCERTAIN, Event.QUARANTINED):
-            return self._lost(site, Event(kind), fd, arg, opcode, payload)
+            return self._failures.lost(site, Event(kind), fd, arg, opcode, payload)
         raise BadRecord(f"unknown kind {kind}")
 
     def running_of(self, result: object, kind: int) -> Awaitable[Any] | None:
@@ -356,8 +366,10 @@ class Worker:
             self.streams.on_gone(fd, extra)
         elif kind == Event.HALF:
             self.streams.on_half(fd, extra)
+        elif kind == Event.WORK:
+            self.works.on_cancel(fd, payload.decode() if extra else None)
         elif kind == Event.FINISH:
-            self.streams.end()
+            self._leaving.within(extra / 1000)
         else:
             raise BadRecord(f"unknown kind {kind}")
 
@@ -397,6 +409,7 @@ class Worker:
         """A gateway is gone, and its connections with it."""
         self.outbox.disconnect(outlet)
         self.streams.gateway_lost()
+        self.works.gateway_lost()
         served = outlet.table.served(os.getpid())
         if not outlet.left:
             message = "the channel to gateway %d has ended: %s; %d connections that this worker served are lost with it"
@@ -448,7 +461,7 @@ class Worker:
         send = self._sender(fd, number)
         over = None
         if site.http.access_log:
-            send, over = _logged(send, request, lambda: response, time.monotonic())
+            send, over = access.logged(send, request, lambda: response, time.monotonic())
         response = Response(
             request,
             send,
@@ -564,35 +577,6 @@ class Worker:
             return outbox.respond(fd, number, (_LAST if last else 0) | (_CLOSE if close else 0), data)
 
         return send
-
-    def _lost(self, site: Site, what: Event, fd: int, kind: int, opcode: int, payload: bytes) -> Awaitable[Any] | None:
-        """A worker ended while this event's handler ran there: whether it had an effect, nobody knows."""
-        name = what.name.lower()
-        end = 2 + int.from_bytes(payload[:2], "little")
-        reason, data = payload[2:end].decode(errors="replace"), payload[end:]
-        handler = site.handlers.get(name)
-        if kind == Event.MESSAGE and handler is not None:
-            attempt = ATTEMPTED if what == Event.QUARANTINED else 1
-            frame = Frame(data.decode() if opcode == Opcode.TEXT else data, opcode, fd=fd, attempt=attempt)
-            return running_of(handler(self._server, frame, reason), f"the {name!r} handler")
-        log.warning("%s: %s of connection %d: %s", name, Event(kind).name.lower(), fd, reason)
-        return None
-
-
-def _logged(send: Send, request: Request, response: Callable[[], Response], start: float) -> tuple[Send, Over]:
-    """`send`, and a line in the access log behind the last call; what to call instead behind a file that the gateway
-    has sent."""
-
-    def send_and_log(data: bytes, last: bool, close: bool) -> bool:
-        taken = send(data, last, close)
-        if last:
-            access.write(request, response(), response()._body_size, time.monotonic() - start, taken=taken)
-        return taken
-
-    def log_file(sent: int | None, whole: bool) -> None:
-        access.write(request, response(), sent, time.monotonic() - start, taken=whole)
-
-    return send_and_log, log_file
 
 
 def _answer_of(error: HttpError) -> str:

@@ -1,0 +1,103 @@
+"""Work that connections own (`Server.spawn`), as the gateway knows it. Included by `relay.pyx`.
+
+It runs in a worker beside the messages of its connection, and has no ticket: nothing waits for its end. But a connection
+stays with the worker that serves it as long as that runs work of it (OWNS), as it does while a handler runs; else, at a
+reload, its message "stop" would reach another process than the work. And unlike behind a handler messages go on to be handed
+out meanwhile. So the worker says when a piece begins, behind which its handler is acknowledged in the same stream, and
+when it ends. In the counts each is one event, accepted at its beginning.
+
+Any worker may begin work for any connection; one that does not serve it holds nobody, and is told like the others when the
+connection has ended, or when a handler elsewhere cancels what it owns.
+
+Of a dead worker's work the application is told as of an event whose handler had started (UNCERTAIN).
+"""
+
+cdef uint32_t MOST_WORKS = 1 << 20   # of one worker; each connection may have few, see the setting max_spawned
+
+
+cdef int _works_of_all(Relay self) except -1:
+    return sum([(<Port> port).works for port in self.ports if port is not None])
+
+
+cdef int _note_work(Relay self, Port port, const Record* record, const uint8_t* payload) except -1:
+    """WORK: something has begun, has ended, or is to be cancelled in other workers."""
+    cdef Connection* c = self.connections.find(record.fd)
+    cdef object key = (port, record.extra)
+    cdef dict owned = self.works.get(record.fd)
+    cdef bint known = owned is not None and key in owned
+    cdef bytes name = PyBytes_FromStringAndSize(<const char*> payload, record.size)
+    if record.opcode > WORK_CANCEL or record.size > 255:
+        raise BadRecord(f"work {record.opcode} with a name of {record.size} bytes")
+    if record.opcode == WORK_CANCEL:
+        return cancel_works(self, record.fd, name if record.extra else None, port) if owned is not None else 0
+    if record.opcode == WORK_BEGUN:
+        if known or port.works >= MOST_WORKS:
+            raise BadRecord(f"work {record.extra} begins and runs already, or {port.works} others do")
+        self.works.setdefault(record.fd, {})[key] = name
+        port.works += 1
+        self.accepted += 1
+        if c == NULL:
+            return cancel_works(self, record.fd, None, None)     # it has ended meanwhile
+    else:
+        if not known:
+            raise BadRecord(f"work {record.extra} has ended, which nobody has begun")
+        del owned[key]
+        if not owned:
+            del self.works[record.fd]
+        port.works -= 1
+        if record.opcode == WORK_CUT:
+            self._drop("cut")
+        else:
+            self.finished += 1
+        self._settle(port)
+    if c != NULL:
+        note_owner(self, c)
+        if c.flags & HELD:
+            self.connections.wake(c)
+    return 0
+
+
+cdef int note_owner(Relay self, Connection* c) except -1:
+    """Whether the worker that serves it runs work of it."""
+    cdef Port port = None if c.port == NO_PORT else self.ports[c.port]
+    c.flags &= ~OWNS
+    if port is not None and port.works:
+        for whose, _ in self.works.get(c.fd, ()):
+            if whose is port:
+                c.flags |= OWNS
+    return 0
+
+
+cdef int cancel_works(Relay self, uint64_t fd, bytes name, Port asks) except -1:
+    """Has what a connection owns cancelled, in all workers but the one that asks; with a name only what is called so."""
+    cdef Record record = make_record(EV_WORK, fd, 0, 0, 0 if name is None else <uint32_t> len(name))
+    record.ticket = NO_TICKET
+    record.extra = name is not None
+    for port in dict.fromkeys([whose for whose, _ in self.works[fd]]):
+        if port is not asks and (<Port> port).usable:
+            (<Port> port).transmit(&record, b"" if name is None else name)
+    return 0
+
+
+cdef int lose_works(Relay self, Port port, list doubtful) except -1:
+    """Its worker has ended: nobody knows how far what it ran has come."""
+    cdef Connection* c
+    if port.works == 0:
+        return 0
+    reason = f"worker {port.worker} (pid {port.pid}) ended while it ran".encode()
+    head = len(reason).to_bytes(2, "little") + reason
+    for fd, owned in list(self.works.items()):
+        for key in [key for key in owned if key[0] is port]:
+            report = head + owned.pop(key)
+            doubtful.append(fd)
+            self.uncertain += 1
+            c = self.connections.find(fd)
+            if c != NULL and c.phase == OPEN:
+                c.in_flight += 1
+                c.in_flight_bytes += <uint32_t> len(report)
+                c.entry.in_flight = c.in_flight
+                self.limbo.add((fd, EV_UNCERTAIN, 0, EV_WORK, c.profile.index, report))
+        if not owned:
+            del self.works[fd]
+    port.works = 0
+    return 0

@@ -1,0 +1,219 @@
+"""Work that connections own: coroutines that run beside the messages of a WebSocket, from `Server.spawn`.
+
+A piece of work ends by itself, by a cancel of the application, when its connection ends (the gateway says so), or when
+its worker has to go: then it has the time that the gateway tells (see Leaving), and is *cut* at its end: cancelled,
+logged, counted as dropped, and told to the handler of `error`. In each case `finally` runs.
+
+The gateway is told when a piece begins and ends (_core/relay_works.pxi). As long as one runs, it leaves the connection
+with this worker and waits for it in a drain; when the connection ends, it has it cancelled in whichever worker it runs.
+"""
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from itertools import count
+from typing import Any
+
+from mooring._core.outlet import Outbox, Outlet
+from mooring._core.wire import Work as Told
+from mooring.app.foreign import is_a
+from mooring.errors import SpawnFull, StateError
+from mooring.net import forks
+from mooring.types import ConnectionState
+from mooring.worker.site import Site
+
+LONGEST_NAME = 255  # bytes in UTF-8
+FINALLY = 1.0  # seconds for the `finally` of what was cut when the process leaves
+GOES = "this worker has to leave, and graceful_timeout is over"
+
+Failed = Callable[[int, int, str, BaseException], None]
+"""failed(listener, fd, name, error): what a piece of work has raised."""
+Lost = Callable[[int, int, str, str], None]
+"""lost(listener, fd, name, why): it was cut."""
+
+
+class Work:
+    """One piece."""
+
+    __slots__ = ("cut", "endless", "fd", "listener", "name", "number", "outlet", "task")
+
+    def __init__(self, fd: int, number: int, name: str, listener: int, outlet: Outlet, *, endless: bool) -> None:
+        self.fd = fd
+        self.number = number  # among all of this worker
+        self.name = name
+        self.listener = listener
+        self.outlet = outlet
+        self.endless = endless
+        self.task: asyncio.Task[Any]
+        self.cut = False
+
+
+class Works:
+    """Those of one worker; `serves`: it has connections (no task worker, nor a process of the application's own)."""
+
+    def __init__(self, outbox: Outbox, sites: Sequence[Site], failed: Failed, lost: Lost, *, serves: bool) -> None:
+        self._outbox = outbox
+        self._sites = sites
+        self._failed = failed
+        self._lost = lost
+        self._serves = serves
+        self._numbers = count(1)
+        self._of: dict[int, dict[int, Work]] = {}
+        self._leaving = False  # what is endless ends at once
+        self._over = False  # whatever begins is cut
+
+    def spawn(self, fd: int, running: Awaitable[Any], name: str | None, *, endless: bool) -> "asyncio.Task[Any]":
+        """See Server.spawn."""
+        try:
+            name = self._checked(running, name)
+            state = self._outbox.state(fd)
+            if state == ConnectionState.HTTP:
+                raise StateError(
+                    f"connection {fd} is no WebSocket, and owns no work: a 'request' handler awaits it, and may "
+                    "send its answer in parts, by response.write() or response.event_stream()"
+                )
+            outlet = self._outbox.find(fd)
+            info = outlet.table.info(fd) if outlet is not None and state == ConnectionState.OPEN else None
+            limit = self._sites[info.listener].max_spawned if info is not None else 1
+            if len(self._of.get(fd, ())) >= limit:
+                raise SpawnFull(
+                    f"connection {fd} owns max_spawned={limit} pieces of work already: cancel(fd) ends them, "
+                    "spawned(fd) lists them"
+                )
+        except BaseException:
+            _close(running)
+            raise
+        context = contextvars.copy_context()
+        task = asyncio.Task(_contained(running), loop=asyncio.get_running_loop(), name=name, context=context)
+        if outlet is None or info is None:
+            task.add_done_callback(lambda _: _close(running))
+            task.cancel()  # of a connection that has gone, it does not begin
+            return task
+        work = Work(fd, next(self._numbers), name, info.listener, outlet, endless=endless)
+        work.task = task
+        self._of.setdefault(fd, {})[work.number] = work
+        task.add_done_callback(lambda _: self._ended(work, running), context=context)
+        self._outbox.work(fd, Told.BEGUN, work.number, name.encode())
+        if self._over or (self._leaving and endless):
+            self._cut(work)
+        return task
+
+    def _checked(self, running: object, name: str | None) -> str:
+        """Its name. Raises what spawn() raises for what can be seen without looking at the connection."""
+        if not inspect.isawaitable(running):
+            what = getattr(running, "__name__", None) or type(running).__name__
+            if inspect.iscoroutinefunction(running):
+                raise TypeError(f"spawn(fd, {what}): it is a function; call it: spawn(fd, {what}(...))")
+            raise TypeError(f"spawn(fd, {what}): it takes a coroutine, as asyncio.create_task() does")
+        if not self._serves:
+            raise StateError("spawn() works in workers only: this process serves no connections")
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise StateError(
+                "spawn() was called in a thread: call it in a handler, or there by loop.call_soon_threadsafe()"
+            ) from None
+        if name is None:
+            name = str(getattr(running, "__name__", None) or type(running).__name__)
+        if not isinstance(name, str):
+            raise TypeError(f"the name of work is a str, not {type(name).__name__}")
+        if len(name.encode()) > LONGEST_NAME:
+            raise ValueError(f"the name of work has at most {LONGEST_NAME} bytes in UTF-8, not {len(name.encode())}")
+        return name
+
+    def _ended(self, work: Work, running: Awaitable[Any]) -> None:
+        owned = self._of[work.fd]
+        del owned[work.number]
+        if not owned:
+            del self._of[work.fd]
+        _close(running)
+        error = None if work.task.cancelled() else work.task.exception()
+        if error is not None:
+            self._failed(work.listener, work.fd, work.name, error)
+        if work.cut and not work.endless and (error is not None or work.task.cancelled()):
+            self._lost(work.listener, work.fd, work.name, GOES)
+            told = Told.CUT
+        else:
+            told = Told.ENDED
+        if self._outbox.find(work.fd) is work.outlet:  # else that gateway has ended, and its connections
+            self._outbox.work(work.fd, told, work.number, b"")  # behind what it has sent
+
+    # ------------------------------------------------------------------ who asks
+
+    def of(self, fd: int, name: str | None) -> list["asyncio.Task[Any]"]:
+        """What that connection owns in this worker, the oldest first."""
+        return [work.task for work in self._of.get(fd, {}).values() if name in (None, work.name)]
+
+    def cancel(self, fd: int, name: str | None) -> int:
+        """See Server.cancel."""
+        own = asyncio.current_task() if self._of.get(fd) else None
+        found = [task for task in self.of(fd, name) if task is not own]
+        for task in found:
+            task.cancel()
+        wanted = b"" if name is None else name.encode()[: LONGEST_NAME + 1]
+        if self._serves and len(wanted) <= LONGEST_NAME and self._outbox.state(fd):
+            self._outbox.work(fd, Told.CANCEL, name is not None, wanted)
+        return len(found)
+
+    # ------------------------------------------------------------------ who says that it is over
+
+    def on_cancel(self, fd: int, name: str | None) -> None:
+        """The gateway says that the connection has ended, or that another worker wants it so."""
+        for task in self.of(fd, name):
+            task.cancel()
+
+    def gateway_lost(self) -> None:
+        """The outbox does not know that gateway any more: its connections are gone."""
+        for fd, owned in self._of.items():
+            for work in owned.values():
+                if self._outbox.find(fd) is not work.outlet:
+                    work.task.cancel()
+
+    def leave(self) -> None:
+        """This worker is to go: what would never end by itself ends now."""
+        self._leaving = True
+        for work in self._all():
+            if work.endless:
+                self._cut(work)
+
+    def cut(self) -> None:
+        """The time is over for all others, too."""
+        self._over = True
+        for work in self._all():
+            if not work.cut:
+                self._cut(work)
+
+    async def finish(self) -> None:
+        """Nothing runs any more when this process leaves."""
+        self.cut()
+        left = [work.task for work in self._all()]
+        if left:
+            await asyncio.wait(left, timeout=FINALLY)
+
+    def _cut(self, work: Work) -> None:
+        work.cut = True
+        work.task.cancel()
+
+    def _all(self) -> list[Work]:
+        return [work for owned in self._of.values() for work in owned.values()]
+
+
+def _close(running: object) -> None:
+    """A coroutine that may never have begun: the interpreter need not warn of it."""
+    if issubclass(type(running), Coroutine):
+        running.close()  # type: ignore[attr-defined]
+
+
+async def _contained(running: Awaitable[Any]) -> Any:
+    """A SystemExit or KeyboardInterrupt that leaves a task would be the loop's matter; it is this work's failure."""
+    try:
+        result = await running
+    except BaseException as error:
+        forks.leave(error)
+        if is_a(error, SystemExit, KeyboardInterrupt):
+            kind = "KeyboardInterrupt" if is_a(error, KeyboardInterrupt) else "SystemExit"
+            raise StateError(f"what was spawned raised {kind}; to stop the server, call shutdown()") from error
+        raise
+    forks.leave()
+    return result
