@@ -14,19 +14,19 @@ from pathlib import Path
 
 import pytest
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from e2e.peers import client, drained, in_loop, logged
 from support.serving import HOME, ROOT, Serving
 
 
-def example(folder: Path, name: str, port: int) -> Serving:
+def example(folder: Path, name: str, port: int, **environment: str) -> Serving:
     """A copy of an example, on a free port."""
     text = (ROOT / "examples" / name).read_text()
     assert f'"127.0.0.1", {port}' in text
     script = folder / name
     script.write_text(text.replace(f'"127.0.0.1", {port}', '"127.0.0.1", 0'))
-    return Serving(script, cwd=folder)
+    return Serving(script, cwd=folder, env=environment)
 
 
 @in_loop()
@@ -100,6 +100,70 @@ def test_auth(tmp_path):
         assert server.stop() == 0
         drained(server)
         assert "ERROR" not in "".join(server.lines)
+
+
+@pytest.fixture
+def model() -> Iterator[Serving]:
+    """The fake model of the streams."""
+    command = (sys.executable, str(ROOT / "examples" / "model.py"), "0")
+    with Serving("", start=False, ready=False, argv=command) as running:
+        running.wait_log("the model listens on")
+        yield running
+
+
+def test_stream(tmp_path: Path, model: Serving):
+    address = model.wait_log(r"listens on (\S+)")[1]
+    with example(tmp_path, "stream.py", 9505, MODEL=address) as server:
+
+        def ask(ws: ClientConnection, **wanted: object) -> None:
+            ws.send(json.dumps(wanted))
+
+        def told(ws: ClientConnection, what: str) -> str:
+            while what not in (message := json.loads(ws.recv(20))):
+                pass
+            return message[what]
+
+        with connect(server.url, proxy=None) as ws:
+            ask(ws, prompt="hello")
+            text = "".join(json.loads(ws.recv(20))["token"] for _ in range(4))
+            assert text == "You have said 'hello', "
+            assert told(ws, "end") == "done"
+            for wanted in ({"stop": True}, {"prompt": "next"}):
+                mark = model.mark()
+                ask(ws, prompt="hello")
+                told(ws, "token")
+                ask(ws, **wanted)
+                assert told(ws, "end") == "stopped"
+                model.wait_log("nobody listens any more", since=mark)
+            assert told(ws, "end") == "done"
+            # a reload in the middle is not noticed
+            ask(ws, prompt="over a reload")
+            told(ws, "token")
+            server.signal(signal.SIGHUP)
+            assert told(ws, "end") == "done"
+            server.wait_log("reload: done")
+            # the end of a worker is
+            ask(ws, prompt="over a death")
+            told(ws, "token")
+            for number in (0, 1):
+                os.kill(server.pid_of(f"worker {number}"), signal.SIGKILL)
+            assert told(ws, "end") == "lost, ask again"
+            mark = model.mark()
+            ask(ws, prompt="without me")
+            told(ws, "token")
+        model.wait_log("nobody listens any more", since=mark)
+        with urllib.request.urlopen(f"{server.http}/?prompt=hello", timeout=20) as answer:
+            assert json.loads(answer.readline()[6:]) == {"token": "You "}
+            server.signal(signal.SIGHUP)
+            assert answer.read().decode().endswith("\n\nevent: end\ndata: done\n\n")
+        mark = model.mark()
+        with urllib.request.urlopen(f"{server.http}/?prompt=hello", timeout=20) as answer:
+            assert json.loads(answer.readline()[6:]) == {"token": "You "}
+        model.wait_log("nobody listens any more", since=mark)
+        server.wait_log("reload: done", count=2)
+        assert server.stop() == 0
+        drained(server)
+        assert not [line for line in server.lines if "Traceback" in line]
 
 
 @pytest.fixture
