@@ -12,9 +12,10 @@ CLANG ?= clang-14
 SECONDS ?= 30
 CORE := $(wildcard src/mooring/_core/*.pyx src/mooring/_core/*.pxd src/mooring/_core/*.pxi src/mooring/_core/*.h)
 STUBBED := $(patsubst src/mooring/_core/%.pyi,mooring._core.%,$(wildcard src/mooring/_core/*.pyi))
+BESIDE := --numprocesses auto --dist worksteal  # tests run side by side; -n0 in ARGS: one after the other
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types bench chaos flatness conformance fuzz mutants docs clean
+.PHONY: help demo test check lint types bench chaos flatness conformance fuzz mutants docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -25,7 +26,10 @@ demo: build/release/built  ## serve the chat on http://127.0.0.1:9502; edit exam
 	@$(RELEASE)/mooring run examples.chat:server --watch examples
 
 test: build/debug/built $(VENV)/group-test  ## run every test; ARGS="-k chat" chooses
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(BESIDE) $(ARGS)
+
+check: build/debug/built $(VENV)/group-test  ## run the half that is done within 90 s: no test that starts a server for itself
+	$(BIN)/python -m pytest $(BESIDE) tests/unit tests/contract -m "not own_server" $(ARGS)
 
 lint: $(VENV)/group-lint  ## style and likely mistakes
 	$(BIN)/ruff check .

@@ -1,12 +1,20 @@
-"""For all tests."""
+"""For all tests. `make test` runs them in several processes (pytest-xdist), `pytest tests/unit/test_ws.py` in one."""
 
+import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 import mooring
+from support.bytecode import compile_package
 from support.tools import load
+
+pytest_plugins = ["support.alone", "support.progress"]
+
+# Each process of a run would rewrite the assertions of all test modules, ten seconds' work, where nobody may keep it.
+sys.dont_write_bytecode = False
 
 # A shell that starts a command in the background has it ignore Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -14,8 +22,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Ends here if the build is not what the sources say, when it is one of tools/build.py."""
+    if hasattr(config, "workerinput"):
+        return  # the process that has started this one has looked
     home = Path(mooring.__file__).parents[1]
     if home.is_relative_to(ROOT / "build"):
         name = home.relative_to(ROOT / "build").parts[0]
@@ -26,3 +36,9 @@ def pytest_configure() -> None:
         problem = load("build").lacks(name)
         if problem:
             pytest.exit(problem, 4)
+    compile_package()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: two for each processor, as most tests wait about half of their time for a server."""
+    return 2 * len(os.sched_getaffinity(0))

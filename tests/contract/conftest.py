@@ -31,6 +31,14 @@ LIMITS = {
     "allowed_origins": ["https://app.example.org", "http://localhost:3000", "file://", "capacitor://localhost"],
 }
 SECONDS = 30  # the limit of one asynchronous test
+SHARED = {"server", "impatient", "tasked"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that start a server of their own: a third of those here, and nearly all of the time."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and not SHARED & set(getattr(item, "fixturenames", ())):
+            item.add_marker("own_server")
 
 
 @pytest.hookimpl(tryfirst=True)

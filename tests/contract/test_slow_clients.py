@@ -30,7 +30,7 @@ LIMITS = {
     "close_timeout": 2,
     "ping_interval": 0.3,
     "pong_timeout": 2,
-    "heartbeat_idle_time": 4,  # well behind the pong: they must not be mistaken for one another
+    "heartbeat_idle_time": 12,  # well behind the pong: they must not be mistaken for one another
     "keepalive_timeout": 2,
     "body_grace": 0.5,
 }
