@@ -15,7 +15,7 @@ STUBBED := $(patsubst src/mooring/_core/%.pyi,mooring._core.%,$(wildcard src/moo
 BESIDE := --numprocesses auto --dist worksteal  # tests run side by side; -n0 in ARGS: one after the other
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check lint types bench chaos flatness conformance fuzz mutants docs clean
+.PHONY: help demo test check lint types package bench chaos flatness conformance fuzz mutants docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -68,6 +68,9 @@ docs: build/debug/built $(VENV)/group-docs  ## write the generated pages and bui
 	$(BIN)/mooring settings > docs/settings.md
 	$(BIN)/python -m mooring.cli > docs/cli.md
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # with --quiet it would overlook warnings
+
+package: $(VENV)/installed $(VENV)/group-package  ## build what is published, install it where nothing is, run it there
+	$(BIN)/python tools/packages.py --keep dist
 
 clean:  ## remove everything that was made; what fuzzing has found stays
 	rm -rf $(VENV) build dist src/*.egg-info src/mooring/_core/*.so tests/node/node_modules

@@ -49,12 +49,36 @@ if name not in BUILDS:
 build = BUILDS[name]
 checked = name != "release"
 processors = len(os.sched_getaffinity(0))
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": checked,
+    "wraparound": checked,
+    "initializedcheck": checked,
+    "cdivision": True,
+    "embedsignature": False,
+    "auto_pickle": False,
+    "autotestdict": False,
+    "freethreading_compatible": False,
+}
 
 
 class BuildExt(build_ext):
-    """Says how far it is, in the words that cythonize uses: the first build takes half a minute or more."""
+    """Translates only what it compiles: for a source distribution or its metadata nothing has to be.
+
+    It says how far it is, in the words that cythonize uses: the first build takes half a minute or more.
+    """
 
     def build_extensions(self) -> None:
+        translated = cythonize(
+            self.extensions,
+            build_dir=f"build/{name}/c",
+            compiler_directives=DIRECTIVES,
+            include_path=["src"],
+            nthreads=processors,
+        )
+        sources = {extension.name: extension.sources for extension in translated}
+        for extension in self.extensions:
+            extension.sources = sources[extension.name]
         stale = [extension for extension in self.extensions if self._is_stale(extension)]
         self._all, self._numbers = len(stale), itertools.count(1)
         super().build_extensions()
@@ -89,21 +113,5 @@ extensions = [
 setup(
     options={"build_ext": {"parallel": processors}},
     cmdclass={"build_ext": BuildExt},
-    ext_modules=cythonize(
-        extensions,
-        build_dir=f"build/{name}/c",
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": checked,
-            "wraparound": checked,
-            "initializedcheck": checked,
-            "cdivision": True,
-            "embedsignature": False,
-            "auto_pickle": False,
-            "autotestdict": False,
-            "freethreading_compatible": False,
-        },
-        include_path=["src"],
-        nthreads=processors,
-    ),
+    ext_modules=extensions,
 )
