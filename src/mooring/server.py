@@ -214,12 +214,12 @@ class Server:
 
     # ------------------------------------------------------------------ one connection
 
-    def push(self, fd: int, data: str | bytes | Frame | CloseFrame, opcode: int = Opcode.TEXT) -> bool:
+    def push(self, fd: int, data: str | bytes | Frame | CloseFrame, opcode: int | None = None) -> bool:
         """Sends one whole message; False when the connection is no open WebSocket any more.
 
-        `bytes` go as text unless `opcode` says BINARY, PING or PONG; a Frame brings its own opcode, a CloseFrame starts
-        the closing handshake. What one worker pushes to one connection arrives in that order. It returns at once: a
-        client that lets more than `write_limit` bytes wait is closed with 1008.
+        A `str` goes as text, `bytes` as binary, unless `opcode` says TEXT, BINARY, PING or PONG; a Frame brings its own
+        opcode, a CloseFrame starts the closing handshake. What one worker pushes to one connection arrives in that
+        order. It returns at once: a client that lets more than `write_limit` bytes wait is closed with 1008.
 
         Raises ValueError for what can't be sent: an unknown opcode, text that is not UTF-8, a control frame over 125
         bytes, a fragment.
@@ -338,7 +338,7 @@ class Server:
         self,
         user: str | int,
         data: str | bytes | Frame,
-        opcode: int = Opcode.TEXT,
+        opcode: int | None = None,
         *,
         exclude: int | Iterable[int] | None = None,
     ) -> None:
@@ -376,7 +376,7 @@ class Server:
         self,
         topic: str,
         data: str | bytes | Frame,
-        opcode: int = Opcode.TEXT,
+        opcode: int | None = None,
         *,
         exclude: int | Iterable[int] | None = None,
     ) -> None:

@@ -78,7 +78,7 @@ async def test_a_user_is_no_topic(server: Serving, mode: dict[str, Any], workers
         assert await peer.recv() == "to the fourth topic"
         with pytest.raises(Raised, match="is a str, not bytes"):
             asker(f"server.publish(b'\\xff' + {user.encode()!r}, 'x')")
-        assert asker(f"server.push_user({user!r}, b'\\x00\\x01', 2)") is None
+        assert asker(f"server.push_user({user!r}, b'\\x00\\x01')") is None
         assert await peer.recv() == b"\0\1"
 
 

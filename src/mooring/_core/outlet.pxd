@@ -55,8 +55,8 @@ cdef class Outbox:
     cdef Outlet outlet_of(self, uint64_t fd)
     cdef int why_ended(self, uint64_t fd) except -1
     cdef int end(self, uint64_t fd, int why) except -1
-    cdef int _publish(self, bytes name, object data, int opcode, object exclude) except -1
+    cdef int _publish(self, bytes name, object data, object opcode, object exclude) except -1
     cdef bint _tell_open(self, Record* record, bytes payload) except -1
-    cpdef bint push(self, object fd, object data, int opcode=*)
+    cpdef bint push(self, object fd, object data, object opcode=*)
     cpdef bint disconnect_client(self, object fd, object code, object reason)
     cdef bint _close(self, uint64_t number, int code, bytes reason) except -1

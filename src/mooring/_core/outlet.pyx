@@ -270,8 +270,9 @@ cdef class Outbox:
 
     # ------------------------------------------------------------------ what is said
 
-    cpdef bint push(self, object fd, object data, int opcode=OP_TEXT):
+    cpdef bint push(self, object fd, object data, object opcode=None):
         """Sends one whole message; False when the connection is no open WebSocket. See Server.push."""
+        cdef int code
         cdef uint64_t number = _number(fd)
         cdef Outlet outlet = self.outlet_of(number)
         cdef Record record
@@ -285,24 +286,28 @@ cdef class Outbox:
                 return self.disconnect_client(fd, (<CloseFrame> data).code, (<CloseFrame> data).reason)
             if not (<Frame> data).finish:
                 raise ValueError("messages are sent whole: a frame with finish=False cannot be pushed")
-            opcode = (<Frame> data).code_of_opcode
+            code = (<Frame> data).code_of_opcode
             data = (<Frame> data).data
-        if opcode != OP_TEXT and opcode != OP_BINARY and opcode != OP_PING and opcode != OP_PONG:
-            _refuse_opcode(opcode)
+        elif opcode is None:
+            code = OP_TEXT if PyUnicode_Check(data) else OP_BINARY
+        else:
+            code = opcode
+        if code != OP_TEXT and code != OP_BINARY and code != OP_PING and code != OP_PONG:
+            _refuse_opcode(code)
         if PyUnicode_Check(data):
             text = PyUnicode_AsUTF8AndSize(data, &size)
-            record = make_record(CM_SEND, number, opcode, 0, <uint32_t> size)
-            _check_size(opcode, size)
+            record = make_record(CM_SEND, number, code, 0, <uint32_t> size)
+            _check_size(code, size)
             outlet.command(&record, <const uint8_t*> text)
             return True
         if not PyObject_CheckBuffer(data):
             raise TypeError(NO_MESSAGE.format(type(data).__name__))
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            _check_size(opcode, view.len)
-            if opcode == OP_TEXT and not is_utf8(<const uint8_t*> view.buf, view.len):
-                raise ValueError("text must be UTF-8; push other bytes with opcode=Opcode.BINARY")
-            record = make_record(CM_SEND, number, opcode, 0, <uint32_t> view.len)
+            _check_size(code, view.len)
+            if code == OP_TEXT and not is_utf8(<const uint8_t*> view.buf, view.len):
+                raise ValueError("text must be UTF-8; push other bytes without opcode=Opcode.TEXT, as binary")
+            record = make_record(CM_SEND, number, code, 0, <uint32_t> view.len)
             outlet.command(&record, <const uint8_t*> view.buf)
         finally:
             PyBuffer_Release(&view)
@@ -409,34 +414,39 @@ cdef class Outbox:
         outlet.command(&record, name)
         return True
 
-    def publish(self, topic: object, data: object, opcode: int = OP_TEXT, exclude: object = None) -> None:
+    def publish(self, topic: object, data: object, opcode: object = None, exclude: object = None) -> None:
         """One message for all subscribers but `exclude`, told once to each gateway."""
         self._publish(topic_name(topic), data, opcode, exclude)
 
-    def push_user(self, user: str | int, data: object, opcode: int = OP_TEXT, exclude: object = None) -> None:
+    def push_user(self, user: str | int, data: object, opcode: object = None, exclude: object = None) -> None:
         """One message for all connections of a user but `exclude`."""
         self._publish(_USER + user_name(user), data, opcode, exclude)
 
-    cdef int _publish(self, bytes name, object data, int opcode, object exclude) except -1:
+    cdef int _publish(self, bytes name, object data, object opcode, object exclude) except -1:
+        cdef int code
         cdef Outlet outlet
         cdef Record record
         cdef bytes excluded = b"" if exclude is None else _fds(exclude)
         if isinstance(data, Frame):
             if not (<Frame> data).finish:
                 raise ValueError("messages are sent whole: a frame with finish=False cannot be published")
-            opcode = (<Frame> data).code_of_opcode
+            code = (<Frame> data).code_of_opcode
             data = (<Frame> data).data
-        if opcode != OP_TEXT and opcode != OP_BINARY:
-            raise ValueError(f"opcode {opcode}: text or binary messages can be published")
+        elif opcode is None:
+            code = OP_TEXT if isinstance(data, str) else OP_BINARY
+        else:
+            code = opcode
+        if code != OP_TEXT and code != OP_BINARY:
+            raise ValueError(f"opcode {code}: text or binary messages can be published")
         if not isinstance(data, str) and not PyObject_CheckBuffer(data):
             raise TypeError(NO_MESSAGE.format(type(data).__name__))
         # through a memoryview: bytes(5) would be five zeros
         payload = str.encode(data) if isinstance(data, str) else bytes(memoryview(data))
-        if opcode == OP_TEXT and not isinstance(data, str) and not is_utf8(payload, len(payload)):
-            raise ValueError("text must be UTF-8; publish other bytes with opcode=Opcode.BINARY")
-        _check_size(opcode, len(payload))
+        if code == OP_TEXT and not isinstance(data, str) and not is_utf8(payload, len(payload)):
+            raise ValueError("text must be UTF-8; publish other bytes without opcode=Opcode.TEXT, as binary")
+        _check_size(code, len(payload))
         payload = name + excluded + payload if excluded else name + payload
-        record = make_record(CM_PUBLISH, 0, opcode, <uint16_t> len(name), <uint32_t> len(payload))
+        record = make_record(CM_PUBLISH, 0, code, <uint16_t> len(name), <uint32_t> len(payload))
         record.extra = <uint32_t> (len(excluded) // sizeof(uint64_t))
         for outlet in self.outlets:
             if outlet is not None:
