@@ -155,7 +155,7 @@ async def test_a_handler_that_never_ends(mode, how):
             code = await asyncio.to_thread(server.ended)
             took = time.monotonic() - start
         assert code == 0
-        assert took < 0.5 + 1.0 + 2.0, "the last two seconds are this machine's"
+        assert took < 0.5 + 1.0 + 4.0, "the last four seconds are this machine's"
         assert drained(server) == {"accepted": 1, "finished": 0, "uncertain": 0, "dropped": 0, "in_flight": 1}
         assert not [pid for pid in pids if alive(pid)]
 

@@ -50,7 +50,7 @@ async def test_f16_while_it_stops(first, second, mode):
                 server.script.with_name("let go").touch()
             assert await asyncio.to_thread(server.ended) == 0
             if second != "TERM":
-                assert time.monotonic() - start < 2 + 1, "a second is this machine's"
+                assert time.monotonic() - start < 2 + 3, "three seconds are this machine's"
                 assert f"stopping at once: SIG{second}" in "\n".join(server.lines[mark:])
             else:
                 assert server.reports("end")
