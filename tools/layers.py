@@ -17,7 +17,7 @@ from pathlib import Path
 
 PACKAGE = "mooring"
 LAYERS: list[set[str]] = [
-    {"errors", "journal", "types"},
+    {"errors", "journal", "near", "types"},
     {"_core"},
     {"config", "app"},
     {"net", "pubsub"},

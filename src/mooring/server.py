@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
-from typing import Any, Literal, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 import msgspec
 
@@ -19,6 +19,7 @@ from mooring.app.shared import Atomic, Shared, Table
 from mooring.app.typed import OfType
 from mooring.config import LISTENERS, Settings, listener_options
 from mooring.errors import ConfigError, StateError
+from mooring.near import METHODS, no_attribute
 from mooring.net.forks import is_child
 from mooring.runtime import guarantees, launch
 from mooring.types import ClientInfo, ConnectionState, Guarantees, Opcode
@@ -50,8 +51,7 @@ class Server:
         self._handlers = Handlers()
         self._listeners: list[Listener] = []  # those of listen()
         self._shared = Shared()
-        given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-        self.set(**given, **settings)
+        self.set(**_where(host, port), **settings)
 
     # ------------------------------------------------------------------ before the start
 
@@ -90,7 +90,7 @@ class Server:
         """
         if self._worker is not None:
             raise StateError("listen() has no effect on a server that runs: call it before start()")
-        given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+        given = _where(host, port)
         listener = Listener(
             len(self._listeners) + 1, given | settings, self._handlers, lambda: self._worker is not None
         )
@@ -117,8 +117,8 @@ class Server:
         `message(server, frame, value)`. A union of Structs with tags can be one, too: `type=Move | Say`. What a client
         sends that is not of that type is answered, see the setting on_invalid, and told to the handler of `invalid`.
 
-        Raises ConfigError for an unknown event and for a function that can't take the event's parameters, StateError
-        once it runs.
+        Raises ConfigError for an unknown event, for a function that can't take the event's parameters, and for a second
+        handler of an event, StateError once it runs.
         """
         if self._worker is not None:
             raise StateError("on() has no effect on a server that runs: call it before start()")
@@ -179,6 +179,12 @@ class Server:
         self._worker = None
         self._settings = self._before
         del self.push
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """The words of other servers, which people write first."""
+            raise AttributeError(no_attribute(self, name, METHODS))
 
     def _running(self) -> Worker:
         if self._worker is None:
@@ -533,6 +539,13 @@ class Server:
 
     pack = staticmethod(pack)
     unpack = staticmethod(unpack)
+
+
+def _where(host: str | None, port: int | None) -> dict[str, object]:
+    """What was given of the two. Raises ConfigError for a port alone, which would be taken for the host."""
+    if isinstance(host, int) and port is None:
+        raise ConfigError(f"the host, {host!r}, is a number: write port={host!r}, or the host first")
+    return {name: value for name, value in (("host", host), ("port", port)) if value is not None}
 
 
 def _counters(outlet: Outlet) -> dict[str, Any]:

@@ -201,18 +201,18 @@ async def on_request(request: Request, response: Response) -> None:
         response.end("hello")
 
 
-@server.on("task")
-def on_task(server: Server, task: Task) -> Any:
-    """A text is evaluated in the task worker, anything else is the result."""
-    return eval(task.data, scope(task=task)) if isinstance(task.data, str) else task.data
+if server.settings.tasks.task_worker_num:  # without any there may be no handlers of tasks
 
+    @server.on("task")
+    def on_task(server: Server, task: Task) -> Any:
+        """A text is evaluated in the task worker, anything else is the result."""
+        return eval(task.data, scope(task=task)) if isinstance(task.data, str) else task.data
 
-@server.on("finish")
-def on_finish(server: Server, outcome: Outcome) -> None:
-    report("finish", server.worker_id, outcome.id, as_json(str(outcome.error) if outcome.error else outcome.result))
+    @server.on("finish")
+    def on_finish(server: Server, outcome: Outcome) -> None:
+        report("finish", server.worker_id, outcome.id, as_json(str(outcome.error) if outcome.error else outcome.result))
 
-
-if server.settings.tasks.task_worker_num:  # else every server of these tests would have a dispatcher
+    # else every server of these tests would have a dispatcher
 
     @server.on("pipe_message")
     async def on_pipe_message(server: Server, src_worker_id: int, data: Any) -> None:

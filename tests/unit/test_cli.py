@@ -111,6 +111,8 @@ def test_an_attribute_of_an_attribute(app, started):
     ("target", "words"),
     [
         ("chat", ["'chat'", "MODULE:ATTR", "chat:server"]),
+        ("{app}", ["'{app}' is no MODULE:ATTR: write {app}:server"]),
+        ("{app}.py", ["names a file: write {app}:server"]),
         ("chat:", ["MODULE:ATTR"]),
         (":server", ["MODULE:ATTR"]),
         ("examples/chat.py:server", ["write examples.chat:server"]),
@@ -128,6 +130,27 @@ def test_a_target_that_is_no_server_is_explained(app, started, target, words):
     assert "Traceback" not in result.output
     for word in words:
         assert word.format(app=name) in result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--worker-num", "no such option --worker-num: did you mean --workers?"),
+        ("--worker", "did you mean --workers?"),
+        ("--processes", "did you mean --workers?"),
+        ("--log-levle", "did you mean --log-level?"),
+        ("--uds", "did you mean --unix?"),
+        ("--reload", "did you mean --watch?"),
+        ("--task-workers", "it is a setting, give it to Server(task_worker_num=...)"),
+        ("--max-message-size", "it is a setting, give it to Server(max_message_size=...)"),
+        ("--zzz", "No such option"),
+    ],
+)
+def test_an_option_that_is_none(started, option, words):
+    result = run("chat:server", option, "2")
+    assert result.exit_code == 2
+    assert words.lower() in result.output.lower()
+    assert not started
 
 
 def test_a_wrong_option_is_explained(app, started):

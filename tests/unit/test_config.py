@@ -1,12 +1,17 @@
 """Settings: names, bounds, messages, and the round trip through msgpack."""
 
+import copy
 import dataclasses
+import re
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mooring import Response, Server, near
+from mooring.app.handlers import EVENTS
 from mooring.config import HOME, SECTIONS, Settings, describe
 from mooring.config.origin import normal_origin, problem_of
 from mooring.errors import ConfigError
@@ -44,6 +49,65 @@ def test_no_two_sections_share_a_name():
 def test_unknown_option_names_the_nearest():
     assert refused(worker_nums=2) == "unknown option 'worker_nums': did you mean 'worker_num'?"
     assert "mooring settings" in refused(zzz=2)
+    assert refused(workers=2) == "unknown option 'workers': did you mean 'worker_num'?"
+    assert refused(WorkerNum=2) == "unknown option 'WorkerNum': did you mean 'worker_num'?"
+    assert refused(ssl_certfile="x") == "unknown option 'ssl_certfile': did you mean 'ssl_cert_file'?"
+    assert refused(max_mesage_size=1).endswith("did you mean 'max_message_size'?")
+
+
+def test_words_of_other_servers_lead_to_what_there_is():
+    for words, names in ((near.SETTINGS, HOME), (near.EVENTS, EVENTS)):
+        assert set(words.values()) <= set(names)
+        assert not set(words) & set(names), "it is the name of something else"
+    for words, kind in ((near.METHODS, Server), (near.ANSWERS, Response)):
+        for word, meant in words.items():
+            assert word not in dir(kind)
+            assert re.split(r"\W", meant)[0] in dir(kind)
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("127.0.0.1:9501", "write host='127.0.0.1', port=9501"),
+        ("localhost:80", "write host='localhost', port=80"),
+        ("[::1]:9501", "write host='::1', port=9501"),
+        (":9501", "write host='0.0.0.0', port=9501"),
+        ("ws://chat.example.org:9501/", "write host='chat.example.org', port=9501"),
+        ("http://localhost", "a URL or a path"),
+        ("/run/chat.sock", "unix_socket"),
+        ("[::1]", "without brackets: '::1'"),
+        ("", "it is empty"),
+    ],
+)
+def test_a_host_is_a_host_alone(host, words):
+    assert words in refused(host=host)
+
+
+@pytest.mark.parametrize("host", ["::", "::1", "fe80::1%eth0", "0.0.0.0", "chat.example.org", "localhost"])
+def test_hosts(host):
+    assert Settings.from_options({"host": host}).listen.host == host
+
+
+def test_a_number_is_no_host():
+    number: Any = 9501
+    for call in (Server, Server().listen):
+        with pytest.raises(ConfigError, match="write port=9501, or the host first"):
+            call(number)
+
+
+def test_methods_of_other_servers():
+    server: Any = Server()
+    for name, words in (
+        ("broadcast", "a Server has no 'broadcast': did you mean publish(topic, data)?"),
+        ("pussh", "did you mean push?"),
+        ("run", "did you mean start()?"),
+        ("quite_something", "a Server has no 'quite_something'"),
+    ):
+        with pytest.raises(AttributeError) as error:
+            getattr(server, name)
+        assert words in str(error.value)
+    assert not hasattr(server, "_nothing")
+    assert copy.copy(server) is not server
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The table of callbacks: a mistake is found when the handler is registered."""
 
 import functools
+import inspect
+import os
 from typing import Any
 
 import pytest
@@ -107,15 +109,78 @@ def test_every_event(name: str) -> None:
     assert handlers.get(name) is scope["good"]
 
 
-def test_registering_again_replaces() -> None:
+def test_an_event_has_one_handler() -> None:
+    """The second one is refused, with the names of both and where they are; the first one stays."""
     handlers = Handlers()
     handlers.register("message", later)
+    with pytest.raises(ConfigError) as error:
+        handlers.register("message", message)
+    one, other = (
+        f"{fn.__name__} ({os.path.relpath(__file__)}:{inspect.getsourcelines(fn)[1]})" for fn in (later, message)
+    )
+    assert str(error.value).startswith(f"two handlers for 'message', {one} and {other}, and an event has one: ")
+    assert handlers.get("message") is later
     assert handlers.is_async("message")
-    handlers.register("message", message)
-    assert handlers.get("message") is message
-    assert not handlers.is_async("message")
     handlers.register("message", later)
-    assert handlers.is_async("message")
+    made = [lambda server, frame, n=n: n for n in range(2)]
+    for first, second in (
+        (Plain().method, Plain().method),
+        (functools.partial(message), functools.partial(message)),
+        (Plain(), Plain()),
+        made,
+        (max, min),
+    ):
+        apart = Handlers()
+        apart.register("message", first)
+        with pytest.raises(ConfigError, match="two handlers"):
+            apart.register("message", second)
+
+
+def test_a_module_that_is_loaded_once_more_registers_its_handlers_again(tmp_path: Any) -> None:
+    handlers = Handlers()
+    text = "def said(server, frame): ...\nasync def left(server, fd, code, reason): ...\n"
+    for _ in range(2):
+        scope: dict[str, Any] = {"__name__": "chat"}
+        exec(compile(text, tmp_path / "chat.py", "exec"), scope)
+        handlers.register("message", scope["said"])
+        handlers.register("close", scope["left"])
+        assert handlers.get("message") is scope["said"]
+    assert handlers.is_async("close")
+
+
+def test_a_listener_has_handlers_of_its_own() -> None:
+    server = Handlers()
+    server.register("message", message)
+    listener = Handlers(server)
+    listener.register("message", later)
+    assert (listener.get("message"), server.get("message")) == (later, message)
+
+
+@pytest.mark.parametrize("name", ["task", "finish"])
+def test_handlers_of_tasks_need_task_workers(name: str) -> None:
+    handlers = Handlers()
+    for event in {"message", "task", name}:
+        handlers.register(event, message)
+    handlers.check(tasks=True)
+    with pytest.raises(ConfigError, match="no task worker that would run tasks: set task_worker_num to 1 or more"):
+        handlers.check(tasks=False)
+
+
+def closed(server: Any, fd: int, code: int, reason: str) -> None: ...
+
+
+def close(server: Any, fd: int, code: int, reason: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "event"),
+    [(message, "message"), (closed, "close"), (close, "close"), (lambda a, b: None, "message"), (Plain(), "message")],
+)
+def test_a_bare_decorator(handler: Any, event: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Handlers().on(handler)
+    assert f"write @server.on({event!r}) above it" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +190,13 @@ def test_registering_again_replaces() -> None:
         ("Message", "did you mean 'message'"),
         ("on_open", "did you mean 'open'"),
         ("worker-start", "did you mean 'worker_start'"),
+        ("WorkerStart", "did you mean 'worker_start'"),
+        ("connect", "did you mean 'open'"),
+        ("connection", "did you mean 'open'"),
+        ("on_connect", "did you mean 'open'"),
+        ("onmessage", "did you mean 'message'"),
+        ("disconnected", "did you mean 'close'"),
+        ("receive", "did you mean 'message'"),
         ("zzzzzz", "there are start, shutdown"),
         ("", "there are"),
         (None, ""),

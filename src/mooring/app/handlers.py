@@ -4,14 +4,16 @@ A mistake in a name or in the parameters is found when the handler is registered
 client arrives.
 """
 
-import difflib
 import functools
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from mooring.app.typed import decoder_for, typed
 from mooring.errors import ConfigError
+from mooring.near import EVENTS as OTHER_WORDS
+from mooring.near import nearest
 
 Handler = Callable[..., Any]
 
@@ -70,12 +72,14 @@ _MESSAGE = """\
 
 class Handlers:
     """The handlers of one server, or of one listener, which has those of its server (`fallback`) where it has none.
-    Registering an event again replaces its handler."""
 
-    __slots__ = ("_async", "_fallback", "_handlers", "_typed", "processes")
+    An event has one handler. The same function may be registered again, also after its module was loaded anew."""
+
+    __slots__ = ("_async", "_fallback", "_given", "_handlers", "_typed", "processes")
 
     def __init__(self, fallback: "Handlers | None" = None) -> None:
-        self._handlers: dict[str, Handler] = {}
+        self._given: dict[str, Handler] = {}  # as they were registered
+        self._handlers: dict[str, Handler] = {}  # as they are called
         self._async: set[str] = set()
         self._typed: set[str] = set()
         self._fallback = fallback
@@ -84,6 +88,9 @@ class Handlers:
 
     def on(self, name: str, fn: Handler | None = None, type: object = None) -> Handler:
         """Registers `fn` and returns it; without one, returns a decorator that does so."""
+        if fn is None and callable(name):
+            event = nearest(_name(name).rpartition(".")[2], EVENTS, OTHER_WORDS) or "message"
+            raise ConfigError(f"on() has no event for {described(name)}: write @server.on({event!r}) above it")
 
         def add(function: Handler) -> Handler:
             self.register(name, function, type)
@@ -94,10 +101,10 @@ class Handlers:
     def register(self, name: str, fn: Handler, type: object = None) -> None:
         """Make `fn` the handler of the event. With `type`, messages are JSON of that type, and it is called with the
         value, too. Raises ConfigError for an unknown name, for something that can't be called, for a function that
-        can't take the event's parameters, and for a type that is none of JSON."""
+        can't take the event's parameters, for a second one, and for a type that is none of JSON."""
         if name not in EVENTS:
-            near = difflib.get_close_matches(str(name), EVENTS, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(EVENTS)}"
+            near = nearest(name, EVENTS, OTHER_WORDS, 0.5)
+            hint = f"did you mean {near!r}?" if near else f"there are {', '.join(EVENTS)}"
             raise ConfigError(f"no event is called {name!r}; {hint}")
         if self._fallback is not None and name not in CONNECTION_EVENTS:
             raise ConfigError(f"{name!r} is an event of the whole server: register it there, not at a listener")
@@ -121,6 +128,13 @@ class Handlers:
                 raise ConfigError(
                     f"the handler of {name!r} is called as {wanted}; {_name(fn)}{signature} can't be: {error}"
                 ) from None
+        held = self._given.get(name)
+        if held is not None and held is not fn and not _again(held, fn):
+            raise ConfigError(
+                f"two handlers for {name!r}, {described(held)} and {described(fn)}, and an event has one: "
+                "call one from the other, or remove it"
+            )
+        self._given[name] = fn
         self._handlers[name] = fn if decoder is None else typed(fn, decoder)
         self._typed.discard(name)
         if decoder is not None:
@@ -154,6 +168,12 @@ class Handlers:
                 "there are task workers (task_worker_num) and no handler for 'task'; register one before start():\n"
                 '    @server.on("task")\n'
                 "    def task(server, task): ..."
+            )
+        idle = next((name for name in ("task", "finish") if name in self._handlers), None)
+        if idle is not None and not tasks:
+            raise ConfigError(
+                f"there is a handler for {idle!r} and no task worker that would run tasks: set task_worker_num to 1 or "
+                "more, or remove the handler"
             )
         every = [self, *listeners]
         speaks = any(one.get("message") is not None for one in every)
@@ -189,6 +209,32 @@ def _is_async(fn: Handler) -> bool:
 def _yields(fn: Handler) -> bool:
     target = _target(fn)
     return inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target)
+
+
+def _again(one: Handler, other: Handler) -> bool:
+    """Whether it is the same function of a module that was loaded once more."""
+    of_module = all(inspect.isfunction(fn) and "<" not in fn.__qualname__ for fn in (one, other))
+    return of_module and _place(one) == _place(other)
+
+
+def _place(fn: Handler) -> tuple[str, int, str] | None:
+    """Where a function is written: file, line, name; None for what has no such place."""
+    target = inspect.unwrap(_target(fn))
+    code = getattr(target, "__code__", None)
+    return (
+        None
+        if code is None or isinstance(fn, functools.partial)
+        else (code.co_filename, code.co_firstlineno, _name(fn))
+    )
+
+
+def described(fn: Handler) -> str:
+    """A function for people: its name, and where it is written."""
+    place = _place(fn)
+    if place is None:
+        return _name(fn)
+    file = os.path.relpath(place[0]) if place[0].startswith(os.getcwd() + os.sep) else place[0]
+    return f"{place[2]} ({file}:{place[1]})"
 
 
 def _name(fn: Handler) -> str:

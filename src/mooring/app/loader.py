@@ -238,11 +238,16 @@ def _nothing(why: str) -> str:
 def load(target: str) -> Startable:
     """The server named by `target`. Raises BootError when there is none of that name."""
     module_name, colon, path = target.partition(":")
-    if not (module_name and colon and path):
-        raise BootError(f"{target!r}: write MODULE:ATTR, for instance chat:server for `server` in chat.py")
+    if not module_name or (colon and not path):
+        raise BootError(f"{target!r} is no MODULE:ATTR: write, for instance, chat:server for `server` in chat.py")
     if module_name.endswith(".py") or "/" in module_name:
         dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")
+        path = path or _or(_servers(_module(dotted)), "server")
         raise BootError(f"{target!r} names a file: write {dotted}:{path}")
+    if not colon:
+        names = [f"{module_name}:{name}" for name in _servers(_module(module_name))]
+        what = f"write {_or(names)}" if names else "write MODULE:ATTR, for instance chat:server for `server` in chat.py"
+        raise BootError(f"{target!r} is no MODULE:ATTR: {what}")
     found: object = imported(module_name, target)
     for name in path.split("."):
         if not hasattr(found, name):
@@ -279,14 +284,26 @@ def imported(name: str, target: str) -> ModuleType:
         ) from error
 
 
+def _module(name: str) -> ModuleType | None:
+    try:
+        return imported(name, name)
+    except BootError:
+        return None
+
+
+def _servers(holder: object) -> list[str]:
+    """The names that lead to servers."""
+    names = vars(holder) if hasattr(holder, "__dict__") else {}
+    return [key for key, value in names.items() if isinstance(value, Startable) and not isinstance(value, type)]
+
+
+def _or(words: list[str], default: str = "") -> str:
+    return " or ".join(words) or default
+
+
 def missing(holder: object, name: str, module: str) -> str:
-    servers = (
-        [key for key, value in vars(holder).items() if isinstance(value, Startable) and not isinstance(value, type)]
-        if hasattr(holder, "__dict__")
-        else []
-    )
-    near = servers or get_close_matches(name, dir(holder), n=1)
-    hint = f"; did you mean {module}:{near[0]}?" if near else ""
+    near = _servers(holder) or get_close_matches(name, dir(holder), n=1)
+    hint = f"; did you mean {_or([f'{module}:{one}' for one in near])}?" if near else ""
     return f"module {module!r} has no {name!r}{hint}"
 
 

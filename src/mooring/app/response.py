@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Generator
 from datetime import datetime
 from email.utils import formatdate
 from os import PathLike
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -28,6 +28,7 @@ from mooring.app.events import COMMENT, EventStream, event
 from mooring.app.request import Request
 from mooring.app.static import CHEAP, PIECE, Opened, conditional, content_type_of, open_for_sending, whole
 from mooring.errors import ClientGone, HttpError, StateError
+from mooring.near import ANSWERS, no_attribute
 
 Send = Callable[[bytes, bool, bool], bool]
 """send(data, last, close): hand raw bytes towards the connection. `last`: the answer is complete.
@@ -165,6 +166,16 @@ class Response:
     def status_code(self) -> int:
         """The status, as it is set at the moment."""
         return self._status
+
+    if not TYPE_CHECKING:
+
+        @status_code.setter
+        def status_code(self, code: int) -> NoReturn:
+            raise AttributeError(f"call response.status({code!r}): it also checks the code")
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """The words of other servers, which people write first."""
+            raise AttributeError(no_attribute(self, name, ANSWERS))
 
     def status(self, code: int, reason: str | None = None) -> None:
         """Set the status, 200 to 599, and the reason phrase if the standard one will not do."""

@@ -6,7 +6,28 @@ import click
 
 from mooring.app.loader import load
 from mooring.cli import control, pages, top
+from mooring.config import HOME
 from mooring.errors import BootError, ConfigError
+from mooring.near import SETTINGS, nearest
+
+
+class Command(click.Command):
+    """One that knows settings by name: people give it those that it has no option for."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            name = nearest(error.option_name.lstrip("-"), HOME, SETTINGS, 0.8)
+            if name is None:
+                raise
+            said = {"worker_num": "--workers", "gateway_num": "--gateways", "unix_socket": "--unix"}
+            option = said.get(name, f"--{name.replace('_', '-')}")
+            if any(option in one.opts for one in self.params):
+                hint = f"did you mean {option}?"
+            else:
+                hint = f"it is a setting, give it to Server({name}=...)"
+            raise click.UsageError(f"no such option {error.option_name}: {hint}", ctx) from None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -15,7 +36,7 @@ def main() -> None:
     """A WebSocket and HTTP server whose connections outlive your code."""
 
 
-@main.command()
+@main.command(cls=Command)
 @click.argument("target", metavar="MODULE:ATTR")
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="TCP port; 0 lets the kernel choose one.")

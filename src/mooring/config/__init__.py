@@ -7,10 +7,11 @@ field and nowhere else: the checks, the error messages and the settings page are
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from mooring.errors import ConfigError
+from mooring.near import SETTINGS as OTHER_WORDS
+from mooring.near import nearest
 
 from .flow import Flow
 from .http import Http
@@ -66,8 +67,8 @@ class Settings:
                 listeners = value
                 continue
             if name not in HOME:
-                near = get_close_matches(str(name), HOME, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else "`mooring settings` lists the options"
+                near = nearest(name, HOME, OTHER_WORDS)
+                hint = f"did you mean {near!r}?" if near else "`mooring settings` lists the options"
                 raise ConfigError(f"unknown option {name!r}: {hint}")
             chosen[HOME[name]][name] = value
         made: dict[str, Any] = {section: kind(**chosen[section]) for section, kind in SECTIONS.items()}

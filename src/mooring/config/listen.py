@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 from mooring.errors import ConfigError
 
-from .option import HOUR, Section, check_filled, check_inherited, check_mode, check_networks, check_path, option
+from .option import HOUR, Section, check_host, check_inherited, check_mode, check_networks, check_path, option
 
 
 @dataclass(frozen=True)
 class Listen(Section):
     """Where clients connect."""
 
-    host: str = option("127.0.0.1", "Address or name to listen on; `0.0.0.0` for every interface.", check=check_filled)
+    host: str = option("127.0.0.1", "Address or name to listen on; `0.0.0.0` for every interface.", check=check_host)
     port: int = option(9501, "TCP port; 0 lets the kernel choose one.", low=0, high=65535)
     backlog: int = option(
         2048, "Connections the kernel keeps until they are accepted.", "connections", low=1, high=65535

@@ -180,5 +180,19 @@ def check_sni(values: tuple[str, ...]) -> str | None:
     return None
 
 
+def check_host(value: str) -> str | None:
+    """A name or address, and nothing of a URL around it."""
+    if not value:
+        return "it is empty"
+    bare, colon, port = value.rpartition("://")[2].partition("/")[0].rpartition(":")
+    if colon and port.isascii() and port.isdigit() and (":" not in bare or bare.startswith("[")):
+        return f"it has a port in it: write host={bare.strip('[]') or '0.0.0.0'!r}, port={int(port)}"
+    if "://" in value or "/" in value:
+        return "it is a URL or a path: write a name or an address such as 127.0.0.1; a Unix socket is unix_socket"
+    if value.startswith("[") and value.endswith("]"):
+        return f"write it without brackets: {value[1:-1]!r}"
+    return None
+
+
 def check_filled(value: str | tuple[str, ...]) -> str | None:
     return "it is empty" if value == "" else "a text in it is empty" if not all(value) else None

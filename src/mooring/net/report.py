@@ -7,6 +7,7 @@ do with them: who is told the id of an error finds it in the log.
 import contextlib
 import logging
 import os
+import re
 import secrets
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Final
 from mooring.app.foreign import text_of, traceback_of
 
 _STDERR: Final = 2
+_AWAITED: Final = re.compile(r"object \w+ can't be used in 'await' expression|'\w+' object can't be awaited")
 
 
 def new_error_id() -> str:
@@ -24,7 +26,7 @@ def new_error_id() -> str:
 def report(log: logging.Logger, message: str, error_id: str, *values: object, error: BaseException) -> None:
     """One line, whose first value is the id, with the traceback behind it. Raises MemoryError when there is no memory
     for it, and nothing else."""
-    text = traceback_of(error)
+    text = traceback_of(error) + _hint(error)
     try:
         about = (type(error), error, error.__traceback__)
         told = {"error_id": error_id}
@@ -39,6 +41,16 @@ def report(log: logging.Logger, message: str, error_id: str, *values: object, er
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         why = f"(the log has not taken it: {text_of(problem, repr)})"
         _write(f"{now} ERROR [{os.getpid()}] {message % (error_id, *values)}\n{text}\n{why}\n")
+
+
+def _hint(error: BaseException) -> str:
+    """What to do, of errors of Python that don't say it."""
+    if type(error) is TypeError and _AWAITED.fullmatch(text_of(error)):
+        return (
+            "\n(push, publish and most other methods do their work at once and return a plain value: call them without "
+            "`await`)"
+        )
+    return ""
 
 
 def finish_output(log: logging.Logger) -> None:

@@ -39,7 +39,7 @@ from mooring.net.loop import HANDLING
 from mooring.net.refusals import RefusalLog, say_bad
 from mooring.net.report import new_error_id, report
 from mooring.types import CloseCode, ClosedBy, CloseReason, ConnectionState
-from mooring.worker import access
+from mooring.worker import access, advice
 from mooring.worker.failures import Failures, reason_of
 from mooring.worker.handshake import FOREIGN, Handshakes
 from mooring.worker.leaving import Leaving
@@ -347,7 +347,10 @@ class Worker:
 
     def running_of(self, result: object, kind: int) -> Awaitable[Any] | None:
         """What is still to be awaited of what a handler has returned. Raises TypeError for what runs nothing."""
-        return running_of(result, f"the {Event(kind).name.lower()!r} handler")
+        event = Event(kind).name.lower()
+        if kind == Event.MESSAGE and (what := advice.of_event(result)):
+            self.refusals.say(logging.ERROR, "the %r handler %s", event, what)
+        return running_of(result, f"the {event!r} handler")
 
     def note(self, outlet: Outlet, kind: int, fd: int, extra: int, payload: bytes) -> None:
         """What a gateway tells without waiting for an answer."""
@@ -498,7 +501,7 @@ class Worker:
             return self._rest(site, request, response)
         if running is not None:
             return self._request_later(site, request, response, running)
-        self._finish(request, response)
+        self._finish(request, response, result)
         return self._rest(site, request, response)
 
     def _rest(self, site: Site, request: Request, response: Response) -> Awaitable[Any] | None:
@@ -528,7 +531,7 @@ class Worker:
                 error = ClientGone("the event stream was ended")
             self._request_failed(site, request, response, error)
         else:
-            self._finish(request, response)
+            self._finish(request, response, result)
         finally:
             self.streams.forget(request.fd, request.number)
             if response._event_source is not None:
@@ -561,14 +564,12 @@ class Worker:
             return
         response._fail(self._failures.answered(site, Event.REQUEST, request.fd, error))
 
-    def _finish(self, request: Request, response: Response) -> None:
+    def _finish(self, request: Request, response: Response, result: object) -> None:
         request._close()
         self.sessions.forget(request.fd)  # no `close` will say that this connection is gone
         if response._finish_unanswered():
-            message = (
-                "the 'request' handler gave no answer to %s %s; what it returns is none, call response.end() or json()"
-            )
-            self.refusals.say(logging.ERROR, message, request.method, request.target)
+            message = "the 'request' handler gave no answer to %s %s: %s"
+            self.refusals.say(logging.ERROR, message, request.method, request.target, advice.of_request(result))
 
     def _sender(self, fd: int, number: int) -> Send:
         outbox = self.outbox

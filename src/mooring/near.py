@@ -1,0 +1,123 @@
+"""What somebody may have meant: a name that is not there, and those that are.
+
+Beside names that look alike there are words that other servers have for the same thing. They are what people write
+first.
+"""
+
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from typing import Final
+
+SETTINGS: Final[Mapping[str, str]] = {
+    "address": "host",
+    "bind": "host",
+    "certfile": "ssl_cert_file",
+    "client_max_size": "body_limit",
+    "compression": "websocket_compression",
+    "cors_origins": "allowed_origins",
+    "gateways": "gateway_num",
+    "heartbeat": "ping_interval",
+    "keepalive": "keepalive_timeout",
+    "keyfile": "ssl_key_file",
+    "limit_concurrency": "max_connections",
+    "max_size": "max_message_size",
+    "num_workers": "worker_num",
+    "origins": "allowed_origins",
+    "package_max_length": "max_message_size",
+    "permessage_deflate": "websocket_compression",
+    "ping_timeout": "pong_timeout",
+    "processes": "worker_num",
+    "reload": "watch",
+    "shutdown_timeout": "graceful_timeout",
+    "ssl_certfile": "ssl_cert_file",
+    "ssl_keyfile": "ssl_key_file",
+    "static": "document_root",
+    "static_dir": "document_root",
+    "stop_timeout": "graceful_timeout",
+    "task_workers": "task_worker_num",
+    "threads": "worker_num",
+    "uds": "unix_socket",
+    "unix": "unix_socket",
+    "unix_path": "unix_socket",
+    "worker": "worker_num",
+    "worker_count": "worker_num",
+    "workers": "worker_num",
+    "ws_max_size": "max_message_size",
+    "ws_ping_interval": "ping_interval",
+    "ws_ping_timeout": "pong_timeout",
+}
+EVENTS: Final[Mapping[str, str]] = {
+    "auth": "handshake",
+    "authenticate": "handshake",
+    "connect": "open",
+    "connected": "open",
+    "connection": "open",
+    "data": "message",
+    "disconnected": "close",
+    "exception": "error",
+    "exit": "worker_stop",
+    "get": "request",
+    "http": "request",
+    "job": "task",
+    "pipe": "pipe_message",
+    "post": "request",
+    "ready": "start",
+    "receive": "message",
+    "recv": "message",
+    "started": "start",
+    "startup": "worker_start",
+    "stop": "shutdown",
+    "text": "message",
+    "upgrade": "handshake",
+    "websocket": "open",
+}
+METHODS: Final[Mapping[str, str]] = {
+    "add_timer": "tick(seconds, function)",
+    "broadcast": "publish(topic, data)",
+    "call_later": "after(seconds, function)",
+    "emit": "push(fd, data) or publish(topic, data)",
+    "join": "subscribe(fd, topic)",
+    "kick": "disconnect(fd)",
+    "listen_forever": "start()",
+    "run": "start()",
+    "run_forever": "start()",
+    "send": "push(fd, data)",
+    "send_json": "push_json(fd, value)",
+    "send_text": "push(fd, data)",
+    "send_to": "push(fd, data)",
+    "serve": "start()",
+    "serve_forever": "start()",
+    "stop": "shutdown()",
+    **dict.fromkeys(("delete", "get", "patch", "post", "put", "route"), 'on("request") for all paths and methods'),
+}
+ANSWERS: Final[Mapping[str, str]] = {
+    "headers": "header(name, value)",
+    "html": "end(text), behind header('Content-Type', 'text/html')",
+    "render": "end(text)",
+    "send": "end(data)",
+    "send_header": "header(name, value)",
+    "send_json": "json(value)",
+    "set_cookie": "cookie(name, value)",
+    "set_header": "header(name, value)",
+    "set_status": "status(code)",
+    "text": "end(text)",
+}
+
+
+def nearest(name: object, names: Collection[str], words: Mapping[str, str], cutoff: float = 0.6) -> str | None:
+    """The name that was meant, None when nobody could tell."""
+    text = str(name).lower().replace("-", "_").replace(".", "_")
+    text = text.removeprefix("on_")
+    squeezed = {one.replace("_", ""): one for one in names}
+    for form in (text, text.removeprefix("on")):
+        found = words.get(form) or squeezed.get(form.replace("_", ""))
+        if found is not None:
+            return found
+    return next(iter(get_close_matches(text, names, n=1, cutoff=cutoff)), None)
+
+
+def no_attribute(holder: object, name: str, words: Mapping[str, str]) -> str:
+    """For the AttributeError of one that is not there."""
+    offered = [one for one in dir(holder) if not one.startswith("_")]
+    meant = None if name.startswith("_") else nearest(name, offered, words)
+    return f"a {type(holder).__name__} has no {name!r}" + (f": did you mean {meant}?" if meant else "")
