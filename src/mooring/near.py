@@ -118,6 +118,6 @@ def nearest(name: object, names: Collection[str], words: Mapping[str, str], cuto
 
 def no_attribute(holder: object, name: str, words: Mapping[str, str]) -> str:
     """For the AttributeError of one that is not there."""
-    offered = [one for one in dir(holder) if not one.startswith("_")]
+    offered = [one for one in dir(type(holder)) if not one.startswith("_")]
     meant = None if name.startswith("_") else nearest(name, offered, words)
     return f"a {type(holder).__name__} has no {name!r}" + (f": did you mean {meant}?" if meant else "")

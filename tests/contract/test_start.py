@@ -168,6 +168,16 @@ def test_no_message_handler(mode: dict[str, Any]):
         ("server.set(worker_num=0)", "worker_num=0"),
         ("server.on('mesage', print)", "did you mean 'message'?"),
         ("server.on('message', lambda frame: 0)", "message(server, frame)"),
+        ("server.on('message', lambda server, frame: 0)", "two handlers for 'message', said ("),
+        ("server.on(said)", "write @server.on('message') above it"),
+        ("server.on('connect', print)", "did you mean 'open'?"),
+        ("server.set(workers=2)", "did you mean 'worker_num'?"),
+        ("server.set(host='127.0.0.1:9501')", "write host='127.0.0.1', port=9501"),
+        ("[server.on('task', print), server.start()]", "set task_worker_num to 1 or more"),
+        (
+            "exec('async def main(): server.start()'); __import__('asyncio').run(main())",
+            "start() was called in a cor",
+        ),
     ],
 )
 def test_mistakes_in_the_setup(mode: dict[str, Any], line: str, said: str):

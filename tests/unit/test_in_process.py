@@ -61,7 +61,7 @@ def test_an_exchange_is_that_of_the_server_and_noted_down():
 
 def test_handlers_are_called_directly():
     server = chat()
-    said = server.handlers.get("message")
+    said = server._handlers.get("message")
     with in_process(server, limit=LIMIT) as running, running.connect("/?name=ada") as ada:
         running.call(said, server, ada.frame("direct"))
         assert running.published == [("lobby", "ada: direct")]

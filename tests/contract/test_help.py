@@ -1,0 +1,104 @@
+"""What a newcomer does wrong in a handler is told in the log, in one line, with what to do."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from contract.clients import Raw, dial, get
+from support.serving import Serving
+
+APP = """
+RETURNED = {"dict": {"a": 1}, "list": [1], "str": "hello", "bytes": b"x", "tuple": ("x", 404), "true": True}
+
+@server.on("open")
+def opened(server, request):
+    server.push(request.fd, json.dumps({"fd": request.fd, "worker": 0, "pid": 0}))
+
+@server.on("message")
+def said(server, frame):
+    if frame.data == "await":
+        return awaits(frame.fd)
+    server.push(frame.fd, "handled")
+    return RETURNED.get(frame.data)
+
+async def awaits(fd):
+    await server.push(fd, "handled")
+
+@server.on("request")
+async def page(request, response):
+    if request.path == "/later":
+        await asyncio.sleep(0)
+    if request.path == "/status":
+        response.status_code = 404
+    if request.path == "/cookie":
+        response.set_cookie("a", "b")
+    return RETURNED.get(request.query["what"])
+"""
+
+
+@pytest.fixture(scope="module")
+def running(mode: dict[str, Any]) -> Iterator[Serving]:
+    with Serving("import asyncio\n" + APP, **mode) as server:
+        yield server
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),  # fewer than the log takes of a kind in one second
+    [
+        ("dict", "it returned a dict, and what a handler returns is sent to nobody: call response.json() with it"),
+        ("list", "it returned a list, and what a handler returns is sent to nobody: call response.json() with it"),
+        ("str", "it returned a str, and what a handler returns is sent to nobody: call response.end() with it"),
+        ("bytes", "it returned a bytes, and what a handler returns is sent to nobody: call response.end() with it"),
+        ("none", "call response.end() or response.json()"),
+        ("true", "call response.end() or response.json()"),
+    ],
+)
+def test_a_request_handler_that_returns_its_answer(running: Serving, what: str, words: str):
+    mark, path = running.mark(), "/later" if what in ("list", "none") else "/at-once"
+    with Raw(running, get(f"{path}?what={what}")) as raw:
+        assert raw.answer().status == 500
+    running.wait_log(re.escape(f"the 'request' handler gave no answer to GET {path}?what={what}: {words}"), since=mark)
+
+
+@pytest.mark.parametrize("what", ["dict", "list", "str", "bytes", "tuple"])
+async def test_a_message_handler_that_returns_its_answer(running: Serving, what: str):
+    mark = running.mark()
+    async with dial(running) as peer:
+        await peer.send(what)
+        assert await peer.recv() == "handled"
+        words = f"the 'message' handler returned a {what}, and what a handler returns is sent to nobody: "
+        await asyncio.to_thread(running.wait_log, re.escape(words), since=mark)
+        for silent in ("none", "true"):
+            mark = running.mark()
+            await peer.send(silent)
+            assert await peer.recv() == "handled"
+            await peer.send("other")
+            assert await peer.recv() == "handled"
+            assert not any("returned a" in line for line in running.lines[mark:])
+
+
+async def test_await_before_a_method_that_needs_none(running: Serving):
+    mark = running.mark()
+    async with dial(running) as peer:
+        await peer.send("await")
+        assert await peer.recv() == "handled"
+        words = "return a plain value: call them without `await`"
+        await asyncio.to_thread(running.wait_log, words, since=mark)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/status", "AttributeError: call response.status(404)"),
+        ("/cookie", "a Response has no 'set_cookie': did you mean cookie(name, value)?"),
+    ],
+)
+def test_methods_of_other_servers(running: Serving, path: str, words: str):
+    mark = running.mark()
+    with Raw(running, get(f"{path}?what=none")) as raw:
+        assert raw.answer().status == 500
+    running.wait_log(re.escape(words), since=mark)
