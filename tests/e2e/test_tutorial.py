@@ -10,6 +10,7 @@ import urllib.request
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
+from websockets.sync.client import connect
 
 from support.pages import Page, shape
 from support.serving import LIMIT, ROOT, Serving
@@ -43,12 +44,12 @@ def browser():
         running.close()
 
 
-def visitor(browser, server, name):
-    """A window in which somebody has given a name."""
+def visitor(browser, server, name, there="has joined"):
+    """A window in which somebody has given a name, and which shows that they are there."""
     page = browser.new_context().new_page()
     page.on("dialog", lambda dialog: dialog.accept(name))
     page.goto(server.http)
-    expect(page.locator("#log")).to_contain_text(f"{name} has joined")
+    expect(page.locator("body")).to_contain_text(re.compile(rf"{name}.*{there}" if there != name else name))
     return page
 
 
@@ -158,3 +159,81 @@ def test_change_it_while_people_talk(tmp_path, browser):
         server.wait_log("ZeroDivisionError")
         expect(ada.locator("li").last).to_have_text("Bob has left")
         assert server.stop() == 0
+
+
+def test_rooms(tmp_path, browser):
+    page = chapter(4)
+    page.write(tmp_path)
+    with Serving("", argv=(sys.executable, "chat.py"), cwd=tmp_path) as server:
+        ada, bob = visitor(browser, server, "Ada"), visitor(browser, server, "Bob")
+        expect(ada.locator("li").last).to_have_text("Bob has joined lobby")
+        bob.get_by_label("Message").press_sequentially("he")
+        expect(ada.locator("#typing")).to_have_text("Bob is typing ...")
+        say(bob, "hello")
+        expect(ada.locator("li").last).to_have_text("Bob: hello")
+        expect(ada.locator("#typing")).to_have_text("")
+        say(bob, "/join garden")
+        expect(ada.locator("li").last).to_have_text("Bob has left")
+        expect(bob.locator("li").last).to_have_text("Bob has joined garden")
+        say(ada, "alone?")
+        expect(ada.locator("li").last).to_have_text("Ada: alone?")
+        say(ada, "/join garden")
+        expect(bob.locator("li").last).to_have_text("Ada has joined garden")
+        expect(bob.locator("#log")).not_to_contain_text("alone?")
+        say(bob, "")
+        expect(bob.locator("li").last).to_contain_text("Expected `str` of length >= 1")
+        (talk,) = (command for command in page.commands() if "websockets" in command)
+        _connected, *lines = page.printed(talk)
+        with connect(f"{server.url}/?name=Eve", open_timeout=LIMIT) as eve:
+            for line in lines:
+                if line.startswith(">"):
+                    eve.send(line[2:])
+                else:
+                    assert eve.recv(LIMIT) == line[2:]
+        assert server.stop() == 0
+
+
+def test_who_is_there(tmp_path, browser):
+    page = chapter(5)
+    page.write(tmp_path)
+    with Serving("", argv=(sys.executable, "chat.py"), cwd=tmp_path) as server:
+        windows = {}
+        for window, name in (("one", "Ada"), ("two", "Ada"), ("bob", "Bob")):
+            windows[window] = visitor(browser, server, name, there=name)
+        for window in windows.values():
+            expect(window.locator("#here")).to_have_text("lobby: Ada, Bob")
+        say(windows["bob"], "@Ada hello")
+        for window in ("one", "two"):
+            expect(windows[window].locator("li").last).to_have_text("Bob whispers: hello")
+        say(windows["bob"], "@Eve hello")
+        expect(windows["bob"].locator("li").last).to_have_text("(Eve is not here)")
+        mark = server.mark()
+        os.kill(server.pid_of("worker 0"), signal.SIGKILL)
+        server.wait_log("serves in place", since=mark)
+        windows["one"].close()
+        say(windows["two"], "still here")  # behind the end of the other
+        expect(windows["bob"].locator("li").last).to_have_text("Ada: still here")
+        expect(windows["bob"].locator("#here")).to_have_text("lobby: Ada, Bob")
+        windows["two"].close()
+        expect(windows["bob"].locator("#here")).to_have_text("lobby: Bob")
+        assert server.stop() == 0
+
+
+def test_its_tests_pass_and_can_fail(tmp_path):
+    chapter(5).write(tmp_path)
+    page = chapter(6)
+    page.write(tmp_path)
+    command = "python -m pytest -q test_chat.py"
+    argv = [sys.executable, *command.split()[1:], "-p", "no:cacheprovider"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stdout
+    assert [shape(line) for line in page.printed(command)] == [shape(line) for line in done.stdout.splitlines()]
+    path = tmp_path / "chat.py"
+    for broken in ("server.bind(request.fd, name)", "leave(server, frame.fd)"):
+        good = path.read_text()
+        path.write_text(good.replace(broken, "pass"))
+        failed = subprocess.run(
+            [*argv, "-k", "tabs"], cwd=tmp_path, capture_output=True, text=True, timeout=90
+        )
+        assert failed.returncode == 1, (broken, failed.stdout)
+        path.write_text(good)
