@@ -232,8 +232,6 @@ def test_its_tests_pass_and_can_fail(tmp_path):
     for broken in ("server.bind(request.fd, name)", "leave(server, frame.fd)"):
         good = path.read_text()
         path.write_text(good.replace(broken, "pass"))
-        failed = subprocess.run(
-            [*argv, "-k", "tabs"], cwd=tmp_path, capture_output=True, text=True, timeout=90
-        )
+        failed = subprocess.run([*argv, "-k", "tabs"], cwd=tmp_path, capture_output=True, text=True, timeout=90)
         assert failed.returncode == 1, (broken, failed.stdout)
         path.write_text(good)
