@@ -179,7 +179,7 @@ def test_a_path_that_is_not_there(tmp_path):
 
 def test_without_watchfiles_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "watchfiles", None)
-    with pytest.raises(ConfigError, match=r"mooring\[watch\]"):
+    with pytest.raises(ConfigError, match=r"mooring-server\[watch\]"):
         Watcher([tmp_path])
 
 
