@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -161,6 +162,61 @@ def test_the_error_of_a_test_has_the_log():
                 client.receive(0.05)
             1 / 0  # noqa: B018
     assert any("processes serve" in note for note in failed.value.__notes__)
+
+
+ABANDONS = """
+import os, sys
+from mooring.testing import serve
+running = serve(sys.argv[1], limit=60)
+running.start()
+print(running.pid, flush=True)
+sys.stdin.read()
+os._exit(0)
+"""
+
+
+def test_a_test_that_is_killed_leaves_no_server():
+    with subprocess.Popen(
+        [sys.executable, "-c", ABANDONS, str(ROOT / "examples" / "hello.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as abandons:
+        pid = int(abandons.stdout.readline())
+        ended = os.pidfd_open(pid)
+        try:
+            abandons.kill()
+            assert select.select([ended], [], [], LIMIT)[0], "the server goes on without anybody"
+        finally:
+            os.close(ended)
+
+
+def test_what_a_test_need_not_think_of(tmp_path):
+    """Queries that must be escaped, certificates that are not here, errors that nobody asked for."""
+    (tmp_path / "app.py").write_text(
+        """
+from mooring import Server
+server = Server(ssl_cert_file="nowhere.pem", port=443)
+@server.on("message")
+def said(server, frame):
+    server.push(frame.fd, server.session(frame.fd)["raise" if frame.data == "raise" else "name"])
+@server.on("open")
+def opened(server, request):
+    server.session(request.fd)["name"] = request.query["name"]
+"""
+    )
+    with serve(tmp_path / "app.py", mode="base", worker_num=1, limit=LIMIT) as running:
+        for client in (running.connect("/?name=zo\u00eb b"), running.connect(params={"name": "zo\u00eb b"})):
+            with client as opened:
+                opened.send("")
+                assert opened.receive() == "zo\u00eb b"
+                assert running.error_lines == []
+        with running.connect("/?name=ada") as client:
+            client.send("raise")
+            assert client.close_code == 1011
+        assert "'message' handler failed" in running.error_lines[0]
+    with pytest.raises(ValueError, match="without TLS"):
+        serve(tmp_path / "app.py", ssl_cert_file="x")
 
 
 def test_coroutines():

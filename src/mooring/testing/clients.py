@@ -485,6 +485,7 @@ class Visitor:
         self,
         path: str = "/",
         *,
+        params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         subprotocols: list[str] | None = None,
         limit: float | None = None,
@@ -492,12 +493,15 @@ class Visitor:
     ) -> Connecting:
         """A WebSocket: a Client for `with`, an AsyncClient for `async with`.
 
-        `headers` go with the handshake; `limit` in seconds is for each wait, None: that of the server. `options` are
-        those of `websockets.sync.client.connect`, or of its asyncio sibling.
+        `params` are the query, if it is not in the path; `headers` go with the handshake. `limit` in seconds is for
+        each wait, None: that of the server. `options` are those of `websockets.sync.client.connect`, or of its
+        asyncio sibling.
         """
         sent = {**self.http.headers, "Origin": self._host.http_url} if self._cookies else {}
         sent = {name: value for name, value in sent.items() if name.lower() not in HTTP_ONLY}
-        cookie = self.http.build_request("GET", path).headers.get("cookie")
+        request = self.http.build_request("GET", path, params=params)
+        path = request.url.raw_path.decode()  # other characters than a target may have are escaped
+        cookie = request.headers.get("cookie")
         if cookie:
             sent["Cookie"] = cookie
         sent.update(headers or {})

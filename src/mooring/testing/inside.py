@@ -41,13 +41,14 @@ from mooring.net.loop import new_event_loop
 from mooring.server import Server
 from mooring.supervisor.service import Service
 from mooring.testing.errors import HandlerFailed, NotInTime, ServerFailed
-from mooring.testing.running import LIMIT, RunningServer, alive
+from mooring.testing.running import LIMIT, PLAIN, RunningServer, alive
 from mooring.worker.pipe import Pipe
 from mooring.worker.tasks import DispatcherLink, Task, TaskBench, TaskDesk
 
 __all__ = ["InsideServer", "Made", "in_process"]
 
 OURS: dict[str, object] = {
+    **PLAIN,
     "mode": "base",
     "worker_num": 1,
     "port": 0,
@@ -88,7 +89,7 @@ def in_process(
     """
     for name in OURS:
         if name in settings:
-            raise ValueError(f"{name} can't be set here, where there is one process and a free port: use serve()")
+            raise ValueError(f"{name} can't be set here, where there is one process, and a free port without TLS")
     server = app if isinstance(app, Server) else app()
     if not isinstance(server, Server):
         raise ValueError(f"in_process() takes a Server, or a function that makes one, not {server!r}")

@@ -19,12 +19,13 @@ from mooring.admin.client import ControlClient
 from mooring.errors import AdminError, StateError
 from mooring.testing.application import App, Named, name_of
 from mooring.testing.errors import NotInTime, ServerFailed
-from mooring.testing.running import LIMIT, RunningServer, alive
+from mooring.testing.running import LIMIT, PLAIN, RunningServer, alive
 
 __all__ = ["AsyncServedServer", "ServedServer", "serve"]
 
-OURS = {"unix_socket": "", "inherited": "", "log_file": "", "log_format": "text", "pid_file": ""}
+OURS = {**PLAIN, "unix_socket": "", "inherited": "", "log_file": "", "log_format": "text", "pid_file": ""}
 READY = r"\bready(?:, listening on (?P<here>.*)| after .* processes? serves?)"
+SLOW = 30.0  # seconds; what takes whole processes is not late before, however short the limit is
 LISTENING = r"\blistening on (.*)"
 LOOK = 0.02  # seconds between looks at what is told to nobody
 
@@ -44,15 +45,17 @@ def serve(
     stands at the top level of a module. Workers are other processes, which import it: they share nothing with the test.
 
     `settings` override those of the application, for instance `mode="base"`, `worker_num=2`. `limit` in seconds is for
-    each wait, also for the start and for the stop. `cwd` is the directory in which it runs, `env` what it finds in its
-    environment beside what the test has.
+    each wait; the start, the stop, a reload and a worker's successor have 30 s in any case. `cwd` is the directory in
+    which it runs, `env` what it finds in its environment beside what the test has.
 
     Raises ValueError for an application that no other process can import, and for a setting that can't be had here.
     Entering raises ServerFailed, with the log, when it does not start.
     """
     for name in OURS:
         if name in settings:
-            raise ValueError(f"{name} can't be set here: serve() listens on a port of its own, and reads the log")
+            raise ValueError(
+                f"{name} can't be set here: serve() listens on a port of its own, without TLS, and reads the log"
+            )
     return ServedServer(name_of(app), limit, cwd, env or {}, settings)
 
 
@@ -77,6 +80,8 @@ class ServedServer(RunningServer):
         self._reader: threading.Thread | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._stopped = False
+        self._slow = max(limit, SLOW)
+        self._guard: subprocess.Popen[bytes] | None = None
 
     # ------------------------------------------------------------------ its life
 
@@ -127,14 +132,26 @@ class ServedServer(RunningServer):
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
         try:
-            ready = self._log.wait(READY, 0, self.limit, f"{self.name} did not start")
-            where = ready["here"] or self._log.wait(LISTENING, 0, self.limit, "it does not say where it listens")[1]
+            self._watch_over(self._process.pid)
+            ready = self._log.wait(READY, 0, self._slow, f"{self.name} did not start")
+            where = ready["here"] or self._log.wait(LISTENING, 0, self._slow, "it does not say where it listens")[1]
         except BaseException:
             self._kill()
             raise
         places = where.split(", ")
         self.ports = [int(place.rpartition(":")[2]) for place in places if place.rpartition(":")[2].isdigit()]
         alive.add(self)
+
+    def _watch_over(self, session: int) -> None:
+        """A shell that ends the server when this process has gone without a word, as one that is killed does: then its
+        end of the pipe is closed."""
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", 'read _ || kill -TERM "-$1"', "sh", str(session)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def _read(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None
@@ -155,10 +172,10 @@ class ServedServer(RunningServer):
         self._end_clients()
         process.send_signal(signal.SIGTERM)
         try:
-            code = process.wait(self.limit)
+            code = process.wait(self._slow)
         except subprocess.TimeoutExpired:
             self._kill()
-            text = f"{self.name} did not stop within {self.limit:g} s, and was killed"
+            text = f"{self.name} did not stop within {self._slow:g} s, and was killed"
             raise ServerFailed(text + self.why()) from None
         self._kill()
         if code:
@@ -171,6 +188,9 @@ class ServedServer(RunningServer):
         assert self._folder is not None
         alive.discard(self)
         self._stopped = True
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
         with suppress(OSError):  # the session it was started in; its number is nobody else's while one is left
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -226,7 +246,7 @@ class ServedServer(RunningServer):
         except AdminError as error:
             raise ServerFailed(f"the reload was not carried out: {error}{self._log.tail()}") from None
         pattern = r"\breload: done|\breload(?:: .*)? failed|reload refused"
-        found = self._log.wait(pattern, mark, self.limit, "the reload is not done")
+        found = self._log.wait(pattern, mark, self._slow, "the reload is not done")
         if "done" not in found[0]:
             raise ServerFailed(f"the reload was not carried out{self._log.tail()}")
 
@@ -246,7 +266,7 @@ class ServedServer(RunningServer):
         mark = self.mark()
         os.kill(pid, signal.SIGKILL)
         pattern = rf"\b(?:worker|server) {number}\b.* serves in place|takes the place of (?:worker|server) {number}\b"
-        self._log.wait(pattern, mark, self.limit, f"worker {number} was killed, and has no successor")
+        self._log.wait(pattern, mark, self._slow, f"worker {number} was killed, and has no successor")
 
     def fd_at(self, port: int) -> int:
         """The fd of the connection whose client has this port."""

@@ -6,15 +6,23 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+from mooring.config import Settings
 from mooring.testing.clients import Connecting, Events, Visitor
 from mooring.testing.log import Log
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["LIMIT", "RunningServer", "alive"]
+__all__ = ["LIMIT", "PLAIN", "RunningServer", "alive"]
 
 LIMIT = 10.0  # seconds; for each wait, where nothing else is said
+
+#: TLS is off, whatever the application says: its keys may not be where tests run, and who tests it has no certificate.
+PLAIN: dict[str, object] = {
+    name: value
+    for name, value in Settings().to_dict().items()
+    if name in ("ssl_cert_file", "ssl_key_file", "ssl_sni", "ssl_client_ca_file", "ssl_verify_client")
+}
 
 alive: "WeakSet[RunningServer]" = WeakSet()
 """Those that run now; for the plugin, which shows their logs."""
@@ -60,13 +68,16 @@ class RunningServer:
         self,
         path: str = "/",
         *,
+        params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         subprotocols: list[str] | None = None,
         limit: float | None = None,
         **options: Any,
     ) -> Connecting:
         """A WebSocket: `with running.connect("/?name=ada") as client:`, or `async with`. See Visitor.connect."""
-        return self._anybody().connect(path, headers=headers, subprotocols=subprotocols, limit=limit, **options)
+        return self._anybody().connect(
+            path, params=params, headers=headers, subprotocols=subprotocols, limit=limit, **options
+        )
 
     def request(self, method: str, path: str, **options: Any) -> "httpx.Response":
         """One request, without cookies of those before. See Visitor.request."""
@@ -111,6 +122,11 @@ class RunningServer:
     def log(self) -> str:
         """The same as one text."""
         return "\n".join(self.lines)
+
+    @property
+    def error_lines(self) -> list[str]:
+        """Those that say ERROR: what handlers have raised, above all; `assert not running.error_lines`."""
+        return [line for line in self.lines if re.search(r"\bERROR\b", line)]
 
     def mark(self) -> int:
         """The number of the next line of the log, for `wait_log(..., since=)`."""
