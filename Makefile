@@ -15,7 +15,7 @@ STUBBED := $(patsubst src/mooring/_core/%.pyi,mooring._core.%,$(wildcard src/moo
 BESIDE := --numprocesses auto --dist worksteal  # tests run side by side; -n0 in ARGS: one after the other
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check lint types package bench chaos flatness conformance fuzz mutants docs clean
+.PHONY: help demo test check lint types package bench instructions chaos flatness conformance fuzz mutants docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -46,6 +46,9 @@ bench: build/release/built $(VENV)/group-bench build/wsload  ## compare with oth
 	$(RELEASE)/python bench/edge.py --json bench/results/edge.json
 	$(RELEASE)/python bench/successor.py --json bench/results/successor.json
 	$(RELEASE)/python bench/files.py --json bench/results/files.json
+
+instructions: build/release/built  ## count the instructions of a message, by kind of handler (valgrind); ARGS="async"
+	$(RELEASE)/python tools/instructions.py $(ARGS)
 
 chaos: build/release/built  ## look whether anything is lost under kills, reloads, stops; ARGS="--seed 7"
 	@for nemesis in kill reload stop gateway descriptors bytes misdeeds "mixed --messages 3100000 --duration 600"; do \

@@ -33,7 +33,7 @@ LAYERS: list[set[str]] = [
 ]
 CORE: list[set[str]] = [
     {"__init__"},
-    {"atomic", "buffer", "process", "pulse", "room", "timer"},
+    {"atomic", "buffer", "process", "pulse", "room", "steps", "timer"},
     {"admission", "deflate", "http", "page", "table", "wire", "ws"},
     {"profile", "reactor"},
     {"order", "registry"},

@@ -6,6 +6,7 @@ from mooring._core.channel cimport Channel
 from mooring._core.outlet cimport Outbox, Outlet
 from mooring._core.page cimport Page
 from mooring._core.pulse cimport Pulse
+from mooring._core.steps cimport Steps
 from mooring._core.wire cimport Record
 
 
@@ -16,7 +17,8 @@ cdef class Waiting:
 cdef class Inlet:
     cdef object server
     cdef tuple on_message            # the application's handler, by the index of the listener
-    cdef object worker               # cold(), failed(), spawn(), note(): see mooring.worker
+    cdef object worker               # cold(), failed(), suspended(), note(): see mooring.worker
+    cdef readonly Steps steps        # of handlers that are coroutines
     cdef Outbox outbox               # what its handlers say, and have decided
     cdef public object context       # copied for each call of a handler
     # fd -> events that wait, for connections whose handler is suspended

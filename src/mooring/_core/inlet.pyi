@@ -7,6 +7,7 @@ from mooring._core.channel import Channel
 from mooring._core.outlet import Outbox, Outlet
 from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
+from mooring._core.steps import Steps
 from mooring._core.table import Table
 
 ANSWER_PART: int
@@ -20,6 +21,8 @@ class Waiting:
 @disjoint_base
 class Inlet:
     context: Context
+    @property
+    def steps(self) -> Steps: ...
     def __new__(cls, server: object, on_message: tuple[object, ...], worker: object, outbox: Outbox) -> Self: ...
     def observe(self, pulse: Pulse, limit: int = 0) -> None: ...
     def abandon(self) -> None: ...

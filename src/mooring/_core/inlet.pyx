@@ -37,6 +37,7 @@ from mooring._core.outlet cimport HANDLED, Outbox, Outlet
 from mooring._core.page cimport DONE, JOURNAL_BYTES, MARKS, STARTED, Page
 from mooring._core.pulse cimport Pulse
 from mooring._core.reactor cimport Reactor, monotonic_ms
+from mooring._core.steps cimport Steps
 from mooring._core.table cimport Table
 from mooring._core.wire cimport (
     ATTEMPT, CM_ACK, CM_CALL, CM_DISCONNECT_USER, CM_HELLO, CM_MISSED, CM_PUBLISH, CM_WORK, EV_LEAVE, EV_MESSAGE, EV_REQUEST,
@@ -46,6 +47,7 @@ from mooring._core.wire cimport (
 from mooring._core.ws cimport Frame, new_frame
 
 from mooring._core.channel import BadRecord
+from mooring._core.steps import failure_of
 from mooring._core.wire import USER as _USER
 from mooring.errors import StateError
 
@@ -93,6 +95,7 @@ cdef class Inlet:
         self.worker = worker
         self.outbox = outbox
         self.context = contextvars.copy_context()
+        self.steps = Steps(worker)
         self.lanes = {}
         self.channels = []
         self.pulse = Pulse()
@@ -106,7 +109,7 @@ cdef class Inlet:
 
     def abandon(self) -> None:
         """In a forked child: what is under way was its parent's to begin, and is its parent's to end."""
-        self.child = True
+        self.child = self.steps.child = True
 
     @property
     def suspended(self) -> int:
@@ -234,12 +237,20 @@ cdef class Inlet:
     cdef int _wait(self, Outlet outlet, int kind, uint32_t extra, uint64_t fd, uint32_t ticket, object running,
                    object context) except -1:
         """Goes on with a handler that is a coroutine, in its context; 1 when it is suspended."""
-        task = self.worker.spawn(running, context)
+        if type(running) is CoroutineType:
+            task = self.steps.begin(running, context)
+            if task is None:
+                return 0
+        else:
+            task = self.steps.spawn(running, context)
         if task.done():
-            task.result()
+            error = failure_of(task)
+            if error is not None:
+                raise error
             return 0
         if self.child:
             self.worker.came_back()
+        self.worker.suspended(task)
         if fd not in self.lanes:
             self.lanes[fd] = deque()
         task.add_done_callback(_Done(self, outlet, kind, extra, fd, ticket, context))
@@ -255,7 +266,7 @@ cdef class Inlet:
 
     def done(self, outlet: Outlet, kind: int, extra: int, fd: int, ticket: int, context: object, task: object) -> None:
         """A suspended handler has ended: the next event of that connection is due."""
-        error = StateError("the handler was cancelled") if task.cancelled() else task.exception()
+        error = failure_of(task)
         if error is not None and self._failed(outlet, kind, extra, fd, ticket, error, context):
             return
         if ticket != NO_TICKET:

@@ -26,6 +26,11 @@ cdef enum:
     MAX_SOURCES = 4096       # a source's number has 16 bits in an event, a token 48
 
 
+cdef inline uint64_t token_of(uint64_t data) noexcept nogil:
+    """The lower 48 bits. By shifts: Cython takes a mask of that size for an integer of Python."""
+    return (data << 16) >> 16
+
+
 cdef class Source:
     cdef Reactor reactor
     cdef readonly int number         # -1 while no reactor has it
@@ -68,7 +73,7 @@ cdef class Reactor:
     cdef int change(self, Source source, int fd, uint64_t token, uint32_t events) except -1
     cdef int forget(self, int fd) noexcept
     cdef inline void arm(self, Source source, Timer* timer, uint64_t due_ms) noexcept:
-        timer.token = (<uint64_t> source.number << 48) | (timer.token & 0xFFFFFFFFFFFF)
+        timer.token = (<uint64_t> source.number << 48) | token_of(timer.token)
         self.wheel.arm(timer, due_ms)
     cdef inline void disarm(self, Timer* timer) noexcept:
         self.wheel.cancel(timer)

@@ -312,7 +312,7 @@ cdef class Reactor:
             if type(source) is bool or source is None:
                 continue
             try:
-                (<Source> source).on_ready(data & 0xFFFFFFFFFFFF, events)
+                (<Source> source).on_ready(token_of(data), events)
             except Exception:
                 self._error("handling a socket")
         timer = self.wheel.pop(self.now)
@@ -320,7 +320,7 @@ cdef class Reactor:
             source = self.sources[timer.token >> 48]
             if type(source) is not bool and source is not None:
                 try:
-                    (<Source> source).on_timer(timer.token & 0xFFFFFFFFFFFF)
+                    (<Source> source).on_timer(token_of(timer.token))
                 except Exception:
                     self._error("handling a deadline")
             timer = self.wheel.pop(self.now)

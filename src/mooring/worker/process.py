@@ -13,6 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from mooring._core.steps import failure_of
 from mooring.app.foreign import function_name, is_a, running_of
 from mooring.app.handlers import Handler
 from mooring.errors import StateError
@@ -73,9 +74,7 @@ class OwnProcess:
 
     def _await(self, running: Awaitable[Any], context: contextvars.Context) -> None:
         self._task = self._spawn(running, context)
-        self._task.add_done_callback(
-            lambda task: self._ended(asyncio.CancelledError() if task.cancelled() else task.exception())
-        )
+        self._task.add_done_callback(lambda task: self._ended(failure_of(task)))
         if self._stopping.is_set():
             self._task.cancel()
 

@@ -23,6 +23,7 @@ import msgspec
 from mooring._core.channel import BadRecord
 from mooring._core.reactor import Reactor
 from mooring._core.records import RecordChannel
+from mooring._core.steps import failure_of
 from mooring._core.wire import Fate, Mail
 from mooring.app.foreign import class_name, running_of, text_of
 from mooring.app.values import pack, unpack
@@ -400,7 +401,7 @@ class TaskBench:
             self._succeeded(task, result)
 
     def _ended(self, task: Task, running: asyncio.Task[Any]) -> None:
-        error = StateError("the handler was cancelled") if running.cancelled() else running.exception()
+        error = failure_of(running)
         if error is not None:
             self._failed(task, error)
         else:

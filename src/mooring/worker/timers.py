@@ -16,6 +16,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
+from mooring._core.steps import failure_of
 from mooring.app.foreign import function_name, running_of
 from mooring.net import forks
 from mooring.net.loop import HANDLING
@@ -164,6 +165,6 @@ class Timers:
     def _ended(self, timer: _Timer, task: "asyncio.Task[Any]") -> None:
         timer.running = None
         self._running.discard(task)
-        error = None if task.cancelled() else task.exception()
+        error = failure_of(task)
         if error is not None:
             self._failed(timer.function, error)

@@ -12,7 +12,6 @@ import contextvars
 import logging
 import os
 import random
-import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +22,7 @@ from mooring._core.channel import BadRecord
 from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outbox, Outlet
 from mooring._core.pulse import Pulse
+from mooring._core.steps import failure_of
 from mooring._core.wire import Event, Wants
 from mooring.app.foreign import function_name, hides_class, is_a, refuse_odd, running_of, text_of, traceback_of
 from mooring.app.forms import FormLimits
@@ -189,10 +189,10 @@ class Worker:
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError:  # nobody waits for it any more
-            task.add_done_callback(_failure_of)
+            task.add_done_callback(failure_of)
             task.cancel()
             raise
-        failure = _failure_of(task)
+        failure = failure_of(task)
         if failure is not None:
             self._fire_failed(event, failure)
 
@@ -261,7 +261,7 @@ class Worker:
 
     def _called(self, function: Callable[..., object], task: asyncio.Task[Any]) -> None:
         self._calls.discard(task)
-        error = _failure_of(task)
+        error = failure_of(task)
         if error is not None:
             self._call_failed(function, error)
 
@@ -309,17 +309,21 @@ class Worker:
     # ------------------------------------------------------------------ called by the inlet
 
     def spawn(self, running: Awaitable[Any], context: contextvars.Context) -> asyncio.Task[Any]:
-        """A task for a handler that is a coroutine, or has returned something else to be awaited."""
-        loop = asyncio.get_running_loop()
-        contained = _contained(running)
-        if sys.version_info >= (3, 12):
-            task = asyncio.Task(contained, loop=loop, eager_start=True, context=context)
-        else:
-            task = loop.create_task(contained, context=context)
+        """A task for a handler that is a coroutine, or has returned something else to be awaited; it has begun."""
+        task = self.inlet.steps.spawn(running, context)
         if not task.done():
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+            self.suspended(task)
         return task
+
+    def suspended(self, task: asyncio.Task[Any]) -> None:
+        """A handler awaits something: the loop alone would not keep it."""
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    @staticmethod
+    def refuse_odd(result: object) -> None:
+        """Raises TypeError for what a coroutine has returned and nobody can have meant."""
+        refuse_odd(result, "the handler")
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -582,31 +586,6 @@ class Worker:
 
 def _answer_of(error: HttpError) -> str:
     return f"{error.status}: {error.reason!r}"
-
-
-def _failure_of(task: asyncio.Task[Any]) -> BaseException | None:
-    """What has come of a task of `spawn`; it may have been cancelled before it had begun."""
-    return StateError("the handler was cancelled") if task.cancelled() else task.exception()
-
-
-async def _contained(running: Awaitable[Any]) -> Any:
-    """A SystemExit or KeyboardInterrupt that leaves a task ends the loop, or would; a task that was cancelled does not
-    tell where."""
-    try:
-        result = await running
-    except BaseException as error:
-        forks.leave(error)
-        if is_a(error, SystemExit):
-            raise StateError("a handler called sys.exit(); to stop the server, call shutdown()") from error
-        if is_a(error, KeyboardInterrupt):
-            raise StateError("a handler raised KeyboardInterrupt; to stop the server, call shutdown()") from error
-        if is_a(error, asyncio.CancelledError):
-            raise StateError("the handler was cancelled") from error
-        raise
-    forks.leave()
-    if result is not None:
-        refuse_odd(result, "the handler")
-    return result
 
 
 def _no_message(_server: object, _frame: object) -> NoReturn:
