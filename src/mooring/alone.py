@@ -139,6 +139,7 @@ class Alone:
         self._take_signals(loop)
         await self.worker.start()
         self._take_signals(loop)  # the application may have taken some: a server that can't be stopped is worse
+        self.worker.watch(self._reactor)
         local.hello()
         if not self._why:  # else it was told to stop meanwhile
             await self._open(self._listeners)

@@ -362,6 +362,7 @@ class Member:
     def _on_serve(self, *, started: bool = False) -> None:
         if self._worker is not None:
             self._worker.serve()
+            self._worker.watch(self._reactor)
         if self._desk is not None:
             self._begin(self._desk.open())
         if started and self._worker is not None:

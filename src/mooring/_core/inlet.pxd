@@ -33,6 +33,7 @@ cdef class Inlet:
     cdef uint64_t until_limit
     # this process was forked off the worker inside of a handler: worker.leave_child(error) ends it when that is over
     cdef bint child
+    cdef public set kept_waiting     # connections of events that are begun, while a blocked loop catches up; None: it has
 
     cdef int send_all(self) except -1
     cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1

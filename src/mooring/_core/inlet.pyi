@@ -29,6 +29,7 @@ class Inlet:
     @property
     def suspended(self) -> int: ...
     wants: int
+    kept_waiting: set[int] | None
     output_limit: int
     @property
     def handled(self) -> int: ...

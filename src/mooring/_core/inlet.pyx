@@ -203,6 +203,8 @@ cdef class Inlet:
                 self.outbox.forget(fd)
         outlet.begin(ticket)
         self.handled += 1
+        if self.kept_waiting is not None:
+            self.kept_waiting.add(fd)
         self.pulse.data.begun += 1
         self.pulse.data.fd = fd
         self.pulse.data.kind = kind

@@ -130,6 +130,14 @@ class Process(Section):
         low=0,
         high=HOUR,
     )
+    blocked_after: float = option(
+        1.0,
+        "A handler that blocks the loop of its worker for so long is named in the log, and when it has ended, how long "
+        "it took and how many events waited; 0 means never. Task workers and processes of your own may block.",
+        "s",
+        low=0,
+        high=HOUR,
+    )
     overdue_after: float = option(
         0.0,
         "A handler that has not ended after so long is reported, once, and goes on; 0 means never.",

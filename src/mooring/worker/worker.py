@@ -22,6 +22,7 @@ from mooring._core.channel import BadRecord
 from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outbox, Outlet
 from mooring._core.pulse import Pulse
+from mooring._core.reactor import Reactor
 from mooring._core.steps import failure_of
 from mooring._core.wire import Event, Wants
 from mooring.app.foreign import function_name, hides_class, is_a, refuse_odd, running_of, text_of, traceback_of
@@ -40,6 +41,7 @@ from mooring.net.refusals import RefusalLog, say_bad
 from mooring.net.report import new_error_id, report
 from mooring.types import CloseCode, ClosedBy, CloseReason, ConnectionState
 from mooring.worker import access, advice
+from mooring.worker.blocking import BlockWatch
 from mooring.worker.failures import Failures, reason_of
 from mooring.worker.handshake import FOREIGN, Handshakes
 from mooring.worker.leaving import Leaving
@@ -138,6 +140,8 @@ class Worker:
         )
         self._server = server
         self._handlers = handlers
+        self._blocked_after = settings.process.blocked_after
+        self._watch: BlockWatch | None = None
         self._max_request = settings.process.max_request
         self._max_request_grace = settings.process.max_request_grace
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -217,6 +221,8 @@ class Worker:
         while self._calls:
             await asyncio.wait(self._calls)
         await self._leaving.finish(self._tasks, clients_stay=clients_stay)
+        if self._watch is not None:
+            self._watch.stop()
 
     async def leave(self, reason: str, limit: float) -> None:
         """Tells the application that this worker has handled its last event; it is not waited for longer than that."""
@@ -225,6 +231,12 @@ class Worker:
                 await self.fire("worker_exit", self.number, reason)
         except TimeoutError:
             log.warning("the 'worker_exit' handler did not end within event_timeout=%g s: not waiting", limit)
+
+    def watch(self, reactor: Reactor) -> None:
+        """From now on a handler that blocks the loop of this thread is named."""
+        if self._blocked_after and self.bench is None and self._process is None:
+            self._watch = BlockWatch(reactor, self.inlet, self._blocked_after)
+            self._watch.start()
 
     def serve(self) -> None:
         """This worker serves from now on."""
