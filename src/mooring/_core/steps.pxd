@@ -4,21 +4,23 @@
 cdef class Driver:
     cdef Steps steps
     cdef object loop
-    cdef object task             # until it is known whether it is needed: they refer to each other
-    cdef object coro             # the handler's
+    cdef object task             # until it is a handler's own: they refer to each other
+    cdef object coro             # the handler's; None: it is nobody's
     cdef object context          # in which that runs
     cdef object wakeup           # the task waits, and has given this
+    cdef int status              # what the last step of the coroutine has come to, a PySendResult
+    cdef object outcome          # ... what it awaits, has returned or has raised
     cdef object failure          # what says that and where it was cancelled
+    cdef object cancellation     # what the task woke with behind a first step in which it was cancelled
     cdef bint first              # this is the first step
-    cdef bint keep               # the task is wanted, whatever happens in the step
+    cdef bint known              # it was, and asyncio does not know yet what it has come to
     cdef bint noticed            # somebody has seen the task in it
-    cdef bint cancelled          # ... or has cancelled it behind our back
+    cdef bint cancelled          # while it was nobody's
     cdef public bint _asyncio_future_blocking
 
     cdef object _step(self, object error)
-    cdef bint _is_known(self) except -1
-    cdef int _ended(self, object error) except -1
-    cdef object _wait(self)
+    cdef int run(self, object error) except -1
+    cdef object _failure(self, object error)
 
 
 cdef class Steps:
@@ -29,7 +31,8 @@ cdef class Steps:
     cdef bint child                  # this process was forked off in a handler
 
     cpdef object begin(self, object coro, object context, bint keep=*)
-    cdef int _wake(self, Driver driver) except -1
+    cdef bint _first(self, Driver driver, object coro, object context) except -1
+    cdef object _give(self, Driver driver)
     cdef int _call(self, object loop, object step, Driver awaited) except -1
     cdef Driver _new(self, object loop)
     cdef object _slowly(self, object loop, object coro, object context)

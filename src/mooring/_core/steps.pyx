@@ -9,16 +9,17 @@ must be the same one when the handler goes on later.
 Therefore a task is kept ready here, suspended, and *one after the other lends it to its first step*:
 
 * A `HandlerTask` is an `asyncio.Task`. What it runs is no coroutine but a `Driver`, which is at the same time what it awaits
-  while nobody needs it: the task has given it its wake-up. Calling that is a step of the task, at once, without the loop;
-  the task makes itself the current one and asks the driver for the next thing to await.
-* The driver has the handler's coroutine do its step. If that awaits something, the task gets it and is from now on this
-  handler's own; the loop goes on with it as with any task. If the coroutine has ended, and nobody can have noticed which
-  task it ran in, the driver has the task await the driver again: it is ready for the next handler.
-* If somebody can have noticed, the task ends, with what the handler has returned. Noticed is: an attribute was looked up, set
-  or its hash taken (`HandlerTask` sees these), there is one reference to it more than while it was ready, or a weak one.
+  while nobody needs it: the task has given it its wake-up. Calling that is a step of the task, at once, without the loop.
+* For the first step of a handler the task is only made the current one, and the coroutine is called. When it has ended, and
+  nobody can have noticed which task it ran in, that is all: the task still awaits the driver, ready for the next handler.
+* Else the task is woken, and the driver gives it what the first step has come to: what is to be awaited, a result, an error. It
+  is this handler's own from now on, and the loop goes on with it as with any task.
+* Noticed is: an attribute was looked up or set, its hash taken, or it was cancelled (`HandlerTask` and `Driver` see these); or
+  there is one reference to it more than while it was ready, or a weak one.
 
-Everything that asyncio decides (cancellation that was asked for during the step, what a step may await, when callbacks run) is
-thus decided by asyncio's own code. While it is ready the task is in no `all_tasks()`.
+So what a step may await, when callbacks run and what cancels what is decided by asyncio's own code. One thing has to be told
+to it: a task that was cancelled in its first step wakes with that, and not with what the step has come to; it is cancelled
+again when it awaits that. While it is ready the task is in no `all_tasks()`.
 
 Each step runs in the context that the handler was called in, not in the task's: that is fixed when a task is made.
 """
@@ -52,6 +53,7 @@ cdef extern from "Python.h":
 
 cdef object _current_task = asyncio.current_task
 cdef object _running_loop = asyncio.get_running_loop
+cdef object _waiter = asyncio.Task._fut_waiter.__get__
 cdef bint EAGER = sys.version_info >= (3, 12)          # a task can be told to do its first step when it is made
 cdef bint LISTED = sys.version_info >= (3, 14)         # all_tasks() does not ask the tasks whether they are done
 # up to Python 3.11 current_task() is a function of Python over this dict
@@ -66,7 +68,12 @@ class HandlerTask(asyncio.Task):
     def done(self):
         """Also while it is nobody's: that keeps it out of all_tasks()."""
         cdef Driver driver = _driver_of(self)
-        return (driver is not None and driver.wakeup is not None) or asyncio.Task.done(self)
+        return (driver is not None and driver.wakeup is not None and not driver.first) or asyncio.Task.done(self)
+
+    @property
+    def _fut_waiter(self):
+        waiter = _waiter(self)
+        return None if type(waiter) is Driver else waiter
 
     def get_coro(self):
         """The handler's coroutine."""
@@ -135,8 +142,6 @@ cdef class Driver:
         return self._step(None)
 
     def throw(self, kind, value=None, traceback=None):
-        if self.coro is None:                # it is ready, and was cancelled
-            raise kind
         return self._step(kind if value is None else value)
 
     def close(self):
@@ -153,70 +158,77 @@ cdef class Driver:
         raise AttributeError(name)
 
     cdef object _step(self, object error):
+        """A step of the task: what it shall await. `error` is thrown into the coroutine."""
+        cdef bint known = self.known
+        if self.coro is None:                # when the task is made; or it is nobody's, and was cancelled
+            if error is not None:
+                raise error
+            self._asyncio_future_blocking = True
+            return self
+        if known:
+            self.known = False
+        else:
+            self.run(error)
+        outcome, self.outcome = self.outcome, None
+        if self.status == PYGEN_NEXT:
+            if known and error is not None:
+                self.cancellation = error
+            return outcome
+        if self.status == PYGEN_ERROR:
+            raise outcome
+        if known and error is not None:      # it was cancelled in its last step
+            raise error
+        raise StopIteration(outcome)
+
+    cdef int run(self, object error) except -1:
+        """A step of the coroutine: what came of it is in `status` and `outcome`."""
         cdef PyObject* value = NULL
-        cdef PySendResult status
-        cdef object result
-        if self.coro is None:                # the first time, when the task is made
-            return self._wait()
         try:
             PyContext_Enter(self.context)
             try:
                 if error is None:
-                    status = PyIter_Send(self.coro, None, &value)
-                    result = <object> value
-                    Py_DECREF(result)
+                    self.status = <int> PyIter_Send(self.coro, None, &value)
+                    self.outcome = <object> value
+                    Py_DECREF(self.outcome)
                 else:
                     try:
-                        result = self.coro.throw(error)
-                        status = PYGEN_NEXT
+                        self.outcome = self.coro.throw(error)
+                        self.status = PYGEN_NEXT
                     except StopIteration as stop:
-                        result = stop.value
-                        status = PYGEN_RETURN
+                        self.outcome = stop.value
+                        self.status = PYGEN_RETURN
             finally:
                 PyContext_Exit(self.context)
-            if status == PYGEN_NEXT:
-                self.first = False
-                return result
-            if self.steps.child:
-                self.steps.host.leave_child(None)
-            if result is not None:
-                self.steps.host.refuse_odd(result)
+            if self.status == PYGEN_RETURN:
+                if self.steps.child:
+                    self.steps.host.leave_child(None)
+                if self.outcome is not None:
+                    self.steps.host.refuse_odd(self.outcome)
         except BaseException as raised:
-            self._ended(raised)
-            raise
-        if self.first and not self.keep and not self._is_known():
-            return self._wait()
-        raise StopIteration(result)
+            self.outcome = self._failure(raised)
+            self.status = PYGEN_ERROR
+        return 0
 
-    cdef bint _is_known(self) except -1:
-        """Whether somebody can tell that the step had a task."""
-        cdef Py_ssize_t references = Py_REFCNT(<PyObject*> self.task)
-        if self.steps.references == 0:
-            self.steps.references = references
-            self.steps.weak = _count_weak(self.task)
-        return self.noticed or references != self.steps.references or _count_weak(self.task) != self.steps.weak
-
-    cdef int _ended(self, object error) except -1:
-        """A SystemExit or KeyboardInterrupt that leaves a task ends the loop, or would; a task that was cancelled does not
-        tell where."""
+    cdef object _failure(self, object error):
+        """What to raise. A SystemExit or KeyboardInterrupt that leaves a task ends the loop, or would; a task that was
+        cancelled does not tell where."""
+        cdef object failure = None
         if self.steps.child:
             self.steps.host.leave_child(error)
         kind = type(error)                   # not what it says it is, see mooring.app.foreign
         if issubclass(kind, SystemExit):
-            raise StateError("a handler called sys.exit(); to stop the server, call shutdown()") from error
-        if issubclass(kind, KeyboardInterrupt):
-            raise StateError("a handler raised KeyboardInterrupt; to stop the server, call shutdown()") from error
-        if issubclass(kind, asyncio.CancelledError):
+            failure = StateError("a handler called sys.exit(); to stop the server, call shutdown()")
+        elif issubclass(kind, KeyboardInterrupt):
+            failure = StateError("a handler raised KeyboardInterrupt; to stop the server, call shutdown()")
+        elif issubclass(kind, asyncio.CancelledError):
             self.failure = StateError("the handler was cancelled")
             self.failure.__cause__ = error
-        return 0
+        if failure is None:
+            return error
+        failure.__cause__ = error
+        return failure
 
     # ------------------------------------------------------------------ as a future
-
-    cdef object _wait(self):
-        self.coro = self.context = None
-        self._asyncio_future_blocking = True
-        return self
 
     def get_loop(self):
         return self.loop
@@ -228,7 +240,13 @@ cdef class Driver:
         return 0
 
     def cancel(self, msg=None):
+        if self.first:                       # the task waits for nothing: it notes that it was cancelled
+            self.noticed = True
+            return False
+        if self.steps.ready is self:         # somebody has found it all the same
+            self.steps.ready = None
         self.cancelled = True
+        self.loop.call_soon(self.wakeup, self)
         return True
 
     def result(self):
@@ -245,8 +263,8 @@ async def _nothing():
 
 
 cdef class Steps:
-    """Runs the first steps of handlers in one loop, see mooring.worker.Worker: `host.refuse_odd(result)` raises TypeError for a result that
-    nobody can have meant; `host.leave_child(error)` ends this process when it was forked off in a handler that is over."""
+    """Runs the first steps of handlers in one loop. `host` is a mooring.worker.Worker: `refuse_odd(result)` raises TypeError for a
+    result that nobody can have meant; `leave_child(error)` ends this process if it was forked off in a handler, which is over."""
 
     def __cinit__(self, host: object) -> None:
         self.host = host
@@ -255,44 +273,68 @@ cdef class Steps:
         """Runs the first step of a coroutine in this context. Returns its task; None if it has ended without an error and
         without anybody having seen one. With `keep` there is always a task."""
         cdef Driver driver = self.ready
-        cdef object task
         if driver is None:
             driver = self._new(_running_loop())
             if driver is None:
                 return self._slowly(_running_loop(), coro, context)
         self.ready = None
-        driver.coro = coro
-        driver.context = context
-        driver.keep = keep
-        driver.first = True
-        driver.noticed = False
-        self._wake(driver)
-        if driver.wakeup is not None:
+        if not self._first(driver, coro, context) and not keep:
+            driver.coro = driver.context = driver.outcome = None
+            driver.known = False
             self.ready = driver
             return None
-        task, driver.task = driver.task, None
-        driver.first = False
-        if not asyncio.Task.done(task):
-            task._log_destroy_pending = True
-        return task
+        return self._give(driver)
 
     def spawn(self, running: object, context: object) -> asyncio.Task:
         """The task of anything that can be awaited; its first step has run."""
         return self.begin(running if type(running) is CoroutineType else _awaited(running), context, True)
 
-    cdef int _wake(self, Driver driver) except -1:
-        """One step of a task that is ready."""
-        cdef object wakeup
+    cdef bint _first(self, Driver driver, object coro, object context) except -1:
+        """The first step of a handler; whether it needs its task from now on."""
+        cdef object loop = driver.loop
+        cdef object current = _current_task(loop) if EAGER else _current_tasks.get(loop)
+        cdef Py_ssize_t references
+        driver.coro = coro
+        driver.context = context
+        driver.noticed = False
+        driver.first = True
         if LISTED:
             _register_task(driver.task)
+        if current is not None:              # a handler, or something else, has led to this one
+            _leave_task(loop, current)
+        _enter_task(loop, driver.task)
+        try:
+            driver.run(None)
+        finally:
+            _leave_task(loop, driver.task)
+            if current is not None:
+                _enter_task(loop, current)
+            driver.first = False
+        if driver.status == PYGEN_RETURN and not driver.noticed:
+            references = Py_REFCNT(<PyObject*> driver.task)
+            if self.references == 0:
+                self.references = references
+                self.weak = _count_weak(driver.task)
+            if references == self.references and _count_weak(driver.task) == self.weak:
+                if LISTED:
+                    _unregister_task(driver.task)
+                driver.known = True
+                return False
+        driver.known = True
+        return True
+
+    cdef object _give(self, Driver driver):
+        """The task is this handler's: it does for asyncio what the first step has done."""
+        cdef object task, wakeup
+        task, driver.task = driver.task, None
         wakeup, driver.wakeup = driver.wakeup, None
+        asyncio.Task._log_destroy_pending.__set__(task, True)
         self._call(driver.loop, wakeup, driver)
-        if driver.cancelled and driver.wakeup is not None:
-            wakeup, driver.wakeup = driver.wakeup, None
-            self._call(driver.loop, wakeup, driver)
-        if LISTED and driver.wakeup is not None:
-            _unregister_task(driver.task)
-        return 0
+        if driver.cancellation is not None:  # as it would have been when it came to await what it now awaits
+            error, driver.cancellation = driver.cancellation, None
+            asyncio.Task.cancel(task, *error.args[:1])
+            asyncio.Task.uncancel(task)
+        return task
 
     cdef int _call(self, object loop, object step, Driver awaited) except -1:
         """One step of a task. Another may be in the middle of one, and have led to this."""
@@ -310,8 +352,7 @@ cdef class Steps:
     cdef Driver _new(self, object loop):
         """A task that is ready; None if the loop can't be kept from calling it later."""
         cdef Driver driver = Driver()
-        cdef object queue = None
-        cdef object current
+        cdef object queue
         driver.steps = self
         driver.loop = loop
         if EAGER:
@@ -328,11 +369,7 @@ cdef class Steps:
         if LISTED:
             _unregister_task(driver.task)
         if self.references == 0:
-            driver.coro = _nothing()             # so it is counted
-            driver.context = PyContext_CopyCurrent()
-            driver.first = True
-            driver.noticed = False
-            self._wake(driver)
+            self._first(driver, _nothing(), PyContext_CopyCurrent())     # so they are counted
         return driver
 
     cdef object _slowly(self, object loop, object coro, object context):
