@@ -1,9 +1,10 @@
 """mooring under test: `/` echoes, `/fanout` sends to everybody there, `GET /hello` answers "hello".
 
-    python bench/server.py PORT [--mode base|process] [--workers N] [--gateways G] [--tls CERT KEY]
+    python bench/server.py PORT [--mode base|process] [--workers N] [--gateways G] [--tls CERT KEY] [--coroutines]
 
 Limits are raised only as far as Autobahn's group 9 needs: messages of 16 MiB, in up to 65,536 fragments.
-Everything else is as users get it. The handlers are plain functions, which is the shortest way through.
+Everything else is as users get it. The handlers are plain functions, which is the shortest way through; with
+--coroutines those of messages and requests are `async def`, as most people write them, and never suspend.
 """
 
 import argparse
@@ -20,6 +21,7 @@ parser.add_argument("--gateways", type=int, default=1)
 parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"), default=("", ""))
 parser.add_argument("--compression", action="store_true", help="permessage-deflate with whoever offers it")
 parser.add_argument("--takeover", action="store_true", help="... and with context takeover")
+parser.add_argument("--coroutines", action="store_true", help="handlers are async def")
 options = parser.parse_args()
 
 server = Server(
@@ -49,8 +51,14 @@ def opened(server: Server, request: Request) -> None:
         server.subscribe(request.fd, "fanout")
 
 
-@server.on("message")
 def message(server: Server, frame: Frame) -> None:
+    if frame.fd in fanout:
+        server.publish("fanout", frame.data, frame.opcode)
+    else:
+        server.push(frame.fd, frame.data, frame.opcode)
+
+
+async def message_later(server: Server, frame: Frame) -> None:
     if frame.fd in fanout:
         server.publish("fanout", frame.data, frame.opcode)
     else:
@@ -62,9 +70,15 @@ def closed(server: Server, fd: int, code: int, reason: str) -> None:
     fanout.discard(fd)
 
 
-@server.on("request")
 def hello(request: Request, response: Response) -> None:
     response.end("hello")
 
+
+async def hello_later(request: Request, response: Response) -> None:
+    response.end("hello")
+
+
+server.on("message")(message_later if options.coroutines else message)
+server.on("request")(hello_later if options.coroutines else hello)
 
 server.start()
