@@ -94,6 +94,13 @@ async def said(server, frame):
         task = server.spawn(int(words[0]), short(fd, "never"))
         await asyncio.wait([task])
         server.push(fd, f"gone {task.cancelled()}")
+    elif verb == "late":
+        server.spawn(fd, answer(fd, "first"))
+        await asyncio.sleep(0)  # it has begun
+        server.disconnect(fd)
+        task = server.spawn(fd, answer(fd, "second"))
+        await asyncio.wait([task])
+        report("late", task.cancelled())
     elif verb == "stats":
         stats = server.stats()
         told = ("accepted", "finished", "uncertain", "dropped", "in_flight", "spawned")
@@ -277,6 +284,15 @@ def test_for_a_connection_that_has_gone_it_does_not_begin(spawning: Serving) -> 
         for one in (fd, "0", "5", str(1 << 62)):
             eventually(lambda one=one: ask(client, f"gone {one}", r"gone (\w+)")[1] == "True")
         assert not [line for line in spawning.lines[since:] if "never awaited" in line]
+
+
+def test_one_that_closes_is_gone_for_it_also_when_it_owns_work(spawning: Serving) -> None:
+    since = spawning.mark()
+    with dial(spawning) as client:
+        client.send("late")
+        spawning.wait_log("report late True", since=since)
+        spawning.wait_log("report finally first", since=since)
+    assert not [line for line in spawning.lines[since:] if "Traceback" in line or "finally second" in line]
 
 
 def test_it_is_counted(spawning: Serving) -> None:

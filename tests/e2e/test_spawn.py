@@ -1,5 +1,7 @@
 """Work that connections own, over reloads, stops and deaths: it has its time, or somebody is told."""
 
+import asyncio
+import contextlib
 import json
 import os
 import re
@@ -12,7 +14,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from e2e.peers import adds_up, drained, edit, stats
+from e2e.peers import adds_up, client, drained, edit, in_loop, logged, stats, until
 from support.serving import LIMIT, Serving, eventually
 
 DONE = r"reload: done, the generation before (\d+) is gone"
@@ -407,3 +409,64 @@ def test_every_worker_is_asked_for_its_stats() -> None:
         with urllib.request.urlopen(server.http, timeout=LIMIT) as answer:
             counts = json.loads(answer.read())
         assert [one["spawned"] for gateway in counts["gateways"] for one in gateway["workers"]] == [1]
+
+
+SHORT = """
+import asyncio
+
+async def work(fd, text):
+    for _ in range(3):
+        await asyncio.sleep(0.002)
+    server.push(fd, f"did {text}")
+
+@server.on("message")
+def said(server, frame):
+    if frame.data.endswith("7"):
+        server.cancel(frame.fd, "work")
+    server.spawn(frame.fd, work(frame.fd, frame.data))
+
+@server.on("error")
+def failing(server, fd, failure):
+    report("error", failure.name, failure.exception)
+
+@server.on("request")
+def stats(request, response):
+    response.end(json.dumps(server.stats()))
+"""
+
+
+@in_loop(120)
+@pytest.mark.parametrize("gateways", [1, 2])
+async def test_the_books_balance_over_deaths_and_reloads(gateways: int) -> None:
+    """Work begins and ends all the time, clients come and go, workers are killed and replaced: in the end nothing of it
+    is left in any ledger, and each piece is in the sums once."""
+    over = asyncio.Event()
+
+    async def talk(server: Serving, number: int) -> None:
+        while not over.is_set():
+            async with client(server) as ws:
+                for count in range(30):
+                    await ws.send(f"{number}-{count}")
+                    if count % 3 == 2:
+                        with contextlib.suppress(TimeoutError):  # what a killed worker ran says nothing
+                            async with asyncio.timeout(0.5):
+                                await ws.recv()
+
+    with Serving(SHORT, worker_num=2, gateway_num=gateways, graceful_timeout=10, max_spawned=100) as server:
+        talkers = [asyncio.create_task(talk(server, number)) for number in range(8)]
+        for round in range(3):
+            mark = server.mark()
+            os.kill(server.pid_of(f"worker {round % 2}"), signal.SIGKILL)
+            await logged(server, "serves in place", since=mark)
+            server.signal(signal.SIGUSR1)
+            await logged(server, DONE, since=mark)
+        over.set()
+        await asyncio.gather(*talkers)
+        await until(lambda: stats(server)["spawned"] == 0)
+        counts = stats(server)
+        assert adds_up(counts)
+        assert counts["in_flight"] == 1, "the one that asks"
+        assert counts["bad_records"] == 0
+        assert counts["dropped"] == 0, [one["dropped_reasons"] for one in counts["gateways"]]
+        assert server.stop() == 0
+        drained(server)

@@ -52,8 +52,6 @@ cdef int _note_work(Relay self, Port port, const Record* record, const uint8_t* 
         self._settle(port)
     if c != NULL:
         note_owner(self, c)
-        if c.flags & HELD:
-            self.connections.wake(c)
     return 0
 
 

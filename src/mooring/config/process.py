@@ -52,7 +52,11 @@ class Process(Section):
         check=check_dispatch,
     )
     graceful_timeout: float = option(
-        30.0, "How long a stop or a reload waits for running handlers.", "s", low=0, high=HOUR
+        30.0,
+        "How long a stop or a reload waits for running handlers, and for work that connections own (`spawn`).",
+        "s",
+        low=0,
+        high=HOUR,
     )
     event_timeout: float = option(
         5.0,

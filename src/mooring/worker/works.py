@@ -75,8 +75,8 @@ class Works:
                 )
             outlet = self._outbox.find(fd)
             info = outlet.table.info(fd) if outlet is not None and state == ConnectionState.OPEN else None
-            limit = self._sites[info.listener].max_spawned if info is not None else 1
-            if len(self._of.get(fd, ())) >= limit:
+            limit = 0 if info is None else self._sites[info.listener].max_spawned
+            if limit and len(self._of.get(fd, ())) >= limit:
                 raise SpawnFull(
                     f"connection {fd} owns max_spawned={limit} pieces of work already: cancel(fd) ends them, "
                     "spawned(fd) lists them"

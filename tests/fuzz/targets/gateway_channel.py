@@ -35,6 +35,9 @@ def seeds() -> Iterator[bytes]:
     yield b"\1" + short(Command.BIND, payload=b"ann") + short(Command.DISCONNECT_USER, 0, 1000, b"annout", extra=3)
     yield b"\1" + short(Command.MISSED) + short(Command.MISSED, 1, payload=b"room") + short(Command.MISSED, 2)
     yield b"\1" + short(Command.PAUSE, 0, 1) + short(Command.PAUSE) + short(Command.UNSUBSCRIBE, payload=b"room")
+    yield b"\1" + short(Command.WORK, payload=b"answer", extra=1) + short(Command.WORK, 1, extra=1)
+    yield b"\1" + short(Command.WORK, payload=b"lost", extra=2) + short(Command.WORK, 3, payload=b"lost", extra=1)
+    yield b"\1" + short(Command.WORK, payload=b"gone", fd=2, extra=3) + short(Command.WORK, 2, fd=2, extra=3)
     yield b"\1" + short(Command.SESSION, payload=pack(["key", 1])) + short(Command.SESSION, payload=pack(["key"]))
     yield b"\1" + short(Command.HANDSHAKE, 0, 101, pack(["chat", [["X", "y"]]])) + short(Command.HANDSHAKE, 0, 403)
     for call in Call:
