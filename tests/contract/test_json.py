@@ -118,6 +118,14 @@ async def test_who_gives_no_fd_is_told_what_one_is(server: Serving, call: str, f
         assert raised.value.kinds[0] == "TypeError"
 
 
+@pytest.mark.parametrize("call", ["publish('x', 'x', fd)", "push(fd, 'x', '2')", "push_user('x', 'x', [fd])"])
+async def test_who_gives_no_opcode_is_told_what_one_is(server: Serving, call: str):
+    """Above all who gives there whom to leave out."""
+    async with dial(server, "/eval") as peer:
+        with pytest.raises(Raised, match=r"an Opcode is wanted there, .*; who is left out of a publish is exclude=fd"):
+            await peer.ask(f"server.{call}")
+
+
 async def test_an_fd_may_be_an_int_of_another_kind(server: Serving):
     async with dial(server, "/eval") as peer:
         await peer.send("server.push(type('Int', (), {'__index__': lambda self: fd})(), 'heard')")
@@ -383,5 +391,5 @@ def test_types_that_are_none():
         server.on("message", handler, type=5)  # type: ignore[call-overload]
     with pytest.raises(ConfigError, match=r"is called as message\(server, frame, value\)"):
         server.on("message", type=int)(lambda server, frame: None)
-    with pytest.raises(ConfigError, match=r"is called as message\(server, frame\)"):
+    with pytest.raises(ConfigError, match=r"is called as message\(server, frame\); with type=\.\.\. as"):
         server.on("message")(handler)

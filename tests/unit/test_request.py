@@ -248,6 +248,17 @@ def test_text_that_is_none() -> None:
         request(headers=[("content-type", "text/plain; charset=ascii")], body="é".encode()).text()
 
 
+def test_json_of_a_type() -> None:
+    assert request(body=b"[1, 2]").json(list[int]) == [1, 2]
+    assert request(body=b'{"a": 1}').json(dict[str, float]) == {"a": 1.0}
+    with pytest.raises(BadRequest, match=r"400: the body is not what it should be: Expected `int`.* at `\$\[1\]`"):
+        request(body=b'[1, "2"]').json(list[int])
+    with pytest.raises(BadRequest, match="400: the body is not JSON: "):
+        request(body=b"[1, ").json(list[int])
+    with pytest.raises(TypeError, match="not supported"):
+        request(body=b"[1]").json(5)
+
+
 def test_json() -> None:
     assert request(body=b'{"a": [1, 2.5, null, "\\u00e9"]}').json() == {"a": [1, 2.5, None, "é"]}
 

@@ -291,7 +291,7 @@ cdef class Outbox:
         elif opcode is None:
             code = OP_TEXT if PyUnicode_Check(data) else OP_BINARY
         else:
-            code = opcode
+            code = _opcode(opcode)
         if code != OP_TEXT and code != OP_BINARY and code != OP_PING and code != OP_PONG:
             _refuse_opcode(code)
         if PyUnicode_Check(data):
@@ -435,7 +435,7 @@ cdef class Outbox:
         elif opcode is None:
             code = OP_TEXT if isinstance(data, str) else OP_BINARY
         else:
-            code = opcode
+            code = _opcode(opcode)
         if code != OP_TEXT and code != OP_BINARY:
             raise ValueError(f"opcode {code}: text or binary messages can be published")
         if not isinstance(data, str) and not PyObject_CheckBuffer(data):
@@ -534,6 +534,16 @@ cdef int _check_size(int opcode, Py_ssize_t size) except -1:
     if size > 0x3FFFFF00:
         raise ValueError(f"a message of {size} bytes: at most 1 GiB can be sent")
     return 0
+
+
+cdef int _opcode(object opcode) except? -1:
+    if isinstance(opcode, int):
+        try:
+            return opcode
+        except OverflowError:
+            pass
+    raise TypeError(f"opcode {_shown(opcode)}: an Opcode is wanted there, such as Opcode.BINARY; who is left out of a "
+                    "publish is exclude=fd")
 
 
 cdef int _refuse_opcode(int opcode) except -1:

@@ -342,7 +342,7 @@ cdef class Frame:
         Raises BadMessage, a ValueError, when it is none: a handler that lets it pass answers with it. TypeError for a
         `type` that msgspec can't decode into.
         """
-        return value_of(self, _anything if type is None else _decoder(type))
+        return value_of(self, decoder_of(type))
 
     def __repr__(self) -> str:
         shown = repr(self.data)
@@ -355,7 +355,10 @@ cdef dict _decoders = {}             # by type
 cdef object _anything = JsonDecoder()
 
 
-cdef object _decoder(object type):
+def decoder_of(type: object) -> JsonDecoder:
+    """What decodes JSON into a type; None: into what JSON has. TypeError for what is no such type."""
+    if type is None:
+        return _anything
     try:
         found = _decoders.get(type)
     except TypeError:                # it has no hash

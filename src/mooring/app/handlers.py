@@ -125,8 +125,9 @@ class Handlers:
             try:
                 signature.bind(*parameters)
             except TypeError as error:
+                hint = "; with type=... as message(server, frame, value)" if name == "message" and type is None else ""
                 raise ConfigError(
-                    f"the handler of {name!r} is called as {wanted}; {_name(fn)}{signature} can't be: {error}"
+                    f"the handler of {name!r} is called as {wanted}{hint}; {_name(fn)}{signature} can't be: {error}"
                 ) from None
         held = self._given.get(name)
         if held is not None and held is not fn and not _again(held, fn):

@@ -9,11 +9,12 @@ client sends must not buy more work than its bytes (http.cookies, for one, unquo
 
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar, overload
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
+from mooring._core.ws import decoder_of
 from mooring.app.forms import (
     CHARSETS,
     Form,
@@ -31,6 +32,7 @@ from mooring.types import ClientCertificate, Headers
 QUERY_FIELD_LIMIT = 1000
 """A request target may have 8,192 bytes, hence thousands of fields; no honest one has that many."""
 
+T = TypeVar("T")
 _LENGTH = struct.Struct("<I")
 _NO_LIMITS_GIVEN = FormLimits()
 
@@ -259,16 +261,26 @@ class Request:
         except UnicodeDecodeError as error:
             raise BadText(f"the body is not text in {charset}", error) from None
 
-    def json(self) -> Any:
-        """The value of a JSON body, whatever Content-Type says. Raises BadRequest (400), a ValueError, when the body is
-        not JSON, or is nested more deeply than Python can follow; a handler that lets it pass answers with it."""
+    @overload
+    def json(self, type: None = None) -> Any: ...
+    @overload
+    def json(self, type: type[T]) -> T: ...
+    @overload
+    def json(self, type: object) -> Any: ...
+    def json(self, type: object = None) -> Any:
+        """The value of a JSON body, whatever Content-Type says; with `type` one that msgspec knows, checked and made to
+        it, as with `Frame.json`. Raises BadRequest (400), a ValueError, when the body is not JSON, or not of that type,
+        or is nested more deeply than Python can follow; a handler that lets it pass answers with it."""
         body = self.body
+        decoder = decoder_of(type)
         try:
-            return msgspec.json.decode(body)
+            return decoder.decode(body)
         except RecursionError:
             raise BadRequest(400, "the body is JSON that is nested too deeply") from None
         except (ValueError, ArithmeticError) as error:
-            raise BadRequest(400, f"the body is not JSON: {error}") from None
+            typed = type is not None and isinstance(error, msgspec.ValidationError)
+            what = "the body is not what it should be" if typed else "the body is not JSON"
+            raise BadRequest(400, f"{what}: {error}") from None
 
     @property
     def form_list(self) -> dict[str, list[str]]:
