@@ -468,20 +468,22 @@ def ending(event):
 for event in ("start", "worker_exit", "worker_stop", "shutdown"):
     server.on(event, ending(event))
 
-@server.on("task")
-def task(server, task):
-    if task.data == "fine":
-        return task.data
-    if task.data == "future":
-        return asyncio.ensure_future(asyncio.sleep(0.01, "waited"))
-    if task.data == "value":
-        return Value()
-    raise kinds[task.data]()
+if server.settings.tasks.task_worker_num:
+    @server.on("task")
+    def task(server, task):
+        if task.data == "fine":
+            return task.data
+        if task.data == "future":
+            return asyncio.ensure_future(asyncio.sleep(0.01, "waited"))
+        if task.data == "value":
+            return Value()
+        raise kinds[task.data]()
 
 def failing(*arguments):
     raise kinds["KeyboardInterrupt"]()
 
-server.on("finish", failing)
+if server.settings.tasks.task_worker_num:
+    server.on("finish", failing)
 server.on("pipe_message", failing)
 
 class Torn:

@@ -88,9 +88,10 @@ server = Server("127.0.0.1", 0, **settings)
 def said(server, frame):
     server.push(frame.fd, frame.data)
 
-@server.on("task")
-def work(server, task):
-    return 1
+if server.settings.tasks.task_worker_num:
+    @server.on("task")
+    def work(server, task):
+        return 1
 
 server.set(log_file="log")
 if __name__ == "__main__":

@@ -35,9 +35,10 @@ def said(server, frame):
 def page(request, response):
     response.end("here")
 
-@server.on("task")
-def work(server, task):
-    return 1
+if server.settings.tasks.task_worker_num:
+    @server.on("task")
+    def work(server, task):
+        return 1
 
 @server.on("start")
 def started(server):

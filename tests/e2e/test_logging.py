@@ -48,9 +48,10 @@ def said(server, frame):
     else:
         raise ValueError("said " + frame.data)
 
-@server.on("task")
-def work(server, task):
-    raise ValueError("the task")
+if server.settings.tasks.task_worker_num:
+    @server.on("task")
+    def work(server, task):
+        raise ValueError("the task")
 """
 
 
@@ -92,9 +93,10 @@ def said(server, frame):
     loud.debug("loud")
     server.push(frame.fd, frame.data)
 
-@server.on("task")
-def work(server, task):
-    return 1
+if server.settings.tasks.task_worker_num:
+    @server.on("task")
+    def work(server, task):
+        return 1
 """
 
 
@@ -190,9 +192,10 @@ def said(server, frame):
     logging.error("again by the module")
     server.push(frame.fd, frame.data)
 
-@server.on("task")
-def work(server, task):
-    return 1
+if server.settings.tasks.task_worker_num:
+    @server.on("task")
+    def work(server, task):
+        return 1
 """
 
 

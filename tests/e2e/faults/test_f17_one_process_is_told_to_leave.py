@@ -20,9 +20,10 @@ APP = app(
         await asyncio.sleep(float(frame.data))
         server.push(frame.fd, str(os.getpid()))
 
-    @server.on("task")
-    def work(server, task):
-        return os.getpid()
+    if server.settings.tasks.task_worker_num:
+        @server.on("task")
+        def work(server, task):
+            return os.getpid()
 
     @server.on("worker_error")
     def worker_error(server, worker_id, pid, exit_code, number, reason):
