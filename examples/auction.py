@@ -14,9 +14,8 @@ from mooring import Accept, BadMessage, HttpError, Reject, Server
 PAGE = Path(__file__).with_name("auction.html")
 NAMES, SILENCE = ["nobody", *ACCOUNTS], float(os.environ.get("AUCTION_SILENCE", "20"))
 server = Server("127.0.0.1", 9504, worker_num=2, task_worker_num=1)
-tokens = Tokens(server)
 lot = server.atomic("lot", 100_00)  # price * 100 + bidder, negative when sold: it changes at once, for all workers
-last_bid = server.atomic("last_bid")  # in milliseconds of the monotonic clock
+tokens, last_bid = Tokens(server), server.atomic("last_bid")  # in milliseconds of the monotonic clock
 
 
 @server.on("task")
@@ -68,6 +67,7 @@ def bid(server, frame, price):
 @server.on("worker_start")
 def begin(server, worker_id):
     server.tick(0.2, hammer, once_per_server=True)
+    server.tick(5, tell, server, once_per_server=True)  # what two workers tell at the same moment may come in any order
 
 
 def hammer():
