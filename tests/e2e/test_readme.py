@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import sys
+import tomllib
 import urllib.request
 
 import pytest
@@ -55,6 +56,25 @@ def test_the_first_example_of_the_page_on_http_runs(tmp_path):
             assert json.load(answer) == {"hello": "Ada"}
             assert answer.headers["Set-Cookie"] == "seen=yes; Path=/; SameSite=Strict; HttpOnly"
         assert server.stop() == 0
+
+
+def test_the_program_that_checks_an_installation(tmp_path):
+    text = re.search(r'title="hello.py"\n(.*?)```', (ROOT / "docs/install.md").read_text(), re.DOTALL)[1]
+    (tmp_path / "hello.py").write_text(text.replace('"127.0.0.1", 9501', '"127.0.0.1", 0'))
+    with Serving(tmp_path / "hello.py", argv=(sys.executable, "hello.py"), cwd=tmp_path) as server:
+        with urllib.request.urlopen(f"http{server.url[2:]}", timeout=LIMIT) as answer:
+            assert answer.read() == b"hello\n"
+        with connect(server.url, open_timeout=LIMIT) as client:
+            client.send("again")
+            assert client.recv(LIMIT) == "again"
+        assert server.stop() == 0
+
+
+def test_the_page_on_installing_names_every_extra():
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/install.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(told["optional-dependencies"])
+    assert f"pip install {told['name']}\n" in README
 
 
 def test_the_first_example_of_the_manual_runs(tmp_path):
