@@ -119,10 +119,12 @@ def test_it_is_named_and_who_waited_is_counted(app: Serving, what: str, name: st
         assert not select.select([other.socket, third.socket], [], [], 0)[0], "it is said while it blocks"
         number = text[: text.index(f"def {name}(")].count("\n") + (name != "said")  # with its decorator
         place = text[: text.index(line)].count("\n") + 1
-        assert re.search(f":{name} \\(\\S+:{number}\\) blocks the loop: .* been served for 0\\.[4-8] s", began)
+        assert re.search(f":{name} \\(\\S+:{number}\\) blocks the loop: .* been served for \\d\\.\\d s", began)
         assert f"stands at {app.script}:{place}" in began
         ended = app.wait_log(f"{name} \\(.*\\) blocked the loop for", since=mark).string
-        assert re.search(r"for (0\.[89]|1\.[0-9]) s; 3 events of 2 connections waited for it", ended)
+        found = re.search(r"for (\d+\.\d) s; 3 events of 2 connections waited for it", ended)
+        assert found
+        assert float(found[1]) >= 0.8
         assert [other.text(), other.text(), third.text()] == ["behind"] * 3
 
 
