@@ -28,7 +28,7 @@ demo: build/release/built  ## serve the chat on http://127.0.0.1:9502; edit exam
 test: build/debug/built $(VENV)/group-test  ## run every test; ARGS="-k chat" chooses
 	$(BIN)/python -m pytest $(BESIDE) $(ARGS)
 
-check: build/debug/built $(VENV)/group-test  ## run the half that is done within 90 s: no test that starts a server for itself
+check: build/debug/built $(VENV)/group-test  ## run the half that takes a minute: what starts no server of its own
 	$(BIN)/python -m pytest $(BESIDE) tests/unit tests/contract -m "not own_server" $(ARGS)
 
 lint: $(VENV)/group-lint  ## style and likely mistakes

@@ -1,5 +1,6 @@
 """For all tests. `make test` runs them in several processes (pytest-xdist), `pytest tests/unit/test_ws.py` in one."""
 
+import gc
 import os
 import signal
 import sys
@@ -37,6 +38,19 @@ def pytest_configure(config: pytest.Config) -> None:
         if problem:
             pytest.exit(problem, 4)
     compile_package()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that start a tree of toy processes; tests/contract has a rule of its own."""
+    for item in items:
+        if hasattr(getattr(item, "module", None), "Running"):
+            item.add_marker("own_server")
+
+
+def pytest_collection_finish() -> None:
+    """Nine thousand tests stay until the end: whoever collects garbage need not look at them each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_xdist_auto_num_workers() -> int:
