@@ -43,6 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests that start a tree of toy processes; tests/contract has a rule of its own."""
     for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"each process would have another address in {item.nodeid}: give it `ids`")
         if hasattr(getattr(item, "module", None), "Running"):
             item.add_marker("own_server")
 
