@@ -33,7 +33,9 @@ def me() -> str:
 def test_addresses(has: str, wants: str, named: bool) -> None:
     family = socket.AF_INET6 if ":" in has else socket.AF_INET
     with socket.create_server((has, 0), family=family) as taken:
-        assert holder_of(wants, taken.getsockname()[1]) == (me() if named else "")
+        found = holder_of(wants, taken.getsockname()[1])
+        # on the other address a neighbour may have the same port
+        assert found == me() if named else found != me()
 
 
 def test_nobody() -> None:
