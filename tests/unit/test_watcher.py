@@ -186,7 +186,7 @@ def test_what_the_server_writes_is_no_change(tmp_path, monkeypatch):
                 (tmp_path / name).write_text("x")
             (tmp_path / "run.pid").unlink()
             for folder in ("__pycache__", "cache", "shared"):
-                (tmp_path / folder).mkdir()
+                (tmp_path / folder).mkdir(exist_ok=True)  # an import may have made `cache`
                 (tmp_path / folder / "app.cpython-311.pyc").write_text("x")
             (tmp_path / "shared" / "data.mdb").write_text("x")
             assert not select.select([watcher.fileno()], [], [], 2 * QUIET)[0], watcher.take()
