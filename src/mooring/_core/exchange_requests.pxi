@@ -53,6 +53,9 @@ cdef int _next_request(Exchanges self, Connection* c) except -1:
         self.sink.on_request(c, request)
         if c.phase == DEAD:
             return 0
+        codec = self.codecs.get(c.fd)
+        if codec is None:            # the handler has read all of the body, and answered, at once
+            break
     return self._interest(c)
 
 
