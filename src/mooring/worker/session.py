@@ -13,7 +13,7 @@ A change of what another worker has replaced meanwhile is refused.
 import asyncio
 import os
 import threading
-from collections.abc import Iterator, MutableMapping
+from collections.abc import ItemsView, Iterator, MutableMapping, ValuesView
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -187,6 +187,24 @@ class _Place:
             self.packed = packed
 
 
+class _Items(ItemsView[str, Any]):
+    """Keys and values of one look."""
+
+    _mapping: "Session"
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return self._mapping._look()
+
+
+class _Values(ValuesView[Any]):
+    """The same without the keys."""
+
+    _mapping: "Session"
+
+    def __iter__(self) -> Iterator[Any]:
+        return (value for _, value in self._mapping._look())
+
+
 class Session(MutableMapping[str, Any]):
     """The session of one connection. Keys are str. Values are whatever can come back as it was: bool, int of 64 bits,
     float, str, bytes, list, tuple, dict, set, frozenset, datetime, date, time, timedelta, Decimal, UUID; None inside of
@@ -198,16 +216,23 @@ class Session(MutableMapping[str, Any]):
     if the connection was gone by then. Behind `close`, writing has no effect.
     """
 
-    __slots__ = ("_fd", "_sessions")
+    __slots__ = ("_fd", "_listed", "_sessions")
 
     def __init__(self, sessions: Sessions, fd: int) -> None:
         self._sessions = sessions
         self._fd = fd
+        self._listed: Packed = {}  # when its keys were asked for
 
     def __getitem__(self, key: str) -> Any:
         """Changing a list, dict or set that this gives raises what __setitem__ raises, and StateError when the value
         was replaced since."""
-        return self._sessions.live(self._fd, key, self._sessions.read(self._fd)[key])
+        packed = self._sessions.read(self._fd).get(key)
+        if packed is None:
+            # `dict(session)` asks for the keys, and then for each value: the connection may have ended in between
+            if key not in self._listed or self._sessions.exists(self._fd):
+                raise KeyError(key)
+            packed = self._listed[key]
+        return self._sessions.live(self._fd, key, packed)
 
     def __setitem__(self, key: str, value: Any) -> None:
         """TypeError for a key that is no str or a value that can't come back as it was, ValueError beyond
@@ -226,7 +251,7 @@ class Session(MutableMapping[str, Any]):
         """The value; if there is none, the default, as it is in the session then."""
         if key not in self:
             self[key] = default
-        return self[key]
+        return self.get(key, default)  # where the connection has gone, nothing was written
 
     def pop(self, key: str, *default: Any) -> Any:
         """Removes a value, and gives it: a list, dict or set that belongs to no session any more."""
@@ -253,10 +278,21 @@ class Session(MutableMapping[str, Any]):
         return key in self._sessions.read(self._fd)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(list(self._sessions.read(self._fd)))
+        self._listed = dict(self._sessions.read(self._fd))
+        return iter(self._listed)
+
+    def items(self) -> ItemsView[str, Any]:
+        return _Items(self)
+
+    def values(self) -> ValuesView[Any]:
+        return _Values(self)
+
+    def _look(self) -> Iterator[tuple[str, Any]]:
+        for key, packed in list(self._sessions.read(self._fd).items()):
+            yield key, self._sessions.live(self._fd, key, packed)
 
     def __len__(self) -> int:
         return len(self._sessions.read(self._fd))
 
     def __repr__(self) -> str:
-        return f"<Session of connection {self._fd}: {dict(self)!r}>"
+        return f"<Session of connection {self._fd}: {dict(self.items())!r}>"
