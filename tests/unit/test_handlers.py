@@ -136,6 +136,14 @@ def test_an_event_has_one_handler() -> None:
             apart.register("message", second)
 
 
+@pytest.mark.parametrize("types", [(int, None), (None, int), (int, str)])
+def test_a_second_type_of_messages_is_a_union(types: tuple[Any, Any]) -> None:
+    handlers = Handlers()
+    handlers.register("message", lambda server, frame, value=0: None, types[0])
+    with pytest.raises(ConfigError, match=r"take a union, on\(.message., type=Move \| Say\)"):
+        handlers.register("message", lambda server, frame, value=1: None, types[1])
+
+
 def test_a_module_that_is_loaded_once_more_registers_its_handlers_again(tmp_path: Any) -> None:
     handlers = Handlers()
     text = "def said(server, frame): ...\nasync def left(server, fd, code, reason): ...\n"

@@ -131,9 +131,11 @@ class Handlers:
                 ) from None
         held = self._given.get(name)
         if held is not None and held is not fn and not _again(held, fn):
+            instead = "call one from the other, or remove it"
+            if decoder is not None or name in self._typed:
+                instead = 'for several types take a union, on("message", type=Move | Say), see docs/json.md'
             raise ConfigError(
-                f"two handlers for {name!r}, {described(held)} and {described(fn)}, and an event has one: "
-                "call one from the other, or remove it"
+                f"two handlers for {name!r}, {described(held)} and {described(fn)}, and an event has one: {instead}"
             )
         self._given[name] = fn
         self._handlers[name] = fn if decoder is None else typed(fn, decoder)
