@@ -444,6 +444,8 @@ class Member:
         if self._gateway is not None and self._gateway.draining:
             self._gateway.hurry()
             self._tell("drained", counts=self._gateway.counts())  # as they are now: for the last line
+        elif self._dispatcher is not None and self._dispatcher.draining:
+            self._tell("drained", counts=self._dispatcher.counts())
         self.end(reason, last=last)
 
     def end(self, reason: str, *, last: bool = False) -> None:

@@ -239,6 +239,22 @@ async def test_a_stop_does_not_wait_for_ever(serving):
         assert drained(server)["tasks_left"] == 1
 
 
+@in_loop()
+async def test_a_stop_in_a_hurry_says_what_is_left(serving):
+    """The dispatcher is stopped while it still waits for its tasks."""
+    with serving(graceful_timeout=60) as server:
+        async with client(server) as ws:
+            await ws.send("async block")
+            await ws.recv()
+            await logged(server, "report begin block")
+            server.signal(signal.SIGINT)
+            await logged(server, "stopping: SIGINT")
+            server.signal(signal.SIGINT)
+            assert await asyncio.to_thread(server.ended) == 0
+        assert drained(server)["tasks_left"] == 1
+        assert "no counts from" not in server.lines[-2]
+
+
 def test_task_max_request():
     """A worn task worker ends behind its last result, however large; what waits is done by the next."""
     code = """

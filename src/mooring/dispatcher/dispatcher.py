@@ -117,6 +117,7 @@ class Dispatcher:
         self._running: dict[int, Task] = {}  # by our numbers
         self._held: dict[int, list[tuple[int, bytes]]] = {}  # messages, by worker
         self._count = 0
+        self.draining = False
         names = (
             "tasks_accepted tasks_done tasks_failed tasks_lost tasks_cancelled tasks_refused task_results_unread "
             "task_progress_dropped pipe_messages pipe_messages_dropped dispatcher_full bad_records"
@@ -381,6 +382,7 @@ class Dispatcher:
 
     def drain(self, timeout: float, done: Callable[[dict[str, int]], None]) -> None:
         """`done(counts)` when there are no tasks, or after `timeout` seconds in any case."""
+        self.draining = True
         looks = max(1, int(timeout / LOOK))
 
         def look() -> None:
