@@ -353,7 +353,7 @@ def test_tasks_of_handlers_have_the_time_too() -> None:
 
 
 def test_tasks_of_handlers_are_cut_and_named() -> None:
-    with serving(graceful_timeout=2) as server, dial(server) as client:
+    with serving(graceful_timeout=5) as server, dial(server) as client:
         ask(client, "task long", "long 0 v1")
         mark = reload(server)
         hear(client, "long cut")
