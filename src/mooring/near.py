@@ -117,7 +117,12 @@ def nearest(name: object, names: Collection[str], words: Mapping[str, str], cuto
 
 
 def no_attribute(holder: object, name: str, words: Mapping[str, str]) -> str:
-    """For the AttributeError of one that is not there."""
+    """For the AttributeError of one that is not there.
+
+    One that is there has raised an AttributeError itself, as a property does whose code has a mistake in it, and Python
+    asks again for the name. That error is the one to see: it is raised again."""
+    if hasattr(type(holder), name):
+        object.__getattribute__(holder, name)
     offered = [one for one in dir(type(holder)) if not one.startswith("_")]
     meant = None if name.startswith("_") else nearest(name, offered, words)
-    return f"a {type(holder).__name__} has no {name!r}" + (f": did you mean {meant}?" if meant else "")
+    return f"a {type(holder).__name__} has no {name!r:.100}" + (f": did you mean {meant}?" if meant else "")

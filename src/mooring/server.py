@@ -31,6 +31,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _json = msgspec.json.Encoder()
+_OWN = {"_handlers", "_listeners", "_options", "_settings", "_shared", "_worker"}  # what __init__ sets
 
 
 class Server:
@@ -172,18 +173,21 @@ class Server:
         self._before = self._settings
         self._settings = settings  # the command line may have changed them
         # the one call that is made for every message goes straight to the compiled core
-        self.push = worker.outbox.push  # type: ignore[method-assign]
+        if type(self).push is Server.push:  # and not a push of the application's own
+            self.push = worker.outbox.push  # type: ignore[method-assign]
 
     def _leave(self) -> None:
         """For the runtime: the server runs here no more, or this process was forked off one in which it does."""
         self._worker = None
         self._settings = self._before
-        del self.push
+        vars(self).pop("push", None)
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:
             """The words of other servers, which people write first."""
+            if name in _OWN and not _OWN & vars(self).keys():
+                raise AttributeError("Server.__init__() has not run: a subclass calls super().__init__() first")
             raise AttributeError(no_attribute(self, name, METHODS))
 
     def _running(self) -> Worker:

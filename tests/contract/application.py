@@ -20,6 +20,7 @@ import dataclasses  # noqa: F401 - for expressions, like gc
 import datetime  # noqa: F401
 import decimal  # noqa: F401
 import gc  # noqa: F401
+import itertools  # noqa: F401
 import json
 import os
 import subprocess  # noqa: F401

@@ -90,8 +90,10 @@ async def test_the_other_tabs_of_a_user(server: Serving, mode: dict[str, Any], w
         ("b'5'", "TypeError", "not b'5' of type bytes"),
         ("2.0", "TypeError", "not 2.0 of type float"),
         ("[None]", "TypeError", "not None of type NoneType"),
+        ("True", "TypeError", "exclude is the fd that is left out, or several, not True"),
         ("frame", "TypeError", "of type Frame"),
-        ("range(1, 1026)", "ValueError", "exclude has 1025 fds, and at most 1024 can be left out"),
+        ("range(1, 1026)", "ValueError", "exclude has more than 1024 fds, and no more can be left out"),
+        ("itertools.count(1)", "ValueError", "exclude has more than 1024 fds, and no more can be left out"),
     ],
 )
 def test_what_cannot_be_left_out(workers: list[Asker], room: str, exclude: str, kind: str, message: str):

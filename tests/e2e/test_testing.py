@@ -145,11 +145,36 @@ def test_what_does_not_start_shows_its_log(tmp_path, text, found):
         serve(tmp_path / "app.py", limit=LIMIT).start()
 
 
+def test_what_the_application_prints_is_not_taken_for_the_server(tmp_path):
+    text = "from mooring import Server\nprint('ready, listening on 127.0.0.1:1', flush=True)\nserver = Server()\n"
+    (tmp_path / "app.py").write_text(f"{text}server.on('request', lambda request, response: response.end('hello'))\n")
+    for mode in ({"mode": "process"}, {"mode": "base", "worker_num": 1}):
+        with serve(tmp_path / "app.py", limit=LIMIT, **mode) as running:
+            assert running.get("/").text == "hello"
+
+
+def test_a_script_that_serves_itself_when_it_is_imported(tmp_path):
+    """Without the refusal each server would start a further one, without an end."""
+    (tmp_path / "app.py").write_text(
+        "import os\nfrom mooring import Server\nfrom mooring.testing import serve\nserver = Server()\n"
+        "server.on('request', lambda request, response: response.end('hello'))\n"
+        "assert not os.path.exists('third')\n"
+        "open('third' if os.path.exists('second') else 'second', 'w').close()\n"
+        "with serve(server) as running:\n    print(running.get('/').text)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "app.py"], cwd=tmp_path, capture_output=True, text=True, timeout=2 * LIMIT, check=False
+    )
+    assert done.returncode == 1
+    assert "put the call into a test, or under `if __name__ == '__main__':`" in done.stderr
+    assert "AssertionError" not in done.stderr
+
+
 def test_a_server_that_dies_is_told_of():
     with pytest.raises(ServerFailed, match="exit code -9"):  # noqa: PT012
         with serve(server, limit=LIMIT) as running, running.connect("/") as client:
             os.kill(running.pid, signal.SIGKILL)
-            with pytest.raises(Closed, match="the supervisor is gone"):
+            with pytest.raises(Closed, match=r"the supervisor is gone|the server is shutting down"):
                 client.receive()
             with pytest.raises(ServerFailed, match="no line with 'never': the server has ended"):
                 running.wait_log("never")

@@ -107,7 +107,38 @@ def test_methods_of_other_servers():
             getattr(server, name)
         assert words in str(error.value)
     assert not hasattr(server, "_nothing")
+    with pytest.raises(AttributeError) as error:
+        getattr(server, "x" * 1_000_000)
+    assert len(str(error.value)) < 200
     assert copy.copy(server) is not server
+
+
+def test_a_property_that_fails_is_not_missing():
+    """Else the error of its code would be hidden behind "did you mean", with its own name."""
+
+    class Own(Server):
+        @property
+        def database(self) -> Any:
+            return None.connection  # type: ignore[attr-defined]
+
+    with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'connection'"):
+        _ = Own().database
+
+
+def test_a_subclass_that_forgets_to_be_one():
+    class Own(Server):
+        def __init__(self) -> None:
+            self.on("message", lambda server, frame: None)
+
+    with pytest.raises(AttributeError, match=r"calls super\(\).__init__\(\) first"):
+        Own()
+
+
+@pytest.mark.parametrize("name", [None, 5, ["message"], "x" * 1_000_000])
+def test_what_names_no_event(name: Any):
+    with pytest.raises(ConfigError, match=r"no event is called .*; there are start") as error:
+        Server().on(name, lambda server, frame: None)
+    assert len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize(

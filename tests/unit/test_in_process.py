@@ -1,8 +1,11 @@
 """mooring.testing.in_process: the application in the process of the test, as the server itself would run it."""
 
 import asyncio
+import gc
+import os
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -94,6 +97,51 @@ def test_it_runs_again_and_leaves_nothing():
         server.push(1, "x")
     with pytest.raises(StateError, match="does not run in this process"):
         server.publish("lobby", "x")
+
+
+def test_it_leaves_no_descriptor():
+    """A file for each would end a long run of tests, some hundred tests later."""
+    server = chat()
+    counts = []
+    for _ in range(6):
+        with in_process(server, limit=LIMIT) as running, running.connect("/") as client:
+            client.send("x")
+            client.receive()
+        gc.collect()
+        counts.append(len(os.listdir("/proc/self/fd")))
+    assert counts[5] <= counts[1], counts
+
+
+def test_a_server_runs_once_at_a_time():
+    server = chat()
+    with in_process(server, limit=LIMIT) as running:
+        with pytest.raises(StateError, match="runs already"), in_process(server, limit=LIMIT):
+            pass
+        with running.connect("/?name=ada") as client:
+            client.send("still")
+            assert client.receive() == "ada: still"
+            assert running.published == [("lobby", "ada: still")]
+
+
+def test_a_subclass_has_a_push_of_its_own():
+    """The short way to the compiled core is for who has not redefined it."""
+
+    class Own(Server):
+        def push(self, fd: int, data: Any, opcode: int | None = None) -> bool:
+            return super().push(fd, f"own {data}", opcode)
+
+    server = Own()
+
+    @server.on("message")
+    def said(server: Server, frame: Frame) -> None:
+        server.push(frame.fd, frame.data)
+
+    for _ in range(2):
+        with in_process(server, limit=LIMIT) as running, running.connect("/") as client:
+            client.send("x")
+            assert client.receive() == "own x"
+            assert running.pushed == [(client.fd, "x")]
+    assert "push" not in vars(server)
 
 
 def test_what_a_handler_raises_fails_the_test():

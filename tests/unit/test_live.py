@@ -1,6 +1,7 @@
 """Live lists, dicts and sets, the parts of a session: whatever changes them is kept, or an error and taken back."""
 
 import copy
+import dataclasses
 import json
 import pickle
 import threading
@@ -11,6 +12,7 @@ import pytest
 
 from mooring.app.live import LiveDict, LiveList, LiveSet, adopted
 from mooring.app.values import pack, unpack
+from mooring.errors import StateError
 
 
 def shape(value: Any) -> str:
@@ -113,7 +115,7 @@ def test_every_method_that_changes_is_known():
     reading = {
         list: "copy count index __add__ __mul__ __rmul__ __contains__ __eq__ __ge__ __getitem__ __gt__ __iter__ __le__"
         " __len__ __lt__ __ne__ __reversed__",
-        dict: "copy fromkeys get items keys values setdefault __contains__ __eq__ __ge__ __getitem__ __gt__ __iter__"
+        dict: "copy get items keys values setdefault __contains__ __eq__ __ge__ __getitem__ __gt__ __iter__"
         " __le__ __len__ __lt__ __ne__ __or__ __reversed__ __ror__",
         set: "copy difference intersection isdisjoint issubset issuperset symmetric_difference union __and__"
         " __contains__ __eq__ __ge__ __gt__ __iter__ __le__ __len__ __lt__ __ne__ __or__ __rand__ __ror__ __rsub__"
@@ -123,7 +125,7 @@ def test_every_method_that_changes_is_known():
     for live, ordinary in ((LiveList, list), (LiveDict, dict), (LiveSet, set)):
         replaced = {name for name in vars(live) if hasattr(ordinary, name)} - common
         assert replaced | set(reading[ordinary].split()) >= set(dir(ordinary)) - common, ordinary
-        assert not (replaced - {"setdefault"}) & set(reading[ordinary].split())
+        assert not (replaced - {"setdefault", "fromkeys"}) & set(reading[ordinary].split())
 
 
 @pytest.mark.parametrize("start", [[1], {"a": 1}, {1}])
@@ -170,6 +172,69 @@ def test_a_tuple_has_live_ones_in_it():
     value[1].append(4)
     value[2][0][3].append(5)
     assert root.kept[-1] == (1, [2, 4], ({3: [5]},))
+
+
+@pytest.mark.parametrize(
+    ("start", "part", "gone"),
+    [
+        ({"a": [1]}, "v['a']", "v.pop('a')"),
+        ({"a": {"b": [1]}}, "v['a']['b']", "v.update(a={'b': [1]})"),
+        ([[1], [2]], "v[0]", "v.pop(0)"),
+        ([[1], [2]], "v[0]", "v.__setitem__(0, [1])"),
+        ([({1},)], "v[0][0]", "v.__setitem__(0, ({1},))"),
+        ([[{"a": 1}]], "v[0][0]", "v.clear()"),
+    ],
+)
+def test_a_part_that_was_taken_out_is_changed_no_more(start: Any, part: str, gone: str):
+    """Like the value of a key: nothing would be kept of the change, so it is refused."""
+    root = Root()
+    live: Any = adopted(start, root)
+    held = eval(part, {"v": live})
+    eval(gone, {"v": live})
+    before, kept = copy.copy(held), len(root.kept)
+    for change in (held.clear, lambda: held.__ior__(held) if not isinstance(held, list) else held.__iadd__([1])):
+        with pytest.raises(StateError, match="taken out of the session, or replaced there"):
+            change()
+    assert (held, len(root.kept)) == (before, kept)
+
+
+def test_a_part_that_was_moved_is_where_it_is_now():
+    root = Root()
+    live: Any = adopted([[1], [2]], root)
+    one = live[0]
+    live.reverse()
+    live.sort(key=lambda part: part[0], reverse=True)
+    live[0], live[1] = live[1], live[0]
+    one.append(3)
+    assert root.kept[-1] == [[1, 3], [2]]
+    moved = live[1]
+    del live[1]
+    live.append(moved)
+    moved.append(4)
+    assert root.kept[-1] == [[1, 3], [2, 4]]
+
+
+def test_what_others_make_of_its_class_is_ordinary():
+    """As dataclasses.asdict does, and `fromkeys`."""
+
+    @dataclasses.dataclass
+    class Told:
+        rooms: Any
+
+    root = Root()
+    live: Any = adopted({"rooms": ["a", [1]], "tags": {1}}, root)
+    told = dataclasses.asdict(Told(live))["rooms"]
+    told["rooms"].append("b")
+    told["rooms"][1].append(2)
+    told["more"] = 1
+    made = type(live["tags"])({2})
+    made.add(3)
+    assert (live, root.kept) == ({"rooms": ["a", [1]], "tags": {1}}, [])
+    live["told"] = told
+    live["told"]["rooms"].append(made)
+    live["told"]["rooms"][-1].add(4)
+    assert root.kept[-1]["told"]["rooms"] == ["a", [1, 2], "b", {2, 3, 4}]
+    assert type(live.fromkeys("ab", 1)) is dict
 
 
 def test_copies_and_json():

@@ -57,6 +57,7 @@ def test_a_frame_is_read_as_json(data: str, type_: Any, value: object):
 @pytest.mark.parametrize(
     ("data", "type_", "reason", "path"),
     [
+        ('{"a": {"b": 1}}', dict[str, dict[int, int]], "Expected `int`, got `str` as a key", "$[...]"),
         ("{", None, "the message is not JSON: Input data was truncated", "$"),
         ("", None, "the message is not JSON: Input data was truncated", "$"),
         (b"\xff", None, "the message is not JSON: JSON is malformed: invalid character (byte 0)", "$"),

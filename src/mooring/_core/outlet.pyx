@@ -75,11 +75,13 @@ cdef bytes _fds(object exclude):
     if isinstance(exclude, (int, str, bytes)) or not hasattr(exclude, "__iter__"):
         exclude = (exclude,)
     for fd in exclude:
+        if isinstance(fd, bool):
+            raise TypeError(f"exclude is the fd that is left out, or several, not {fd}")
         number = _number(fd)
+        if len(packed) == 8 * EXCLUDED_LIMIT:          # before the end is reached, which there may be none of
+            raise ValueError(f"exclude has more than {EXCLUDED_LIMIT} fds, and no more can be left out: "
+                             "let those who are to hear it have a topic of their own")
         packed += (<uint8_t*> &number)[:sizeof(uint64_t)]
-    if len(packed) > 8 * EXCLUDED_LIMIT:
-        raise ValueError(f"exclude has {len(packed) // 8} fds, and at most {EXCLUDED_LIMIT} can be left out: "
-                         "let those who are to hear it have a topic of their own")
     return bytes(packed)
 
 

@@ -353,6 +353,7 @@ cdef class Frame:
 
 cdef dict _decoders = {}             # by type
 cdef object _anything = JsonDecoder()
+cdef str _OF_KEY = "key` in `"       # what msgspec says in place of a path
 
 
 def decoder_of(type: object) -> JsonDecoder:
@@ -379,6 +380,8 @@ def value_of(frame: Frame, decoder: JsonDecoder) -> Any:
         reason, _, path = str(error).rpartition(" - at `")
         if not reason:
             reason, path = path, "$`"
+        if path.startswith(_OF_KEY):
+            reason, path = f"{reason} as a key", path[len(_OF_KEY):]
         problem = BadMessage(reason, path[:-1], frame.data)
     except RecursionError:
         problem = BadMessage("the message is JSON that is nested too deeply", "$", frame.data)

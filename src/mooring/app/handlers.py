@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mooring.app.foreign import text_of
 from mooring.app.typed import decoder_for, typed
 from mooring.errors import ConfigError
 from mooring.near import EVENTS as OTHER_WORDS
@@ -102,10 +103,10 @@ class Handlers:
         """Make `fn` the handler of the event. With `type`, messages are JSON of that type, and it is called with the
         value, too. Raises ConfigError for an unknown name, for something that can't be called, for a function that
         can't take the event's parameters, for a second one, and for a type that is none of JSON."""
-        if name not in EVENTS:
-            near = nearest(name, EVENTS, OTHER_WORDS, 0.5)
+        if not isinstance(name, str) or name not in EVENTS:
+            near = nearest(name, EVENTS, OTHER_WORDS, 0.5) if isinstance(name, str) else None
             hint = f"did you mean {near!r}?" if near else f"there are {', '.join(EVENTS)}"
-            raise ConfigError(f"no event is called {name!r}; {hint}")
+            raise ConfigError(f"no event is called {text_of(name, repr, 100)}; {hint}")
         if self._fallback is not None and name not in CONNECTION_EVENTS:
             raise ConfigError(f"{name!r} is an event of the whole server: register it there, not at a listener")
         parameters = EVENTS[name]

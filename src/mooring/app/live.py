@@ -8,13 +8,19 @@ in place of each that changes it. That method lets the change happen, has the wh
 back if that is refused (too large, a type that can't be kept). So it is kept, or an error where it was made; nothing
 waits for the end of a handler, which threads, timers and tasks have not.
 
-What is put in is copied, like all of a session. What is taken out (`pop`) is an ordinary list or dict again.
+What is put in is copied, like all of a session. What is taken out (`pop`) is an ordinary list or dict again. Who still
+holds a part that has been taken out or replaced since can change it no more: nothing would be kept of that.
+
+What others make with the class of a live object, as `dataclasses.asdict` does, belongs to no session (`_owner` is not
+set), and is as good as an ordinary one.
 """
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, TypeAlias
+
+from mooring.errors import StateError
 
 _SCALARS: Final = frozenset({bool, int, float, str, bytes, type(None)})
 
@@ -58,6 +64,8 @@ class LiveDict(dict[Any, Any]):
 
     def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
         return dict, (plain(self),)
+
+    fromkeys = dict.fromkeys
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
         """What is there, or the default as it is there then."""
@@ -108,7 +116,7 @@ def adopted(value: Any, owner: Owner) -> Any:
     if kind is tuple:
         return value if _SCALARS.issuperset(map(type, value)) else tuple([adopted(one, owner) for one in value])
     if kind in PLAIN:
-        if value._owner is owner:
+        if _owner_of(value) is owner:
             return value
         kind = PLAIN[kind]
     live = _KINDS.get(kind)
@@ -134,16 +142,45 @@ def plain(value: Any) -> Any:
     return value
 
 
+def _owner_of(value: Live) -> "Owner | None":
+    return getattr(value, "_owner", None)
+
+
+def _holds(values: Iterable[Any], part: Live) -> bool:
+    return any(one is part or (type(one) is tuple and _holds(one, part)) for one in values)
+
+
+def _check_place(part: Live, owner: Owner) -> None:
+    """Raises StateError when that owner has it no more."""
+    held = True
+    if isinstance(owner, LiveDict):
+        held = _holds(owner.values(), part)
+    elif isinstance(owner, LiveList):
+        held = _holds(owner, part)
+    elif not isinstance(owner, LiveSet) and owner.tuple is not None:
+        held = _holds(owner.tuple, part)
+    if not held:
+        raise StateError(
+            f"this {PLAIN[type(part)].__name__} was taken out of the session, or replaced there, after it was read: "
+            "read it again, and change that"
+        )
+
+
 def _changing(ordinary: type, name: str) -> Callable[..., Any]:
     method = getattr(ordinary, name)
 
     @functools.wraps(method)
     def change(self: Live, *arguments: Any, **named: Any) -> Any:
-        top, owner = self, self._owner
-        while isinstance(owner, LIVE):
-            top, owner = owner, owner._owner
+        if _owner_of(self) is None:
+            return method(self, *arguments, **named)
+        path = [self]
+        while isinstance(owner := path[-1]._owner, LIVE):
+            path.append(owner)
+        top = path[-1]
         with owner.lock:
             owner.check()
+            for part in path:
+                _check_place(part, part._owner)
             former = ordinary(self)
             try:
                 result = method(self, *arguments, **named)

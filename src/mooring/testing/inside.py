@@ -19,6 +19,7 @@ import contextvars
 import functools
 import inspect
 import logging
+import os
 import socket
 import sys
 import threading
@@ -142,6 +143,10 @@ class InsideServer(RunningServer):
         """Starts it and waits until it serves; what `with` does."""
         if self._thread is not None:
             raise StateError("it was started already: in_process() makes another one")
+        if self.server._worker is not None:
+            raise StateError(
+                "this Server runs already, and it can't be two: make another Server, by a function perhaps"
+            )
         options = {**self.server.settings.to_dict(), **DEFAULTS, **self._given, **OURS}
         further: Any = options.get(LISTENERS, [])
         for listener in further:
@@ -369,6 +374,7 @@ class _Inside(Alone):
         if self._tasks is not None:
             self._tasks.stop()
         self._server._leave()
+        os.close(self._table)  # a process of its own would end now
         remove(self.shared)
 
 

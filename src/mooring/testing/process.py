@@ -24,9 +24,10 @@ from mooring.testing.running import LIMIT, PLAIN, RunningServer, alive
 __all__ = ["AsyncServedServer", "ServedServer", "serve"]
 
 OURS = {**PLAIN, "unix_socket": "", "inherited": "", "log_file": "", "log_format": "text", "pid_file": ""}
-READY = r"\bready(?:, listening on (?P<here>.*)| after .* processes? serves?)"
+READY = r", {pid}\] ready(?:, listening on (?P<here>.*)| after .* processes? serves?)"
+LAUNCHER = "mooring.testing.launcher"
 SLOW = 30.0  # seconds; what takes whole processes is not late before, however short the limit is
-LISTENING = r"\blistening on (.*)"
+LISTENING = r", {pid}\] .*\blistening on (.*)"
 LOOK = 0.02  # seconds between looks at what is told to nobody
 
 
@@ -108,6 +109,12 @@ class ServedServer(RunningServer):
         """Starts it and waits until it serves; what `with` does."""
         if self._process is not None:
             raise StateError("it was started already: serve() makes another one")
+        if getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", "") == LAUNCHER:
+            # else it starts one that imports this again, and so on
+            raise StateError(
+                "serve() was called by an application that serve() has started, while it was imported: put the call "
+                "into a test, or under `if __name__ == '__main__':`"
+            )
         self._folder = tempfile.TemporaryDirectory(prefix="mooring-")
         given = {"host": self.host, "port": 0, "log_level": "info", **self._settings, **OURS}
         given.setdefault("control_socket", str(Path(self._folder.name) / "control"))
@@ -118,7 +125,7 @@ class ServedServer(RunningServer):
         except TypeError as error:
             raise ValueError(f"settings that can't be handed to another process: {error}") from None
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "mooring.testing.launcher", told],
+            [sys.executable, "-m", LAUNCHER, told],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -133,8 +140,10 @@ class ServedServer(RunningServer):
         self._reader.start()
         try:
             self._watch_over(self._process.pid)
-            ready = self._log.wait(READY, 0, self._slow, f"{self.name} did not start")
-            where = ready["here"] or self._log.wait(LISTENING, 0, self._slow, "it does not say where it listens")[1]
+            # what the application prints may look alike, but for the number of the process
+            ready, listening = (pattern.format(pid=self._process.pid) for pattern in (READY, LISTENING))
+            found = self._log.wait(ready, 0, self._slow, f"{self.name} did not start")
+            where = found["here"] or self._log.wait(listening, 0, self._slow, "it does not say where it listens")[1]
         except BaseException:
             self._kill()
             raise
