@@ -89,7 +89,7 @@ class Alone:
         forks.in_child(self._abandon)
         try:
             with asyncio.Runner(loop_factory=partial(new_event_loop, self._reactor)) as runner:
-                runner.run(self.work())
+                runner.run(self.main())
         except BaseException as error:
             forks.leave(error)
             raise
@@ -119,7 +119,7 @@ class Alone:
             os.close(self.shared.lock)
         self._service.close()
 
-    async def work(self) -> None:
+    async def main(self) -> None:
         """Serves, in a loop whose selector is the reactor."""
         try:
             await self._serve()

@@ -77,11 +77,16 @@ _member: Member | None = None  # what it has become
 CONTROL_FRAMES = ("open_websocket_ping_frame", "open_websocket_pong_frame", "open_websocket_close_frame")
 
 
-def _check_typed(server: Server) -> None:
-    """Raises ConfigError where handlers that take JSON of a type would be given control frames."""
-    every = [server._handlers, *(listener._handlers for listener in server._listeners)]
-    for handlers, settings in zip(every, server.settings.per_listener, strict=True):
-        handed = [name for name in CONTROL_FRAMES if getattr(settings.websocket, name)]
+def check_handlers(server: Server, settings: Settings) -> None:
+    """Raises ConfigError for handlers that a server with these settings can't start with."""
+    further = [listener._handlers for listener in server._listeners]
+    server._handlers.check(
+        further,
+        tasks=settings.tasks.task_worker_num > 0,
+        files=any(one.http.document_root for one in settings.per_listener),
+    )
+    for handlers, here in zip([server._handlers, *further], settings.per_listener, strict=True):
+        handed = [name for name in CONTROL_FRAMES if getattr(here.websocket, name)]
         if handed and handlers.is_typed("message"):
             raise ConfigError(
                 f"{handed[0]} hands control frames to 'message', whose handler takes JSON of a type: register it "
@@ -92,12 +97,7 @@ def _check_typed(server: Server) -> None:
 def launch(server: Server, target: str | None = None) -> NoReturn:
     """What `Server.start` does; it ends with the process. Raises ConfigError for what cannot be started."""
     settings = server.settings
-    server._handlers.check(
-        [listener._handlers for listener in server._listeners],
-        tasks=settings.tasks.task_worker_num > 0,
-        files=any(one.http.document_root for one in settings.per_listener),
-    )
-    _check_typed(server)
+    check_handlers(server, settings)
     if _boot is not None:
         if forks.is_child():
             raise StateError("start() was called in a process that the application has forked while it was loaded")

@@ -39,6 +39,7 @@ from mooring.dispatcher.dispatcher import Dispatcher
 from mooring.errors import StateError
 from mooring.journal import own_logger
 from mooring.net.loop import new_event_loop
+from mooring.runtime import check_handlers
 from mooring.server import Server
 from mooring.supervisor.service import Service
 from mooring.testing.errors import HandlerFailed, NotInTime, ServerFailed
@@ -62,7 +63,7 @@ OURS: dict[str, object] = {
     "worker_memory_limit": 0,
 }
 DEFAULTS: dict[str, object] = {"host": "127.0.0.1", "max_connections": 1000}
-#: What is noted down.
+# what is noted down
 _SENDS = "push push_json ping push_user push_user_json publish publish_json task_async send_message"
 _CHANGES = "disconnect disconnect_user close subscribe unsubscribe bind pause resume reload shutdown"
 WRITES = (*_SENDS.split(), *_CHANGES.split())
@@ -153,11 +154,7 @@ class InsideServer(RunningServer):
             listener["port"] = 0
         settings = Settings.from_options(options)
         self.host = settings.listen.host
-        self.server._handlers.check(
-            [listener._handlers for listener in self.server._listeners],
-            tasks=settings.tasks.task_worker_num > 0,
-            files=any(one.http.document_root for one in settings.per_listener),
-        )
+        check_handlers(self.server, settings)
         self._keep_log()
         self._thread = threading.Thread(target=self._run, args=(settings,), name="mooring", daemon=True)
         self._thread.start()
@@ -171,7 +168,7 @@ class InsideServer(RunningServer):
             with ExitStack() as noting:
                 self._note_down(noting)
                 with asyncio.Runner(loop_factory=partial(new_event_loop, self._alone.reactor)) as runner:
-                    runner.run(self._alone.work())
+                    runner.run(self._alone.main())
         except BaseException as error:
             self._failure = error
             self._log.end(f"the server has failed: {type(error).__name__}: {error}")
@@ -193,7 +190,7 @@ class InsideServer(RunningServer):
             raise StateError("it was not started: write `with in_process(...) as running:`")
         self._end_clients()
         if alone is not None and thread.is_alive():
-            alone.ask_stop()
+            alone.ask_shutdown()
         thread.join(self.limit)
         alive.discard(self)
         stands = ""
@@ -364,10 +361,6 @@ class _Inside(Alone):
         await super()._open(listeners)
         self._serves(listeners)
 
-    def ask_stop(self) -> None:
-        """From another thread."""
-        self.ask_shutdown()
-
     def close(self) -> None:
         """What was opened is closed, and the server is as it was before."""
         self._close_listeners()
@@ -407,15 +400,15 @@ class _Tasks:
     def _run(self) -> None:
         reactor = Reactor()
         with asyncio.Runner(loop_factory=partial(new_event_loop, reactor)) as runner:
-            runner.run(self._work(reactor))
+            runner.run(self._main(reactor))
 
-    async def _work(self, reactor: Reactor) -> None:
+    async def _main(self, reactor: Reactor) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
         limits, worker = self._settings.tasks, self._alone.worker
         dispatcher = Dispatcher(reactor, _nothing, _nothing, limits.dispatcher_memory_limit)
         dispatcher.attach(self._ends[0][1], worker=0, generation=1)
         dispatcher.attach(self._ends[1][1], worker=1, generation=1)
-        bench = TaskBench(self._task, self._spawn, worker.new_context, 0, _nothing)
+        bench = TaskBench(self._task, self._task_of, worker.new_context, 0, _nothing)
         pipe = Pipe(1, 2, _nothing, handled=False)
         link = DispatcherLink(reactor, self._ends[1][0], TaskDesk(limits, _nothing, _nothing), bench, pipe, worker)
         link.hello()
@@ -426,7 +419,7 @@ class _Tasks:
         assert handler is not None, "it was checked at the start"
         return handler(self._server, task)
 
-    def _spawn(self, running: Awaitable[Any], context: contextvars.Context) -> asyncio.Task[Any]:
+    def _task_of(self, running: Awaitable[Any], context: contextvars.Context) -> asyncio.Task[Any]:
         async def contained() -> Any:
             return await running
 

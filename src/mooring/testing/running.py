@@ -17,7 +17,7 @@ __all__ = ["LIMIT", "PLAIN", "RunningServer", "alive"]
 
 LIMIT = 10.0  # seconds; for each wait, where nothing else is said
 
-#: TLS is off, whatever the application says: its keys may not be where tests run, and who tests it has no certificate.
+# TLS is off, whatever the application says: its keys may not be where tests run, and who tests it has no certificate.
 PLAIN: dict[str, object] = {
     name: value
     for name, value in Settings().to_dict().items()
