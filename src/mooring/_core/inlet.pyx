@@ -244,7 +244,7 @@ cdef class Inlet:
             if task is None:
                 return 0
         else:
-            task = self.steps.spawn(running, context)
+            task = self.steps.task_of(running, context)
         if task.done():
             error = failure_of(task)
             if error is not None:

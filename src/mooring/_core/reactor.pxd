@@ -58,7 +58,7 @@ cdef class Reactor:
     cdef list calls                  # heap of [due ms, order, callable]
     cdef uint64_t order
     cdef bint running
-    cdef readonly bint sleeping               # in epoll_wait, without the interpreter's lock
+    cdef readonly bint sleeping      # in epoll_wait, without the interpreter's lock
     cdef object came_back            # a forked child of this process has no loop: what is called if it comes back to it
     cdef bint hurry                  # the flush before the sleep gave a guest loop something to do
     cdef dict callbacks              # fd -> callable, of add_reader

@@ -64,8 +64,7 @@ from mooring._core.wire cimport (
     EV_FINISH, EV_GONE, EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_ROOM, EV_SESSION,
     EV_UNCERTAIN, EV_WORK, EXCLUDED_LIMIT, FILE_LATE, LISTENER_MASK, MISSED_CLIENT, MISSED_PUBLISHES, MISSED_TOPIC,
     MISSED_TOPICS, RESPOND_ASKS, RESPOND_REFUSES, VERSION, WANTS_DISCONNECT, WORK_BEGUN, WORK_CANCEL, WORK_CUT, Record, is_asking,
-    is_command, is_counted,
-    is_last, is_repeatable, is_report, kind_of, make_record, RECORD_BYTES,
+    is_command, is_counted, is_last, is_repeatable, is_report, kind_of, make_record, RECORD_BYTES,
 )
 from mooring._core.ws cimport OP_BINARY, OP_PING, OP_PONG, OP_TEXT, is_utf8, may_send_close_code
 

@@ -212,18 +212,18 @@ cdef class Driver:
     cdef object _failure(self, object error):
         """What to raise. A SystemExit or KeyboardInterrupt that leaves a task ends the loop, or would; a task that was
         cancelled does not tell where."""
-        cdef object failure = None
         if self.steps.child:
             self.steps.host.leave_child(error)
         kind = type(error)                   # not what it says it is, see mooring.app.foreign
+        if issubclass(kind, asyncio.CancelledError):
+            self.failure = StateError("the handler was cancelled")
+            self.failure.__cause__ = error
+            return error
         if issubclass(kind, SystemExit):
             failure = StateError("a handler called sys.exit(); to stop the server, call shutdown()")
         elif issubclass(kind, KeyboardInterrupt):
             failure = StateError("a handler raised KeyboardInterrupt; to stop the server, call shutdown()")
-        elif issubclass(kind, asyncio.CancelledError):
-            self.failure = StateError("the handler was cancelled")
-            self.failure.__cause__ = error
-        if failure is None:
+        else:
             return error
         failure.__cause__ = error
         return failure
@@ -285,7 +285,7 @@ cdef class Steps:
             return None
         return self._give(driver)
 
-    def spawn(self, running: object, context: object) -> asyncio.Task:
+    def task_of(self, running: object, context: object) -> asyncio.Task:
         """The task of anything that can be awaited; its first step has run."""
         return self.begin(running if type(running) is CoroutineType else _awaited(running), context, True)
 
@@ -310,6 +310,7 @@ cdef class Steps:
             if current is not None:
                 _enter_task(loop, current)
             driver.first = False
+        driver.known = True
         if driver.status == PYGEN_RETURN and not driver.noticed:
             references = Py_REFCNT(<PyObject*> driver.task)
             if self.references == 0:
@@ -318,9 +319,7 @@ cdef class Steps:
             if references == self.references and _count_weak(driver.task) == self.weak:
                 if LISTED:
                     _unregister_task(driver.task)
-                driver.known = True
                 return False
-        driver.known = True
         return True
 
     cdef object _give(self, Driver driver):

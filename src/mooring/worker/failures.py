@@ -5,7 +5,6 @@ news for the application.
 import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -71,16 +70,15 @@ class Failures:
             return None
         return self._failed(self._sites[listener], Event(kind).name.lower(), fd, error)
 
-    def spawned_failed(self, listener: int, fd: int, name: str, error: BaseException) -> None:
+    def work_failed(self, listener: int, fd: int, name: str, error: BaseException) -> None:
         """The same for work that a connection owns, beside its handlers."""
-        site = self._sites[listener]
-        told = self._failed(site, SPAWN, fd, error, name)
-        if told is not None:
-            self._call(lambda: told, context=contextvars.copy_context())
+        self._run(self._failed(self._sites[listener], SPAWN, fd, error, name))
 
-    def cut(self, listener: int, fd: int, name: str, why: str) -> None:
+    def work_cut(self, listener: int, fd: int, name: str, why: str) -> None:
         """Work that a connection owns was cancelled, since its worker has to go."""
-        told = self._lost_work(self._sites[listener], fd, name, why)
+        self._run(self._work_lost(self._sites[listener], fd, name, why))
+
+    def _run(self, told: Coroutine[Any, Any, None] | None) -> None:
         if told is not None:
             self._call(lambda: told, context=contextvars.copy_context())
 
@@ -90,7 +88,7 @@ class Failures:
         end = 2 + int.from_bytes(payload[:2], "little")
         reason, data = payload[2:end].decode(errors="replace"), payload[end:]
         if kind == Event.WORK:
-            return self._lost_work(site, fd, data.decode(errors="replace"), reason)
+            return self._work_lost(site, fd, data.decode(errors="replace"), reason)
         handler = site.handlers.get(name)
         if kind == Event.MESSAGE and handler is not None:
             attempt = ATTEMPTED if what == Event.QUARANTINED else 1
@@ -99,7 +97,7 @@ class Failures:
         log.warning("%s: %s of connection %d: %s", name, Event(kind).name.lower(), fd, reason)
         return None
 
-    def _lost_work(self, site: Site, fd: int, name: str, why: str) -> Coroutine[Any, Any, None] | None:
+    def _work_lost(self, site: Site, fd: int, name: str, why: str) -> Coroutine[Any, Any, None] | None:
         """Work that a connection owns has not come to its end; what is to be run: the handler of `error`."""
         failure = Failure("", SPAWN, WorkLost(name, why), name)
         self._refusals.say(logging.WARNING, "%r, spawned for connection %d, is lost: %s", name, fd, why)
@@ -153,8 +151,7 @@ class Failures:
         self._log(fd, failure)
         handler = site.handlers.get("error")
         if handler is not None:
-            tell = partial(self._tell, handler, fd, failure, "error", closes=False)
-            self._call(tell, context=contextvars.copy_context())
+            self._run(self._tell(handler, fd, failure, "error", closes=False))
         return failure.id
 
     async def _tell(self, handler: Handler, fd: int, what: object, event: str, *, closes: bool) -> None:
@@ -172,14 +169,7 @@ class Failures:
 
     def _log(self, fd: int, failure: Failure) -> None:
         if failure.name:
-            report(
-                log,
-                "error %s: %r, spawned for connection %d, failed",
-                failure.id,
-                failure.name,
-                fd,
-                error=failure.exception,
-            )
-            return
-        message = "error %s: the %r handler failed on connection %d"
-        report(log, message, failure.id, failure.event, fd, error=failure.exception)
+            message, what = "error %s: %r, spawned for connection %d, failed", failure.name
+        else:
+            message, what = "error %s: the %r handler failed on connection %d", failure.event
+        report(log, message, failure.id, what, fd, error=failure.exception)

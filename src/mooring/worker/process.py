@@ -33,13 +33,13 @@ class OwnProcess:
         arguments: tuple[object, ...],
         stopping: threading.Event,
         over: Callable[[], None],
-        spawn: Callable[[Awaitable[Any], contextvars.Context], "asyncio.Task[Any]"],
+        task_of: Callable[[Awaitable[Any], contextvars.Context], "asyncio.Task[Any]"],
     ) -> None:
         self._function = function
         self._arguments = arguments
         self._stopping = stopping
         self._over = over  # called when the function has ended by itself
-        self._spawn = spawn
+        self._task_of = task_of
         self._over_all: asyncio.Future[None] | None = None  # done when the function has ended, however
         self._task: asyncio.Task[Any] | None = None  # of one that is a coroutine, or gives one
 
@@ -73,13 +73,13 @@ class OwnProcess:
             self._ended(problem)
 
     def _await(self, running: Awaitable[Any], context: contextvars.Context) -> None:
-        self._task = self._spawn(running, context)
+        self._task = self._task_of(running, context)
         self._task.add_done_callback(lambda task: self._ended(failure_of(task)))
         if self._stopping.is_set():
             self._task.cancel()
 
     def _ended(self, error: BaseException | None) -> None:
-        why = error.__cause__ if is_a(error, StateError) else error  # see `spawn`
+        why = error.__cause__ if is_a(error, StateError) else error  # see Worker.task_of
         ends = is_a(why, SystemExit) or (is_a(why, asyncio.CancelledError) and self._stopping.is_set())
         if error is not None and not ends:
             message = "error %s: the process function %s failed"

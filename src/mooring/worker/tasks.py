@@ -350,7 +350,7 @@ class TaskBench:
     def __init__(
         self,
         handler: Callable[[Task], object],
-        spawn: Callable[[Awaitable[Any], contextvars.Context], asyncio.Task[Any]],
+        task_of: Callable[[Awaitable[Any], contextvars.Context], asyncio.Task[Any]],
         new_context: Callable[[], contextvars.Context],
         limit: int,
         worn: Callable[[], None],
@@ -359,7 +359,7 @@ class TaskBench:
         self._new_context = new_context
         self._worn = worn
         self._handler = handler
-        self._spawn = spawn
+        self._task_of = task_of
         self._limit = limit
         self._todo: deque[Task] = deque()  # the first one is being done; another comes only from a new dispatcher
         self._idle: asyncio.Event | None = None
@@ -393,7 +393,7 @@ class TaskBench:
             forks.leave()
             running = running_of(result, "the 'task' handler")
             if running is not None:
-                self._spawn(running, context).add_done_callback(partial(self._ended, task))
+                self._task_of(running, context).add_done_callback(partial(self._ended, task))
                 return
         except BaseException as error:  # SystemExit too: it is the failure of this task
             self._failed(task, error)

@@ -40,16 +40,16 @@ class _Timer:
 
 
 class Timers:
-    """The timers of one worker; `spawn` makes a task of a coroutine, `failed(function, error)` reports."""
+    """The timers of one worker; `task_of` makes an asyncio task of a coroutine, `failed(function, error)` reports."""
 
     def __init__(
         self,
-        spawn: Callable[[Any, contextvars.Context], "asyncio.Task[Any]"],
+        task_of: Callable[[Any, contextvars.Context], "asyncio.Task[Any]"],
         failed: Callable[[Function, BaseException], None],
         *,
         has_shared: bool,
     ) -> None:
-        self._spawn = spawn
+        self._task_of = task_of
         self._failed = failed
         self._has_shared = has_shared
         self._serving = False
@@ -158,7 +158,7 @@ class Timers:
             self._failed(timer.function, error)
             return
         if running is not None:
-            timer.running = self._spawn(running, context)
+            timer.running = self._task_of(running, context)
             self._running.add(timer.running)
             timer.running.add_done_callback(lambda task: self._ended(timer, task))
 

@@ -99,8 +99,8 @@ class Worker:
         self.inlet.output_limit = settings.flow.gateway_bytes
         self._failures = Failures(server, self._sites, self.outbox, self.refusals, self.call, self.on_bad_record)
         self.failed = self._failures.failed  # for the inlet
-        works = (self._failures.spawned_failed, self._failures.cut)
-        self.works = Works(self.outbox, self._sites, *works, serves=number < settings.process.worker_num)
+        told = (self._failures.work_failed, self._failures.work_cut)
+        self.works = Works(self.outbox, self._sites, *told, serves=number < settings.process.worker_num)
         self._leaving = Leaving(self.streams, self.works)
         self._handshakes = [
             Handshakes(
@@ -129,12 +129,12 @@ class Worker:
         self.pipe = Pipe(number, everybody, self._pipe_message, handled=handlers.get("pipe_message") is not None)
         self.stopping = threading.Event()
         own = handlers.processes[number - with_tasks] if number >= with_tasks else None
-        self._process = OwnProcess(*own, self.stopping, self._process_over, self.spawn) if own is not None else None
+        self._process = OwnProcess(*own, self.stopping, self._process_over, self.task_of) if own is not None else None
         self._calls: set[asyncio.Task[Any]] = set()
-        self.timers = Timers(self.spawn, self._call_failed, has_shared=number == 0)
+        self.timers = Timers(self.task_of, self._call_failed, has_shared=number == 0)
         self._task_max_request = settings.tasks.task_max_request
         self.bench = (
-            TaskBench(self._task, self.spawn, self.new_context, self._task_max_request, self._bench_worn)
+            TaskBench(self._task, self.task_of, self.new_context, self._task_max_request, self._bench_worn)
             if is_task_worker
             else None
         )
@@ -185,7 +185,7 @@ class Worker:
             forks.leave()
             running = running_of(result, f"the {event!r} handler")
             if running is not None:
-                task = self.spawn(running, context)
+                task = self.task_of(running, context)
         except BaseException as error:
             self._fire_failed(event, error)
         if task is None:
@@ -265,7 +265,7 @@ class Worker:
             forks.leave()
             running = running_of(result, function_name(function))
             if running is not None:
-                task = self.spawn(running, context)
+                task = self.task_of(running, context)
                 self._calls.add(task)
                 task.add_done_callback(partial(self._called, function))
         except BaseException as error:
@@ -320,9 +320,9 @@ class Worker:
 
     # ------------------------------------------------------------------ called by the inlet
 
-    def spawn(self, running: Awaitable[Any], context: contextvars.Context) -> asyncio.Task[Any]:
-        """A task for a handler that is a coroutine, or has returned something else to be awaited; it has begun."""
-        task = self.inlet.steps.spawn(running, context)
+    def task_of(self, running: Awaitable[Any], context: contextvars.Context) -> asyncio.Task[Any]:
+        """The asyncio task of a coroutine, or of something else to be awaited, that a handler gave; it has begun."""
+        task = self.inlet.steps.task_of(running, context)
         if not task.done():
             self.suspended(task)
         return task
