@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mooring import Frame, Server, StateError, TaskFailed
+from mooring import ConfigError, Frame, Server, StateError, TaskFailed
 from mooring.testing import Closed, HandlerFailed, NotInTime, Refused, ServerFailed, in_process
 
 LIMIT = 30.0  # seconds; for machines under load
@@ -290,6 +290,10 @@ def test_a_handler_that_never_ends_is_shown():
 def test_what_does_not_start_says_why():
     with pytest.raises(Exception, match="no handler for 'message'"):
         in_process(Server()).start()
+    typed = Server(open_websocket_ping_frame=True)
+    typed.on("message", lambda server, frame, value: None, type=int)
+    with pytest.raises(ConfigError, match="open_websocket_ping_frame hands control frames to 'message'"):
+        in_process(typed).start()
     server = chat()
 
     @server.on("worker_start")

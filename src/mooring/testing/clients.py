@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, Self, TypeVar
 
 from mooring._core.ws import Frame
 from mooring.testing.errors import Closed, NotInTime, Refused
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["AsyncClient", "Client", "Connecting", "Event", "Events", "Visitor", "httpx_module"]
 
 EXTRA = "pip install 'mooring-server[testing]'"
+HTTP_ONLY = {"accept", "accept-encoding", "connection", "user-agent"}  # httpx sends them; a handshake has its own
+
+S = TypeVar("S", bound="ClientConnection | AsyncConnection")
 
 
 class Host(Protocol):
@@ -153,24 +156,44 @@ class Connecting(AbstractContextManager["Client"], AbstractAsyncContextManager["
         raise error
 
 
-class _Common:
+class _Client(Generic[S]):
     """What both kinds of client have."""
 
-    def __init__(self, host: Host, path: str, limit: float) -> None:
+    def __init__(self, host: Host, path: str, limit: float, socket: S) -> None:
         self._host = host
         self.path = path
         """What it was opened with."""
         self.limit = limit
         """Seconds for each wait."""
+        self.socket: S = socket
+        """The connection of `websockets.sync` or `websockets.asyncio`, for what has no method here."""
+
+    @property
+    def subprotocol(self) -> str | None:
+        """What was agreed on."""
+        return self.socket.subprotocol
+
+    @property
+    def fd(self) -> int:
+        """Its id in the server, as `push` takes it."""
+        return self._host.fd_at(self.socket.local_address[1])
+
+    def frame(self, data: str | bytes, attempt: int = 1) -> Frame:
+        """The Frame that a `message` handler would be given if this client sent `data`, to call one directly."""
+        return Frame(data, fd=self.fd, attempt=attempt)
 
     def _late(self, what: str, limit: float, skipped: list[object] | None = None) -> NotInTime:
         between = f"; meanwhile came {skipped}" if skipped else ""
         return NotInTime(f"{self.path!r}: {what} within {limit:g} s{between}{self._host.why()}")
 
-    def _closed(self, code: int | None, reason: str | None, what: str) -> Closed:
-        code = 1006 if code is None else code
-        text = f"{self.path!r}: {what}: the connection has ended with {code} {reason or ''}".rstrip()
-        return Closed(text + self._host.why(), code, reason or "")
+    def _ended(self, what: str) -> Closed:
+        code, reason = self._code, self.socket.close_reason or ""
+        text = f"{self.path!r}: {what}: the connection has ended with {code} {reason}".rstrip()
+        return Closed(text + self._host.why(), code, reason)
+
+    @property
+    def _code(self) -> int:
+        return 1006 if self.socket.close_code is None else self.socket.close_code
 
 
 def _json(message: str | bytes) -> Any:
@@ -189,23 +212,8 @@ def _fields(fields: Mapping[str, object]) -> str:
     return f"no message with {', '.join(f'{name}={value!r}' for name, value in fields.items())}"
 
 
-class Client(_Common):
+class Client(_Client["ClientConnection"]):
     """An open WebSocket. Pings are answered also while the test does other things."""
-
-    def __init__(self, host: Host, path: str, limit: float, socket: "ClientConnection") -> None:
-        super().__init__(host, path, limit)
-        self.socket = socket
-        """The connection of `websockets.sync`, for what has no method here."""
-
-    @property
-    def subprotocol(self) -> str | None:
-        """What was agreed on."""
-        return self.socket.subprotocol
-
-    @property
-    def fd(self) -> int:
-        """Its id in the server, as `push` takes it."""
-        return self._host.fd_at(self.socket.local_address[1])
 
     def send(self, message: str | bytes) -> None:
         """Sends text, or bytes as a binary message. Raises Closed when the connection has ended."""
@@ -253,10 +261,6 @@ class Client(_Common):
                 return value
             skipped.append(found)
 
-    def frame(self, data: str | bytes, attempt: int = 1) -> Frame:
-        """The Frame that a `message` handler would be given if this client sent `data`, to call one directly."""
-        return Frame(data, fd=self.fd, attempt=attempt)
-
     def wait_closed(self, limit: float | None = None) -> int:
         """The code with which the connection ends, awaited; 1006 without a close frame. Messages that come before
         are skipped."""
@@ -268,7 +272,7 @@ class Client(_Common):
                     self.receive(max(0.0, end - time.monotonic()))
                 except NotInTime:
                     raise self._late("the connection did not end", limit) from None
-        return 1006 if self.socket.close_code is None else self.socket.close_code
+        return self._code
 
     @property
     def close_code(self) -> int:
@@ -285,27 +289,9 @@ class Client(_Common):
         """Closes; nothing when it is closed already."""
         self.socket.close(code, reason)
 
-    def _ended(self, what: str) -> Closed:
-        return self._closed(self.socket.close_code, self.socket.close_reason, what)
 
-
-class AsyncClient(_Common):
+class AsyncClient(_Client["AsyncConnection"]):
     """The same in coroutines."""
-
-    def __init__(self, host: Host, path: str, limit: float, socket: "AsyncConnection") -> None:
-        super().__init__(host, path, limit)
-        self.socket = socket
-        """The connection of `websockets.asyncio`, for what has no method here."""
-
-    @property
-    def subprotocol(self) -> str | None:
-        """What was agreed on."""
-        return self.socket.subprotocol
-
-    @property
-    def fd(self) -> int:
-        """Its id in the server, as `push` takes it."""
-        return self._host.fd_at(self.socket.local_address[1])
 
     async def send(self, message: str | bytes) -> None:
         """Sends text, or bytes as a binary message. Raises Closed when the connection has ended."""
@@ -353,10 +339,6 @@ class AsyncClient(_Common):
                 return value
             skipped.append(found)
 
-    def frame(self, data: str | bytes, attempt: int = 1) -> Frame:
-        """The Frame that a `message` handler would be given if this client sent `data`, to call one directly."""
-        return Frame(data, fd=self.fd, attempt=attempt)
-
     async def wait_closed(self, limit: float | None = None) -> int:
         """The code with which the connection ends, awaited; 1006 without a close frame. Messages that come before
         are skipped."""
@@ -368,14 +350,11 @@ class AsyncClient(_Common):
                     await self.receive(max(0.0, end - time.monotonic()))
                 except NotInTime:
                     raise self._late("the connection did not end", limit) from None
-        return 1006 if self.socket.close_code is None else self.socket.close_code
+        return self._code
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Closes; nothing when it is closed already."""
         await self.socket.close(code, reason)
-
-    def _ended(self, what: str) -> Closed:
-        return self._closed(self.socket.close_code, self.socket.close_reason, what)
 
 
 # ---------------------------------------------------------------------------------------------- HTTP
@@ -514,6 +493,3 @@ class Visitor:
             request = self.http.build_request("GET", "/")
             answer = httpx.Response(101, headers=list(headers.raw_items()), request=request)
             self.http.cookies.extract_cookies(answer)
-
-
-HTTP_ONLY = {"accept", "accept-encoding", "connection", "user-agent"}  # httpx sends them; a handshake has its own
