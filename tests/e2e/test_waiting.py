@@ -11,6 +11,7 @@ import struct
 import termios
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -250,9 +251,13 @@ def test_websockets_that_come_and_go_while_the_worker_stands():
             let_in += 1
             one.leave()
         assert 60 <= let_in <= 80  # of 14 kB each
+        sockets = Path(f"/proc/{keeper(server)}/fd")
+        those_of_others = len(list(sockets.iterdir()))
         crowd = [Asking(server, "/", extra=handshake) for _ in range(100)]
+        eventually(lambda: len(list(sockets.iterdir())) == those_of_others + len(crowd))
         for other in crowd:
             other.leave()
+        eventually(lambda: len(list(sockets.iterdir())) == those_of_others)  # else some are let in, and leave then
         assert memory(keeper(server)) - before < 16 * MIB
         touch(server, "go")
         assert standing.answer().endswith(b"done /stand")
