@@ -16,13 +16,28 @@ RETURNED = {"dict": {"a": 1}, "list": [1], "str": "hello", "bytes": b"x", "tuple
 @server.on("open")
 def opened(server, request):
     server.push(request.fd, json.dumps({"fd": request.fd, "worker": 0, "pid": 0}))
+    result = RETURNED.get(request.query.get("what"))
+    return later(result) if "later" in request.query else result
+
+async def later(result):
+    await asyncio.sleep(0)
+    return result
 
 @server.on("message")
 def said(server, frame):
     if frame.data == "await":
         return awaits(frame.fd)
+    how, _, what = frame.data.rpartition(" ")
+    if how:
+        return returns(frame.fd, how, what)
     server.push(frame.fd, "handled")
     return RETURNED.get(frame.data)
+
+async def returns(fd, how, what):
+    if how == "later":
+        await asyncio.sleep(0)
+    server.push(fd, "handled")
+    return RETURNED.get(what)
 
 async def awaits(fd):
     await server.push(fd, "handled")
@@ -64,21 +79,32 @@ def test_a_request_handler_that_returns_its_answer(running: Serving, what: str, 
     running.wait_log(re.escape(f"the 'request' handler gave no answer to GET {path}?what={what}: {words}"), since=mark)
 
 
-@pytest.mark.parametrize("what", ["dict", "list", "str", "bytes", "tuple"])
-async def test_a_message_handler_that_returns_its_answer(running: Serving, what: str):
+@pytest.mark.parametrize(
+    ("how", "what"),  # fewer than the log takes of a kind in one second, as above
+    [("", "dict"), ("", "bytes"), ("", "tuple"), ("at-once ", "str"), ("at-once ", "dict"), ("later ", "list")],
+)
+async def test_a_message_handler_that_returns_its_answer(running: Serving, what: str, how: str):
+    """`how`: a plain function, or a coroutine that is suspended or not."""
     mark = running.mark()
     async with dial(running) as peer:
-        await peer.send(what)
+        await peer.send(how + what)
         assert await peer.recv() == "handled"
         words = f"the 'message' handler returned a {what}, and what a handler returns is sent to nobody: "
         await asyncio.to_thread(running.wait_log, re.escape(words), since=mark)
         for silent in ("none", "true"):
             mark = running.mark()
-            await peer.send(silent)
+            await peer.send(how + silent)
             assert await peer.recv() == "handled"
             await peer.send("other")
             assert await peer.recv() == "handled"
             assert not any("returned a" in line for line in running.lines[mark:])
+
+
+@pytest.mark.parametrize("how", [{}, {"later": "1"}], ids=["plain", "coroutine"])
+async def test_an_open_handler_that_returns_its_answer(running: Serving, how: dict[str, str]):
+    mark = running.mark()
+    async with dial(running, what="str", **how):
+        await asyncio.to_thread(running.wait_log, "the 'open' handler returned a str, .* push it", since=mark)
 
 
 async def test_await_before_a_method_that_needs_none(running: Serving):

@@ -27,7 +27,7 @@ class Host:
     def leave_child(self, error: BaseException | None) -> None:
         raise AssertionError("this is no forked child")
 
-    def refuse_odd(self, result: object) -> None:
+    def on_result(self, result: object, kind: int) -> None:
         pass
 
 

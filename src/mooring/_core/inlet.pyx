@@ -240,11 +240,11 @@ cdef class Inlet:
                    object context) except -1:
         """Goes on with a handler that is a coroutine, in its context; 1 when it is suspended."""
         if type(running) is CoroutineType:
-            task = self.steps.begin(running, context)
+            task = self.steps.begin(running, context, False, kind)
             if task is None:
                 return 0
         else:
-            task = self.steps.task_of(running, context)
+            task = self.steps.task_of(running, context, kind)
         if task.done():
             error = failure_of(task)
             if error is not None:

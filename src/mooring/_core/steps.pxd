@@ -7,6 +7,7 @@ cdef class Driver:
     cdef object task             # until it is a handler's own: they refer to each other
     cdef object coro             # the handler's; None: it is nobody's
     cdef object context          # in which that runs
+    cdef int kind                # of the event that it handles; 0: none
     cdef object wakeup           # the task waits, and has given this
     cdef int status              # what the last step of the coroutine has come to, a PySendResult
     cdef object outcome          # ... what it awaits, has returned or has raised
@@ -30,9 +31,9 @@ cdef class Steps:
     cdef Py_ssize_t weak             # the same for weak ones
     cdef bint child                  # this process was forked off in a handler
 
-    cpdef object begin(self, object coro, object context, bint keep=*)
+    cpdef object begin(self, object coro, object context, bint keep=*, int kind=*)
     cdef bint _first(self, Driver driver, object coro, object context) except -1
     cdef object _give(self, Driver driver)
     cdef int _call(self, object loop, object step, Driver awaited) except -1
     cdef Driver _new(self, object loop)
-    cdef object _slowly(self, object loop, object coro, object context)
+    cdef object _slowly(self, object loop, object coro, object context, int kind)

@@ -203,7 +203,7 @@ cdef class Driver:
                 if self.steps.child:
                     self.steps.host.leave_child(None)
                 if self.outcome is not None:
-                    self.steps.host.refuse_odd(self.outcome)
+                    self.steps.host.on_result(self.outcome, self.kind)
         except BaseException as raised:
             self.outcome = self._failure(raised)
             self.status = PYGEN_ERROR
@@ -263,21 +263,23 @@ async def _nothing():
 
 
 cdef class Steps:
-    """Runs the first steps of handlers in one loop. `host` is a mooring.worker.Worker: `refuse_odd(result)` raises TypeError for a
-    result that nobody can have meant; `leave_child(error)` ends this process if it was forked off in a handler, which is over."""
+    """Runs the first steps of handlers in one loop. `host` is a mooring.worker.Worker: `on_result(result, kind)` is told what a
+    handler has returned, unless that is None, and may raise; `leave_child(error)` ends this process if it was forked off in a handler,
+    which is over."""
 
     def __cinit__(self, host: object) -> None:
         self.host = host
 
-    cpdef object begin(self, object coro, object context, bint keep=False):
+    cpdef object begin(self, object coro, object context, bint keep=False, int kind=0):
         """Runs the first step of a coroutine in this context. Returns its task; None if it has ended without an error and
-        without anybody having seen one. With `keep` there is always a task."""
+        without anybody having seen one. With `keep` there is always a task. `kind`: of the event that it handles, for the host."""
         cdef Driver driver = self.ready
         if driver is None:
             driver = self._new(_running_loop())
             if driver is None:
-                return self._slowly(_running_loop(), coro, context)
+                return self._slowly(_running_loop(), coro, context, kind)
         self.ready = None
+        driver.kind = kind
         if not self._first(driver, coro, context) and not keep:
             driver.coro = driver.context = driver.outcome = None
             driver.known = False
@@ -285,9 +287,9 @@ cdef class Steps:
             return None
         return self._give(driver)
 
-    def task_of(self, running: object, context: object) -> asyncio.Task:
+    def task_of(self, running: object, context: object, kind: int = 0) -> asyncio.Task:
         """The task of anything that can be awaited; its first step has run."""
-        return self.begin(running if type(running) is CoroutineType else _awaited(running), context, True)
+        return self.begin(running if type(running) is CoroutineType else _awaited(running), context, True, kind)
 
     cdef bint _first(self, Driver driver, object coro, object context) except -1:
         """The first step of a handler; whether it needs its task from now on."""
@@ -371,11 +373,12 @@ cdef class Steps:
             self._first(driver, _nothing(), PyContext_CopyCurrent())     # so they are counted
         return driver
 
-    cdef object _slowly(self, object loop, object coro, object context):
+    cdef object _slowly(self, object loop, object coro, object context, int kind):
         """As other servers do it: the first step comes with the loop's next turn."""
         cdef Driver driver = Driver()
         driver.steps = self
         driver.loop = loop
         driver.coro = coro
         driver.context = context
+        driver.kind = kind
         return HandlerTask(driver, loop=loop, context=context.copy())

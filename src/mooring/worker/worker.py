@@ -332,9 +332,10 @@ class Worker:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
-    @staticmethod
-    def refuse_odd(result: object) -> None:
-        """Raises TypeError for what a coroutine has returned and nobody can have meant."""
+    def on_result(self, result: object, kind: int) -> None:
+        """A coroutine has returned something; `kind`: of the event that it has handled, or 0. Raises TypeError for what
+        nobody can have meant."""
+        self._advise(result, kind)
         refuse_odd(result, "the handler")
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
@@ -363,10 +364,12 @@ class Worker:
 
     def running_of(self, result: object, kind: int) -> Awaitable[Any] | None:
         """What is still to be awaited of what a handler has returned. Raises TypeError for what runs nothing."""
-        event = Event(kind).name.lower()
-        if kind == Event.MESSAGE and (what := advice.of_event(result)):
-            self.refusals.say(logging.ERROR, "the %r handler %s", event, what)
-        return running_of(result, f"the {event!r} handler")
+        self._advise(result, kind)
+        return running_of(result, f"the {Event(kind).name.lower()!r} handler")
+
+    def _advise(self, result: object, kind: int) -> None:
+        if kind in (Event.MESSAGE, Event.OPEN) and (what := advice.of_event(result)):
+            self.refusals.say(logging.ERROR, "the %r handler %s", Event(kind).name.lower(), what)
 
     def note(self, outlet: Outlet, kind: int, fd: int, extra: int, payload: bytes) -> None:
         """What a gateway tells without waiting for an answer."""
@@ -452,7 +455,7 @@ class Worker:
         self._opened.add(fd)
         handler = site.handlers.get("open")
         request = _told(fd, payload)
-        return running_of(handler(self._server, request), "the 'open' handler") if handler is not None else None
+        return self.running_of(handler(self._server, request), Event.OPEN) if handler is not None else None
 
     def _close(self, site: Site, fd: int, event: str, *arguments: object) -> Awaitable[Any] | None:
         """The last event of a connection: `close` with code and reason, or `disconnect` with the reason."""
