@@ -5,8 +5,10 @@ the tests run on), `asan` (address and undefined-behaviour sanitizers) or `fuzz`
 which branches are taken; see tests/fuzz/run.py). In a checkout tools/build.py makes each in a folder of its own.
 """
 
+import filecmp
 import itertools
 import os
+import shutil
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -65,7 +67,8 @@ DIRECTIVES = {
 class BuildExt(build_ext):
     """Translates only what it compiles: for a source distribution or its metadata nothing has to be.
 
-    It says how far it is, in the words that cythonize uses: the first build takes half a minute or more.
+    It says how far it is, in the words that cythonize uses: the first build takes half a minute or more. What it has
+    compiled is kept, since pip builds in a folder that it throws away: whoever builds next need not compile it again.
     """
 
     def build_extensions(self) -> None:
@@ -84,13 +87,23 @@ class BuildExt(build_ext):
         super().build_extensions()
 
     def build_extension(self, extension: Extension) -> None:
+        kept, wanted = self._kept(extension), Path(self.get_ext_fullpath(extension.name))
         if self._is_stale(extension):
             print(f"[{next(self._numbers):2}/{self._all}] Compiling {extension.name}", flush=True)
-        super().build_extension(extension)
+            wanted.unlink(missing_ok=True)  # else one that is newer than its sources, of whatever build, would do
+            super().build_extension(extension)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(wanted, kept)
+        elif not wanted.exists() or not filecmp.cmp(kept, wanted, shallow=False):
+            wanted.parent.mkdir(parents=True, exist_ok=True)
+            wanted.unlink(missing_ok=True)  # not overwritten: a server that runs has it mapped
+            shutil.copy(kept, wanted)
 
     def _is_stale(self, extension: Extension) -> bool:
-        sources = [*extension.sources, *extension.depends]
-        return self.force or newer_group(sources, self.get_ext_fullpath(extension.name))
+        return self.force or newer_group([*extension.sources, *extension.depends], str(self._kept(extension)))
+
+    def _kept(self, extension: Extension) -> Path:
+        return Path(f"build/{name}/kept", Path(self.get_ext_filename(extension.name)).name)
 
 
 def weight(source: Path) -> int:
