@@ -307,7 +307,7 @@ class Server:
         serves it; a reload or stop gives it `graceful_timeout`, then cuts it: it is cancelled, and the `error` handler
         told of WorkLost, as when its worker dies. Of an `endless` one nobody waits for the end. What it raises is
         reported like what a handler raises. `name`: for cancel(); None: that of the function. For a connection that
-        has gone the task is cancelled, and nothing of it runs.
+        has gone the task is cancelled, and nothing of it runs. A handler that returns the task does not wait for it.
 
         Raises SpawnFull when the connection owns `max_spawned` already; StateError for one that is no WebSocket, in
         other threads, and in processes without connections; TypeError for what is no coroutine.
@@ -317,7 +317,8 @@ class Server:
 
     def cancel(self, fd: int, name: str | None = None) -> int:
         """Cancels what a connection owns by spawn(), all of it or what has that name, but the work that calls this. How
-        many that were in this worker; if others run work for this connection, theirs are cancelled a moment later."""
+        many that were in this worker; if others run work for this connection, theirs are cancelled a moment later.
+        Raises StateError in other threads; TypeError or ValueError for a name that is no text."""
         return self._running().works.cancel(fd, name)
 
     def spawned(self, fd: int, name: str | None = None) -> list[asyncio.Task[Any]]:

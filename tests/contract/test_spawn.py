@@ -50,6 +50,22 @@ async def clean(fd):
 async def generator():
     yield 1
 
+async def tidy(fd, word):
+    server.push(fd, "begun")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0.3)
+        report("tidied", word)
+
+async def swallows(fd, word):
+    server.push(fd, "begun")
+    for _ in range(2):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            report("swallowed", word)
+
 def tell(fd, call):
     try:
         server.push(fd, f"{call()}")
@@ -87,7 +103,33 @@ async def said(server, frame):
         thread = threading.Thread(target=lambda: tell(fd, lambda: server.spawn(fd, short(fd, "x"))))
         thread.start()
         thread.join()
+    elif verb == "cancel-in-thread":
+        server.spawn(fd, answer(fd, "threaded", 5))
+        await asyncio.to_thread(tell, fd, lambda: server.cancel(fd))
+    elif verb == "thread-with-loop":
+        async def other_loop():
+            tell(fd, lambda: server.spawn(fd, short(fd, "x")))
+        await asyncio.to_thread(asyncio.run, other_loop())
+    elif verb == "same":
+        twice = answer(fd, "first")
+        server.spawn(fd, twice)
+        await asyncio.sleep(0)  # it has begun
+        second = server.spawn(fd, twice, name="second")
+        await asyncio.wait([second])
+        report("second", second.exception())
+    elif verb == "tidy":
+        server.spawn(fd, tidy(fd, words[0]))
+    elif verb == "swallows":
+        server.spawn(fd, swallows(fd, words[0]))
+    elif verb == "timer":
+        server.after(0.001, lambda: server.spawn(fd, answer(fd, "timed")))
+    elif verb == "numbers":
+        server._running().works._number = (1 << 32) - 3
+        for _ in range(4):
+            server.spawn(fd, answer(fd, "number", 5))
     elif verb == "odd":
+        tell(fd, lambda: server.spawn(fd, short(fd, "x"), name="\\ud800"))
+        tell(fd, lambda: server.cancel(fd, 5))
         tell(fd, lambda: server.spawn(fd, short(fd, "x"), name="x" * 256))
         tell(fd, lambda: server.spawn(fd, short(fd, "x"), name=5))
     elif verb == "gone":
@@ -194,7 +236,7 @@ def test_who_cancels_is_left_out(spawning: Serving) -> None:
     with dial(spawning) as client:
         client.send("start one")
         assert ask(client, "clean", r"cancelled (\d), left (\d)").groups() == ("1", "2")
-        eventually(lambda: ask(client, "names", r"\w*")[0] == "")
+        eventually(lambda: ask(client, "names", "(answer|clean| )*")[0] == "")
 
 
 def test_it_ends_with_its_connection(spawning: Serving) -> None:
@@ -266,7 +308,12 @@ def test_mistakes_are_named(spawning: Serving) -> None:
         )
         assert "takes a coroutine" in ask(client, "generator", said)[1]
         assert "called in a thread" in ask(client, "thread", said)[1]
-        assert "at most 255 bytes" in ask(client, "odd", said)[1]
+        assert "called in a thread" in ask(client, "thread-with-loop", said)[1]
+        assert "called in a thread" in ask(client, "cancel-in-thread", said)[1]
+        assert ask(client, "stop", r"stopped (\d)")[1] == "1"
+        assert ask(client, "odd", said)[1] == r"ValueError: the name of work can't be encoded in UTF-8: '\ud800'"
+        assert "is a str, not int" in hear(client, said)[1]
+        assert "at most 255 bytes" in hear(client, said)[1]
         assert "is a str, not int" in hear(client, said)[1]
     assert "is no WebSocket, and owns no work" in fetch(spawning, "/own")
 
@@ -274,6 +321,49 @@ def test_mistakes_are_named(spawning: Serving) -> None:
 def fetch(server: Serving, path: str) -> str:
     with urllib.request.urlopen(server.http + path, timeout=LIMIT) as answer:
         return str(answer.read().decode())
+
+
+def test_its_finally_is_given_a_moment_when_the_connection_ends_behind_a_cancel(spawning: Serving) -> None:
+    since = spawning.mark()
+    with dial(spawning) as client:
+        ask(client, "tidy room", "begun")
+        assert ask(client, "stop", r"stopped (\d)")[1] == "1"
+    spawning.wait_log("report tidied room", since=since)
+
+
+def test_who_swallows_a_cancel_is_cancelled_again_when_the_connection_ends(spawning: Serving) -> None:
+    since = spawning.mark()
+    with dial(spawning) as client:
+        ask(client, "swallows it", "begun")
+        assert ask(client, "stop", r"stopped (\d)")[1] == "1"
+        spawning.wait_log("report swallowed it", since=since)
+    eventually(lambda: spawning.lines[since:].count("report swallowed it") == 2)
+
+
+def test_the_same_coroutine_a_second_time_does_the_first_no_harm(mode: dict[str, Any]) -> None:
+    with Serving(APP, **mode, on_error="keep") as server, dial(server) as client:
+        client.send("same")
+        server.wait_log("report second coroutine is being awaited already")
+        assert ask(client, "names", r"answer")
+        hear(client, "first 2 nobody")
+
+
+def test_a_timer_that_returns_it_does_not_wait_for_it(spawning: Serving) -> None:
+    since = spawning.mark()
+    with dial(spawning) as client:
+        ask(client, "timer", "timed 1 .*")
+    spawning.wait_log("report finally timed", since=since)
+    with dial(spawning) as client:
+        eventually(lambda: counts(client)["spawned"] == 0)
+    assert not [line for line in spawning.lines[since:] if "ERROR" in line]
+
+
+@only("base", "process")
+def test_their_numbers_begin_again(spawning: Serving) -> None:
+    with dial(spawning) as client:
+        client.send("numbers")
+        assert ask(client, "stop", r"stopped (\d)")[1] == "4"
+        eventually(lambda: counts(client)["spawned"] == 0)
 
 
 def test_for_a_connection_that_has_gone_it_does_not_begin(spawning: Serving) -> None:

@@ -43,6 +43,13 @@ async def long(fd, word):
     finally:
         report("finally", word)
 
+async def tidy(fd, word):
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0.3)
+        report("tidied", word)
+
 kept = set()
 
 @server.on("message")
@@ -52,6 +59,8 @@ async def said(server, frame):
         server.spawn(fd, long(fd, words[0]), name=words[0])
     elif verb == "endless":
         server.spawn(fd, long(fd, words[0]), endless=True)
+    elif verb == "tidy":
+        server.spawn(fd, tidy(fd, words[0]), endless=True)
     elif verb == "task":
         kept.add(asyncio.create_task(long(fd, words[0])))
     elif verb == "hang":
@@ -163,7 +172,7 @@ def test_a_message_that_was_held_by_a_handler_reaches_it_too() -> None:
 
 
 def test_what_does_not_end_in_time_is_cut_and_told() -> None:
-    with serving(graceful_timeout=2) as server, dial(server) as client:
+    with serving(graceful_timeout=5) as server, dial(server) as client:
         ask(client, "start long", "long 0 v1")
         mark = reload(server)
         hear(client, "long cut")
@@ -194,6 +203,14 @@ def test_what_is_endless_ends_at_once() -> None:
         assert server.reports("error") == []
         ask(client, "endless loop", "loop 0 v2")
         assert server.stop() == 0
+
+
+def test_that_each_gateway_says_it_interrupts_no_finally() -> None:
+    with serving(gateway_num=2) as server, dial(server) as client:
+        ask(client, "tidy up", "tidy v1 .*")
+        mark = reload(server)
+        server.wait_log(DONE, since=mark)
+        server.wait_log("report tidied up", since=mark)
 
 
 @pytest.mark.parametrize("mode", ["base", "process"])
@@ -345,7 +362,8 @@ def test_tasks_of_handlers_have_the_time_too() -> None:
     with serving() as server, dial(server) as client:
         ask(client, "task long", "long 0 v1")
         mark = reload(server)
-        assert ask(client, "who", r"who (v\d) .*")[1] == "v2", "the server does not know whose it is"
+        # the server does not know whose it is
+        eventually(lambda: ask(client, "who", r"who (v\d) .*")[1] == "v2")
         end(server, "long")
         hear(client, "long done")
         server.wait_log(DONE, since=mark)

@@ -5,6 +5,7 @@ nobody would ever run. Here is the one place where a text is made of such an obj
 becomes of what a handler has returned.
 """
 
+import asyncio
 import inspect
 import traceback
 from collections.abc import Awaitable, Callable
@@ -87,13 +88,17 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+class OwnedTask(asyncio.Task[Any]):
+    """Work that a connection owns, of Server.spawn. Who only returns it, as a lambda does, does not wait for it."""
+
+
 def running_of(result: object, what: str) -> Awaitable[Any] | None:
     """What is still to be awaited of what a handler has returned; None: nothing.
 
     Raises TypeError for what nobody would ever run. `what`: who has returned it, in words."""
     if type(result) is CoroutineType:
         return result
-    if type(result) in _PLAIN:
+    if type(result) in _PLAIN or type(result) is OwnedTask:
         return None
     try:
         can_be_awaited = inspect.isawaitable(result)

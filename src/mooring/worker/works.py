@@ -11,20 +11,22 @@ with this worker and waits for it in a drain; when the connection ends, it has i
 import asyncio
 import contextvars
 import inspect
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from itertools import count
+from types import CoroutineType
 from typing import Any
 
 from mooring._core.outlet import Outbox, Outlet
 from mooring._core.wire import Work as Told
-from mooring.app.foreign import is_a
+from mooring.app.foreign import OwnedTask, is_a
 from mooring.errors import SpawnFull, StateError
 from mooring.net import forks
 from mooring.types import ConnectionState
 from mooring.worker.site import Site
 
 LONGEST_NAME = 255  # bytes in UTF-8
-FINALLY = 1.0  # seconds for the `finally` of what was cut when the process leaves
+MOST_NUMBERS = (1 << 32) - 1  # in 32 bits of a record; then they begin again
+FINALLY = 1.0  # seconds for the `finally` of what was cancelled before, when its connection ends or the process leaves
 GOES = "this worker has to leave, and graceful_timeout is over"
 
 Failed = Callable[[int, int, str, BaseException], None]
@@ -40,7 +42,7 @@ class Work:
 
     def __init__(self, fd: int, number: int, name: str, listener: int, outlet: Outlet, *, endless: bool) -> None:
         self.fd = fd
-        self.number = number  # among all of this worker
+        self.number = number  # no other of its connection in this worker has it
         self.name = name
         self.listener = listener
         self.outlet = outlet
@@ -58,7 +60,8 @@ class Works:
         self._failed = failed
         self._lost = lost
         self._serves = serves
-        self._numbers = count(1)
+        self._thread = threading.get_ident()  # in which the worker's loop runs
+        self._number = 0  # the last one
         self._of: dict[int, dict[int, Work]] = {}
         self._leaving = False  # what is endless ends at once
         self._over = False  # whatever begins is cut
@@ -66,7 +69,7 @@ class Works:
     def spawn(self, fd: int, running: Awaitable[Any], name: str | None, *, endless: bool) -> "asyncio.Task[Any]":
         """See Server.spawn."""
         try:
-            name = self._checked(running, name)
+            name, encoded = self._checked(running, name)
             state = self._outbox.state(fd)
             if state == ConnectionState.HTTP:
                 raise StateError(
@@ -76,7 +79,7 @@ class Works:
             outlet = self._outbox.find(fd)
             info = outlet.table.info(fd) if outlet is not None and state == ConnectionState.OPEN else None
             limit = 0 if info is None else self._sites[info.listener].max_spawned
-            if limit and len(self._of.get(fd, ())) >= limit:
+            if limit and len(self.of(fd, None)) >= limit:
                 raise SpawnFull(
                     f"connection {fd} owns max_spawned={limit} pieces of work already: cancel(fd) ends them, "
                     "spawned(fd) lists them"
@@ -85,21 +88,28 @@ class Works:
             _close(running)
             raise
         context = contextvars.copy_context()
-        task = asyncio.Task(_contained(running), loop=asyncio.get_running_loop(), name=name, context=context)
+        task = OwnedTask(_contained(running), loop=asyncio.get_running_loop(), name=name, context=context)
         if outlet is None or info is None:
             task.add_done_callback(lambda _: _close(running))
             task.cancel()  # of a connection that has gone, it does not begin
             return task
-        work = Work(fd, next(self._numbers), name, info.listener, outlet, endless=endless)
+        owned = self._of.setdefault(fd, {})
+        work = Work(fd, self._next_number(owned), name, info.listener, outlet, endless=endless)
         work.task = task
-        self._of.setdefault(fd, {})[work.number] = work
+        owned[work.number] = work
         task.add_done_callback(lambda _: self._ended(work, running), context=context)
-        self._outbox.work(fd, Told.BEGUN, work.number, name.encode())
+        self._outbox.work(fd, Told.BEGUN, work.number, encoded)
         if self._over or (self._leaving and endless):
             self._cut(work)
         return task
 
-    def _checked(self, running: object, name: str | None) -> str:
+    def _next_number(self, owned: dict[int, Work]) -> int:
+        while True:
+            self._number = self._number % MOST_NUMBERS + 1
+            if self._number not in owned:
+                return self._number
+
+    def _checked(self, running: object, name: str | None) -> tuple[str, bytes]:
         """Its name. Raises what spawn() raises for what can be seen without looking at the connection."""
         if not inspect.isawaitable(running):
             what = getattr(running, "__name__", None) or type(running).__name__
@@ -108,19 +118,20 @@ class Works:
             raise TypeError(f"spawn(fd, {what}): it takes a coroutine, as asyncio.create_task() does")
         if not self._serves:
             raise StateError("spawn() works in workers only: this process serves no connections")
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            raise StateError(
-                "spawn() was called in a thread: call it in a handler, or there by loop.call_soon_threadsafe()"
-            ) from None
+        self._refuse_thread("spawn")
         if name is None:
             name = str(getattr(running, "__name__", None) or type(running).__name__)
-        if not isinstance(name, str):
-            raise TypeError(f"the name of work is a str, not {type(name).__name__}")
-        if len(name.encode()) > LONGEST_NAME:
-            raise ValueError(f"the name of work has at most {LONGEST_NAME} bytes in UTF-8, not {len(name.encode())}")
-        return name
+        encoded = _encoded(name)
+        if len(encoded) > LONGEST_NAME:
+            raise ValueError(f"the name of work has at most {LONGEST_NAME} bytes in UTF-8, not {len(encoded)}")
+        return name, encoded
+
+    def _refuse_thread(self, method: str) -> None:
+        """Also one that runs a loop of its own."""
+        if threading.get_ident() != self._thread:
+            raise StateError(
+                f"{method}() was called in a thread: call it in a handler, or there by loop.call_soon_threadsafe()"
+            )
 
     def _ended(self, work: Work, running: Awaitable[Any]) -> None:
         owned = self._of[work.fd]
@@ -143,15 +154,17 @@ class Works:
 
     def of(self, fd: int, name: str | None) -> list["asyncio.Task[Any]"]:
         """What that connection owns in this worker, the oldest first."""
-        return [work.task for work in self._of.get(fd, {}).values() if name in (None, work.name)]
+        owned = self._of.get(fd, {}).values()
+        return [work.task for work in owned if name in (None, work.name) and not work.task.done()]
 
     def cancel(self, fd: int, name: str | None) -> int:
         """See Server.cancel."""
+        self._refuse_thread("cancel")
+        wanted = b"" if name is None else _encoded(name)
         own = asyncio.current_task() if self._of.get(fd) else None
         found = [task for task in self.of(fd, name) if task is not own]
         for task in found:
             task.cancel()
-        wanted = b"" if name is None else name.encode()[: LONGEST_NAME + 1]
         if self._serves and len(wanted) <= LONGEST_NAME and self._outbox.state(fd):
             self._outbox.work(fd, Told.CANCEL, name is not None, wanted)
         return len(found)
@@ -161,20 +174,20 @@ class Works:
     def on_cancel(self, fd: int, name: str | None) -> None:
         """The gateway says that the connection has ended, or that another worker wants it so."""
         for task in self.of(fd, name):
-            task.cancel()
+            _cancel(task)
 
     def gateway_lost(self) -> None:
         """The outbox does not know that gateway any more: its connections are gone."""
         for fd, owned in self._of.items():
             for work in owned.values():
                 if self._outbox.find(fd) is not work.outlet:
-                    work.task.cancel()
+                    _cancel(work.task)
 
     def leave(self) -> None:
         """This worker is to go: what would never end by itself ends now."""
         self._leaving = True
         for work in self._all():
-            if work.endless:
+            if work.endless and not work.cut:  # each gateway says it
                 self._cut(work)
 
     def cut(self) -> None:
@@ -199,10 +212,32 @@ class Works:
         return [work for owned in self._of.values() for work in owned.values()]
 
 
+def _cancel(task: "asyncio.Task[Any]") -> None:
+    """What was cancelled before may be in its `finally`, and has time for that; or it has swallowed the cancel and
+    goes on."""
+    if task.cancelling():
+        asyncio.get_running_loop().call_later(FINALLY, task.cancel)
+    else:
+        task.cancel()
+
+
 def _close(running: object) -> None:
-    """A coroutine that may never have begun: the interpreter need not warn of it."""
-    if issubclass(type(running), Coroutine):
+    """A coroutine that may never have begun: the interpreter need not warn of it. One that somebody else runs, who was
+    given it first, goes on."""
+    if type(running) is CoroutineType:
+        if inspect.getcoroutinestate(running) == inspect.CORO_CREATED:
+            running.close()
+    elif issubclass(type(running), Coroutine):
         running.close()  # type: ignore[attr-defined]
+
+
+def _encoded(name: object) -> bytes:
+    if not isinstance(name, str):
+        raise TypeError(f"the name of work is a str, not {type(name).__name__}")
+    try:
+        return name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the name of work can't be encoded in UTF-8: {name!r}") from None
 
 
 async def _contained(running: Awaitable[Any]) -> Any:
