@@ -48,6 +48,7 @@ from typing import Any
 
 from nothing_lost_frames import frame, frames
 from nothing_lost_judge import FAULTS, History, adds_up, ended_by_themselves, judge, judge_notes, tracebacks
+from nothing_lost_misdeeds import SPAWNED
 from nothing_lost_nemesis import NEMESES, Nemesis
 
 APP = Path(__file__).with_name("nothing_lost_app.py")
@@ -425,9 +426,10 @@ class Run:
         elif not self.connections_end:
             # what was asked in vain may have been accepted or not
             surely = totals["sent"] + self.looks
-            agreed = 0 <= counts["accepted"] - surely <= self.failed_looks
-            # a misdeed may be the last that its worker does
-            others = self.failed_looks + nemesis.acts.get("misdeed", 0)
+            misdeeds = nemesis.acts.get("misdeed", 0)
+            agreed = 0 <= counts["accepted"] - surely <= self.failed_looks + SPAWNED * misdeeds
+            # a misdeed may be the last that its worker does, and what it has spawned is counted by itself
+            others = self.failed_looks + (1 + SPAWNED) * misdeeds
             agreed &= 0 <= counts["uncertain"] - totals["uncertain"] <= others
             if not agreed:
                 faults["counts_wrong"] += 1

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Coroutine
 from typing import Any
 
-from nothing_lost_misdeeds import MISDEEDS
+from nothing_lost_misdeeds import MISDEEDS, servers
 
 from mooring import Frame, Request, Response, Server, StateError
 
@@ -28,6 +28,7 @@ BEGUN, ENDED = 1, 2
 EVERY = 100
 
 server = Server("127.0.0.1", 0, **json.loads(os.environ.get("NOTHING_LOST_SETTINGS", "{}")))
+servers.append(server)
 plant = os.environ.get("NOTHING_LOST_PLANT", "")
 work = float(os.environ.get("NOTHING_LOST_WORK", "0")) / 1000
 suspends = os.environ.get("NOTHING_LOST_HANDLERS") == "async"

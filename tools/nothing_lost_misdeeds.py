@@ -11,6 +11,7 @@ import logging
 import logging.config
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -20,15 +21,17 @@ from collections.abc import Callable, Generator
 from types import SimpleNamespace
 from typing import Any
 
-from mooring import Response
+from mooring import Response, Server, SpawnFull
 
 LEFT_BEHIND = 20.0  # seconds that a child lives on: longer than a client may wait
 STREAM = 3.0  # seconds that an answer takes
 BLOCK = 0.3  # seconds that the loop stands still
+SPAWNED = 3  # pieces of work at most that one of them spawns
 
 Misdeed = Callable[[Response], Any]
 MISDEEDS: dict[str, Misdeed] = {}
 tasks: list[asyncio.Task[None]] = []  # so that they are not collected
+servers: list[Server] = []  # the application's, its only one
 
 
 def misdeed(function: Misdeed) -> Misdeed:
@@ -248,3 +251,53 @@ async def stream_events(response: Response) -> None:
     for number in range(int(STREAM * 20)):
         await events.send(str(number))
         await asyncio.sleep(0.05)
+
+
+# ------------------------------------------------------------------------------ work for the connections of others
+
+
+def clients() -> list[int]:
+    """Some that are there, served by this worker or by others."""
+    found = [fd for fd in servers[0].connections if servers[0].is_established(fd)]
+    return random.sample(found, min(SPAWNED, len(found)))
+
+
+def spawn_for_others(response: Response, *works: Callable[[int], Any], endless: bool = False) -> None:
+    for fd, work in zip(clients(), works * SPAWNED, strict=False):
+        with contextlib.suppress(SpawnFull):
+            servers[0].spawn(fd, work(fd), endless=endless)
+    response.end("spawned")
+
+
+async def short(_fd: int) -> None:
+    await asyncio.sleep(0.01)
+
+
+async def long(_fd: int) -> None:
+    try:
+        await asyncio.sleep(STREAM)
+    finally:
+        await asyncio.sleep(0.1)
+
+
+async def stubborn(_fd: int) -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(STREAM)
+    await asyncio.sleep(BLOCK)
+
+
+@misdeed
+def spawn(response: Response) -> None:
+    spawn_for_others(response, short, long, stubborn)
+
+
+@misdeed
+def spawn_endless(response: Response) -> None:
+    spawn_for_others(response, long, stubborn, endless=True)
+
+
+@misdeed
+def spawn_and_cancel(response: Response) -> None:
+    spawn_for_others(response, long, stubborn)
+    for fd in servers[0].connections:
+        servers[0].cancel(fd, random.choice(["long", "stubborn", None]))
