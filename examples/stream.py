@@ -14,10 +14,16 @@ import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from msgspec import Struct
+
 from mooring import Failure, Frame, Request, Response, Server, WorkLost
 
 server = Server("127.0.0.1", 9505, worker_num=2)
 HOST, PORT = os.environ.get("MODEL", "127.0.0.1:9506").split(":")
+
+
+class Wanted(Struct):
+    prompt: str = ""  # nothing, as in {"stop": true}: no answer
 
 
 async def tokens(prompt: str) -> AsyncGenerator[str, None]:
@@ -45,12 +51,11 @@ async def answer(fd: int, prompt: str) -> None:
         server.push(fd, json.dumps({"end": end}))
 
 
-@server.on("message")
-async def said(server: Server, frame: Frame) -> None:
-    wanted = json.loads(frame.data)
+@server.on("message", type=Wanted)
+def said(server: Server, frame: Frame, wanted: Wanted) -> None:
     server.cancel(frame.fd, "answer")  # one answer at a time
-    if "prompt" in wanted:
-        server.spawn(frame.fd, answer(frame.fd, wanted["prompt"]))
+    if wanted.prompt:
+        server.spawn(frame.fd, answer(frame.fd, wanted.prompt))
 
 
 @server.on("error")

@@ -333,6 +333,14 @@ def test_a_stream(mode, model):
             assert end == "stopped"
             assert len(part) < 1000
             assert says() == "nobody listens any more\n"
+        with running.connect() as confused:
+            for wrong in ("x", "5", "null", '{"prompt": 5}'):
+                confused.send(wrong)
+                assert set(confused.receive_json()) == {"error"}
+            confused.send_json({"prompt": "hello"})
+            assert words(confused)[0] == whole
+            assert says() == "answered\n"
+        assert not running.error_lines
         with running.connect() as leaver:
             leaver.send_json({"prompt": LONG})
             leaver.receive()

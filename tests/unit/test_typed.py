@@ -22,7 +22,7 @@ class Even(msgspec.Struct):
 
     def __post_init__(self) -> None:
         if self.n % 2:
-            raise ValueError("it is odd")
+            raise ValueError("it is 7 - at `" if self.n == 7 else "it is odd")
 
 
 @dataclasses.dataclass
@@ -58,6 +58,8 @@ def test_a_frame_is_read_as_json(data: str, type_: Any, value: object):
     ("data", "type_", "reason", "path"),
     [
         ('{"a": {"b": 1}}', dict[str, dict[int, int]], "Expected `int`, got `str` as a key", "$[...]"),
+        ('{"n": 5}', Even, "it is odd", "$"),
+        ('{"n": 7}', Even, "it is 7 - at `", "$"),
         ("{", None, "the message is not JSON: Input data was truncated", "$"),
         ("", None, "the message is not JSON: Input data was truncated", "$"),
         (b"\xff", None, "the message is not JSON: JSON is malformed: invalid character (byte 0)", "$"),

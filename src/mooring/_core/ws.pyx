@@ -378,10 +378,10 @@ def value_of(frame: Frame, decoder: JsonDecoder) -> Any:
         return decoder.decode(frame.data)
     except ValidationError as error:
         reason, _, path = str(error).rpartition(" - at `")
-        if not reason:
-            reason, path = path, "$`"
         if path.startswith(_OF_KEY):
             reason, path = f"{reason} as a key", path[len(_OF_KEY):]
+        if not reason or not path.startswith("$") or not path.endswith("`"):
+            reason, path = str(error), "$`"  # it has no path; what looks like one are an application's own words
         problem = BadMessage(reason, path[:-1], frame.data)
     except RecursionError:
         problem = BadMessage("the message is JSON that is nested too deeply", "$", frame.data)
