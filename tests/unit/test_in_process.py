@@ -1,6 +1,7 @@
 """mooring.testing.in_process: the application in the process of the test, as the server itself would run it."""
 
 import asyncio
+import functools
 import gc
 import os
 import threading
@@ -142,6 +143,54 @@ def test_a_subclass_has_a_push_of_its_own():
             assert client.receive() == "own x"
             assert running.pushed == [(client.fd, "x")]
     assert "push" not in vars(server)
+
+
+async def answers(server: Server, frame: Frame, value: object = None) -> object:
+    server.push(frame.fd, "handled")
+    if frame.data == '"later"':
+        await asyncio.sleep(0)
+    return {"answer": 42} if frame.data != '"nothing"' else None
+
+
+def decorated(handler: Any) -> Any:
+    @functools.wraps(handler)
+    async def around(server: Server, frame: Frame) -> Any:
+        return await handler(server, frame)
+
+    return around
+
+
+class Answering:
+    async def answers(self, server: Server, frame: Frame) -> object:
+        return await answers(server, frame)
+
+
+@pytest.mark.parametrize(
+    ("handler", "options"),
+    [
+        (answers, {}),
+        (answers, {"type": str}),
+        (decorated(answers), {}),
+        (Answering().answers, {}),
+        (functools.partial(answers, value=1), {}),
+    ],
+)
+def test_a_coroutine_that_returns_its_answer_is_told_so(handler: Any, options: dict[str, Any]):
+    server = Server()
+    server.on("message", handler, **options)
+
+    async def beside() -> dict[str, int]:  # what others return is theirs
+        return {"a": 1}
+
+    server.on("open", lambda server, request: server.spawn(request.fd, beside()) and None)
+    for what, told in (("at once", 1), ("later", 1), ("nothing", 0)):
+        with in_process(server, limit=LIMIT) as running, running.connect("/") as client:
+            client.send(f'"{what}"')
+            assert client.receive() == "handled"
+            client.send('"nothing"')
+            assert client.receive() == "handled"
+            lines = [line for line in running.error_lines if "the 'message' handler returned a dict" in line]
+            assert len(lines) == len(running.error_lines) == told
 
 
 def test_what_a_handler_raises_fails_the_test():
