@@ -13,6 +13,7 @@ from mooring._core.hub import ALL_PLACES
 from mooring._core.outlet import Outlet, topic_name, user_name
 from mooring._core.wire import Call
 from mooring._core.ws import CloseFrame, Frame, pack, unpack
+from mooring.app import forgotten
 from mooring.app.handlers import Handlers
 from mooring.app.listener import Listener
 from mooring.app.shared import Atomic, Shared, Table
@@ -53,6 +54,7 @@ class Server:
         self._listeners: list[Listener] = []  # those of listen()
         self._shared = Shared()
         self.set(**_where(host, port), **settings)
+        forgotten.made()
 
     # ------------------------------------------------------------------ before the start
 
@@ -165,10 +167,12 @@ class Server:
         """
         if self._worker is not None:
             raise StateError("start() was called twice")
+        forgotten.started()
         launch(self, target)
 
     def _enter(self, worker: Worker, settings: Settings) -> None:
         """For the runtime: the server runs in this process from now on, with these settings."""
+        forgotten.started()
         self._worker = worker
         self._before = self._settings
         self._settings = settings  # the command line may have changed them
