@@ -11,7 +11,7 @@ TOUCHED = {
     "host": "clients shall come from other machines: `0.0.0.0`, or behind a proxy leave it as it is",
     "port": "another one is wanted",
     "worker_num": "the application needs more, or less, than all processors",
-    "task_worker_num": "handlers have work that blocks: see [tasks](tasks.md)",
+    "task_worker_num": "handlers do what blocks: see [tasks](tasks.md)",
     "watch": "you develop: each change to a file reloads the workers",
     "allowed_origins": "pages of other sites shall connect: see [origin](origin.md)",
     "max_message_size": "clients send messages over 1 MiB",

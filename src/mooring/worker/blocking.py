@@ -117,7 +117,7 @@ class BlockWatch:
         call.name = f"{_name_of(call.frame)} ({call.frame.f_code.co_filename}:{call.frame.f_code.co_firstlineno})"
         log.warning(
             "%s blocks the loop: nobody else of this worker has been served for %.1f s; it stands at %s; "
-            "work that blocks belongs into a task worker or asyncio.to_thread()",
+            "what blocks belongs into a task worker or asyncio.to_thread()",
             call.name,
             now - call.since,
             _place_in(stack, call.frame),
