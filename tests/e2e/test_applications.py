@@ -1,13 +1,12 @@
 """The three applications in examples/, tested as their users would: by mooring.testing, and in a browser."""
 
 import re
-import shutil
 import subprocess
 import sys
 import time
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from mooring.testing import NotInTime, Refused, serve
 from support.serving import HOME, ROOT
@@ -17,17 +16,6 @@ LIMIT = 60.0  # seconds; for machines under load
 LINES = 80
 
 expect.set_options(timeout=LIMIT * 1000)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("Chromium is not installed (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 def visit(browser, url):

@@ -7,7 +7,7 @@ import signal
 import sys
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from e2e.peers import drained
 from support.serving import LIMIT, ROOT, Serving
@@ -26,17 +26,6 @@ WATCH_UPTIME = """
   }, 20);
 }
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("Chromium is not installed (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture

@@ -4,13 +4,12 @@ import functools
 import http.server
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from support.serving import LIMIT, ROOT
 
@@ -57,17 +56,6 @@ def pages(folder):
     found = sorted(str(page.relative_to(folder)) for page in folder.rglob("*.html"))
     assert len(found) > 20
     return found
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("Chromium is not installed (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.mark.parametrize("screen", WIDTHS)

@@ -2,14 +2,13 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import urllib.request
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from websockets.sync.client import connect
 
 from support.pages import Page, shape
@@ -31,17 +30,6 @@ def test_its_chapters_follow_one_another():
         assert text.startswith(f"# {number}. ")
         if path != CHAPTERS[-1]:
             assert f"({CHAPTERS[number].name}).\n" in text[text.rindex("Next:") :]
-
-
-@pytest.fixture
-def browser():
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("Chromium is not installed (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 def visitor(browser, server, name, there="has joined"):
