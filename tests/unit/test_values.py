@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from mooring import CloseCode
 from mooring.app.values import DEPTH, pack, unpack
+from support.values import shape
 
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
 zones = st.none() | st.just(datetime.UTC) | st.just(BERLIN) | st.just(datetime.timezone(datetime.timedelta(hours=-3.5)))
@@ -45,18 +46,6 @@ values = st.deferred(
         | st.sets(hashable, max_size=3)
     )
 )
-
-
-def shape(value: Any) -> str:
-    """With the type of everything inside: `1 == True`, and `{1: 2} == OrderedDict({1: 2})`."""
-    name = type(value).__name__
-    if isinstance(value, dict):
-        return f"{name}{[(shape(key), shape(one)) for key, one in value.items()]}"
-    if isinstance(value, set | frozenset):
-        return f"{name}{sorted(map(shape, value))}"
-    if isinstance(value, list | tuple):
-        return f"{name}{list(map(shape, value))}"
-    return f"{name} {value!r} {getattr(value, 'tzinfo', None)!r} {getattr(value, 'fold', 0)}"
 
 
 @given(values)

@@ -22,7 +22,8 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from mooring.errors import StateError
 
-_SCALARS: Final = frozenset({bool, int, float, str, bytes, type(None)})
+SCALARS: Final = frozenset({bool, int, float, str, bytes, type(None)})
+"""Types whose values have nothing in them that could change."""
 
 
 class Root(Protocol):
@@ -49,7 +50,7 @@ class LiveList(list[Any]):
         return list, (plain(self),)
 
     def _adopt(self) -> None:
-        if not _SCALARS.issuperset(map(type, self)):
+        if not SCALARS.issuperset(map(type, self)):
             list.__setitem__(self, slice(None), [adopted(one, self) for one in self])
 
     def _restore(self, former: list[Any]) -> None:
@@ -74,7 +75,7 @@ class LiveDict(dict[Any, Any]):
         return self[key]
 
     def _adopt(self) -> None:
-        if not _SCALARS.issuperset(map(type, self.values())):
+        if not SCALARS.issuperset(map(type, self.values())):
             dict.update(self, {key: adopted(one, self) for key, one in self.items()})
 
     def _restore(self, former: dict[Any, Any]) -> None:
@@ -114,7 +115,7 @@ def adopted(value: Any, owner: Owner) -> Any:
     """The value as a part of a session: copies of its lists, dicts and sets, whose changes go to `owner`."""
     kind = type(value)
     if kind is tuple:
-        return value if _SCALARS.issuperset(map(type, value)) else tuple([adopted(one, owner) for one in value])
+        return value if SCALARS.issuperset(map(type, value)) else tuple([adopted(one, owner) for one in value])
     if kind in PLAIN:
         if _owner_of(value) is owner:
             return value

@@ -17,10 +17,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from mooring.app.foreign import class_name, text_of
-from mooring.app.live import PLAIN
+from mooring.app.live import PLAIN, SCALARS
 
 DEPTH: Final = 100  # of values inside of values: few enough that whoever reads it can follow
-SCALARS: Final = frozenset({bool, int, float, str, bytes, type(None)})
 
 _KNOWN = "None, bool, int of 64 bits, float, str, bytes, list, tuple, dict, set, frozenset, datetime, date, time, "
 _KNOWN += "timedelta, Decimal and UUID"

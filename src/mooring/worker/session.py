@@ -21,8 +21,8 @@ import msgspec
 
 from mooring._core.outlet import Outbox
 from mooring._core.wire import Call
-from mooring.app.live import PLAIN, Live, adopted, plain
-from mooring.app.values import SCALARS, check_entry, pack, unpack
+from mooring.app.live import PLAIN, SCALARS, Live, adopted, plain
+from mooring.app.values import check_entry, pack, unpack
 from mooring.errors import StateError
 from mooring.journal import own_logger
 
