@@ -32,6 +32,10 @@ def said(server, frame):
         time.sleep(0.15)
     if frame.data == "interpreter":
         hold()
+    if frame.data == "fail":
+        report("blocking")
+        time.sleep(0.9)
+        raise ValueError
     if frame.data == "debugger":
         debug()
     if frame.data == "to_thread":
@@ -58,6 +62,10 @@ def debug():
     scope = {"__name__": "bdb", "time": time}
     exec("def interaction(): time.sleep(0.9)", scope)
     scope["interaction"]()
+
+@server.on("error")
+def failed(server, fd, failure):
+    time.sleep(0.9)
 
 @server.on("request")
 def page(request, response):
@@ -126,6 +134,21 @@ def test_it_is_named_and_who_waited_is_counted(app: Serving, what: str, name: st
         assert found
         assert float(found[1]) >= 0.8
         assert [other.text(), other.text(), third.text()] == ["behind"] * 3
+
+
+def test_two_in_one_turn_are_both_told_to_the_end(app: Serving):
+    mark = app.mark()
+    with opened(app) as raw, opened(app) as other:
+        say(raw, "fail")
+        app.wait_log("^report blocking", since=mark)
+        say(other, "behind")
+        assert other.text() == "behind"
+    for name in ("said", "failed"):
+        app.wait_log(f"{name} \\(.*\\) blocks the loop", since=mark)
+        ended = app.wait_log(f"{name} \\(.*\\) blocked the loop for", since=mark).string
+        found = re.search(r"for (\d+\.\d) s; \d events of \d connections waited for it", ended)
+        assert found
+        assert float(found[1]) >= 0.8
 
 
 @pytest.mark.parametrize("what", ["debugger", "to_thread", "task"])

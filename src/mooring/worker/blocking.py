@@ -20,7 +20,7 @@ import sys
 import sysconfig
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import CodeType, FrameType
 from typing import Final
 
@@ -52,6 +52,7 @@ class _Call:
     name: str = ""  # of the handler, when it was reported
     ended: float = 0.0  # when it was first seen to have ended; 0: not yet
     handled: int = 0  # events before
+    waited: set[int] = field(default_factory=set)  # connections whose events were handled behind it
 
 
 class BlockWatch:
@@ -66,7 +67,7 @@ class BlockWatch:
         self._over = threading.Event()
         self._loop_thread = threading.get_ident()
         self._call: _Call | None = None
-        self._reported: _Call | None = None  # and the loop has not turned since
+        self._reported: list[_Call] = []  # and the loop has not turned since
         self._looked = time.monotonic()
         self._cpu = time.process_time()
 
@@ -105,8 +106,9 @@ class BlockWatch:
             if frame is not None and not before.name and now - before.since >= self._limit:
                 self._report(before, stack, now)
             return
-        if self._reported is not None and not self._reported.ended:
-            self._reported.ended = now
+        reported = self._reported  # the loop may put another in its place
+        if reported and not reported[-1].ended:
+            reported[-1].ended = now
         # with the turn, if that is younger than the last look
         self._call = _Call(turn, frame, began if began >= last else last if late else now)
         if late and frame is not None and now - self._call.since >= self._limit:
@@ -123,23 +125,24 @@ class BlockWatch:
             _place_in(stack, call.frame),
         )
         call.handled = self._inlet.handled
-        self._inlet.kept_waiting = set()
-        self._reported = call
-        self._reactor.post(self._turned)  # behind what has come meanwhile
+        self._inlet.kept_waiting = call.waited
+        self._reported.append(call)
+        if len(self._reported) == 1:
+            self._reactor.post(self._turned)  # behind what has come meanwhile
 
     def _turned(self) -> None:
         """In the loop's thread."""
-        if self._reported is not None and self._reactor.turns == self._reported.turn:
+        if self._reported and self._reactor.turns == self._reported[-1].turn:
             self._reactor.post(self._turned)  # it was called by the reactor, whose turn is not over
             return
-        call, self._reported = self._reported, None
-        waited, self._inlet.kept_waiting = self._inlet.kept_waiting, None
-        if call is None or waited is None:
-            return
-        events = self._inlet.handled - call.handled
-        ended = min(call.ended or self._reactor.now / 1000, self._reactor.now / 1000)
-        whom = f"{events} events of {len(waited)} connections waited for it" if events else "nobody waited for it"
-        log.warning("%s blocked the loop for %.1f s; %s", call.name, ended - call.since, whom)
+        calls, self._reported = self._reported, []
+        self._inlet.kept_waiting = None
+        for number, call in enumerate(calls):
+            events = self._inlet.handled - call.handled
+            waited = set().union(*[later.waited for later in calls[number:]])
+            ended = min(call.ended or self._reactor.now / 1000, self._reactor.now / 1000)
+            whom = f"{events} events of {len(waited)} connections waited for it" if events else "nobody waited for it"
+            log.warning("%s blocked the loop for %.1f s; %s", call.name, ended - call.since, whom)
 
 
 def _stack_of(thread: int) -> list[FrameType] | None:
