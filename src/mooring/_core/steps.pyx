@@ -55,7 +55,8 @@ cdef object _current_task = asyncio.current_task
 cdef object _running_loop = asyncio.get_running_loop
 cdef object _waiter = asyncio.Task._fut_waiter.__get__
 cdef bint EAGER = sys.version_info >= (3, 12)          # a task can be told to do its first step when it is made
-cdef bint LISTED = sys.version_info >= (3, 14)         # all_tasks() does not ask the tasks whether they are done
+# all_tasks() asks a task of ours whether it is done; `python -m asyncio ps`, from 3.14 on, reads the list from outside
+cdef bint LISTED = sys.version_info >= (3, 14)
 # up to Python 3.11 current_task() is a function of Python over this dict
 cdef object _current_tasks = None if EAGER else asyncio.tasks._current_tasks
 
