@@ -4,6 +4,7 @@ Beside names that look alike there are words that other servers have for the sam
 first.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Final
@@ -102,6 +103,40 @@ ANSWERS: Final[Mapping[str, str]] = {
     "set_status": "status(code)",
     "text": "end(text)",
 }
+
+FRAMES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("body", "content", "message", "msg", "payload", "text", "value"), "frame.data"),
+    **dict.fromkeys(("client", "connection", "id", "sid"), "frame.fd"),
+    "session": "server.session(frame.fd)",
+    "user": "server.session(frame.fd), where a handler of 'open' or 'handshake' has put it",
+}
+REQUESTS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("args", "get", "params", "query_params", "query_string"), "request.query"),
+    **dict.fromkeys(("content", "data"), "request.body or request.text()"),
+    **dict.fromkeys(("client", "client_ip", "ip", "peer", "remote", "remote_addr"), "request.remote_ip"),
+    **dict.fromkeys(("uri", "url"), "request.path and request.query"),
+    "post": "request.form",
+    "session": "server.session(request.fd)",
+    "user": "server.session(request.fd), where a handler of 'handshake' has put it",
+}
+_MISSING: Final = re.compile(
+    r"'(?:mooring\._core\.ws\.(?P<frame>Frame)|(?P<request>Request)|(?P<session>Session))' object has no attribute "
+    r"'(?P<name>\w+)'.*"
+)
+
+
+def attribute_meant(text: str) -> str:
+    """For the text of an AttributeError: what was meant of a frame, a request or a session; empty if nobody could tell.
+    A class of the application's own, or of a library, may have the same name: so of a Request only words are looked up,
+    and of a Session it is said whose is meant."""
+    found = _MISSING.fullmatch(text)
+    if found is None:
+        return ""
+    name = found["name"]
+    if found["session"]:
+        return f"if that is server.session(fd): it is a mapping, write session[{name!r}]"
+    meant = (FRAMES if found["frame"] else REQUESTS).get(name.lower())
+    return f"did you mean {meant}?" if meant else ""
 
 
 def nearest(name: object, names: Collection[str], words: Mapping[str, str], cutoff: float = 0.6) -> str | None:

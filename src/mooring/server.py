@@ -163,7 +163,7 @@ class Server:
     def start(self, *, target: str | None = None) -> NoReturn:
         """Runs the server; the process ends with it. `target` is MODULE:ATTR, for who found this server by it.
 
-        Raises ConfigError when there is no 'message' handler, StateError when it runs already.
+        Raises ConfigError for handlers and settings with which nothing can be served, StateError when it runs already.
         """
         if self._worker is not None:
             raise StateError("start() was called twice")
@@ -192,7 +192,7 @@ class Server:
             """The words of other servers, which people write first."""
             if name in _OWN and not _OWN & vars(self).keys():
                 raise AttributeError("Server.__init__() has not run: a subclass calls super().__init__() first")
-            raise AttributeError(no_attribute(self, name, METHODS))
+            raise AttributeError(no_attribute(self, name, METHODS), name=name)  # else Python adds a guess
 
     def _running(self) -> Worker:
         if self._worker is None:

@@ -30,6 +30,12 @@ def said(server, frame):
     how, _, what = frame.data.rpartition(" ")
     if how:
         return returns(frame.fd, how, what)
+    if frame.data == "text":
+        frame.text
+    if frame.data == "frame.session":
+        frame.session["name"]
+    if frame.data == "session.name":
+        server.session(frame.fd).name = "ada"
     server.push(frame.fd, "handled")
     return RETURNED.get(frame.data)
 
@@ -50,6 +56,8 @@ async def page(request, response):
         response.status_code = 404
     if request.path == "/cookie":
         response.set_cookie("a", "b")
+    if request.path == "/query":
+        request.query_params["a"]
     return RETURNED.get(request.query["what"])
 """
 
@@ -117,10 +125,27 @@ async def test_await_before_a_method_that_needs_none(running: Serving):
 
 
 @pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("text", "(did you mean frame.data?)"),
+        ("frame.session", "(did you mean server.session(frame.fd)?)"),
+        ("session.name", "(if that is server.session(fd): it is a mapping, write session['name'])"),
+    ],
+)
+async def test_attributes_of_other_servers(running: Serving, what: str, words: str):
+    mark = running.mark()
+    async with dial(running) as peer:
+        await peer.send(what)
+        assert (await peer.ended())[0] == 1011
+        await asyncio.to_thread(running.wait_log, re.escape(words), since=mark)
+
+
+@pytest.mark.parametrize(
     ("path", "words"),
     [
         ("/status", "AttributeError: call response.status(404)"),
         ("/cookie", "a Response has no 'set_cookie': did you mean cookie(name, value)?"),
+        ("/query", "(did you mean request.query?)"),
     ],
 )
 def test_methods_of_other_servers(running: Serving, path: str, words: str):

@@ -106,6 +106,7 @@ def test_methods_of_other_servers():
         with pytest.raises(AttributeError) as error:
             getattr(server, name)
         assert words in str(error.value)
+        assert error.value.obj is None  # else Python goes on: "... and methods?. Did you mean: 'set'?"
     assert not hasattr(server, "_nothing")
     with pytest.raises(AttributeError) as error:
         getattr(server, "x" * 1_000_000)

@@ -287,7 +287,8 @@ class Desk:
         if request.user is not None:
             count = len(self._server.connections_of(request.user))
             self._server.disconnect_user(request.user, request.code, request.reason)
-            log.info("closing %d connections of the user %.300r", count, request.user)
+            if count:
+                log.info("closing %d connection%s of the user %.300r", count, "s"[: count > 1], request.user)
             return count
         fd = request.fd or 0
         there = self._server.disconnect(fd, request.code, request.reason) or self._server.close(fd)

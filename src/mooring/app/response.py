@@ -175,7 +175,7 @@ class Response:
 
         def __getattr__(self, name: str) -> NoReturn:
             """The words of other servers, which people write first."""
-            raise AttributeError(no_attribute(self, name, ANSWERS))
+            raise AttributeError(no_attribute(self, name, ANSWERS), name=name)  # else Python adds a guess
 
     def status(self, code: int, reason: str | None = None) -> None:
         """Set the status, 200 to 599, and the reason phrase if the standard one will not do."""

@@ -14,6 +14,7 @@ import time
 from typing import Final
 
 from mooring.app.foreign import text_of, traceback_of
+from mooring.near import attribute_meant
 
 _STDERR: Final = 2
 _AWAITED: Final = re.compile(r"object \w+ can't be used in 'await' expression|'\w+' object can't be awaited")
@@ -50,6 +51,8 @@ def _hint(error: BaseException) -> str:
             "\n(push, publish and most other methods do their work at once and return a plain value: call them without "
             "`await`)"
         )
+    if type(error) is AttributeError and (meant := attribute_meant(text_of(error))):
+        return f"\n({meant})"
     return ""
 
 
