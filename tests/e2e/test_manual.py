@@ -103,3 +103,20 @@ def test_it_can_be_dark(browser, site):
             shades.append(sum(int(part) for part in re.findall(r"\d+", shade)[:3]))
     assert shades[0] > 600
     assert shades[1] < 150
+
+
+def test_a_desk_shows_files_of_the_tutorial_and_tables_whole(browser, site, pages):
+    cut = {}
+    with browser.new_context(viewport={"width": WIDTHS["desk"], "height": 740}) as context:
+        page = context.new_page()
+        for name in pages:
+            page.goto(f"{site}/{name}")
+            files = "span.filename + pre code" if name.startswith("tutorial/") else "x"
+            wide = page.evaluate(
+                "what => [...document.querySelectorAll(what)].filter(one => one.scrollWidth > one.clientWidth + 1)"
+                ".map(one => one.textContent.trim().slice(0, 40))",
+                f"{files}, .md-typeset__scrollwrap",
+            )
+            if wide:
+                cut[name] = wide
+    assert not cut

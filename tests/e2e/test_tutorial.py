@@ -1,5 +1,6 @@
 """The tutorial, done as a reader would do it: its files are written, its commands run, what it shows has to come."""
 
+import json
 import os
 import re
 import signal
@@ -190,6 +191,9 @@ def test_who_is_there(tmp_path, browser):
             windows[window] = visitor(browser, server, name, there=name)
         for window in windows.values():
             expect(window.locator("#here")).to_have_text("lobby: Ada, Bob")
+        with connect(f"{server.url}/?name=", open_timeout=LIMIT) as nameless:
+            assert json.loads(nameless.recv(LIMIT))["names"] == ["Ada", "Bob", "anonymous"]
+        expect(windows["bob"].locator("#here")).to_have_text("lobby: Ada, Bob")
         say(windows["bob"], "@Ada hello")
         for window in ("one", "two"):
             expect(windows[window].locator("li").last).to_have_text("Bob whispers: hello")
