@@ -14,11 +14,14 @@ from support.serving import Serving
 
 APP = """
 import asyncio, time, hashlib
+from pathlib import Path
+
+TOLD = Path(__file__).with_name("told")  # that it blocks; while the machine has no CPU to spare nobody is blamed
 
 class Rooms:
     def slow(self, seconds):
         report("blocking")
-        time.sleep(seconds)  # HERE
+        while not TOLD.exists(): time.sleep(seconds)  # HERE
 
 @server.on("message")
 def said(server, frame):
@@ -44,19 +47,19 @@ def said(server, frame):
 
 def tick():
     report("blocking")
-    time.sleep(0.9)
+    while not TOLD.exists(): time.sleep(0.9)
     report("ticked")
 
 async def later():
     await asyncio.sleep(0.01)
     report("blocking")
-    time.sleep(0.9)
+    while not TOLD.exists(): time.sleep(0.9)
 
 def hold():
     report("blocking")
     end = time.monotonic() + 0.9
     data = bytes(1 << 20)
-    sum(1 for _ in iter(lambda: time.monotonic() < end, False))
+    sum(1 for _ in iter(lambda: time.monotonic() < end or not TOLD.exists(), False))
 
 def debug():
     scope = {"__name__": "bdb", "time": time}
@@ -109,22 +112,27 @@ def opened(app: Serving, path: str = "/") -> Raw:
     ("what", "name", "line"),
     [
         ("def", "said", "time.sleep(seconds)  # HERE"),
-        ("timer", "tick", "    time.sleep(0.9)\n    report"),
-        ("async", "later", "    time.sleep(0.9)\n\ndef hold"),
+        ("timer", "tick", "    while not TOLD.exists(): time.sleep(0.9)\n    report"),
+        ("async", "later", "    while not TOLD.exists(): time.sleep(0.9)\n\ndef hold"),
         ("interpreter", "said", "    sum(1 for"),
     ],
 )
 def test_it_is_named_and_who_waited_is_counted(app: Serving, what: str, name: str, line: str):
     mark = app.mark()
     text = app.script.read_text()
+    told = app.script.with_name("told")
+    told.unlink(missing_ok=True)
     with opened(app) as raw, opened(app) as other, opened(app) as third:
         say(raw, what)
         app.wait_log("^report blocking", since=mark)
         say(other, "behind")
         say(other, "behind")
         say(third, "behind")
-        began = app.wait_log(f"{name} \\(.*\\) blocks the loop", since=mark).string
-        assert not select.select([other.socket, third.socket], [], [], 0)[0], "it is said while it blocks"
+        try:
+            began = app.wait_log(f"{name} \\(.*\\) blocks the loop", since=mark).string
+            assert not select.select([other.socket, third.socket], [], [], 0)[0], "it is said while it blocks"
+        finally:
+            told.touch()
         number = text[: text.index(f"def {name}(")].count("\n") + (name != "said")  # with its decorator
         place = text[: text.index(line)].count("\n") + 1
         assert re.search(f":{name} \\(\\S+:{number}\\) blocks the loop: .* been served for \\d\\.\\d s", began)
@@ -132,7 +140,7 @@ def test_it_is_named_and_who_waited_is_counted(app: Serving, what: str, name: st
         ended = app.wait_log(f"{name} \\(.*\\) blocked the loop for", since=mark).string
         found = re.search(r"for (\d+\.\d) s; 3 events of 2 connections waited for it", ended)
         assert found
-        assert float(found[1]) >= 0.8
+        assert float(found[1]) >= LIMIT
         assert [other.text(), other.text(), third.text()] == ["behind"] * 3
 
 
