@@ -82,7 +82,7 @@ def test_handlers_are_called_directly():
 
 def test_it_runs_again_and_leaves_nothing():
     server = chat()
-    threads = threading.active_count()
+    threads = set(threading.enumerate())
     settings = server.settings
     for name in ("ada", "bob"):
         with in_process(server, limit=LIMIT, session_limit=2048) as running:
@@ -93,7 +93,9 @@ def test_it_runs_again_and_leaves_nothing():
                 assert running.published == [("lobby", f"{name}: x")]
             assert running.get("/?a=1").json() == {"query": {"a": "1"}, "sid": None}
     assert server.settings is settings
-    assert threading.active_count() == threads
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(LIMIT)  # it was told to end, and may be about to
+    assert set(threading.enumerate()) == threads
     with pytest.raises(StateError, match="does not run in this process"):
         server.push(1, "x")
     with pytest.raises(StateError, match="does not run in this process"):
