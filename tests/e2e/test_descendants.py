@@ -44,10 +44,11 @@ async def said(server, frame):
             return
     server.push(frame.fd, str(server.worker_id))
 
-@server.on("task")
-def work(server, task):
-    descend()
-    os._exit(1)
+if server.settings.tasks.task_worker_num:
+    @server.on("task")
+    def work(server, task):
+        descend()
+        os._exit(1)
 """
 CODE = app(STATS, UNCERTAIN, DESCEND, APP)
 
@@ -204,9 +205,10 @@ async def said(server, frame):
     found = await server.task("x") if frame.data == "task" else inherited()
     server.push(frame.fd, json.dumps(found))
 
-@server.on("task")
-def work(server, task):
-    return inherited()
+if server.settings.tasks.task_worker_num:
+    @server.on("task")
+    def work(server, task):
+        return inherited()
 
 @server.on("uncertain")
 def uncertain(server, frame, reason):

@@ -76,9 +76,10 @@ async def coroutine(server, fd, how):
 async def task(server, fd, data):
     server.push(fd, str(await server.task(data)))
 
-@server.on("task")
-def work(server, task):
-    return leaves(task.data.split()[1])
+if server.settings.tasks.task_worker_num:
+    @server.on("task")
+    def work(server, task):
+        return leaves(task.data.split()[1])
 
 def timer(server, fd, how):
     server.push(fd, str(leaves(how)))
