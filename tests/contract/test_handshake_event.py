@@ -238,6 +238,7 @@ def test_refused(judging: Serving, do: str):
         ("Reject(200)", "a handshake is refused with 400 to 599"),
         ("Reject(400, 'x', {'Transfer-Encoding': 'chunked'})", "header Transfer-Encoding"),
         ("fail(HttpError(400, 'x', [('Upgrade', 'x')]))", "header Upgrade"),
+        ("server.spawn(request.fd, later(1))", "for a client that a 'handshake' handler accepts, spawn in 'open'"),
     ],
 )
 def test_faults_are_500(judging: Serving, do: str, said: str):

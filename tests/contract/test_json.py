@@ -259,7 +259,7 @@ def test_a_handler_gets_the_value(app: Serving, message: str | bytes, value: obj
 
 INVALID = [
     ("", "the message is not JSON: Input data was truncated", "$"),
-    ("no JSON", "the message is not JSON: JSON is malformed: invalid character (byte 4)", "$"),
+    ("no JSON", "the message is not JSON: invalid character (byte 4)", "$"),
     ("[]", "Expected `object`, got `array`", "$"),
     ("{}", "Object missing required field `kind`", "$"),
     ('{"kind": "jump"}', "Invalid value 'jump'", "$.kind"),
@@ -391,5 +391,5 @@ def test_types_that_are_none():
         server.on("message", handler, type=5)  # type: ignore[call-overload]
     with pytest.raises(ConfigError, match=r"is called as message\(server, frame, value\)"):
         server.on("message", type=int)(lambda server, frame: None)
-    with pytest.raises(ConfigError, match=r"is called as message\(server, frame\); with type=\.\.\. as"):
+    with pytest.raises(ConfigError, match=r"handler\(.*\) -> None takes 3 parameters, not 2; the value of a typed"):
         server.on("message")(handler)

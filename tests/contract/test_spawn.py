@@ -1,7 +1,6 @@
 """Work that a connection owns: beside its messages, cancelled with it, bounded, and reported like a handler."""
 
 import json
-import re
 import socket
 import urllib.request
 from collections.abc import Iterator
@@ -9,10 +8,11 @@ from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection
 
 from contract.modes import only
 from support.serving import LIMIT, Serving, eventually
+from support.talking import ask, dial, hear
 
 APP = """
 import asyncio, contextvars, threading
@@ -184,22 +184,6 @@ def spawning(mode: dict[str, Any]) -> Iterator[Serving]:
         assert not [line for line in running.lines if "never awaited" in line or "never retrieved" in line]
 
 
-def dial(server: Serving) -> ClientConnection:
-    return connect(server.url, proxy=None)
-
-
-def hear(client: ClientConnection, pattern: str) -> re.Match[str]:
-    """The first message like that; others are passed over."""
-    while not (found := re.fullmatch(pattern, str(client.recv(LIMIT)))):
-        pass
-    return found
-
-
-def ask(client: ClientConnection, text: str, pattern: str) -> re.Match[str]:
-    client.send(text)
-    return hear(client, pattern)
-
-
 def counts(client: ClientConnection) -> dict[str, int]:
     found: dict[str, int] = json.loads(ask(client, "stats", r"\{.*\}")[0])
     assert found["accepted"] == found["finished"] + found["uncertain"] + found["dropped"] + found["in_flight"]
@@ -315,7 +299,7 @@ def test_mistakes_are_named(spawning: Serving) -> None:
         assert "is a str, not int" in hear(client, said)[1]
         assert "at most 255 bytes" in hear(client, said)[1]
         assert "is a str, not int" in hear(client, said)[1]
-    assert "is no WebSocket, and owns no work" in fetch(spawning, "/own")
+    assert "is no WebSocket, or none yet, and owns no work" in fetch(spawning, "/own")
 
 
 def fetch(server: Serving, path: str) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
 
 from e2e.peers import adds_up, client, drained, edit, in_loop, logged, stats, until
 from support.serving import LIMIT, Serving, eventually
+from support.talking import ask, dial, hear
 
 DONE = r"reload: done, the generation before (\d+) is gone"
 
@@ -97,21 +97,6 @@ def serving(**settings: Any) -> Serving:
 def end(server: Serving, word: str) -> None:
     """What is called so comes to its end."""
     server.script.with_name(word).touch()
-
-
-def dial(server: Serving) -> ClientConnection:
-    return connect(server.url, proxy=None)
-
-
-def hear(client: ClientConnection, pattern: str) -> re.Match[str]:
-    while not (found := re.fullmatch(pattern, str(client.recv(LIMIT)))):
-        pass
-    return found
-
-
-def ask(client: ClientConnection, text: str, pattern: str) -> re.Match[str]:
-    client.send(text)
-    return hear(client, pattern)
 
 
 def reload(server: Serving) -> int:

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import re
 from typing import Any
 
 import pytest
@@ -80,6 +81,21 @@ def test_what_can_be_a_handler(handler: Any, is_async: bool) -> None:
     handlers.register("message", handler)
     assert handlers.get("message") is handler
     assert handlers.is_async("message") == is_async
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("lambda frame: 0", "(frame) takes 1 parameter, not 2"),
+        ("lambda: 0", "() takes 0 parameters, not 2"),
+        ("lambda a, b, c, d=1: 0", "(a, b, c, d=1) takes 3 to 4 parameters, not 2; the value of a typed message is"),
+        ("lambda a, b, c, d, e, *rest: 0", "takes 5 or more parameters, not 2"),
+        ("lambda server, frame, *, more: 0", "(server, frame, *, more) has a keyword that must be given: give it a"),
+    ],
+)
+def test_how_many_parameters_it_takes(source: str, says: str) -> None:
+    with pytest.raises(ConfigError, match="called as message\\(server, frame\\), but .*" + re.escape(says)):
+        Handlers().register("message", eval(source))
 
 
 def test_a_wrapper_that_gives_a_coroutine() -> None:

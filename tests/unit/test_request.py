@@ -255,6 +255,8 @@ def test_json_of_a_type() -> None:
         request(body=b'[1, "2"]').json(list[int])
     with pytest.raises(BadRequest, match="400: the body is not JSON: "):
         request(body=b"[1, ").json(list[int])
+    with pytest.raises(BadRequest, match=r"^400: the body is not JSON: invalid character \(byte 0\)$"):
+        request(body=b"x").json()
     with pytest.raises(TypeError, match="not supported"):
         request(body=b"[1]").json(5)
 

@@ -386,7 +386,8 @@ def value_of(frame: Frame, decoder: JsonDecoder) -> Any:
     except RecursionError:
         problem = BadMessage("the message is JSON that is nested too deeply", "$", frame.data)
     except (ValueError, ArithmeticError) as error:
-        problem = BadMessage(f"the message is not JSON: {error}", "$", frame.data)
+        said = str(error).removeprefix("JSON is malformed: ")
+        problem = BadMessage(f"the message is not JSON: {said}", "$", frame.data)
     raise problem from None
 
 

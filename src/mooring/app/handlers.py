@@ -6,6 +6,7 @@ client arrives.
 
 import functools
 import inspect
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -125,11 +126,17 @@ class Handlers:
         else:
             try:
                 signature.bind(*parameters)
-            except TypeError as error:
-                hint = "; with type=... as message(server, frame, value)" if name == "message" and type is None else ""
-                raise ConfigError(
-                    f"the handler of {name!r} is called as {wanted}{hint}; {_name(fn)}{signature} can't be: {error}"
-                ) from None
+            except TypeError:
+                least, most = _takes(signature)
+                misfit = f"the handler of {name!r} is called as {wanted}, but {_name(fn)}{signature} "
+                if least <= len(parameters) <= most:
+                    misfit += "has a keyword that must be given: give it a default"
+                else:
+                    more = "" if least == most else " or more" if most == math.inf else f" to {most:.0f}"
+                    misfit += f"takes {least}{more} parameter{'s' * (f'{least}{more}' != '1')}, not {len(parameters)}"
+                if name == "message" and type is None and least == len(parameters) + 1:
+                    misfit += '; the value of a typed message is handed over with on("message", type=...)'
+                raise ConfigError(misfit) from None
         held = self._given.get(name)
         if held is not None and held is not fn and not _again(held, fn):
             instead = "call one from the other, or remove it"
@@ -195,6 +202,18 @@ class Handlers:
                     f"a handler for {event!r}, which only WebSockets have, and none for 'message'; "
                     f"register one before start():\n{_MESSAGE}"
                 )
+
+
+def _takes(signature: inspect.Signature) -> tuple[int, float]:
+    """How many parameters can be given by position: at least, and at most."""
+    least, most = 0, 0.0
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            most = math.inf
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            least += parameter.default is parameter.empty
+            most += 1
+    return least, most
 
 
 def _target(fn: Handler) -> Any:

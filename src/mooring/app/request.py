@@ -280,7 +280,7 @@ class Request:
         except (ValueError, ArithmeticError) as error:
             typed = type is not None and isinstance(error, msgspec.ValidationError)
             what = "the body is not what it should be" if typed else "the body is not JSON"
-            raise BadRequest(400, f"{what}: {error}") from None
+            raise BadRequest(400, f"{what}: {str(error).removeprefix('JSON is malformed: ')}") from None
 
     @property
     def form_list(self) -> dict[str, list[str]]:

@@ -73,8 +73,9 @@ class Works:
             state = self._outbox.state(fd)
             if state == ConnectionState.HTTP:
                 raise StateError(
-                    f"connection {fd} is no WebSocket, and owns no work: a 'request' handler awaits it, and may "
-                    "send its answer in parts, by response.write() or response.event_stream()"
+                    f"connection {fd} is no WebSocket, or none yet, and owns no work: for a client that a 'handshake' "
+                    "handler accepts, spawn in 'open'; a 'request' handler awaits its work, and may send its answer in "
+                    "parts, by response.write() or response.event_stream()"
                 )
             outlet = self._outbox.find(fd)
             info = outlet.table.info(fd) if outlet is not None and state == ConnectionState.OPEN else None

@@ -1,4 +1,4 @@
-"""Faults of channels, by their numbers in the fault model: both ways full at once, and one that ends in a record."""
+"""F29, F30: channels between processes: both directions full at once, and one that ends inside a record."""
 
 import asyncio
 import contextlib

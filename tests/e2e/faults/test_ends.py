@@ -1,4 +1,4 @@
-"""Faults of workers that end, by their numbers in the fault model: inside a handler, and what is left of them."""
+"""F1, F4, F9: a worker ends inside a handler; a handler never ends; no zombie is left."""
 
 import asyncio
 import os

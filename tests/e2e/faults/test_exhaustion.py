@@ -1,5 +1,5 @@
-"""What a system has a number of, and has none left: threads, processes, watches, memory files. It is said, whatever
-needs one is refused by name or tried again, and nothing else is affected."""
+"""F8, F34: the system has no thread, process, watch or memory file left. It is said, whatever needs one is refused by
+name or tried again, and nothing else is affected."""
 
 import errno
 import os

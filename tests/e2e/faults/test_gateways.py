@@ -1,4 +1,4 @@
-"""Faults of the supervisor and of gateways, by their numbers in the fault model."""
+"""F24 to F27: the supervisor is killed; a gateway is killed, stands still, or meets a fault of its core."""
 
 import asyncio
 import contextlib

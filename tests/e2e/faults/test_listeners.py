@@ -1,4 +1,4 @@
-"""Faults of listening sockets, by their numbers in the fault model: addresses that can't be had, and reloads."""
+"""F23: a reload keeps the listening socket."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Faults of memory, by their numbers in the fault model: allocations fail, in workers and in gateways."""
+"""F35: allocations fail, in workers and in gateways."""
 
 import asyncio
 import contextlib

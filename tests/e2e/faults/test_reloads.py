@@ -1,4 +1,4 @@
-"""Faults around reloads, by their numbers in the fault model: load, storms, handlers that never end."""
+"""F12 to F14: reloads under load, in storms, and with handlers that never end."""
 
 import asyncio
 import os

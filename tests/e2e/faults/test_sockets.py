@@ -1,4 +1,4 @@
-"""Faults of sockets, by their numbers in the fault model: calls that fail, that do less than asked, and crowds."""
+"""F32 to F34, F38: calls on sockets that fail or do less than asked, no descriptors, and crowds."""
 
 import asyncio
 import contextlib

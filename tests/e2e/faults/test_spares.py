@@ -1,4 +1,4 @@
-"""Faults that spare workers make short: a successor that answers at once, whatever the application takes to load."""
+"""F1, F2: spare workers shorten the end of a worker; a spare or a task worker ends itself."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Faults of processes that start, by their numbers in the fault model: broken code, and forks that fail."""
+"""F5, F8: processes that start: broken code, and forks that fail."""
 
 import asyncio
 import errno

@@ -1,4 +1,4 @@
-"""Faults of workers, by their numbers in the fault model: how they end, hang and grow."""
+"""F2, F3, F6, F11: how workers end, hang, end again and again, and grow."""
 
 import asyncio
 import os

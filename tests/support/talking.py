@@ -1,0 +1,23 @@
+"""A client that is asked in words: it sends a text, and waits for the answer that looks like a pattern."""
+
+import re
+
+from websockets.sync.client import ClientConnection, connect
+
+from support.serving import LIMIT, Serving
+
+
+def dial(server: Serving) -> ClientConnection:
+    return connect(server.url, proxy=None)
+
+
+def hear(client: ClientConnection, pattern: str) -> re.Match[str]:
+    """The first message that matches as a whole; others are passed over."""
+    while not (found := re.fullmatch(pattern, str(client.recv(LIMIT)))):
+        pass
+    return found
+
+
+def ask(client: ClientConnection, text: str, pattern: str) -> re.Match[str]:
+    client.send(text)
+    return hear(client, pattern)
