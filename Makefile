@@ -70,6 +70,7 @@ mutants: build/debug/built $(VENV)/group-test  ## look whether each test fails w
 docs: build/debug/built $(VENV)/group-docs  ## write the generated pages and build the manual into build/site
 	$(BIN)/mooring settings > docs/settings.md
 	$(BIN)/python -m mooring.cli > docs/cli.md
+	$(BIN)/python tools/counters.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # with --quiet it would overlook warnings
 
 package: $(VENV)/installed $(VENV)/group-package  ## build what is published, install it where nothing is, run it there
@@ -99,7 +100,7 @@ $(VENV)/installed: pyproject.toml | $(VENV)/made
 
 # Also when a file has come or gone, which changes its folder: a build links what is not compiled. What is compiled
 # again, setup.py decides.
-build/%/built: $(VENV)/installed setup.py tools/build.py $(CORE) src/mooring src/mooring/_core
+build/%/built: $(VENV)/installed setup.py tools/build.py tools/counters.py src/mooring/counters.py $(CORE) src/mooring src/mooring/_core
 	@$(BIN)/python tools/build.py $*
 
 build/fuzz/built: export CC = $(CLANG)

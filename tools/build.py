@@ -27,6 +27,8 @@ import time
 import venv
 from pathlib import Path
 
+import counters
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "mooring"
 NAMES = ("release", "debug", "asan", "fuzz")
@@ -198,6 +200,7 @@ def main() -> int:
     begun = folder / "begun"  # what is edited meanwhile is newer
     folder.mkdir(parents=True, exist_ok=True)
     begun.touch()
+    counters.main()
     code = compile_core(name, folder)
     if code:
         print((folder / "log").read_text(), end="", file=sys.stderr)

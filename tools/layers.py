@@ -17,7 +17,7 @@ from pathlib import Path
 
 PACKAGE = "mooring"
 LAYERS: list[set[str]] = [
-    {"errors", "journal", "near", "types"},
+    {"counters", "errors", "journal", "near", "types"},
     {"_core"},
     {"config", "app"},
     {"net", "pubsub"},
@@ -33,7 +33,7 @@ LAYERS: list[set[str]] = [
 ]
 CORE: list[set[str]] = [
     {"__init__"},
-    {"atomic", "buffer", "process", "pulse", "room", "steps", "timer"},
+    {"atomic", "buffer", "counters", "process", "pulse", "room", "steps", "timer"},
     {"admission", "deflate", "http", "page", "table", "wire", "ws"},
     {"profile", "reactor"},
     {"order", "registry"},

@@ -19,6 +19,7 @@ from mooring.app.listener import Listener
 from mooring.app.shared import Atomic, Shared, Table
 from mooring.app.typed import OfType
 from mooring.config import LISTENERS, Settings, listener_options
+from mooring.counters import ANY_GATEWAY, Part, total
 from mooring.errors import ConfigError, StateError
 from mooring.near import METHODS, no_attribute
 from mooring.net.forks import is_child
@@ -508,7 +509,7 @@ class Server:
         self._running().master.ask_shutdown()
 
     def stats(self) -> dict[str, Any]:
-        """Counters, added up over all gateways, and each gateway's own under "gateways".
+        """Counters, added up over all gateways, and each gateway's own under "gateways"; docs/counters.md has them all.
 
         "tree" is the state of the process tree: processes wanted and running (of spares: those that are ready), those
         that are degraded (they end again and again), and counts of restarts, replacements, reloads and hangs.
@@ -523,26 +524,16 @@ class Server:
         in place of its counters, is not in the sums, and is counted in "gateways_silent".
         """
         gateways = [_counters(outlet) for outlet in self._outlets()]
-        totals: dict[str, Any] = {"gateways_silent": sum("error" in one for one in gateways)}
-        for one in gateways:
-            for name, value in one.items():
-                if isinstance(value, int) and name != "gateway":
-                    totals[name] = totals.get(name, 0) + value
-        for name in ("listen_overflows", "oldest_in_flight"):  # of sockets they share, and not a sum
-            totals[name] = max((one.get(name, 0) for one in gateways), default=0)
         worker = self._running()
-        tasks = worker.tasks.stats()
-        bad = worker.bad_records + tasks.pop("bad_records", 0)
-        totals["bad_records"] = totals.get("bad_records", 0) + bad
-        totals.update(tasks)
-        own = {
+        own, tasks = worker.stats(), worker.tasks.stats()
+        counted = ANY_GATEWAY | Part.DISPATCHER if tasks else ANY_GATEWAY  # which is not there without tasks
+        identity = {
+            "gateways_silent": sum("error" in one for one in gateways),
             "worker_id": worker.number,
             "generation": worker.generation,
-            "uploads_refused": worker.spools.refused,
-            "control_refused": worker.control_refused,
-            "control_refused_reasons": dict(worker.control_refused_reasons),
         }
-        return {**totals, **own, "gateways": gateways, "tree": worker.tree}
+        totals = total([*gateways, tasks, own], counted)
+        return {**own, **totals, **identity, "gateways": gateways, "tree": worker.tree}
 
     # ------------------------------------------------------------------ frames by hand
 

@@ -7,7 +7,7 @@ import pytest
 
 from contract.clients import TEXT, Asker, Raised, Raw, crowd, gateways_of, get, websocket
 from frames import frame
-from mooring import Frame, Opcode, Server
+from mooring import Frame, Opcode, Server, counters
 from support.serving import Serving, eventually
 
 PARTS = ("finished", "uncertain", "dropped", "in_flight")
@@ -32,6 +32,24 @@ def test_the_balance(server: Serving, mode: dict[str, Any], workers: list[Asker]
         assert all(balanced(one) for one in counts["gateways"])
         for name in (*PARTS, "accepted", "connections", "websockets", "requests", "messages_received", "bytes_sent"):
             assert counts[name] == sum(one[name] for one in counts["gateways"])
+
+
+def test_the_table_has_every_counter(workers: list[Asker]):
+    """What processes count is in the table (mooring.counters), and the other way round."""
+
+    def names(part: counters.Part) -> set[str]:
+        return {row.name for row in counters.rows(part)}
+
+    stats = workers[0]("server.stats()")
+    for gateway in stats["gateways"]:
+        assert set(gateway) - {"gateway", "workers"} == names(counters.ANY_GATEWAY)
+    assert set(stats["tree"]) - {"degraded"} == names(counters.Part.TREE)
+    own = {"gateways", "tree", "gateways_silent", "worker_id", "generation"}
+    everywhere = names(counters.ANY_GATEWAY | counters.Part.WORKER) - {"dropped_reasons"}
+    assert set(stats) - own - names(counters.Part.DISPATCHER) | {"bad_records"} == everywhere
+    for gateway in stats["gateways"]:
+        wrong = {name for name in names(counters.ANY_GATEWAY) if not isinstance(gateway[name], int | float | dict)}
+        assert not wrong
 
 
 def test_in_a_thread(workers: list[Asker]):

@@ -25,7 +25,7 @@ from mooring.types import ClientInfo, ConnectionState
 
 class Tally:
     def __init__(self) -> None:
-        self.control_refused = 0
+        self.counters = {"control_refused": 0}
         self.control_refused_reasons: dict[str, int] = {}
         self.refusals = RefusalLog(asyncio.get_running_loop().call_later, logging.getLogger("test.desk"))
 
@@ -78,7 +78,7 @@ def test_others_than_the_user_of_the_server_and_root_are_refused(
                 with pytest.raises(AdminError, match=f"root may ask; this is uid {os.geteuid() + 4711}"):
                     await client.stats()
             assert tally.control_refused_reasons == {"wrong_user": 30}
-            assert tally.control_refused == 30
+            assert tally.counters["control_refused"] == 30
 
     with caplog.at_level(logging.INFO, "test.desk"):
         asyncio.run(ask())

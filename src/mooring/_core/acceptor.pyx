@@ -174,7 +174,7 @@ cdef class Acceptor(Source):
         self.spare = -1
         client = accept4(self.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
         if client >= 0:
-            self.connections.counters.refused += 1
+            self.connections.counters.connections_refused += 1
             self._refuse(client, FULL)
         self._take_spare()
         return 0
@@ -237,7 +237,7 @@ cdef class Acceptor(Source):
                 break
             accepted = True
             if self.connections.kept_from and client >= self.connections.kept_from:
-                self.connections.counters.refused += 1
+                self.connections.counters.connections_refused += 1
                 self._refuse(client, FULL)
                 self._log("descriptors run short, the last ones are kept back: new clients get %s; raise the limit of "
                           "open files", "no answer" if self.secure else "503")
@@ -245,7 +245,7 @@ cdef class Acceptor(Source):
             self.reactor.read_clock()    # the oldest connection of all gateways is the one that came first
             self._make_room()
             if self.connections.free_count == 0:
-                self.connections.counters.refused += 1
+                self.connections.counters.connections_refused += 1
                 self._refuse(client, FULL)
                 self._log("all %d connections are taken: new clients get %s", self.connections.table.slots,
                           "no answer" if self.secure else "503")
@@ -267,22 +267,22 @@ cdef class Acceptor(Source):
             if self.connections.profiles[self.listener].preface:
                 # not counted by address: that of the client is not known yet
                 if not self.connections.admits(self.listener, family, address):
-                    self.connections.counters.refused += 1
-                    self.connections.counters.prefaces_refused += 1
+                    self.connections.counters.connections_refused += 1
+                    self.connections.counters.proxy_headers_refused += 1
                     c_close(client)
                     continue
                 welcome = WELCOME
             else:
                 welcome = self.connections.admission.welcome(family, address)
             if welcome != WELCOME:
-                self.connections.counters.refused += 1
+                self.connections.counters.connections_refused += 1
                 if welcome == CROWDED:
-                    self.connections.counters.refused_by_address += 1
+                    self.connections.counters.connections_refused_by_address += 1
                     self._refuse(client, CROWD)
                     self._log("%s has as many connections as one address may: new ones get %s",
                               address_text(family, address), "no answer" if self.secure else "429")
                 else:
-                    self.connections.counters.refused_hasty += 1
+                    self.connections.counters.connections_refused_unfinished += 1
                     self._refuse(client, HASTE)
                     self._log("%s has as many connections without an answered request as one address may: new ones "
                               "get %s", address_text(family, address), "no answer" if self.secure else "429")
@@ -314,7 +314,7 @@ cdef class Acceptor(Source):
         """Whether it is full and there are others, to whom the listener is left."""
         if self.connections.rooms is None or not self._is_full():
             return False
-        self.connections.counters.left_to_others += 1
+        self.connections.counters.listener_left_to_others += 1
         self._leave_alone(LEFT_MS, self._look_again)
         return True
 
@@ -381,7 +381,7 @@ cdef class Acceptor(Source):
         for _, fd in idle[:max(1, them.slot_count // 20)]:
             c = them.find(fd)
             if c != NULL:
-                them.counters.evicted += 1
+                them.counters.connections_evicted += 1
                 them._gone(c, 1006, b"idle, and the server is nearly full")
         return 0
 
@@ -407,7 +407,7 @@ cdef class Acceptor(Source):
         cdef bint short = error == EMFILE or error == ENFILE
         self.connections.counters.accept_pauses += 1
         if short and self._others_have_room():
-            self.connections.counters.left_to_others += 1
+            self.connections.counters.listener_left_to_others += 1
             return self._leave_alone(LEFT_MS, self._look_again)
         if short:
             self._tell_one()

@@ -24,8 +24,8 @@ from mooring._core.exchange cimport Exchanges
 from mooring._core.http cimport HttpCodec
 from mooring._core.reactor cimport Reactor, monotonic_us
 from mooring._core.registry cimport (
-    BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_PING, D_PONG, DEAD, FEEDING, HALF, HELD, HTTP, OPEN,
-    SHUT, SLOWLY, UPGRADED, By, Connection, Deadline,
+    BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_PING, D_PONG, DEAD, FEEDING, HALF, HELD, HIGH, HTTP, OPEN,
+    PAUSED, SHUT, SLOWLY, UPGRADED, By, Connection, Deadline,
 )
 from mooring._core.table cimport Table
 from mooring._core.transport cimport is_behind, say_at_once, takes_on, watch
@@ -178,7 +178,7 @@ cdef class Connections(Exchanges):
         cdef uint16_t fault
         cdef uint32_t second
         if c.decoder.bare:
-            self.counters.unmasked += 1
+            self.counters.unmasked_control_frames += 1
         if event.opcode == OP_PONG and c.pongs_due:
             c.pongs_due -= 1             # we have asked for it
         elif event.opcode != OP_CLOSE:
@@ -311,7 +311,7 @@ cdef class Connections(Exchanges):
         rest = codec.take_rest() if codec is not None else b""
         c.flags &= ~(BUSY | HALF)        # if the peer has ended its half, the next read tells
         c.flags |= UPGRADED
-        self.counters.upgraded += 1
+        self.counters.websockets_opened += 1
         self.settle(c)
         self._enter(c, OPEN)
         if deflate is not None:
@@ -425,7 +425,7 @@ cdef class Connections(Exchanges):
         cdef uint8_t header[SERVER_HEADER_LIMIT]
         cdef bytes payload = (1008).to_bytes(2, "big") + why
         cdef size_t size
-        self.counters.slow += 1
+        self.counters.slow_consumers += 1
         if c.phase != OPEN:
             return self._doom(c, 1006, why)
         self._decide(c, BY_SERVER, 1008, why)
@@ -489,45 +489,18 @@ cdef class Connections(Exchanges):
         return c != NULL and self.drop(c) == 1
 
     def stats(self) -> dict[str, int]:
-        """Counters since the start, and how many connections there are."""
+        """Counters since the start, and how many connections there are: see mooring.counters."""
+        cdef Connection* c
         cdef uint32_t slot
-        websockets = 0
+        counts = dict(self.counters)
+        websockets = paused = behind = 0
         for slot in range(self.used):
-            if self.slots[slot] != NULL and self.slots[slot].phase == OPEN:
-                websockets += 1
-        return {
-            "connections": self.count,
-            "websockets": websockets,
-            "connections_accepted": self.counters.accepted,
-            "connections_refused": self.counters.refused,
-            "connections_refused_by_address": self.counters.refused_by_address,
-            "connections_refused_unfinished": self.counters.refused_hasty,
-            "listener_left_to_others": self.counters.left_to_others,
-            "accept_pauses": self.counters.accept_pauses,
-            "connections_evicted": self.counters.evicted,
-            "rate_pauses": self.counters.rate_pauses,
-            "deferred": self.counters.deferred,
-            "connections_closed": self.counters.closed,
-            "websockets_opened": self.counters.upgraded,
-            "requests": self.counters.requests,
-            "requests_held": self.counters.requests_held,
-            "messages_received": self.counters.messages_received,
-            "messages_sent": self.counters.messages_sent,
-            "bytes_received": self.counters.bytes_received,
-            "bytes_sent": self.counters.bytes_sent,
-            "failed": self.counters.failed,
-            "slow_consumers": self.counters.slow,
-            "timed_out": self.counters.timed_out,
-            "faults": self.counters.faults,
-            "tls_failed": self.tls_failed,
-            "bytes_queued": self.queued,
-            "bytes_gathered": self.gathered,
-            "ended_for_memory": self.counters.ended_for_memory,
-            "pings_sent": self.counters.pings_sent,
-            "unmasked_control_frames": self.counters.unmasked,
-            "proxy_headers_refused": self.counters.prefaces_refused,
-            "files_open": self.files_open,
-            "files_sent": self.files_sent,
-            "files_refused": self.files_refused,
-            "files_broken": self.files_broken,
-        }
+            c = self.slots[slot]
+            if c != NULL:
+                websockets += c.phase == OPEN
+                paused += c.flags & (HELD | PAUSED) != 0
+                behind += c.flags & HIGH != 0
+        counts.update(
+            connections=self.count, websockets=websockets, connections_paused=paused, connections_behind=behind,
+            bytes_queued=self.queued, bytes_gathered=self.gathered, files_open=self.files_open)
+        return counts

@@ -28,7 +28,6 @@ cdef class FileSender(SecureTransport):
     cdef public object on_file_failed        # called with what is wrong with a file; None: nobody is told
     cdef public uint32_t file_limit          # files that may be open at once
     cdef readonly uint32_t files_open
-    cdef readonly uint64_t files_sent, files_refused, files_broken
 
     cdef int on_file_sent(self, Connection* c, bint closes) except -1
     cdef int on_file_over(self, Connection* c, uint64_t sent) except -1

@@ -152,7 +152,7 @@ cdef class FileSender(SecureTransport):
         return fd
 
     cdef int _refuse_file(self, bytes path, str why) except -1:
-        self.files_refused += 1
+        self.counters.files_refused += 1
         if self.on_file_failed is not None:
             self.on_file_failed(f"{os.fsdecode(path)} is left to the worker: {why}")
         return False
@@ -234,13 +234,13 @@ cdef class FileSender(SecureTransport):
         if c.deadline == D_WRITE:
             c.deadline = D_NONE
             self.reactor.disarm(&c.timer)
-        self.files_sent += 1
+        self.counters.files_sent += 1
         release_file(self, c)
         return self.on_file_sent(c, closes)
 
     cdef int _break_file(self, Connection* c, str why) except -1:
         """The rest can't be sent, and the head has promised it."""
-        self.files_broken += 1
+        self.counters.files_broken += 1
         if self.on_file_failed is not None:
             self.on_file_failed(f"the file for connection {c.fd} was not sent to its end: {why}")
         self._decide(c, BY_SERVER, 1006, b"")

@@ -51,9 +51,9 @@ cdef int _apply(Relay self, Port port, const Record* record, const uint8_t* payl
         return 0
     if kind == CM_RESPOND and record.opcode == RESPOND_REFUSES:
         if record.arg:
-            self.gateway.messages_invalid += 1
+            self.gateway.counters["messages_invalid"] += 1
         else:
-            self.gateway.requests_refused += 1
+            self.gateway.counters["requests_refused"] += 1
         return 0
     if kind == CM_RESPOND:
         c = self.connections.find(record.fd)

@@ -29,7 +29,6 @@ cdef class SecureTransport(Transport):
     cdef list contexts               # by the index of the listener: an ssl.SSLContext, or None
     cdef dict tls                    # fd -> Tls
     cdef list reading                # fds to go on reading
-    cdef readonly unsigned long long tls_failed          # handshakes, and broken streams
     cdef public object on_tls_failed                     # called with (address, why)
 
     cdef int _greet(self, Connection* c, uint8_t* buffer, size_t got) except -1

@@ -254,7 +254,7 @@ cdef class SecureTransport(Transport):
 
     cdef int _refuse_plaintext(self, Connection* c) except -1:
         self._drop_tls(c)
-        self.tls_failed += 1
+        self.counters.tls_failed += 1
         self._report(c, "it does not speak TLS")
         self.write(c, <const uint8_t*> PyBytes_AS_STRING(PLAIN), len(PLAIN), NULL, 0)
         c.flags |= SHUT | SLOWLY
@@ -277,7 +277,7 @@ cdef class SecureTransport(Transport):
         """It cannot go on. The alert that says so is behind what is encrypted already; the rest can't be sent any more.
         Then it lingers, since a reset could overtake the alert."""
         cdef bytes last
-        self.tls_failed += 1
+        self.counters.tls_failed += 1
         self._report(c, why)
         tls.collect()
         last = tls.unsent[tls.at:]
@@ -296,7 +296,7 @@ cdef class SecureTransport(Transport):
         return self._mark(c)
 
     cdef int on_tls_late(self, Connection* c) except -1:
-        self.tls_failed += 1
+        self.counters.tls_failed += 1
         self._report(c, "the handshake took too long")
         return self._gone(c, 1006, b"TLS: the handshake took too long")
 

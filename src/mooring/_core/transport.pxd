@@ -3,6 +3,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from mooring._core.counters cimport Counters
 from mooring._core.registry cimport BUSY, DEFERRED, HELD, HTTP, LINGER, SHUT, WANTED, Connection, Deadline, Registry
 
 
@@ -13,34 +14,6 @@ cdef enum:
 cdef inline bint reads(const Connection* c) noexcept:
     """Whether what its peer sends can be acted on now."""
     return c.phase == LINGER or not (c.flags & (HELD | SHUT | DEFERRED) or c.phase == HTTP and c.flags & (BUSY | WANTED) == BUSY)
-
-
-cdef struct Counters:
-    uint64_t accepted
-    uint64_t refused
-    uint64_t refused_by_address
-    uint64_t refused_hasty
-    uint64_t left_to_others          # how often the listener was left to gateways that had room
-    uint64_t accept_pauses           # the listener was left alone for want of descriptors
-    uint64_t evicted                 # idle, and ended because the server was nearly full
-    uint64_t rate_pauses             # messages that had to wait for their turn
-    uint64_t deferred                # what one peer had sent at once was too much for a turn
-    uint64_t closed
-    uint64_t upgraded
-    uint64_t requests
-    uint64_t requests_held           # that had to wait for a place at a worker
-    uint64_t messages_received
-    uint64_t messages_sent
-    uint64_t bytes_received
-    uint64_t bytes_sent
-    uint64_t failed                  # closed by us for a fault of the peer
-    uint64_t slow                    # ... for not reading
-    uint64_t ended_for_memory        # because too much was kept for all connections together
-    uint64_t timed_out
-    uint64_t faults                  # ended for an error of ours
-    uint64_t pings_sent
-    uint64_t unmasked                # pongs and close frames without a mask that were taken
-    uint64_t prefaces_refused        # by who they came from, for what they said, or for coming too late
 
 
 cdef class Transport(Registry):

@@ -166,7 +166,7 @@ cdef class Transport(Registry):
         """Takes over a fresh non-blocking socket; the caller has looked whether there is a free slot."""
         cdef int one = 1
         cdef Connection* c = self._occupy(socket, family, address, remote_port, server_port, listener)
-        self.counters.accepted += 1
+        self.counters.connections_accepted += 1
         c.timer.token = c.fd & TOKEN_MASK
         setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
         c.interest = EPOLLIN
@@ -223,7 +223,7 @@ cdef class Transport(Registry):
         self.gathered -= c.gathered
         c.gathered = 0
         self._vacate(c)
-        self.counters.closed += 1
+        self.counters.connections_closed += 1
         self.reactor.mark_dirty(self)
         try:
             self.on_gone(c, c.close_code, self.reasons.pop(c.fd, reason))

@@ -26,8 +26,8 @@ cdef int read_preface(Transport self, Connection* c, uint8_t* buffer, size_t got
     self._count(c)
     self.on_connected(c)
     if crowded:
-        self.counters.refused += 1
-        self.counters.refused_by_address += 1
+        self.counters.connections_refused += 1
+        self.counters.connections_refused_by_address += 1
         return self.on_crowd(c)
     if c.phase == DEAD or used == got:
         return 0
@@ -35,6 +35,6 @@ cdef int read_preface(Transport self, Connection* c, uint8_t* buffer, size_t got
 
 
 cdef int refuse_preface(Transport self, Connection* c, str why) except -1:
-    self.counters.prefaces_refused += 1
+    self.counters.proxy_headers_refused += 1
     self.prefaces[c.profile.index].refused(address_text(c.entry.family, c.entry.address), why)
     return self._gone(c, 1006, b"PROXY protocol: " + why.encode())

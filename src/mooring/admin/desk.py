@@ -62,7 +62,7 @@ class Finds(Protocol):
 class Tally(Protocol):
     """Where refusals are counted and logged; see mooring.worker.Worker."""
 
-    control_refused: int
+    counters: dict[str, int]
     control_refused_reasons: dict[str, int]
     refusals: RefusalLog
 
@@ -222,7 +222,7 @@ class Desk:
         return Answer(ok=False, error=why)
 
     def _count(self, kind: str, why: str) -> None:
-        self._tally.control_refused += 1
+        self._tally.counters["control_refused"] += 1
         reasons = self._tally.control_refused_reasons
         reasons[kind] = reasons.get(kind, 0) + 1
         self._tally.refusals.say(logging.INFO, "request on the control socket refused: %s", why[:300])

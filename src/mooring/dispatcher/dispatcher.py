@@ -37,6 +37,7 @@ from mooring._core.channel import BadRecord
 from mooring._core.reactor import Reactor
 from mooring._core.records import RecordChannel
 from mooring._core.wire import Fate, Mail
+from mooring.counters import Part, zeros
 from mooring.journal import own_logger
 from mooring.net.refusals import RefusalLog, say_bad
 
@@ -118,11 +119,7 @@ class Dispatcher:
         self._held: dict[int, list[tuple[int, bytes]]] = {}  # messages, by worker
         self._count = 0
         self.draining = False
-        names = (
-            "tasks_accepted tasks_done tasks_failed tasks_lost tasks_cancelled tasks_refused task_results_unread "
-            "task_progress_dropped pipe_messages pipe_messages_dropped dispatcher_full bad_records"
-        )
-        self._counters = dict.fromkeys(names.split(), 0)
+        self._counters = zeros(Part.DISPATCHER)
 
     def attach(self, channel: int, *, worker: int, generation: int) -> RecordChannel:
         """A link to a worker or task worker; takes the descriptor over."""

@@ -42,8 +42,6 @@ class DegradedPool:
         self._degraded = False
         self._looking = False
         self._since: dict[int, float] = {}  # when a WebSocket was first seen to wait
-        self.refused = 0
-        self.closed = 0
 
     @property
     def hopeless(self) -> bool:
@@ -73,7 +71,6 @@ class DegradedPool:
         for fd, since in list(self._since.items()):
             if now - since >= self._hold_time:
                 del self._since[fd]
-                self.closed += 1
                 self._close(fd)
         self._looking = True
         self._reactor.call_later(LOOK, self._look_again)

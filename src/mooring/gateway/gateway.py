@@ -28,6 +28,7 @@ from mooring._core.wire import USER, Call, Command, Event, Wants
 from mooring.app.request import RequestRecord, encode_request
 from mooring.app.search import Search
 from mooring.config import Settings
+from mooring.counters import Part, zeros
 from mooring.gateway.degraded import DegradedPool
 from mooring.gateway.extensions import Agreed
 from mooring.gateway.farewell import Farewell
@@ -129,11 +130,7 @@ class Gateway:
         self._rules = [Rules(one) for one in settings.per_listener]
         self._shown: dict[int, ClientCertificate | None] = {}
         self._refusals = RefusalLog(reactor.call_later, log)
-        self.hosts_refused = 0
-        self.messages_invalid = 0  # of which a worker says that they are not what the application takes
-        self.requests_refused = 0
-        self.handshakes_refused = 0
-        self.handshakes_timed_out = 0
+        self.counters = zeros(Part.GATEWAY)
         self._pending = [
             PendingHandshakes(reactor, one.websocket.handshake_timeout, self._on_handshake_late)
             for one in settings.per_listener
@@ -143,8 +140,6 @@ class Gateway:
         self.pool = DegradedPool(
             reactor, self.relay, process.degraded_hold_time, self._refuse_unserved, self._close_unserved
         )
-        self.sessions_refused = 0
-        self.topics_refused = 0
         self._acceptors: list[Acceptor] = []
         self._listeners: list[socket.socket] = []
         self._draining: Callable[[], None] | None = None
@@ -233,7 +228,7 @@ class Gateway:
         rules = self._rules[self.connections.listener(fd)]
         peer, port, server_port = self.connections.peer(fd)
         if not rules.allows_host(request.headers):
-            self.hosts_refused += 1
+            self.counters["hosts_refused"] += 1
             self._refusals.say(logging.INFO, "request of %s refused with 421: its Host is not in allowed_hosts", peer)
             self._refuse(fd, 421, "this host is not served here", head_only=request.method == "HEAD")
             return
@@ -258,7 +253,7 @@ class Gateway:
         wants = self.relay.wants(fd)
         verdict = judge(request, rules.policy, scheme, ask_origin=bool(wants & Wants.ORIGIN))
         if not isinstance(verdict, Accepted):
-            self.handshakes_refused += 1
+            self.counters["handshakes_refused"] += 1
             why = f"{verdict.reason} ({verdict.advice})" if verdict.advice else verdict.reason
             self._refusals.say(
                 logging.INFO, "handshake of %s refused with %d: %s", ip or "a client", verdict.status, why
@@ -298,7 +293,7 @@ class Gateway:
         if waiting is None:
             return  # it was late, or the client has left
         if status != 101:
-            self.handshakes_refused += 1
+            self.counters["handshakes_refused"] += 1
             self.connections.answer(fd, payload, status, f"{status}: the handshake was refused".encode())
         elif self.draining:
             self._refuse(fd, 503, "the server is shutting down", (("Retry-After", "1"),))
@@ -316,7 +311,7 @@ class Gateway:
         return None
 
     def _on_handshake_late(self, fd: int) -> None:
-        self.handshakes_timed_out += 1
+        self.counters["handshakes_timed_out"] += 1
         if any(port is not None and port.usable for port in self.relay.ports):
             status, reason = 504, "the application did not decide about this handshake in time"
         else:
@@ -343,16 +338,17 @@ class Gateway:
 
     def _refuse_unserved(self, fd: int, *, head_only: bool = False) -> None:
         self._waiting(fd)
-        self.pool.refused += 1
+        self.counters["unserved_refused"] += 1
         self._refusals.say(logging.WARNING, "request on connection %d refused with 503: %s", fd, NO_WORKER)
         self._refuse(fd, 503, NO_WORKER, self._retry_after, head_only=head_only)
 
     def _close_unserved(self, fd: int) -> None:
+        self.counters["unserved_closed"] += 1
         self.connections.disconnect(fd, CloseCode.TRY_AGAIN_LATER, b"try again later: no worker serves")
 
     def on_bad_request(self, fd: int, error: HttpError) -> None:
         """Bytes that are no acceptable request: one answer, and the connection ends."""
-        self.requests_refused += 1
+        self.counters["requests_refused"] += 1
         self._refusals.say(logging.INFO, "request refused with %d: %s", error.status, error.reason)
         self._refuse(fd, error.status, error.reason, LATER if error.status in (429, 503) else ())
 
@@ -379,7 +375,7 @@ class Gateway:
 
     def on_topic_limit(self, fd: int, topic: bytes) -> None:
         """A subscription too many."""
-        self.topics_refused += 1
+        self.counters["topics_refused"] += 1
         self._refusals.say(
             logging.WARNING,
             "connection %d is in %d topics and cannot join %s: raise max_topics",
@@ -438,7 +434,7 @@ class Gateway:
         else:
             size = sum(len(key) + len(kept) for key, kept in session.items() if key != entry.key)
             if size + len(entry.key) + len(value) > self.settings.websocket.session_limit:
-                self.sessions_refused += 1
+                self.counters["sessions_refused"] += 1
                 self._refusals.say(logging.WARNING, "session of connection %d is full: %s is not kept", fd, entry.key)
                 return
             session[entry.key] = value
@@ -472,21 +468,13 @@ class Gateway:
         return b"\xc0"
 
     def stats(self) -> dict[str, Any]:
-        """Counters of this gateway."""
+        """Counters of this gateway, see mooring.counters; which one it is, and what workers it has."""
         return {
             "gateway": self.number,
             **self.connections.stats(),
             **self.relay.stats(),
+            **self.counters,
             "listen_overflows": sum(map(overflows, self._listeners)),
-            "requests_refused": self.requests_refused,
-            "hosts_refused": self.hosts_refused,
-            "messages_invalid": self.messages_invalid,
-            "handshakes_refused": self.handshakes_refused,
-            "handshakes_timed_out": self.handshakes_timed_out,
-            "unserved_refused": self.pool.refused,
-            "unserved_closed": self.pool.closed,
-            "sessions_refused": self.sessions_refused,
-            "topics_refused": self.topics_refused,
             "log_lines_dropped": dropped_lines(),
             "topics": len(self.relay.hub),
             "users": self.relay.hub.users,

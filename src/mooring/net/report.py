@@ -20,8 +20,18 @@ _STDERR: Final = 2
 _AWAITED: Final = re.compile(r"object \w+ can't be used in 'await' expression|'\w+' object can't be awaited")
 
 
+_given = 0  # ids, by this process
+
+
 def new_error_id() -> str:
+    global _given
+    _given += 1
     return secrets.token_hex(4)
+
+
+def errors_reported() -> int:
+    """How many errors of the application this process has given an id."""
+    return _given
 
 
 def report(log: logging.Logger, message: str, error_id: str, *values: object, error: BaseException) -> None:

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+from mooring.counters import Part, zeros
 from mooring.journal import own_logger
 from mooring.supervisor.process import Child, ChildState
 from mooring.supervisor.slot import Slot
@@ -27,14 +28,6 @@ __all__ = ["Bulletin", "alone"]
 
 log = own_logger("mooring.supervisor")
 
-COUNTS = {
-    "replacements": 0,  # of workers that had worked long enough, or grown too large
-    "reloads": 0,
-    "reloads_failed": 0,
-    "hangs": 0,
-    "control_errors": 0,  # nonsense from processes: it was ignored, or they were killed for it
-    "events_lost": 0,
-}
 ROLES = {"gateway": ("gateway", "server"), "worker": ("worker", "server"), "spare": ("spare",)}
 AT_WORK = (ChildState.SERVING, ChildState.WARM)
 EVENTS_KEPT = 256  # while no worker serves; the oldest go first
@@ -46,7 +39,7 @@ EventOfTree = tuple[str, tuple[Any, ...], int]  # its name, its arguments, how m
 def alone() -> dict[str, Any]:
     """The state of a tree that is one process, without a supervisor."""
     running = {f"{role}s_{what}": 1 for role in ("gateway", "worker") for what in ("wanted", "running")}
-    return {**running, "spares_wanted": 0, "spares_running": 0, "degraded": [], "restarts": 0, **COUNTS}
+    return {**zeros(Part.TREE), **running, "spares_wanted": 0, "spares_running": 0, "degraded": []}
 
 
 class Bulletin:
@@ -58,7 +51,7 @@ class Bulletin:
         self._events: deque[EventOfTree] = deque()
         self._told: dict[int, tuple[Child, EventOfTree]] = {}  # whose handler has not ended, by our number
         self._number = 0
-        self.counts = dict(COUNTS)
+        self.counts = zeros(Part.TREE)
 
     def event(self, name: str, *arguments: Any) -> None:
         """Fire this event of the application in a worker that serves, now or as soon as there is one."""
@@ -98,14 +91,14 @@ class Bulletin:
 
     def state(self) -> dict[str, Any]:
         """Wanted and running processes, and what happened so far."""
-        state: dict[str, Any] = {}
+        state: dict[str, Any] = dict(self.counts)
         for role, roles in ROLES.items():
             slots = [slot for slot in self._slots if slot.spec.role in roles]
             running = [s for s in slots if s.current is not None and s.current.state in AT_WORK]
             state |= {f"{role}s_wanted": len(slots), f"{role}s_running": len(running)}
         state["degraded"] = [str(slot.spec) for slot in self._slots if slot.degraded]
         state["restarts"] = sum(slot.restarted for slot in self._slots)
-        return state | self.counts
+        return state
 
     def _tell_gateways(self) -> None:
         """Whether all workers are degraded: then a gateway without one answers its clients itself."""

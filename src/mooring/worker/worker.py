@@ -33,6 +33,7 @@ from mooring.app.response import Response, Send
 from mooring.app.spools import MOST, Spools, soft_limit
 from mooring.app.static import Documents
 from mooring.config import Settings
+from mooring.counters import Part, zeros
 from mooring.errors import BadRequest, ClientGone, HttpError, StateError
 from mooring.journal import own_logger
 from mooring.net import forks
@@ -82,8 +83,7 @@ class Worker:
         listeners: Sequence[Handlers] = (),
     ) -> None:
         self.refusals = RefusalLog(_later, log)
-        self.bad_records = 0  # of other processes
-        self.control_refused = 0  # requests of other programs
+        self.counters = zeros(Part.WORKER)
         self.control_refused_reasons: dict[str, int] = {}
         self.number = number
         self.generation = generation
@@ -152,6 +152,14 @@ class Worker:
     def session(self, fd: int) -> Session:
         """The session of a connection."""
         return Session(self.sessions, fd)
+
+    def stats(self) -> dict[str, Any]:
+        """Counters of this worker, see mooring.counters."""
+        return {
+            **self.counters,
+            "uploads_refused": self.spools.refused,
+            "control_refused_reasons": dict(self.control_refused_reasons),
+        }
 
     # ------------------------------------------------------------------ its own life
 
@@ -397,7 +405,7 @@ class Worker:
 
     def on_bad_record(self, whose: str, problem: Exception) -> None:
         """A record of another process had no effect."""
-        self.bad_records += 1
+        self.counters["bad_records"] += 1
         say_bad(self.refusals, whose, problem)
 
     def on_standstill(self, gateway: int, over: bool) -> None:
