@@ -1,24 +1,25 @@
 """Accepts clients from a listening socket.
 
-At most ACCEPTS of them in one turn, so that a crowd of newcomers does not keep those who are in waiting. When nobody can
-be accepted, the listener is left alone for a moment instead of spinning on an event that cannot be served.
+At most ACCEPTS of them in one turn, so that a crowd of newcomers does not keep those who are in waiting. When nobody
+can be accepted, the listener is left alone for a moment instead of spinning on an event that cannot be served.
 
-Descriptors are given out lowest number first. So a client with one of `kept_from` or above is one too many: what is left is
-for channels to new workers, log files and the like. If there are none at all even so (somebody has lowered the limit, or
-the whole machine is out of them), a spare one, which is held for that, is given up for a moment: one client is accepted and
-told, and the others wait in the kernel's queue until it is tried again.
+Descriptors are given out lowest number first. So a client with one of `kept_from` or above is one too many: what is
+left is for channels to new workers, log files and the like. If there are none at all even so (somebody has lowered the
+limit, or the whole machine is out of them), a spare one, which is held for that, is given up for a moment: one client
+is accepted and told, and the others wait in the kernel's queue until it is tried again.
 
-Several processes accept from one socket, and the kernel wakes the first in the line of those that wait for it. With epoll
-one keeps its place in that line, so the same process would be woken again and again, and get nearly all clients for as
-long as it keeps up; theirs are connections that stay. So whoever has accepted goes to the end of the line.
+Several processes accept from one socket, and the kernel wakes the first in the line of those that wait for it. With
+epoll one keeps its place in that line, so the same process would be woken again and again, and get nearly all clients
+for as long as it keeps up; theirs are connections that stay. So whoever has accepted goes to the end of the line.
 
-Who has no place left, or no descriptor, leaves the listener to the others, and looks each LEFT_MS. Only when all are full
-(room.pyx), and have said so again since somebody waits, is somebody refused, by whoever looks first. A full one must not wait in the line meanwhile: it would be woken for a
-client, and nobody else would be. That can still happen to one that has just become full, so all look now and then (`look`).
+Who has no place left, or no descriptor, leaves the listener to the others, and looks each LEFT_MS. Only when all are
+full (room.pyx), and have said so again since somebody waits, is somebody refused, by whoever looks first. A full one
+must not wait in the line meanwhile: it would be woken for a client, and nobody else would be. That can still happen to
+one that has just become full, so all look now and then (`look`).
 """
 
 from libc.errno cimport (
-    EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM, EPROTO, errno,
+    EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, EPERM, EPROTO, errno,
 )
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
@@ -115,8 +116,8 @@ cdef class Acceptor(Source):
     """Takes clients of the listening socket `fd` (not owned) into `connections`, with the profile of that index, until
     stop(). Raises ValueError when there is no such profile.
 
-    rate: new clients a second; those above it wait in the kernel's queue; 0: any number. say(level, message, *values) is
-    called for each refusal.
+    rate: new clients a second; those above it wait in the kernel's queue; 0: any number. say(level, message, *values)
+    is called for each refusal.
     """
 
     cdef Transport connections
@@ -214,11 +215,11 @@ cdef class Acceptor(Source):
         cdef sockaddr_storage storage
         cdef unsigned int size
         cdef uint8_t address[16]
-        cdef int family, remote_port, client, count
+        cdef int family, remote_port, client, _turn
         cdef int failed = 0
         cdef bint accepted = False
         cdef Welcome welcome
-        for count in range(ACCEPTS):
+        for _turn in range(ACCEPTS):
             if not refuses and (not self.listening or self._steps_back()):
                 break
             size = sizeof(storage)
@@ -296,8 +297,8 @@ cdef class Acceptor(Source):
         return 0
 
     cdef bint _is_full(self) noexcept:
-        """No place, or the next descriptor is one of those that are kept back. That is asked of the kernel where it may be
-        so: a connection has one, and one more for a file."""
+        """No place, or the next descriptor is one of those that are kept back. That is asked of the kernel where it may
+        be so: a connection has one, and one more for a file."""
         cdef int next_one
         cdef bint short = False
         if self.connections.kept_from and 2 * self.connections.count + SPARE >= self.connections.kept_from:
@@ -336,7 +337,7 @@ cdef class Acceptor(Source):
             self._listen_again()
 
     cdef int _refuse_some(self) except -1:
-        """Those that wait, when all others are full and have said so since then: one that has died says nothing more."""
+        """Those that wait, when all others are full and have said so since: one that has died says no more."""
         cdef pollfd waiting
         cdef uint64_t since = self.waited_at
         waiting.fd = self.fd

@@ -1,11 +1,11 @@
 """Who is let in: how many connections an address may have, and how many of them may not have shown what they want.
 
-An open WebSocket costs an office behind one address one connection per person, so that limit is wide. A connection whose
-first request was not answered yet is there for moments; many of those from one address are somebody who opens them and
-says nothing, and their limit is narrow. Clients on this machine are not counted: they are a proxy's, or tests.
+An open WebSocket costs an office behind one address one connection per person, so that limit is wide. A connection
+whose first request was not answered yet is there for moments; many of those from one address are somebody who opens
+them and says nothing, and their limit is narrow. Clients on this machine are not counted: they are a proxy's, or tests.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t
 from libc.string cimport memcmp
 
 cdef const char* LOOPBACK = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1"
@@ -13,8 +13,8 @@ cdef const char* MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"        # an IPv4 clien
 
 
 cdef bytes address_key(int family, const uint8_t* address):
-    """Whose connections are counted together: one IPv4 address, or an IPv6 network of 64 bits, which is what one customer
-    of a provider has. None for this machine itself."""
+    """Whose connections are counted together: one IPv4 address, or an IPv6 network of 64 bits, which is what one
+    customer of a provider has. None for this machine itself."""
     if family == 4 and address[0] != 127:
         return address[:4]
     if family == 6:

@@ -1,20 +1,20 @@
 """One end of a channel: records in, records out, over a non-blocking stream socket.
 
 Neither side ever blocks on a write, and reading goes on while writing cannot: two full directions would otherwise be a
-deadlock. What comes in is parsed where it was received; only the part of a record that is not complete is kept, and the rest of it
-put behind that. What is large can leave from where it is (`early`), without being copied into the queue.
+deadlock. What comes in is parsed where it was received; only the part of a record that is not complete is kept, and the
+rest of it put behind that. What is large can leave from where it is (`early`), without being copied into the queue.
 
-What comes in may be nonsense: a fault in the other process, or in something that writes to a descriptor which is not its
-own. A record that makes no sense is counted and ignored, and those behind it are read. A head that none can have, by its
-kind or its length, says that the stream is lost, as is one for which there was no memory: nothing of it is believed any
-more. That is told once (`on_broken`), and what still comes is thrown away; who owns the channel has the worker at its one
-end replaced, and the end of that process ends the channel.
+What comes in may be nonsense: a fault in the other process, or in something that writes to a descriptor which is not
+its own. A record that makes no sense is counted and ignored, and those behind it are read. A head that none can have,
+by its kind or its length, says that the stream is lost, as is one for which there was no memory: nothing of it is
+believed any more. That is told once (`on_broken`), and what still comes is thrown away; who owns the channel has the
+worker at its one end replaced, and the end of that process ends the channel.
 
 A process that has ended may have left its end to others, which it has started; then the stream does not end. `hang_up`
 ends it from here: what had been sent is still read, nothing that is sent from then on is.
 
-Who takes records may refuse the next one for a while (`held`). Then nothing more is read, the end of the stream neither; the
-other direction goes on.
+Who takes records may refuse the next one for a while (`held`). Then nothing more is read, the end of the stream
+neither; the other direction goes on.
 """
 
 from libc.errno cimport EAGAIN, ECONNRESET, EINTR, ENOBUFS, ENOMEM, errno
@@ -26,7 +26,7 @@ from libc.string cimport memcpy
 import os
 
 from mooring._core.buffer cimport (
-    Buffer, buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size,
+    buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size,
 )
 from mooring._core.reactor cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, RECEIVE_BYTES, Reactor, Source
 from mooring._core.wire cimport RECORD_BYTES, RECORD_LIMIT, Record
@@ -80,7 +80,7 @@ cdef class Channel(Source):
         return 0
 
     cdef int on_end(self) except -1:
-        """The other end is gone and all that came from it was handed out; on_lost follows. More can be given to `take`."""
+        """The other end is gone, and all it sent was handed out; on_lost follows. `take` can be given more."""
         return 0
 
     cdef int on_lost(self, str why) except -1:
@@ -101,7 +101,7 @@ cdef class Channel(Source):
         return self.fd >= 0
 
     def abandon(self) -> None:
-        """In a forked child, whose reactor was abandoned before: gives the descriptor back. What uses the buffers goes on."""
+        """In a forked child, whose reactor was abandoned before: gives the descriptor back. The buffers stay."""
         if self.fd >= 0:
             close(self.fd)
             self.fd = -1
@@ -140,13 +140,14 @@ cdef class Channel(Source):
             self.send_some()
         if events & (EPOLLIN | EPOLLHUP | EPOLLERR) and self.fd >= 0:
             if self.held:
-                self._arm(self.armed & ~EPOLLIN)     # not before there is something to read: mostly it is held for a moment
+                # not before there is something to read: mostly it is held for a moment
+                self._arm(self.armed & ~EPOLLIN)
             else:
                 self._read()
         return 0
 
     cdef int _arm(self, uint32_t events) except -1:
-        """Waits for these events. None: the descriptor is taken out, because epoll always tells that the peer hung up."""
+        """Waits for these events. None: the descriptor is taken out, as epoll always tells of a peer that hung up."""
         if events == self.armed or self.fd < 0:
             return 0
         if events == 0:
@@ -179,7 +180,7 @@ cdef class Channel(Source):
         return self.take(buffer, got)
 
     cdef bint read_alive(self, uint8_t* buffer, size_t size) except -1:
-        """Like read_with, inside of a handler: that the channel has ended is left to the loop. False: there was nothing."""
+        """Like read_with, inside a handler: that the channel has ended is left to the loop. False: nothing came."""
         cdef ssize_t got = recv(self.fd, buffer, size, MSG_DONTWAIT) if self.fd >= 0 else 0
         if got < 0 and errno == ECONNRESET and not self.reset:
             self.reset = True
@@ -243,8 +244,8 @@ cdef class Channel(Source):
         return 0
 
     def feed(self, data: bytes) -> None:
-        """For tests and tools: takes bytes as if they had been received, out of memory that ends where they end, so that
-        a sanitizer sees what reads beyond them."""
+        """For tests and tools: takes bytes as if they had been received, out of memory that ends where they end, so
+        that a sanitizer sees what reads beyond them."""
         cdef size_t size = len(data)
         cdef uint8_t* copy
         if self.fd < 0 or size == 0:

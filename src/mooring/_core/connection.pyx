@@ -10,8 +10,8 @@ Theory
 * A peer that lets its out-queue fill is told 1008 behind the frame that is partly sent, and cut if it does not read
   that either.
 
-Sockets, deadlines and queues are those of transport.pyx, HTTP is that of exchange.pyx. The connection knows a `Sink`, not
-the gateway.
+Sockets, deadlines and queues are those of transport.pyx, HTTP is that of exchange.pyx. The connection knows a `Sink`,
+not the gateway.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING
@@ -236,8 +236,8 @@ cdef class Connections(Exchanges):
         return limit != 0 and not c.flags & HELD and self.reactor.now - c.entry.received >= limit
 
     cdef int _await_silence(self, Connection* c) except -1:
-        """Arms the next ping, for when nothing has been heard of the peer for ping_interval, or the end of its patience,
-        whatever is first."""
+        """Arms the next ping, for when nothing has been heard of the peer for ping_interval, or the end of its
+        patience, whatever is first."""
         cdef uint64_t quiet = self.reactor.now - c.entry.received
         cdef uint64_t due = c.profile.ping_ms
         if c.profile.heartbeat_ms and (due == 0 or c.profile.heartbeat_ms < due):
@@ -391,7 +391,6 @@ cdef class Connections(Exchanges):
 
     cdef int _let_go(self, Connection* c) except -1:
         """Nothing more of it is handled: what was held is thrown away up to the frame that is coming in."""
-        cdef size_t used
         if c.flags & HELD and not c.flags & FEEDING:
             # in CLOSING the decoder takes everything: messages are skipped, the peer's close frame is found
             self.wake(c)

@@ -7,8 +7,8 @@ all of them. With takeover a connection has its own compressor (256 KiB) and inf
 
 Inflating is bounded before it begins, to the message limit: so a bomb costs what a message of that size costs, and no
 more. (Also to `ratio` times what came in once that is more than 64 KiB, for who asks for that; honest messages, a blank
-picture for instance, may be a thousand times as large as what came.) A stream that is broken, or not at a block's end where the message
-ends, is refused: a message is never handed out in part.
+picture for instance, may be a thousand times as large as what came.) A stream that is broken, or not at a block's end
+where the message ends, is refused: a message is never handed out in part.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -29,7 +29,8 @@ cdef bytes END = b"\x03\x00"                 # an empty final block: a stream at
 cdef size_t FREE = 65536                     # bytes to which any message may inflate, whatever the ratio
 cdef int FINAL_BLOCKS = 16                   # a message may hold so many (section 7.2.3.5); one is usual; and one more
 cdef size_t BLOCK = 4096                     # for so many bytes: each costs a new inflater
-cdef size_t SMALLEST_WINDOW = 256            # zlib cannot compress with a window of 8 bits; a message of 256 bytes needs none
+# zlib can't compress with a window of 8 bits; a message of 256 bytes needs none.
+cdef size_t SMALLEST_WINDOW = 256
 
 
 class TooLong(Exception):
@@ -43,9 +44,10 @@ class Broken(Exception):
 cdef class Deflate:
     """One agreement: parameters of RFC 7692 section 7.1, and what compresses and inflates by them.
 
-    bits, peer_bits: 8 to 15, the window of what we send and of what the peer sends. keeps, peer_keeps: context takeover.
-    limit: bytes a message may inflate to; ratio: how many times its own size, 0: any; threshold: smaller messages are not
-    compressed; level (1 to 9), memory (1 to 9): what zlib may spend. engine: zlib, or a module that offers the same.
+    bits, peer_bits: 8 to 15, the window of what we send and of what the peer sends. keeps, peer_keeps: context
+    takeover. limit: bytes a message may inflate to; ratio: how many times its own size, 0: any; threshold: smaller
+    messages are not compressed; level (1 to 9), memory (1 to 9): what zlib may spend. engine: zlib, or a module that
+    offers the same.
     """
 
     def __cinit__(self, bits: int = 15, peer_bits: int = 15, keeps: bool = False, peer_keeps: bool = False, *,
@@ -94,7 +96,7 @@ cdef class Deflate:
         if inflater is None:
             inflater = self.engine.decompressobj(-self.peer_bits)
         if size == 0:
-            return b""           # nothing at all can only be nothing, although one byte is due (RFC 7692 section 7.2.3.6)
+            return b""           # it can only be nothing, although one byte is due (RFC 7692 section 7.2.3.6)
         rest = PyBytes_FromStringAndSize(<const char*> data, size) + TAIL
         message = b""
         try:

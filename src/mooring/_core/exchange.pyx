@@ -7,8 +7,8 @@ Theory
 * A request has a number on its connection. Whoever answers says which one is meant; a late answer, to one that is over,
   is refused.
 * A request is read when the sink can take it, and not before: meanwhile its bytes are left in the socket. If that
-  changes while it comes in, it is not read further between its first bytes and the end of its head; behind that its body
-  is, and it is kept, complete, until its turn comes.
+  changes while it comes in, it is not read further between its first bytes and the end of its head; behind that its
+  body is, and it is kept, complete, until its turn comes.
 * Whoever sends an answer in parts may ask to be told when the client has read most of it, and hears if it leaves, or
   ends its half of the connection.
 * The rest of an answer may be a file, which goes out without whoever answered (files.pyx).
@@ -27,7 +27,7 @@ from mooring._core.http cimport HttpCodec, ParsedRequest
 from mooring._core.reactor cimport Reactor
 from mooring._core.registry cimport (
     ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_LINGER, D_NONE,
-    D_REQUEST, D_TLS, D_WRITE, DEAD, DEFERRED, DONE, FULL, HALF, HEAD_ONLY, HELD, HTTP, LATE, OPEN, SHUT, SLOWLY, UPGRADED,
+    D_REQUEST, D_TLS, D_WRITE, DEAD, DEFERRED, DONE, FULL, HALF, HEAD_ONLY, HELD, HTTP, LATE, OPEN, SHUT, SLOWLY,
     WANTED, WOKEN, Connection, Deadline,
 )
 from mooring._core.table cimport Table
@@ -35,8 +35,8 @@ from mooring._core.transport cimport (
     LINGER_MS, end_by_reset, is_behind, is_served, keeps_pace, say_at_once, takes_on, watch, watch_pace,
 )
 from mooring._core.wire cimport (
-    EV_BODY, EV_FILE, EV_GONE, EV_HALF, EV_ROOM, FILE_LATE, FILE_LEFT, FILE_OVER, FILE_TAKEN, RESPOND_ASKS, RESPOND_CLOSE,
-    RESPOND_LAST,
+    EV_BODY, EV_FILE, EV_GONE, EV_HALF, EV_ROOM, FILE_LATE, FILE_LEFT, FILE_OVER, FILE_TAKEN, RESPOND_ASKS,
+    RESPOND_CLOSE, RESPOND_LAST,
 )
 
 from mooring._core.http import HttpError
@@ -260,8 +260,8 @@ cdef class Exchanges(FileSender):
         return self._lost(c, NO_CLOSE_FRAME)
 
     cdef int on_half(self, Connection* c) except -1:
-        """For whoever answers: a client that has left looks the same as one that has only said all it wants to say, until
-        something is sent to it. Only who knows the answer knows what can be sent."""
+        """For whoever answers: a client that has left looks the same as one that has only said all it wants to say,
+        until something is sent to it. Only who knows the answer knows what can be sent."""
         if c.phase == HTTP and c.flags & (BUSY | DONE) == BUSY:
             return self.sink.on_note(c, EV_HALF, b"")
         return 0
@@ -358,7 +358,7 @@ cdef class Exchanges(FileSender):
         return 0
 
     def answer(self, fd: int, data: bytes, status: int, reason: bytes) -> None:
-        """The gateway's own last answer on a connection: it is closed behind it, with this status and for this reason."""
+        """The gateway's own last answer on a connection, which is closed behind it, with this status and reason."""
         cdef Connection* c = self.find(fd)
         if c != NULL and c.phase == HTTP and not c.flags & SHUT:
             self._decide(c, BY_SERVER, status, reason)

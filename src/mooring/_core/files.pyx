@@ -2,21 +2,22 @@
 
 Theory
 ------
-* A worker decides what is sent and says how the file can be known again (`FileClaim`). Nothing is taken on trust: a path
-  may name another file by now. It is opened without following a link, and must be the very file, as it was, that the
-  worker saw; else the worker is told, before a byte of the answer has left, and still has the file open itself.
+* A worker decides what is sent and says how the file can be known again (`FileClaim`). Nothing is taken on trust: a
+  path may name another file by now. It is opened without following a link, and must be the very file, as it was, that
+  the worker saw; else the worker is told, before a byte of the answer has left, and still has the file open itself.
 * The file follows the out-queue: it begins when the head is out, and the connection takes nothing else until it has
   ended. A plain socket gets it by sendfile(2), so no byte of it is in our memory. Through TLS, and from a file system
   that knows no sendfile, it goes through the out-queue, one slice at a time.
 * Patience is that of any output: D_WRITE, see transport_pace.pxi.
-* sendfile waits for the disk if the file is not in the page cache, and everybody else waits too. So there is one call in
-  a turn, of at most SLICE bytes, and the kernel reads ahead meanwhile; a file system that may hang does not belong here.
+* sendfile waits for the disk if the file is not in the page cache, and everybody else waits too. So there is one call
+  in a turn, of at most SLICE bytes, and the kernel reads ahead meanwhile; a file system that may hang does not belong
+  here.
 * A file that has become shorter can't be sent as it was promised: the connection ends, which is all that can be said.
 """
 
 from libc.errno cimport EAGAIN, EINTR, EINVAL, EIO, ENOMEM, ENOSYS, EOVERFLOW, ESTALE, errno
 from libc.stddef cimport size_t
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 import os
@@ -137,7 +138,7 @@ cdef class FileSender(SecureTransport):
         """A descriptor, CHANGED or FAILED."""
         cdef stat_t facts
         cdef int fd
-        # looked at first, because opening a device may already do something; and again, because it may be another by now
+        # looked at first, because to open a device may do something; and again, because it may be another by now
         if lstat(path, &facts) < 0:
             return FAILED
         if not is_claimed(&facts, claim):

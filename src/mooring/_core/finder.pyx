@@ -5,9 +5,9 @@ they are: one walk over the connections, without a Python object for any that is
 keeps the `limit` best so far. One that does not fit costs the gateway a few comparisons, and no memory grows with their
 number; `limit` is bounded by who asks. Several gateways answer each for itself, and the one who asked merges.
 
-Ten thousand rows are more than a turn has time for. So a long list is asked for in two steps: which connections in which
-order, 32 bytes each (`brief`), and then a few rows at a time (`rows`). The order is that of the moment of the first step, and
-who has left until its row is asked for is not in the list.
+Ten thousand rows are more than a turn has time for. So a long list is asked for in two steps: which connections in
+which order, 32 bytes each (`brief`), and then a few rows at a time (`rows`). The order is that of the moment of the
+first step, and who has left until its row is asked for is not in the list.
 
 A rate needs two looks. The first time that one is asked for, the counts of all connections are noted; later ones are
 compared with these, and noted anew when a second has passed. Nobody asks for a while: they are forgotten.
@@ -126,11 +126,12 @@ cdef class Finder:
         bits: int = 0, user: bytes = b"", topic: bytes = b"", worker: int = -1, state: int = 0, older: int = 0,
         younger: int = 0, idle: int = 0, sort: str = "age", reverse: bool = False, limit: int = 0, brief: bool = False,
     ) -> tuple[int, list[tuple] | bytes]:
-        """How many there are, and the `limit` that come first in order: each as (key, fd, seconds since it is connected,
-        seconds since something came, path, user, number of topics, bytes queued, messages per second, bytes per second). Rates are None unless asked for by `sort`.
+        """How many there are, and the `limit` that come first in order: each as (key, fd, seconds since it is
+        connected, seconds since something came, path, user, number of topics, bytes queued, messages per second, bytes
+        per second). Rates are None unless asked for by `sort`.
 
-        The key is larger for who comes first. `older`, `younger` and `idle` are milliseconds. With `brief` only key, fd and
-        rates, packed in order.
+        The key is larger for who comes first. `older`, `younger` and `idle` are milliseconds. With `brief` only key, fd
+        and rates, packed in order.
         """
         cdef Wanted wanted
         cdef Topic group
@@ -338,7 +339,9 @@ cdef bint _fits(const Connection* c, const Wanted* wanted, uint64_t now) noexcep
     if wanted.idle and _since(now, entry.received) < wanted.idle:
         return False
     if wanted.path != NULL:
-        if c.path == NULL or (c.path_size < wanted.path_size if wanted.path_prefix else c.path_size != wanted.path_size):
+        if c.path == NULL or c.path_size < wanted.path_size:
+            return False
+        if not wanted.path_prefix and c.path_size > wanted.path_size:
             return False
         if memcmp(c.path, wanted.path, wanted.path_size) != 0:
             return False

@@ -27,7 +27,6 @@ from http import HTTPStatus
 
 import httptools
 
-cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.unicode cimport PyUnicode_FromObject
 from libc.stdint cimport uint64_t

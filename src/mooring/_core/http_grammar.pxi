@@ -111,7 +111,8 @@ cdef bint _read_chunk_line(const unsigned char* line, uint64_t* size) noexcept n
     """The size of the chunk behind this line, which ends with LF; False: it is malformed.
 
     RFC 9112 section 7.1, without white space and without backslashes: extensions are dropped, so what is refused costs
-    nothing, and what is taken must be read the same by everybody. No loop passes the LF, which is in none of the sets."""
+    nothing, and what is taken must be read the same by everybody. No loop passes the LF, which is in none of the
+    sets."""
     cdef Py_ssize_t at = 0
     cdef Py_ssize_t digits
     size[0] = 0

@@ -6,8 +6,9 @@ once; a member costs a copy into its out-queue. A member that is slow is closed 
 nobody waiting; it is taken out when the connection is gone, which is never while a publish walks the array. Who is left
 out (`exclude`) is found by its memberships before the walk, which then only steps over a few places.
 
-Who lists a large topic does so in parts, each of which walks a piece of the array from its end to its beginning: what takes
-the place of a member that leaves comes from the end, so it has been listed already, and nobody who stays is missed.
+Who lists a large topic does so in parts, each of which walks a piece of the array from its end to its beginning: what
+takes the place of a member that leaves comes from the end, so it has been listed already, and nobody who stays is
+missed.
 
 A user is a topic, too: all connections bound to one user id. Its name begins with an octet that no text in UTF-8 has
 (RFC 3629 section 3), so no topic of the application can be taken for one; a connection is in one of them at most.
@@ -15,7 +16,7 @@ A user is a topic, too: all connections bound to one user id. Its name begins wi
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
-from libc.stdint cimport UINT16_MAX, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport UINT16_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
@@ -223,8 +224,8 @@ cdef class Hub:
         return [] if topic is None else [topic.members[i].connection.fd for i in range(topic.count)]
 
     def subscribers(self, name: bytes, before: int, most: int = LISTED) -> bytes:
-        """A part of the fds of a topic's open WebSockets, 8 bytes each, behind the number to give as `before` for the next
-        part; 0: this was the last one. For the first part it is ALL_PLACES. A part looks at `most` members."""
+        """A part of the fds of a topic's open WebSockets, 8 bytes each, behind the number to give as `before` for the
+        next part; 0: this was the last one. For the first part it is ALL_PLACES. A part looks at `most` members."""
         cdef Topic topic = self.topics.get(name)
         cdef uint64_t end = min(<uint64_t> before, <uint64_t> topic.count) if topic is not None else 0
         cdef uint64_t start = end - <uint64_t> most if end > <uint64_t> most else 0

@@ -1,27 +1,27 @@
 """One order of publishes for all gateways of a host.
 
-Theory
-------
-A worker tells a publish to each gateway, on that gateway's channel. A gateway comes to the channels of its workers as the
-kernel has it; so without more, the publishes of two workers could reach the subscribers here in one order and there in
-another one. Somebody has to decide, and it is whoever comes first:
+Theory ------ A worker tells a publish to each gateway, on that gateway's channel. A gateway comes to the channels of
+its workers as the kernel has it; so without more, the publishes of two workers could reach the subscribers here in one
+order and there in another one. Somebody has to decide, and it is whoever comes first:
 
-The gateways share a log, a ring in memory. A gateway that meets a publish at the head of a worker's channel looks whether it
-is in the log, and writes it there if it is not: (process id, number of the publish in that process), one word, stored by
-compare-and-swap in the first free place. So there is no lock that a process could take with it when it dies. All gateways
-apply the publishes in the order of the log. What has come to this one before its turn stays where it is, and so does
-all that is behind it on that channel: what one worker sends to one connection keeps its order. The others go on.
+The gateways share a log, a ring in memory. A gateway that meets a publish at the head of a worker's channel looks
+whether it is in the log, and writes it there if it is not: (process id, number of the publish in that process), one
+word, stored by compare-and-swap in the first free place. So there is no lock that a process could take with it when it
+dies. All gateways apply the publishes in the order of the log. What has come to this one before its turn stays where it
+is, and so does all that is behind it on that channel: what one worker sends to one connection keeps its order. The
+others go on.
 
-A worker takes no part in it. It numbers its publishes, and sends what it has for one gateway together with what it has for
-the others. A number is not in the log before its publish has arrived somewhere; so a worker that dies in between leaves
-no gap, but at most publishes that have come to some gateways only. Those that lost its channel know that they won't come.
+A worker takes no part in it. It numbers its publishes, and sends what it has for one gateway together with what it has
+for the others. A number is not in the log before its publish has arrived somewhere; so a worker that dies in between
+leaves no gap, but at most publishes that have come to some gateways only. Those that lost its channel know that they
+won't come.
 
 An entry is skipped where its publish cannot come
     the worker's channel here has ended, and everything from it was handed out (`leave`);
     it was passed before, or the worker had sent it before this gateway existed (`meet`, by HELLO).
-And after HOLD_MS in vain, for a worker that was stopped between two gateways, say: waiting has a limit. Its publish is applied
-when it comes, out of order, and counted. A gateway that is ENTRIES behind cannot read what was decided; it begins anew, and
-that is counted, too.
+And after HOLD_MS in vain, for a worker that was stopped between two gateways, say: waiting has a limit. Its publish is
+applied when it comes, out of order, and counted. A gateway that is ENTRIES behind cannot read what was decided; it
+begins anew, and that is counted, too.
 
 One gateway needs none of this, and has no Order.
 """
@@ -75,15 +75,17 @@ cdef class Publisher:
 
 
 cdef class Order(Source):
-    """The gateway's view of the log. Maps the memory file, which stays the caller's and is all 0 at first; of ORDER_BYTES
-    bytes, or less for fewer entries."""
+    """The gateway's view of the log. Maps the memory file, which stays the caller's and is all 0 at first; of
+    ORDER_BYTES bytes, or less for fewer entries."""
 
     def __cinit__(self, reactor: Reactor, file: int) -> None:
         cdef Py_buffer view
         size = os.fstat(file).st_size
         count = (size - sizeof(LogHead)) // sizeof(uint64_t)
         if not 2 <= count <= ENTRIES or count & (count - 1) or size != sizeof(LogHead) + count * sizeof(uint64_t):
-            raise ValueError(f"a log of {size} bytes: it has {ORDER_BYTES}, or less for another power of two of entries")
+            raise ValueError(
+                f"a log of {size} bytes: it has {ORDER_BYTES}, or less for another power of two of entries"
+            )
         self.memory = mmap.mmap(file, size)
         PyObject_GetBuffer(self.memory, &view, PyBUF_WRITABLE)
         self.log = <LogHead*> view.buf
@@ -136,8 +138,8 @@ cdef class Order(Source):
     # ------------------------------------------------------------------ whose turn it is
 
     cdef bint admit(self, Publisher publisher, uint64_t stamp) except -1:
-        """Whether the publish at the head of that channel is to be applied now. If not, go_on() of the publisher is called
-        when it may be, and nothing behind it may be applied before."""
+        """Whether the publish at the head of that channel is to be applied now. If not, go_on() of the publisher is
+        called when it may be, and nothing behind it may be applied before."""
         cdef uint32_t pid = stamp >> 32
         cdef uint32_t number = stamp & NUMBER_MASK
         if publisher.origin != pid:
@@ -275,11 +277,13 @@ cdef class Order(Source):
         return 0
 
     cdef int _give_up_log(self) except -1:
-        """What stands in the log is not what gateways write: each publish is applied when it comes from now on. Else this
-        loop would look for a place in it for ever."""
+        """What stands in the log is not what gateways write: each publish is applied when it comes from now on. Else
+        this loop would look for a place in it for ever."""
         cdef Publisher publisher
-        log.critical("the memory in which the order of publishes is kept has been damaged: this gateway goes on without "
-                     "it, and its clients may see an order of their own; restart the server")
+        log.critical(
+            "the memory in which the order of publishes is kept has been damaged: this gateway goes on without "
+            "it, and its clients may see an order of their own; restart the server"
+        )
         self.damaged = True
         self.out_of_order += 1
         self.at = self.seen
@@ -289,8 +293,8 @@ cdef class Order(Source):
         return 0
 
     cdef int _resync(self) except -1:
-        """Too far behind: what was decided is overwritten. What is in the log still is not written again, which would only
-        push others out of it."""
+        """Too far behind: what was decided is overwritten. What is in the log still is not written again, which would
+        only push others out of it."""
         cdef Publisher publisher
         cdef uint64_t entry, place
         cdef uint32_t pid, number
@@ -345,7 +349,7 @@ cdef class Order(Source):
         return 3600 if self.due == 0 else 0 if now >= self.due else (<double> self.due - now) / 1000
 
     cdef int give_up(self, str why) except -1:
-        """Goes on without the publish whose turn it is, and without more of the same process until that is heard again."""
+        """Goes on without the publish whose turn it is, and without more of that process until it is heard again."""
         cdef uint32_t pid
         if self.at == self.seen:
             return 0

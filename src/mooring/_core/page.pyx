@@ -1,32 +1,33 @@
 """The memory that a worker and a gateway share: what of a worker survives its death.
 
-Stores into shared memory survive SIGKILL, because the memory belongs to the kernel and not to the process. So the worker
-leaves there, without a system call, what the gateway could not know otherwise:
+Stores into shared memory survive SIGKILL, because the memory belongs to the kernel and not to the process. So the
+worker leaves there, without a system call, what the gateway could not know otherwise:
 
 *Marks*, one byte per ticket: the handler was not started, was started, or is done and all it sent is safe.
 
-*The journal*. What a handler sends stands in the worker's memory until its turn ends, and many handlers run in one turn;
-without more, all of that would be lost with the worker, and all those handlers were in doubt though they had ended. So
-when a handler ends, what the kernel does not have yet is copied into the journal. Positions are counted in bytes from
-the beginning of the stream: the gateway knows how many it has received, the journal says where it begins, and so it needs
-no other agreement about what had been sent. `start` and `size` only change such that any byte that a mark DONE relies on is
-either in the journal or with the kernel:
+*The journal*. What a handler sends stands in the worker's memory until its turn ends, and many handlers run in one
+turn; without more, all of that would be lost with the worker, and all those handlers were in doubt though they had
+ended. So when a handler ends, what the kernel does not have yet is copied into the journal. Positions are counted in
+bytes from the beginning of the stream: the gateway knows how many it has received, the journal says where it begins,
+and so it needs no other agreement about what had been sent. `start` and `size` only change such that any byte that a
+mark DONE relies on is either in the journal or with the kernel:
 
     nothing in it is needed any more (the kernel has it all)     begin anew
     there is room behind it                                      append
     otherwise                                                    refused: the handler stays STARTED, which is true, too
 
-*What is applied*, written by the gateway: how many bytes of the worker's stream of commands. The worker asks the gateway's
-table about connections, and knows so whether the table shows what it has decided already (outlet.pyx).
+*What is applied*, written by the gateway: how many bytes of the worker's stream of commands. The worker asks the
+gateway's table about connections, and knows so whether the table shows what it has decided already (outlet.pyx).
 
 Neither side believes what the other may have written. The worker goes by numbers of its own and leaves copies here; the
-gateway reads each once, checks it, and takes a copy of the journal before it looks into it. The file is sealed: nobody can
-cut it and so end the other side with SIGBUS.
+gateway reads each once, checks it, and takes a copy of the journal before it looks into it. The file is sealed: nobody
+can cut it and so end the other side with SIGBUS.
 
-*The beat*, a time that a timer of the worker's loop writes: how a gateway knows of a worker with nothing to do whether it
-would do anything.
+*The beat*, a time that a timer of the worker's loop writes: how a gateway knows of a worker with nothing to do whether
+it would do anything.
 
-What a handler has sent that did not end is not copied: of a killed worker, either all of a `def` handler is seen, or nothing.
+What a handler has sent that did not end is not copied: of a killed worker, either all of a `def` handler is seen, or
+nothing.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -133,10 +134,11 @@ cdef class Page:
         return read_size(&self.shared.beat)
 
     cdef bytes rest(self, uint64_t received):
-        """What a dead worker had kept beyond the bytes that were received from it. A copy: a descendant of it may go on to
-        write here, and what was looked at must not change."""
+        """What a dead worker had kept beyond the bytes that were received from it. A copy: a descendant of it may go on
+        to write here, and what was looked at must not change."""
         cdef uint64_t start = read_size(&self.shared.start)
         cdef uint64_t kept = read_size(&self.shared.size)
         if kept > JOURNAL_BYTES or received < start or received - start >= kept:
             return b""
-        return PyBytes_FromStringAndSize(<const char*> self.shared.journal + (received - start), kept - (received - start))
+        received -= start
+        return PyBytes_FromStringAndSize(<const char*> self.shared.journal + received, kept - received)

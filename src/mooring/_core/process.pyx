@@ -6,8 +6,9 @@ neither the end of its control socket nor a Python signal handler run. So the ke
 function that starts the alarm clock, and SIGALRM, left at its default, ends the process when the grace is over. Whoever
 can will have left in good order before that.
 
-To end at the latest in some seconds, though the interpreter is being taken down, or waits in C code: `exit_after`, a thread
-without any Python in it. A signal would not do: its handler may be the application's, and goes with the interpreter.
+To end at the latest in some seconds, though the interpreter is being taken down, or waits in C code: `exit_after`, a
+thread without any Python in it. A signal would not do: its handler may be the application's, and goes with the
+interpreter.
 
 Whether there are watches of files left, of which a user has so many in all.
 """

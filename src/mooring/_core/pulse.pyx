@@ -1,8 +1,9 @@
 """What the supervisor can read of a process, whatever state that is in.
 
-One small memory file per process, made by the supervisor, written by the process, never locked: a beat, which a timer of
-its reactor writes and which therefore stands still when the loop does; and the event whose handler was called last, which
-says after a crash what it was about. The words are read one at a time by somebody who can wait: torn pairs do no harm.
+One small memory file per process, made by the supervisor, written by the process, never locked: a beat, which a timer
+of its reactor writes and which therefore stands still when the loop does; and the event whose handler was called last,
+which says after a crash what it was about. The words are read one at a time by somebody who can wait: torn pairs do no
+harm.
 """
 
 from cpython.buffer cimport PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer

@@ -44,7 +44,7 @@ cdef enum Flag:
     PAUSED = 65536   # the application does not want its messages for now
     MOVES = 131072   # another worker is to serve it, once nothing of it is in flight
     FRESH = 262144   # no request of it is answered yet, which Registry.admission counts
-    COUNTED = 524288 # its address is counted there
+    COUNTED = 524288  # its address is counted there
     DEFERRED = 1048576  # it has had its share of this turn, and is not read before the next
     LATE = 2097152   # a time limit has ended it, and is counted
     HEAD_ONLY = 4194304  # HTTP: it has asked with HEAD, and the answer is to have no content
@@ -116,7 +116,7 @@ cdef struct Connection:
     uint32_t requests                # HTTP requests so far; the number of the current one
     uint16_t controls                # pings and pongs since `controls_since`, in seconds
     uint32_t controls_since
-    uint16_t pongs_due               # of pings that it was sent, ours and the application's: these are not counted there
+    uint16_t pongs_due               # of pings that it was sent, whoever sent them: these are not counted there
     Bucket bucket                    # of the messages it may send now
     void* deflate                    # a Deflate, kept alive by Connections.deflates; NULL: messages go as they are
     # hub: what it is subscribed to

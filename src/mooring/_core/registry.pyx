@@ -5,8 +5,8 @@ Theory
 A connection is a C struct in a slot: an idle one costs that struct and its entry in the table, no Python object and no
 buffer. All stages of what is spoken keep their state of it in that one struct; what is rarer, in a dict by its fd.
 
-* An fd is the number of the gateway, a serial and the slot. The serial never comes back, so neither does an fd; who asks
-  for one that is gone finds nothing, whoever has the slot now.
+* An fd is the number of the gateway, a serial and the slot. The serial never comes back, so neither does an fd; who
+  asks for one that is gone finds nothing, whoever has the slot now.
 * Its life is one enum, changed in one function (`_enter`), and it only moves forward:
 
       HTTP -> OPEN -> CLOSING -> LINGER -> DEAD        (any phase may be left out, none is entered twice)
@@ -28,7 +28,6 @@ from mooring._core.admission cimport Admission
 from mooring._core.buffer cimport buffer_free
 from mooring._core.profile cimport Profile, fill_profile
 from mooring._core.reactor cimport Reactor
-from mooring._core.room cimport Rooms
 from mooring._core.table cimport (
     GATEWAY_SHIFT, SERIAL_BITS, SLOT_BITS, ST_CLOSING, ST_HTTP, ST_OPEN, Entry, Table, address_text, slot_of,
 )
@@ -97,7 +96,7 @@ cdef class Registry(Source):
         free(self.profiles)
 
     def abandon(self) -> None:
-        """In a forked child, whose reactor was abandoned before: gives the sockets back. Nobody is told anything by it."""
+        """In a forked child, whose reactor was abandoned before: gives the sockets back. Nobody is told of it."""
         cdef uint32_t slot
         for slot in range(self.slot_count):
             if self.slots[slot] != NULL and self.slots[slot].socket >= 0:

@@ -3,16 +3,16 @@
 The gateways of a server accept from the same sockets. One that is full leaves new clients to those that have room, and
 refuses them only when nobody has; so each says in one small memory file, which they share, how much room it has.
 
-What a gateway says counts for STALE_MS: it says it again more often than that while its loop turns. So one that has died,
-or that stands still, is soon no reason for others to leave clients waiting. One that is being started again has room: when
-a gateway ends, the supervisor says so in its place (`expect`), and clients wait in the kernel's queue for its successor
-instead of being refused by the others, for EXPECTED_MS.
+What a gateway says counts for STALE_MS: it says it again more often than that while its loop turns. So one that has
+died, or that stands still, is soon no reason for others to leave clients waiting. One that is being started again has
+room: when a gateway ends, the supervisor says so in its place (`expect`), and clients wait in the kernel's queue for
+its successor instead of being refused by the others, for EXPECTED_MS.
 
-That a gateway is full may be its last word, and the supervisor may not know yet: the clients of one that has died are back
-at once. So nobody is refused before all that are full have said so again, which they do at each look.
+That a gateway is full may be its last word, and the supervisor may not know yet: the clients of one that has died are
+back at once. So nobody is refused before all that are full have said so again, which they do at each look.
 
-Words are read one at a time, and none of them is used as an index or a length: whatever stands there, the worst is that a
-client is refused too early, or waits too long.
+Words are read one at a time, and none of them is used as an index or a length: whatever stands there, the worst is that
+a client is refused too early, or waits too long.
 """
 
 from cpython.buffer cimport PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer

@@ -1,20 +1,19 @@
 """TLS on a gateway's connections: between the socket and what is spoken, and nothing of it elsewhere.
 
-Theory
-------
-The standard library's `ssl` does the cryptography, on memory (SSLObject and two MemoryBIOs); sockets stay non-blocking and
-in the reactor, so no handshake keeps anybody waiting. A connection without TLS costs a NULL pointer.
+Theory ------ The standard library's `ssl` does the cryptography, on memory (SSLObject and two MemoryBIOs); sockets stay
+non-blocking and in the reactor, so no handshake keeps anybody waiting. A connection without TLS costs a NULL pointer.
 
-* In: what the socket gives is decrypted into the reactor's receive buffer and handed on from there, record by record, as
-  long as the connection reads. When it stops (`held`, a request that is being answered), what is left waits in the BIO:
-  one receive buffer at the most, since the socket is not read meanwhile. `_interest`, which arms reading again, also says
-  that this can go on.
-* Out: the out-queue stays what it is, plaintext with its limits. At the flush up to CHUNK of it are encrypted. They leave
-  the queue when the kernel has taken their ciphertext, not before: so the queue's length, high water and the slow
+* In: what the socket gives is decrypted into the reactor's receive buffer and handed on from there, record by record,
+  as long as the connection reads. When it stops (`held`, a request that is being answered), what is left waits in the
+  BIO: one receive buffer at the most, since the socket is not read meanwhile. `_interest`, which arms reading again,
+  also says that this can go on.
+* Out: the out-queue stays what it is, plaintext with its limits. At the flush up to CHUNK of it are encrypted. They
+  leave the queue when the kernel has taken their ciphertext, not before: so the queue's length, high water and the slow
   client's end count what waits in either form. What is encrypted is committed: `boundary` covers it, and a close frame
   that overtakes the rest comes behind it.
 * What TLS itself says (handshake, alerts, tickets) is counted in `c.owed`.
-* A first octet that begins no TLS record (RFC 8446 section 5.1) is somebody who speaks plain HTTP: told so, in plain HTTP.
+* A first octet that begins no TLS record (RFC 8446 section 5.1) is somebody who speaks plain HTTP: told so, in plain
+  HTTP.
 """
 
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
@@ -29,8 +28,8 @@ import ssl
 from mooring._core.buffer cimport buffer_consume, buffer_free, buffer_size
 from mooring._core.reactor cimport EPOLLIN, RECEIVE_BYTES, Reactor
 from mooring._core.registry cimport (
-    BEGUN, BUSY, BY_PEER, BY_SERVER, CLOSING, D_TLS, DEAD, DEFERRED, DONE, FULL, HELD, HTTP, LINGER, SHUT, SLOWLY, WANTED,
-    Connection,
+    BEGUN, BUSY, BY_PEER, BY_SERVER, CLOSING, D_TLS, DEAD, DEFERRED, DONE, FULL, HELD, HTTP, LINGER, SHUT, SLOWLY,
+    WANTED, Connection,
 )
 from mooring._core.table cimport Table, address_text
 from mooring._core.transport cimport Transport, reads
@@ -42,7 +41,7 @@ cdef extern from "sys/socket.h" nogil:
 
 cdef enum:
     CHUNK = 65536            # plaintext that is encrypted at once
-    SLICE = 17408            # ciphertext that is given to a session at once: any usual record whole (RFC 8446 section 5.2)
+    SLICE = 17408            # ciphertext given to a session at once: any usual record whole (RFC 8446 section 5.2)
     RECORDS = 64             # of one connection, whatever the turn: a record may hold a single byte
     OWED = 65536             # bytes of TLS itself that a peer may leave unread
     HANDSHAKE_RECORD = 22    # RFC 8446 section 5.1
@@ -73,8 +72,8 @@ cdef class Tls:
         return 0
 
     cdef bint drained(self) except -1:
-        """Nothing is left to read: a read takes all of a record. The session would say so, too, but by an exception, which
-        costs as much as a small message."""
+        """Nothing is left to read: a read takes all of a record. The session would say so, too, but by an exception,
+        which costs as much as a small message."""
         return self.incoming.pending == 0
 
 
@@ -204,9 +203,10 @@ cdef class SecureTransport(Transport):
         return 0
 
     cdef bint listens(self, Connection* c) except -1:
-        """While an answer goes out in parts, maybe for ever, nothing is read of a next request. But a client that leaves
-        may say so by a close_notify (RFC 8446 section 6.1) and then wait for ours before it closes (asyncio does, for
-        30 s): that is its FIN. Only who reads can know it from a request, so the first octet of one is taken, too."""
+        """While an answer goes out in parts, maybe for ever, nothing is read of a next request. But a client that
+        leaves may say so by a close_notify (RFC 8446 section 6.1) and then wait for ours before it closes (asyncio
+        does, for 30 s): that is its FIN. Only who reads can know it from a request, so the first octet of one is taken,
+        too."""
         cdef Tls tls = <Tls> c.tls
         return (c.phase == HTTP and c.flags & (BUSY | BEGUN | DONE | HELD | WANTED | SHUT | DEFERRED) == BUSY | BEGUN
                 and not tls.shaking and not tls.ahead and not tls.closed)

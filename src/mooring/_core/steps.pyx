@@ -1,25 +1,27 @@
-"""Handlers that are coroutines: the first step is run where the handler was called, and what is not over then is a task.
+"""Handlers that are coroutines: the first step runs where the handler was called; what is not over then is a task.
 
-A *step* is what a coroutine does between two awaits. Most handlers need one, and an `asyncio.Task` for each of them costs ten
-times what a plain function does: it is made, named, registered, put into the loop's queue and forgotten. Yet code that runs
-in a step relies on its task: `asyncio.timeout()` and `TaskGroup` cancel the task that `current_task()` was when they were
-entered, libraries keep weak references to it, and an application cancels it from outside. So there must be a real one, and it
-must be the same one when the handler goes on later.
+A *step* is what a coroutine does between two awaits. Most handlers need one, and an `asyncio.Task` for each of them
+costs ten times what a plain function does: it is made, named, registered, put into the loop's queue and forgotten. Yet
+code that runs in a step relies on its task: `asyncio.timeout()` and `TaskGroup` cancel the task that `current_task()`
+was when they were entered, libraries keep weak references to it, and an application cancels it from outside. So there
+must be a real one, and it must be the same one when the handler goes on later.
 
 Therefore a task is kept ready here, suspended, and *one after the other lends it to its first step*:
 
-* A `HandlerTask` is an `asyncio.Task`. What it runs is no coroutine but a `Driver`, which is at the same time what it awaits
-  while nobody needs it: the task has given it its wake-up. Calling that is a step of the task, at once, without the loop.
-* For the first step of a handler the task is only made the current one, and the coroutine is called. When it has ended, and
-  nobody can have noticed which task it ran in, that is all: the task still awaits the driver, ready for the next handler.
-* Else the task is woken, and the driver gives it what the first step has come to: what is to be awaited, a result, an error. It
-  is this handler's own from now on, and the loop goes on with it as with any task.
-* Noticed is: an attribute was looked up or set, its hash taken, or it was cancelled (`HandlerTask` and `Driver` see these); or
-  there is one reference to it more than while it was ready, or a weak one.
+* A `HandlerTask` is an `asyncio.Task`. What it runs is no coroutine but a `Driver`, which is at the same time what it
+  awaits while nobody needs it: the task has given it its wake-up. Calling that is a step of the task, at once, without
+  the loop.
+* For the first step of a handler the task is only made the current one, and the coroutine is called. When it has ended,
+  and nobody can have noticed which task it ran in, that is all: the task still awaits the driver, ready for the next
+  handler.
+* Else the task is woken, and the driver gives it what the first step has come to: what is to be awaited, a result, an
+  error. It is this handler's own from now on, and the loop goes on with it as with any task.
+* Noticed is: an attribute was looked up or set, its hash taken, or it was cancelled (`HandlerTask` and `Driver` see
+  these); or there is one reference to it more than while it was ready, or a weak one.
 
-So what a step may await, when callbacks run and what cancels what is decided by asyncio's own code. One thing has to be told
-to it: a task that was cancelled in its first step wakes with that, and not with what the step has come to; it is cancelled
-again when it awaits that. While it is ready the task is in no `all_tasks()`.
+So what a step may await, when callbacks run and what cancels what is decided by asyncio's own code. One thing has to be
+told to it: a task that was cancelled in its first step wakes with that, and not with what the step has come to; it is
+cancelled again when it awaits that. While it is ready the task is in no `all_tasks()`.
 
 Each step runs in the context that the handler was called in, not in the task's: that is fixed when a task is made.
 """
@@ -264,16 +266,17 @@ async def _nothing():
 
 
 cdef class Steps:
-    """Runs the first steps of handlers in one loop. `host` is a mooring.worker.Worker: `on_result(result, kind)` is told what a
-    handler has returned, unless that is None, and may raise; `leave_child(error)` ends this process if it was forked off in a handler,
-    which is over."""
+    """Runs the first steps of handlers in one loop. `host` is a mooring.worker.Worker: `on_result(result, kind)` is
+    told what a handler has returned, unless that is None, and may raise; `leave_child(error)` ends this process if it
+    was forked off in a handler, which is over."""
 
     def __cinit__(self, host: object) -> None:
         self.host = host
 
     cpdef object begin(self, object coro, object context, bint keep=False, int kind=0):
-        """Runs the first step of a coroutine in this context. Returns its task; None if it has ended without an error and
-        without anybody having seen one. With `keep` there is always a task. `kind`: of the event that it handles, for the host."""
+        """Runs the first step of a coroutine in this context. Returns its task; None if it has ended without an error
+        and without anybody having seen one. With `keep` there is always a task. `kind`: of the event that it handles,
+        for the host."""
         cdef Driver driver = self.ready
         if driver is None:
             driver = self._new(_running_loop())

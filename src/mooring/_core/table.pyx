@@ -6,8 +6,8 @@ ask without a message. One writer, any number of readers, no lock: an entry is v
 for, and `fd` is written last when a slot is taken and first when it is freed. An fd is never given out twice, so a
 reader that finds the same fd before and after copying an entry has copied that connection's entry.
 
-Readers are not trusted: the file is sealed (`seal`), so that no process can write into it or cut it, and what the gateway
-goes by (how many slots there are, who is in them) stands in memory of its own.
+Readers are not trusted: the file is sealed (`seal`), so that no process can write into it or cut it, and what the
+gateway goes by (how many slots there are, who is in them) stands in memory of its own.
 
 An fd is 63 bits: number of the gateway (6), serial (35), slot (22). The serial counts accepted connections and starts
 at a number that the runtime chooses anew for each start, so an fd does not come back after a restart either.
@@ -61,8 +61,8 @@ cdef class Table:
             self.header.magic = MAGIC
 
     def seal(self) -> None:
-        """From here on no other process can write into the file (where the kernel knows of that, Linux 5.1) or cut it, which
-        would end this one with SIGBUS. For the writer, of a memory file that can be sealed."""
+        """From here on no other process can write into the file (where the kernel knows of that, Linux 5.1) or cut it,
+        which would end this one with SIGBUS. For the writer, of a memory file that can be sealed."""
         for seals in (_SEALS | fcntl.F_SEAL_SEAL | _SEAL_FUTURE_WRITE, _SEALS | fcntl.F_SEAL_SEAL):
             try:
                 fcntl.fcntl(self.file, fcntl.F_ADD_SEALS, seals)
@@ -81,7 +81,8 @@ cdef class Table:
             memory = mmap.mmap(self.file, 0, prot=mmap.PROT_READ)
             PyObject_GetBuffer(memory, &view, PyBUF_SIMPLE)
             slots = (<TableHeader*> view.buf).slots if view.len >= HEADER_BYTES else 0
-            if slots and (<TableHeader*> view.buf).magic == MAGIC and slots <= (view.len - HEADER_BYTES) // sizeof(Entry):
+            room = (view.len - HEADER_BYTES) // sizeof(Entry)
+            if slots and (<TableHeader*> view.buf).magic == MAGIC and slots <= room:
                 self.memory = memory
                 self.header = <TableHeader*> view.buf
                 self.entries = <Entry*> (<uint8_t*> view.buf + HEADER_BYTES)

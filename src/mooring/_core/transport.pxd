@@ -13,7 +13,9 @@ cdef enum:
 
 cdef inline bint reads(const Connection* c) noexcept:
     """Whether what its peer sends can be acted on now."""
-    return c.phase == LINGER or not (c.flags & (HELD | SHUT | DEFERRED) or c.phase == HTTP and c.flags & (BUSY | WANTED) == BUSY)
+    if c.phase == LINGER:
+        return True
+    return not (c.flags & (HELD | SHUT | DEFERRED) or c.phase == HTTP and c.flags & (BUSY | WANTED) == BUSY)
 
 
 cdef class Transport(Registry):
@@ -93,8 +95,8 @@ cdef int watch(Transport self, Connection* c, Deadline deadline, uint64_t ms) ex
 # From now on it must read fast enough; D_WRITE asks whether it did.
 cdef int watch_pace(Transport self, Connection* c) except -1
 cdef bint keeps_pace(Transport self, Connection* c) noexcept
-# Whether a deadline that has come is armed again, because the peer still takes what stands before its turn: `takes_on` if
-# it was watched; `is_served` also looks for the first time now.
+# Whether a deadline that has come is armed again, because the peer still takes what stands before its turn: `takes_on`
+# if it was watched; `is_served` also looks for the first time now.
 cdef bint takes_on(Transport self, Connection* c, Deadline deadline, uint64_t ms) except -1
 cdef bint is_served(Transport self, Connection* c, Deadline deadline, uint64_t ms) except -1
 cdef int end_by_reset(Connection* c) noexcept

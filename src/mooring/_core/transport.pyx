@@ -7,13 +7,14 @@ Which connections there are, says registry.pyx, from which this is derived.
 * Writing is queued, and flushed once before the reactor sleeps. The queue has a limit: a peer that lets it fill is
   handed to `on_slow`. Nobody else waits for it.
 * Exactly the events are armed that can be acted on: while nobody can take its messages, a peer is not read.
-* What a peer has sent at once may be thousands of small things. Each connection gets a share of a turn, more only while the
-  turn is young (Reactor.is_long), and goes on in the next: `defer`. It is not read meanwhile, so what waits is one read.
+* What a peer has sent at once may be thousands of small things. Each connection gets a share of a turn, more only while
+  the turn is young (Reactor.is_long), and goes on in the next: `defer`. It is not read meanwhile, so what waits is one
+  read.
 * A connection has one timer, and `deadline` says what it is armed for.
 * `on_gone` is called when a connection is gone, once. Any call to a hook may end it: the phase is looked at again.
 
-What is spoken is a subclass's matter (exchange.pyx, connection.pyx). It fills in the hooks `on_...`, which this class only
-calls.
+What is spoken is a subclass's matter (exchange.pyx, connection.pyx). It fills in the hooks `on_...`, which this class
+only calls.
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -399,8 +400,8 @@ cdef class Transport(Registry):
         return 0
 
     cdef int _doom(self, Connection* c, int code, bytes reason) except -1:
-        """Ends a connection without a word, but not before the flush: the caller may be in the middle of a fan-out or of
-        somebody's handler, and the close event must not run inside of it."""
+        """Ends a connection without a word, but not before the flush: the caller may be in the middle of a fan-out or
+        of somebody's handler, and the close event must not run inside of it."""
         if c.phase >= LINGER:
             return 0
         self._decide(c, BY_SERVER, code, reason)

@@ -1,9 +1,9 @@
 """Memory for all connections together. Included by `transport.pyx`.
 
-Two things are kept for a connection: what waits until its peer reads it (`out`), and the beginning of a message or a body
-until the rest of it comes (`gathered`). Each has a limit of its own; the sum over all connections has one, too, since ten
-thousand peers, each within its limit, are more than a machine has. Beyond it the one for whom most is kept is told so and
-ended: it frees most, and a crowd of small peers can't push it out unless they need as much together.
+Two things are kept for a connection: what waits until its peer reads it (`out`), and the beginning of a message or a
+body until the rest of it comes (`gathered`). Each has a limit of its own; the sum over all connections has one, too,
+since ten thousand peers, each within its limit, are more than a machine has. Beyond it the one for whom most is kept is
+told so and ended: it frees most, and a crowd of small peers can't push it out unless they need as much together.
 """
 
 cdef int _relieve(Transport self) except -1:

@@ -1,19 +1,20 @@
 # Whether a peer takes what we send. Included by `transport.pyx`.
 #
-# What our queue gives to the kernel says little: the kernel keeps some megabytes for a peer, and then takes nothing until a
-# third of them is free, which a slow network needs a minute for. So it is looked at what the peer's machine has: what was
-# written, less what still lies in the kernel (SIOCOUTQ; on a Unix socket that is what the peer has not read, with what the
-# kernel itself needs for it, so that the difference may even be negative). Only timers look, no message does.
+# What our queue gives to the kernel says little: the kernel keeps some megabytes for a peer, and then takes nothing
+# until a third of them is free, which a slow network needs a minute for. So it is looked at what the peer's machine
+# has: what was written, less what still lies in the kernel (SIOCOUTQ; on a Unix socket that is what the peer has not
+# read, with what the kernel itself needs for it, so that the difference may even be negative). Only timers look, no
+# message does.
 #
 # A peer that goes on taking, write_rate bytes per second and at least one, is there and may take its time, but not for
 # ever: one that took a byte a second would keep a place, and what waits for it, as long as it likes.
 #
-# * While more waits than the kernel takes, that is asked every write_timeout (D_WRITE). If nothing lies in the kernel, it
-#   was we who stood still.
-# * What a peer is to answer, a ping or a close frame, stands behind all that was sent before. If some of that is still on
-#   its way, the time for the answer is *watched*: at its end there is another one for who took enough of it.
-# * So are times in which it would be a peer's turn, but for what it still takes: to ask again, to send more of a body, to
-#   end the connection behind the last answer.
+# * While more waits than the kernel takes, that is asked every write_timeout (D_WRITE). If nothing lies in the kernel,
+#   it was we who stood still.
+# * What a peer is to answer, a ping or a close frame, stands behind all that was sent before. If some of that is still
+#   on its way, the time for the answer is *watched*: at its end there is another one for who took enough of it.
+# * So are times in which it would be a peer's turn, but for what it still takes: to ask again, to send more of a body,
+#   to end the connection behind the last answer.
 
 cdef enum:
     OWN = 256            # bytes: what is to be answered is taken, too, a ping or a close frame, with what TLS adds

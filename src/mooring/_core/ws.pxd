@@ -11,7 +11,9 @@ cdef extern from "bytes.h":
         uint8_t need
         uint8_t low
         uint8_t high
-    void mooring_unmask(uint8_t* dst, const uint8_t* src, size_t size, const uint8_t* key, unsigned phase) noexcept nogil
+    void mooring_unmask(
+        uint8_t* dst, const uint8_t* src, size_t size, const uint8_t* key, unsigned phase
+    ) noexcept nogil
     int mooring_utf8_feed(mooring_utf8* state, const uint8_t* data, size_t size) noexcept nogil
 
 
@@ -25,7 +27,7 @@ cdef enum:
     RSV1 = 0x40              # or-ed to the opcode of a compressed message's first frame (RFC 7692 section 6)
     CONTROL_LIMIT = 125      # section 5.5: payload of a control frame
     HEADER_LIMIT = 14        # the longest header a client can send
-    SERVER_HEADER_LIMIT = 10 # the longest header without a masking key
+    SERVER_HEADER_LIMIT = 10  # the longest header without a masking key
 
 
 cdef struct FrameLimits:

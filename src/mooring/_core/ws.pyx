@@ -16,15 +16,14 @@ small C struct, so an idle connection costs no object and no buffer:
 After FAILED the decoder must not be called again: the connection is over (section 7.1.7).
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeUTF8, PyUnicode_FromObject
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from mooring._core.buffer cimport Buffer, buffer_append, buffer_free, buffer_reserve, buffer_size
+from mooring._core.buffer cimport Buffer, buffer_free, buffer_reserve, buffer_size
 
 from typing import Any
 
@@ -336,8 +335,8 @@ cdef class Frame:
         return OPCODES[self.code_of_opcode]
 
     def json(self, type: object = None) -> Any:
-        """The value of a message that is JSON, as text or binary: with `type` one that msgspec knows (a Struct, a union of
-        Structs with tags, a dataclass, list[int], ...), checked and made to it; without, what JSON has.
+        """The value of a message that is JSON, as text or binary: with `type` one that msgspec knows (a Struct, a union
+        of Structs with tags, a dataclass, list[int], ...), checked and made to it; without, what JSON has.
 
         Raises BadMessage, a ValueError, when it is none: a handler that lets it pass answers with it. TypeError for a
         `type` that msgspec can't decode into.
