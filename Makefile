@@ -34,6 +34,9 @@ check: build/debug/built $(VENV)/group-test  ## run the half that takes a minute
 lint: $(VENV)/group-lint  ## style and likely mistakes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/cython-lint src/mooring/_core
+	$(BIN)/python tools/layers.py src
+	$(BIN)/python tools/shape.py
 
 types: build/debug/built $(VENV)/group-types  ## mypy --strict, and the stubs of the compiled modules
 	$(BIN)/mypy

@@ -1,10 +1,15 @@
-"""A cheap look at every source: its length, its docstring, its stub, the clocks it reads, what it left undone."""
+"""A cheap look at every source: its length, its docstring, its stub, the clocks it reads, what it left undone; and its
+shape, of which tools/shape.py tells."""
 
 import ast
 import re
 from pathlib import Path
 
 import pytest
+
+from support.tools import load
+
+shape = load("shape")
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("src", "tests", "tools")
@@ -113,7 +118,7 @@ def stale_paths(root):
                     yield f"{page.name} names {name}, which is not there"
 
 
-CHECKS = [stale_paths, too_long, undone, without_docstring, f18_wall_clocks, without_stub]
+CHECKS = [stale_paths, too_long, undone, without_docstring, f18_wall_clocks, without_stub, *shape.CHECKS]
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -125,6 +130,9 @@ def test_every_source_was_looked_at():
     names = {name for name, _ in sources(ROOT, PYTHON | CYTHON)}
     assert {"src/mooring/_core/relay.pyx", "tests/unit/test_sources.py", "tools/layers.py"} <= names
     assert set(WALL_CLOCK) <= names
+    assert {path.name for path in shape.package(ROOT, ".pyx", ".h")} >= {"relay.pyx", "bytes.h"}
+    counts = shape.decisions((ROOT / "src/mooring/_core/reactor.pyx").read_text())
+    assert counts["Reactor.poll"] > 10, "Cython is read as well"
 
 
 # -- a check that can't fail proves nothing
@@ -154,13 +162,67 @@ CORE = "src/mooring/_core/new.pyx"
         (without_stub, CORE, '"""New."""\n'),
         (without_stub, "src/mooring/_core/gone.pyi", ""),
         (stale_paths, "CONTRIBUTING.md", "CONTRIBUTING: see `_core/old.pyx`\n"),
+        (shape.long_units, CORE, "\n" * 600 + 'include "part.pxi"\n'),
+        (shape.wide_lines, CORE, "x" * 121),
+        (shape.wide_lines, "src/mooring/_core/new.h", "int x;\n" + "y" * 121),
+        (shape.branchy, NEW, "def f(x):\n" + "    if x: pass\n" * 16),
+        (shape.branchy, NEW, "class C:\n    def f(x):\n        return [" + "1 if x else 2, " * 16 + "]\n"),
+        (
+            shape.branchy,
+            CORE,
+            "cdef class C:\n    cdef int f(self, C* x) except -1:\n" + "        while x: pass\n" * 16,
+        ),
+        (
+            shape.untyped_partners,
+            CORE,
+            "cdef class C:\n    cdef public object boss\n    def f(self): self.boss.ask()\n",
+        ),
+        (shape.circles, NEW, "from mooring.other import X\n"),
+        (shape.untested, NEW, ""),
+        (shape.retired_words, NEW, "def f(old): ...\n"),
     ],
 )
 def test_a_fault_is_found(tmp_path, check, name, text):
     (tmp_path / "src" / "mooring" / "_core").mkdir(parents=True)
+    (tmp_path / "tests" / "unit").mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    if check in shape.CHECKS:
+        (tmp_path / "src/mooring/_core/part.pxi").write_text("\n" * 60)
+        (tmp_path / "src/mooring/other.py").write_text("import mooring.third\n")
+        (tmp_path / "src/mooring/third.py").write_text("import mooring.other\n" * (check is shape.circles))
+        (tmp_path / "docs/words.md").write_text("## Not said any more\n\n| `old` | `new` | why |\n")
+        (tmp_path / "tests/unit/test_other.py").touch()
+        (tmp_path / "tests/unit/test_third.py").touch()
+    if check is shape.circles:
+        (tmp_path / "src/mooring/third.py").write_text("import mooring.new\n")
+        assert len(list(check(tmp_path))) == 0
+        (tmp_path / name).write_text(text)
+        assert len(list(check(tmp_path))) == 3, "new, other and third"
+        return
     assert list(check(tmp_path)) == []
     if check is without_stub:
         (tmp_path / "src" / "mooring" / "user.py").write_text("from mooring._core.new import New\n")
     (tmp_path / name).write_text(text)
     (found,) = check(tmp_path)
-    assert Path(name).stem in found
+    assert Path(name).stem in found or "old has 1 places" in found
+
+
+@pytest.mark.parametrize("check", [shape.wide_lines, shape.branchy, shape.untested])
+def test_what_is_known_may_only_become_less(tmp_path, check):
+    """No more than shape.toml says; and what is mended is taken out of it."""
+    (tmp_path / "src" / "mooring" / "_core").mkdir(parents=True)
+    (tmp_path / "tools").mkdir()
+    source = tmp_path / CORE
+    bad = "def f(x):\n" + "    if x: pass\n" * 17 + f"# {'x' * 120}\n"
+    source.write_text(bad)
+    (found,) = check(tmp_path)
+    name, count = re.match(r"(\S+) has (\d+)", found).groups()
+    (tmp_path / "tools" / "shape.toml").write_text(f'[{check.__name__}]\n"{name}" = {count}\n')
+    assert list(check(tmp_path)) == []
+    if check is not shape.untested:
+        source.write_text(bad.replace("if x: pass", "if x: pass\n    if x: pass", 1) + f"# {'x' * 120}\n")
+        (found,) = check(tmp_path)
+        assert f"at most {count} are allowed" in found
+    source.unlink()
+    (found,) = check(tmp_path)
+    assert found.endswith(f"take it out of [{check.__name__}]")

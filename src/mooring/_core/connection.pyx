@@ -24,8 +24,8 @@ from mooring._core.exchange cimport Exchanges
 from mooring._core.http cimport HttpCodec
 from mooring._core.reactor cimport Reactor, monotonic_us
 from mooring._core.registry cimport (
-    BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_PING, D_PONG, DEAD, FEEDING, HALF, HELD, HIGH, HTTP, OPEN,
-    PAUSED, SHUT, SLOWLY, UPGRADED, By, Connection, Deadline,
+    BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_PING, D_PONG, DEAD, FEEDING, HALF, HELD, HIGH, HTTP,
+    OPEN, PAUSED, SHUT, SLOWLY, UPGRADED, By, Connection, Deadline,
 )
 from mooring._core.table cimport Table
 from mooring._core.transport cimport is_behind, say_at_once, takes_on, watch

@@ -119,24 +119,11 @@ class Handlers:
             raise ConfigError(f"the handler of {name!r} is {fn!r}, which can't be called; it is called as {wanted}")
         if _yields(fn):
             raise ConfigError(f"the handler of {name!r} is a generator: calling it would run nothing. Remove `yield`")
-        try:
-            signature = inspect.signature(fn)
-        except (TypeError, ValueError):
-            pass  # some callables written in C tell nothing of their parameters
-        else:
-            try:
-                signature.bind(*parameters)
-            except TypeError:
-                least, most = _takes(signature)
-                misfit = f"the handler of {name!r} is called as {wanted}, but {_name(fn)}{signature} "
-                if least <= len(parameters) <= most:
-                    misfit += "has a keyword that must be given: give it a default"
-                else:
-                    more = "" if least == most else " or more" if most == math.inf else f" to {most:.0f}"
-                    misfit += f"takes {least}{more} parameter{'s' * (f'{least}{more}' != '1')}, not {len(parameters)}"
-                if name == "message" and type is None and least == len(parameters) + 1:
-                    misfit += '; the value of a typed message is handed over with on("message", type=...)'
-                raise ConfigError(misfit) from None
+        misfit = _misfit(fn, parameters)
+        if misfit is not None:
+            if name == "message" and type is None and _misfit(fn, (*parameters, "value")) is None:
+                misfit += '; the value of a typed message is handed over with on("message", type=...)'
+            raise ConfigError(f"the handler of {name!r} is called as {wanted}, but {_name(fn)}{misfit}")
         held = self._given.get(name)
         if held is not None and held is not fn and not _again(held, fn):
             instead = "call one from the other, or remove it"
@@ -204,8 +191,18 @@ class Handlers:
                 )
 
 
-def _takes(signature: inspect.Signature) -> tuple[int, float]:
-    """How many parameters can be given by position: at least, and at most."""
+def _misfit(fn: Handler, parameters: tuple[str, ...]) -> str | None:
+    """Why it can't be called with these, behind its name; None if it can be."""
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):
+        return None  # some callables written in C tell nothing of their parameters
+    try:
+        signature.bind(*parameters)
+    except TypeError:
+        pass
+    else:
+        return None
     least, most = 0, 0.0
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_POSITIONAL:
@@ -213,7 +210,10 @@ def _takes(signature: inspect.Signature) -> tuple[int, float]:
         elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             least += parameter.default is parameter.empty
             most += 1
-    return least, most
+    if least <= len(parameters) <= most:
+        return f"{signature} has a keyword that must be given: give it a default"
+    count = str(least) if least == most else f"{least} or more" if most == math.inf else f"{least} to {most:.0f}"
+    return f"{signature} takes {count} parameter{'s' * (count != '1')}, not {len(parameters)}"
 
 
 def _target(fn: Handler) -> Any:
