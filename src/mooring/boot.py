@@ -9,6 +9,7 @@ application and waits, and then everything is as if it had been told so from the
 import os
 import select
 import sys
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from typing import Any
 
@@ -18,7 +19,8 @@ import setproctitle
 from mooring.app.loader import Application
 from mooring.app.shared import Declared
 from mooring.journal import own_logger
-from mooring.net.control import ControlSocket
+from mooring.net import messages
+from mooring.net.child_socket import ChildSocket, MessageRefused
 from mooring.net.log import log_as, reopen_logs
 
 log = own_logger("mooring.runtime")
@@ -72,6 +74,17 @@ class Boot(msgspec.Struct):
         own += [self.shared.lock] if self.role == "supervisor" else []
         return [fd for fd in own if fd >= 0]
 
+    def attach(self, message: messages.Attach, fds: Sequence[int]) -> LinkEnd:
+        """A link to a process that serves since later. Raises ValueError when the descriptors are not those of one."""
+        has_table = message.gateway is not None and message.gateway != self.gateway
+        wanted = 1 if message.gateway is None else 3 + has_table
+        if len(fds) != wanted:
+            raise ValueError(f"a link has {wanted} descriptors, not {len(fds)}")
+        if message.gateway is not None and has_table:
+            self.tables[message.gateway] = fds[3]
+        channel, reply, page = (*fds[:3], -1, -1)[:3]
+        return LinkEnd(message.worker, message.gateway, message.generation, channel, reply, page, message.link)
+
     def keep_descriptors(self) -> None:
         """Whatever came over an exec shall not go over another: what is named here, locks, the supervisor's sockets,
         and what nobody knows of."""
@@ -95,32 +108,31 @@ class Boot(msgspec.Struct):
 def wait_for_place(told: Boot) -> None:
     """A spare has loaded the application. It blocks here until it is told which process to be, and writes that into
     `told`, as if it had been told so at its start. Ends the process when the supervisor has gone."""
-    with closing(ControlSocket(os.dup(told.control))) as control:
-        control.send("warm")
+    with closing(ChildSocket(os.dup(told.control), messages.to_child)) as control:
+        control.send(messages.Warm())
         readable = select.poll()
         readable.register(control, select.POLLIN)
         while told.worker is None:
             readable.poll()
-            received = control.receive()
+            try:
+                received = control.receive()
+            except MessageRefused as problem:
+                log.error("%s", problem)
+                continue
             if received is None:
                 log.error("the supervisor is gone: leaving")
                 sys.exit(1)
             message, fds = received
-            op = message.pop("op")
-            if op == "attach":
-                *ends, table = fds if message["gateway"] is not None else [*fds, -1]
-                end = LinkEnd(message["worker"], message["gateway"], message["generation"], *ends)
-                end.number = message["link"]
-                told.links.append(end)
-                if end.gateway is not None:
-                    told.tables[end.gateway] = table
-            elif op == "place":
-                told.desk = fds
-                for field, value in message.items():
-                    setattr(told, field, value)
-            elif op == "reopen":
-                reopen_logs()
-            else:
-                log.error("unknown control message %r", op)
+            match message:
+                case messages.Attach():
+                    told.links.append(told.attach(message, fds))
+                case messages.Place():
+                    told.role, told.number, told.worker = message.role, message.number, message.worker
+                    told.generation, told.incarnation = message.generation, message.incarnation
+                    told.desk = fds
+                case messages.Reopen():
+                    reopen_logs()
+                case _:
+                    log.error("the control message %r is for processes that serve", messages.op_of(message))
     setproctitle.setproctitle(f"mooring: {told.name}")
     log_as(told.name)

@@ -1,4 +1,4 @@
-"""A child of the supervisor: the parts that its boot payload asks for, and the control socket on which it is told what
+"""A child of the supervisor: the parts that its boot payload asks for, and the child socket on which it is told what
 they do and on which it says how they are.
 
 Which of them there are makes it a gateway, a worker, a server (both in one process) or the dispatcher. Whoever has a
@@ -7,7 +7,6 @@ nobody would start again what ends here.
 """
 
 import asyncio
-import inspect
 import os
 import signal
 import socket
@@ -32,8 +31,8 @@ from mooring.gateway.gateway import Gateway
 from mooring.journal import own_logger
 from mooring.link.channel import open_outlet, open_port
 from mooring.link.local import open_local
-from mooring.net import forks
-from mooring.net.control import ControlError, ControlSocket
+from mooring.net import forks, messages
+from mooring.net.child_socket import ChildSocket, ChildSocketError, MessageRefused
 from mooring.net.log import reopen_logs
 from mooring.net.loop import new_event_loop, outcome
 from mooring.net.signals import SignalSocket, handle_in_loop
@@ -46,10 +45,6 @@ log = own_logger("mooring.runtime")
 ORPHAN_GRACE = 2.0  # seconds a process goes on without its supervisor
 ORPHANED = "the supervisor is gone"
 STOPS = ("shutdown", ORPHANED)  # how the reason begins when clients were sent away
-# what the supervisor says
-HEARD = frozenset(
-    {"attach", "gone", "degraded", "serve", "retire", "reopen", "event", "tree", "detach", "drain", "stop", "vitals"}
-)
 RETRY = 0.05  # seconds until a control message that had no room is sent again
 
 
@@ -61,7 +56,7 @@ class OpenLink(Protocol):
 
 
 class Member:
-    """A gateway, a worker, or a server (both in one): parts, and the control socket that says what they do."""
+    """A gateway, a worker, or a server (both in one): parts, and the child socket that says what they do."""
 
     def __init__(self, told: Boot, server: Server | None) -> None:
         self._told = told
@@ -70,7 +65,7 @@ class Member:
         keep_freed_memory()
         raise_descriptor_limit()
         self._reactor = Reactor()
-        self._control = ControlSocket(told.control)
+        self._control = ChildSocket(told.control, messages.to_child)
         self._control.reserve()  # a link to a new worker must arrive, however many clients there are
         self._listeners = [socket.socket(fileno=fd) for fd in told.listeners]
         self._gateway: Gateway | None = None
@@ -134,7 +129,7 @@ class Member:
         """Serves until it is told to stop; the exit code."""
         self._beat()
         for end in self._told.links:
-            self._connect(end, -1 if end.gateway is None else self._told.tables.get(end.gateway, -1))
+            self._connect(end)
         if self._worker is not None:
             with asyncio.Runner(loop_factory=partial(new_event_loop, self._reactor)) as runner:
                 runner.run(self._work(self._worker))
@@ -142,7 +137,7 @@ class Member:
         signals = SignalSocket((signal.SIGTERM,))
         self._reactor.add_reader(signals.fileno(), partial(self._on_signal, signals))
         self._reactor.add_reader(self._control.fileno(), self._hear)
-        self._tell("ready")
+        self._tell(messages.Ready())
         self._reactor.run()
         self._say_farewell()
         self._reactor.flush()
@@ -215,7 +210,7 @@ class Member:
         if self._dispatcher_link is not None:
             self._dispatcher_link.hello()
         handle_in_loop(loop, signal.SIGTERM, self._leave)
-        self._tell("ready")
+        self._tell(messages.Ready())
         last, reason = await outcome(self._stopping)
         # of a process that is replaced, with other gateways than its own
         await worker.finish(clients_stay=self._gateway is None and not reason.startswith(STOPS))
@@ -232,7 +227,7 @@ class Member:
 
     # ------------------------------------------------------------------ links
 
-    def _connect(self, end: LinkEnd, table: int) -> None:
+    def _connect(self, end: LinkEnd) -> None:
         """Opens this process's end of a link."""
         if self._dispatcher is not None:
             channel = self._dispatcher.attach(end.channel, worker=end.worker, generation=end.peer_generation)
@@ -265,7 +260,7 @@ class Member:
             self._worker.inlet,
             self._reactor,
             gateway=end.gateway,
-            table=Table(table),
+            table=Table(self._told.tables[end.gateway]),
             channel=end.channel,
             reply=end.reply,
             page=end.page,
@@ -278,32 +273,32 @@ class Member:
             outlet.hello()
 
     def _on_retired(self, port: Port | Peer) -> None:
-        self._tell("retired", worker=port.worker, generation=port.generation, pid=port.pid)
+        self._tell(messages.Retired(port.worker, port.generation, port.pid))
 
     def _on_broken(self, port: Port | Peer, why: str) -> None:
-        self._tell("broken", worker=port.worker, generation=port.generation, pid=port.pid, why=why)
+        self._tell(messages.Broken(port.worker, port.generation, port.pid, why))
 
-    # ------------------------------------------------------------------ the control socket
+    # ------------------------------------------------------------------ the child socket
 
     def ask_reload(self) -> None:
-        self._tell("reload")
+        self._tell(messages.Reload())
 
     def ask_shutdown(self) -> None:
-        self._tell("shutdown")
+        self._tell(messages.Shutdown())
 
     def ask_replacement(self, why: str) -> None:
-        self._tell("replace", why=why)
+        self._tell(messages.Replace(why))
 
-    def _tell(self, op: str, **fields: Any) -> None:
+    def _tell(self, message: messages.ToSupervisor) -> None:
         if self._control.fileno() < 0:
             return
         try:
-            self._control.send(op, **fields)
+            self._control.send(message)
             self._push_out()
         except OSError:
             return  # the supervisor is gone, and the end of the socket says so next
-        except ControlError as error:
-            log.error("the supervisor was not told %r: %s", op, error)
+        except ChildSocketError as error:
+            log.error("the supervisor was not told %r: %s", messages.op_of(message), error)
 
     def _push_out(self) -> None:
         if self._control.pending and not self._control.flush():
@@ -315,42 +310,59 @@ class Member:
                 received = self._control.receive()
             except BlockingIOError:
                 return
-            except (ControlError, OSError) as error:
-                log.error("the control socket: %s", error)
+            except MessageRefused as error:
+                log.error("%s", error)
+                continue
+            except (ChildSocketError, OSError) as error:
+                log.error("the socket to the supervisor: %s", error)
                 received = None
             if received is None:
                 self._orphan()
                 self._heard.set()
                 return
             message, fds = received
-            op = message.pop("op")
-            handle = getattr(self, f"_on_{op}") if op in HEARD else None
-            try:
-                if handle is None:
-                    raise TypeError("there is none of that name")
-                inspect.signature(handle).bind(*fds, **message)
-            except TypeError as error:
-                log.error("the control message %r makes no sense and is ignored: %s", op[:64], error)
-                for fd in fds:
+            if not isinstance(message, messages.Attach):
+                for fd in fds:  # no other one carries any
                     os.close(fd)
-                continue
-            handle(*fds, **message)
+            self._heed(message, fds)
             self._heard.set()
 
-    def _on_attach(
-        self,
-        channel: int,
-        reply: int = -1,
-        page: int = -1,
-        table: int = -1,
-        *,
-        worker: int,
-        gateway: int | None,
-        generation: int,
-        pid: int,
-        link: int,
-    ) -> None:
-        self._connect(LinkEnd(worker, gateway, generation, channel, reply, page, link), table)
+    def _heed(self, message: messages.ToChild, fds: Sequence[int]) -> None:
+        match message:
+            case messages.Attach():
+                self._on_attach(message, fds)
+            case messages.Gone():
+                self._on_gone(link=message.link)
+            case messages.Serve():
+                self._on_serve(started=message.started)
+            case messages.Retire():
+                self._on_retire(message.worker, message.generation)
+            case messages.Drain():
+                self._on_drain(timeout=message.timeout, code=message.code)
+            case messages.Stop():
+                self._on_stop(reason=message.reason, last=message.last)
+            case messages.Reopen():
+                reopen_logs()
+            case messages.Event():
+                self._on_event(message.name, message.arguments, message.answer)
+            case messages.State():
+                self._on_tree(state=message.state)
+            case messages.Degraded():
+                self._on_degraded(degraded=message.degraded)
+            case messages.Processes():
+                self._on_vitals(processes=message.processes)
+            case messages.Place():
+                log.error("this process is no spare: the control message 'place' is ignored")
+
+    def _on_attach(self, message: messages.Attach, fds: Sequence[int]) -> None:
+        try:
+            end = self._told.attach(message, fds)
+        except ValueError as error:
+            log.error("the control message 'attach' is refused: %s", error)
+            for fd in fds:
+                os.close(fd)
+        else:
+            self._connect(end)
 
     def _on_gone(self, *, link: int) -> None:
         """The process at the other end of that link has ended. Mostly its channel says so, too, and has said so before;
@@ -366,21 +378,27 @@ class Member:
         if self._desk is not None:
             self._begin(self._desk.open())
         if started and self._worker is not None:
-            self._on_event(name="start")
+            self._on_event("start")
         if self._gateway is not None:
             self._gateway.listen(self._listeners)
 
-    def _on_reopen(self) -> None:
-        reopen_logs()
+    def _on_retire(self, worker: int, generation: int) -> None:
+        if worker == self._told.worker:
+            self._retire()
+        elif self._gateway is not None:
+            self._gateway.read_certificates()
+            self._gateway.relay.retire(worker, generation)
+        elif self._dispatcher is not None:
+            self._dispatcher.retire(worker, generation)
 
-    def _on_retire(self) -> None:
-        """The successor of this worker serves."""
+    def _retire(self) -> None:
+        """The successor of this worker serves, or nobody will."""
         if self._worker is not None:
             self._worker.retire()
         if self._desk is not None:
             self._desk.close()
 
-    def _on_event(self, *, name: str, arguments: Sequence[object] = (), answer: int | None = None) -> None:
+    def _on_event(self, name: str, arguments: Sequence[object] = (), answer: int | None = None) -> None:
         """An event of the process tree, for the application; with `answer`, the supervisor waits for its end."""
         if self._worker is not None:
             self._begin(self._handle_event(self._worker, name, arguments, answer))
@@ -388,7 +406,7 @@ class Member:
     async def _handle_event(self, worker: Worker, name: str, arguments: Sequence[object], answer: int | None) -> None:
         await worker.fire(name, *arguments)
         if answer is not None:
-            self._tell("handled", answer=answer)
+            self._tell(messages.Handled(answer))
 
     def _begin(self, running: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(running)
@@ -408,7 +426,7 @@ class Member:
         """How every process of the server is doing."""
         if self._vitals is None:
             self._vitals = asyncio.get_running_loop().create_future()
-            self._tell("vitals")
+            self._tell(messages.Vitals())
         return await asyncio.shield(self._vitals)
 
     def _on_vitals(self, *, processes: list[dict[str, Any]]) -> None:
@@ -416,15 +434,8 @@ class Member:
         if told is not None and not told.done():
             told.set_result(processes)
 
-    def _on_detach(self, *, worker: int, generation: int) -> None:
-        if self._gateway is not None:
-            self._gateway.read_certificates()
-            self._gateway.relay.retire(worker, generation)
-        elif self._dispatcher is not None:
-            self._dispatcher.retire(worker, generation)
-
     def _on_drain(self, *, timeout: float, code: int) -> None:
-        self._on_retire()
+        self._retire()
         if self._gateway is not None:
             self._drain(self._gateway, timeout, code)
         elif self._dispatcher is not None:
@@ -436,16 +447,16 @@ class Member:
             listener.close()  # a client that connects now had better be refused than wait for nobody
 
     def _drained(self, counts: dict[str, int]) -> None:
-        self._tell("drained", counts=counts)
+        self._tell(messages.Drained(dict(counts)))
         if self._orphaned:
             self.end(ORPHANED)
 
     def _on_stop(self, *, reason: str, last: bool = False) -> None:
         if self._gateway is not None and self._gateway.draining:
             self._gateway.hurry()
-            self._tell("drained", counts=self._gateway.counts())  # as they are now: for the last line
+            self._tell(messages.Drained(dict(self._gateway.counts())))  # as they are now: for the last line
         elif self._dispatcher is not None and self._dispatcher.draining:
-            self._tell("drained", counts=self._dispatcher.counts())
+            self._tell(messages.Drained(dict(self._dispatcher.counts())))
         self.end(reason, last=last)
 
     def end(self, reason: str, *, last: bool = False) -> None:
@@ -458,7 +469,7 @@ class Member:
     def _leave(self) -> None:
         """SIGTERM, or nobody there to serve for."""
         if not self._orphaned:
-            self._tell("leaving")  # the supervisor says how, so that nothing is lost, and has another one start
+            self._tell(messages.Leaving())  # the supervisor says how, and has another one start
         elif self._gateway is not None:
             self._drain(self._gateway, ORPHAN_GRACE, GOING_AWAY)
         else:

@@ -5,6 +5,7 @@ process of another version. What makes no sense is ignored and counted; where th
 its end is replaced. Nothing that comes is ever evaluated, nobody else notices, and no process goes on in a circle.
 """
 
+import asyncio
 import json
 import os
 import pickle
@@ -28,10 +29,13 @@ from mooring._core.reactor import Reactor
 from mooring._core.table import Table
 from mooring._core.wire import Call, Command, Event, Fate, Mail
 from mooring.admin.requests import LINE_LIMIT
+from mooring.app.loader import Application
+from mooring.boot import Boot
 from mooring.config.tasks import Tasks
 from mooring.errors import StateError
 from mooring.member import Member
-from mooring.net.control import ControlSocket
+from mooring.net import messages
+from mooring.net.child_socket import ChildSocket
 from mooring.worker.tasks import DispatcherLink, TaskDesk
 from security.watch import KEY, Canary, becomes_idle, watched
 from support.serving import LIMIT, Serving, eventually
@@ -528,8 +532,8 @@ def test_control_messages_of_no_meaning_are_ignored_by_the_supervisor(pickled: b
                 {"op": "ready"},
             ]:
                 asker.write("control", encode(message))
-            server.wait_log("sent the unknown control message 'dance'")
-            eventually(lambda: stats(server)["tree"]["control_errors"] == 1)
+            server.wait_log("the control message 'dance' is refused")
+            eventually(lambda: stats(server)["tree"]["control_errors"] == 7)  # all but "broken" and "ready"
             canary.beat(3)
             becomes_idle(server.pid)
         asker.close()
@@ -539,22 +543,30 @@ def test_control_messages_of_no_meaning_are_ignored_by_the_supervisor(pickled: b
 
 def test_control_messages_of_no_meaning_are_ignored_by_a_child(caplog: pytest.LogCaptureFixture):
     """And the descriptors that came with them are closed."""
-    ours, theirs = ControlSocket.pair()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     member = Member.__new__(Member)
-    member._control = theirs
+    member._control = ChildSocket(theirs.detach(), messages.to_child)
+    member._told = Boot("gateway", Application("target", "a:b", [], [], ""), {}, gateway=0)
     member._gateway = member._worker = member._dispatcher = member._desk = None
+    member._heard = asyncio.Event()
     before = len(os.listdir("/proc/self/fd"))
     file = os.memfd_create("sent along")
-    ours.send("dance", [file])
-    ours.send("hear", [file])
-    ours.send("attach", [file], worker=1)
-    ours.send("detach", [file], nonsense=1)
+    link = {"worker": 1, "gateway": 0, "generation": 1, "pid": 1, "link": 1}
+    for message in [
+        {"op": "dance"},
+        {"op": "retired", "worker": 1, "generation": 1},  # for the supervisor
+        {"op": "attach", "worker": 1},
+        {"op": "retire", "worker": 1, "generation": 1, "nonsense": 1},
+        {"op": "attach", **link},  # without the descriptors of a link
+    ]:
+        socket.send_fds(ours, [msgspec.msgpack.encode(message)], [file])
+    socket.send_fds(ours, [msgspec.msgpack.encode({"op": "retire", "worker": 1, "generation": 1})], [file])
     os.close(file)
     member._hear()
     assert len(os.listdir("/proc/self/fd")) == before
-    assert caplog.text.count("makes no sense and is ignored") == 4
+    assert caplog.text.count("is refused") == 5
     ours.close()
-    theirs.close()
+    member._control.close()
 
 
 # ---------------------------------------------------------------------------------------------- the control socket

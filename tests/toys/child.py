@@ -113,9 +113,9 @@ class Toy:
             if not self.rules.get("ignore_event"):
                 self.control.send(msgspec.msgpack.encode({"op": "handled", "answer": message["answer"]}))
             return
-        if op == "tree" and self.rules.get("start") == "hang":
+        if op == "state" and self.rules.get("start") == "hang":
             self.report("told", state=message["state"])
-        if op in ("tree", "event"):
+        if op in ("state", "event"):
             return  # for the application, whenever something has happened: no test of the order can say when
         if op != "gone":  # before or behind others, as the process ended; its own event, so that order can be tested
             self.report("got", op=op, fields=message, fds=len(fds))
@@ -145,17 +145,15 @@ class Toy:
         if self.rules.get("serve") == "exit":
             os._exit(self.rules["code"])
 
-    def on_retire(self, message, fds):
-        """The successor serves; gateways are told more, by `detach`."""
-
     def on_gone(self, message, fds):
         """The end of the channel says the same."""
 
     def on_degraded(self, message, fds):
         """It is reported, which is all."""
 
-    def on_detach(self, message, fds):
-        if not self.rules.get("keep_retired"):
+    def on_retire(self, message, fds):
+        """A worker's successor serves; its own, or one whose gateway or dispatcher this is."""
+        if message["worker"] != self.boot["worker"] and not self.rules.get("keep_retired"):
             self.send("retired", worker=message["worker"], generation=message["generation"])
 
     def on_drain(self, message, fds):

@@ -10,7 +10,7 @@ from toys.harness import Running, base_mode, eventually, process_mode
 
 
 def test_f12_order_of_a_reload(tmp_path):
-    """All successors ready < attach < detach < retired by every gateway < stop of the old one."""
+    """All successors ready < attach < retire < retired by every gateway < stop of the old one."""
     rules = [{"generation": 2, "name": "worker 1", "start": "hang"}]
     with Running(tmp_path, process_mode(gateways=2, workers=2), rules) as tree:
         tree.wait_ready()
@@ -31,15 +31,15 @@ def test_f12_order_of_a_reload(tmp_path):
             stop = tree.wait(since, event="got", op="stop", pid=old)
             assert stop["fields"] == {"last": False, "reason": "reload: SIGUSR1"}
             for g in (0, 1):
-                attach, detach = (
+                attach, retire = (
                     tree.wait(since, event="got", op=op, who=f"gateway {g}", fields__worker=w)
-                    for op in ("attach", "detach")
+                    for op in ("attach", "retire")
                 )
                 assert attach["fields"].pop("link")
                 assert attach["fields"] == {"worker": w, "gateway": g, "generation": 2, "pid": new}
-                assert detach["fields"] == {"worker": w, "generation": 1}
+                assert retire["fields"] == {"worker": w, "generation": 1}
                 retired = tree.wait(since, event="sent", op="retired", who=f"gateway {g}", fields__worker=w)
-                order = [attach, detach, retired, stop]
+                order = [attach, retire, retired, stop]
                 assert [event["index"] for event in order] == sorted(event["index"] for event in order)
                 tree.command(new, "write", gateway=g, data=f"new {w}{g}")
                 got = tree.wait(since, event="bytes", who=f"gateway {g}", data=f"new {w}{g}")
@@ -56,12 +56,12 @@ def test_f12_an_old_worker_stops_only_when_every_gateway_let_it_go(tmp_path):
         old, gateway = tree.child("worker 0"), tree.child("gateway 1")
         tree.signal(signal.SIGHUP)
         tree.wait(since, event="sent", op="retired", who="gateway 0")
-        tree.wait(since, event="got", op="detach", who="gateway 1")
+        tree.wait(since, event="got", op="retire", who="gateway 1")
         # Wrong answers do not count: another worker, another generation.
         tree.command(gateway, "send", op="retired", worker=7, generation=1)
         tree.command(gateway, "send", op="retired", worker=0, generation=2)
         tree.command(gateway, "send", op="sync")
-        tree.wait_log("unknown control message 'sync'", since)
+        tree.wait_log("the control message 'sync' is refused", since)
         mark = tree.mark()
         assert not tree.find(since, event="got", op="stop")
         tree.command(gateway, "send", op="retired", worker=0, generation=1)
@@ -213,7 +213,7 @@ def test_a_gateway_that_dies_holds_no_worker_back(tmp_path):
         since = tree.mark()
         old = tree.child("worker 0")
         tree.signal(signal.SIGHUP)
-        tree.wait(since, event="got", op="detach")
+        tree.wait(since, event="got", op="retire", who="gateway 0")
         new = tree.child("worker 0", since)
         os.kill(tree.child("gateway 0"), signal.SIGKILL)
         tree.wait(since, event="got", op="stop", pid=old)
@@ -243,7 +243,7 @@ def test_a_gateway_that_starts_during_the_switch_hears_of_both_generations(tmp_p
         tree.wait(since, event="got", op="stop", pid=old)
         tree.wait(since, event="got", op="serve", pid=gateway)
         heard = [event["op"] for event in tree.find(since, event="got", pid=gateway)]
-        assert sorted(heard[:2]) == ["attach", "detach"]
+        assert sorted(heard[:2]) == ["attach", "retire"]
         assert heard[2] == "serve"
         tree.wait_log("reload: done", since)
         tree.wait(since, event="got", op="attach", pid=new)
@@ -315,7 +315,7 @@ def test_an_old_worker_that_crashes_during_a_reload_is_restarted(tmp_path, late)
         assert tree.wait(since, event="got", op="serve", pid=new)["generation"] == 2
         assert again not in tree.alive()
         # One that was not ready has nothing to retire from; it is just ended.
-        assert bool(tree.find(since, event="got", op="detach")) is not late
+        assert bool(tree.find(since, event="got", op="retire", who="gateway 0")) is not late
         # A crash after it is restarted in the generation that serves.
         mark = tree.mark()
         os.kill(new, signal.SIGKILL)
@@ -430,7 +430,7 @@ def test_f12_the_application_is_told_before_the_new_code_is_loaded(tmp_path):
         old = tree.child("worker 0")
         tree.command(old, "send", op="handled", answer=77)  # of a reload that was given up, say
         tree.command(old, "send", op="nonsense")
-        tree.wait_log("unknown control message", since)
+        tree.wait_log("the control message 'nonsense' is refused", since)
         assert not tree.find(since, event="born")
         tree.command(old, "send", op="handled", answer=2)
         tree.wait_log("reload: done", since)
@@ -486,7 +486,7 @@ def test_f11_task_workers_that_are_worn_meanwhile_are_replaced_together(tmp_path
             tree.command(tree.child(who), "send", op="replace", why=f"{who} is worn")
             tree.wait(since, event="sent", op="replace", who=who)
         tree.command(old[0], "send", op="nonsense")  # behind theirs in time; what was sent before is read
-        tree.wait_log("unknown control message", since)
+        tree.wait_log("the control message 'nonsense' is refused", since)
         tree.command(first, "ready")
         for who in ("worker 0", "worker 1", "task worker 1", "task worker 2"):
             tree.wait(since, event="log", line=lambda line, who=who: f"replacing {who} " in line and "done" in line)

@@ -397,7 +397,7 @@ def test_unknown_messages_are_noted_and_ignored(tmp_path):
         worker = tree.child("worker 0")
         for op in ("dance", "retired", "ready", "drained"):
             tree.command(worker, "send", op=op)
-        tree.wait_log("unknown control message 'dance'")
+        tree.wait_log("the control message 'dance' is refused")
         tree.signal(signal.SIGTERM)
         assert tree.ended() == 0
         assert tree.find(event="got", op="stop", pid=worker)

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from mooring.net.control import ControlSocket
+from mooring.net import messages
+from mooring.net.child_socket import ChildSocket
 from mooring.supervisor.process import Child, ChildState, Exit, ProcessSpec
 from mooring.supervisor.tree import MESSAGES_A_TURN, Tree
 
@@ -35,13 +36,16 @@ class Notes:
         self.notes.append("ready")
 
     def on_message(self, child, message):
-        self.notes.append(message["op"])
+        self.notes.append(messages.op_of(message))
 
     def on_retired(self, child):
         self.notes.append("retired")
 
     def on_distrust(self):
         pass
+
+    def on_refused(self, child, problem):
+        self.notes.append(str(problem))
 
     def on_failure(self, child, why):
         self.notes.append(why)
@@ -85,12 +89,12 @@ def turn_until(tree, there):
 
 def test_last_words_come_before_the_end(tree_of, owner):
     """Whoever notices the end first: here the sweep, with the messages unread."""
-    tree = tree_of("say('ready'); say('drained'); os._exit(3)")
+    tree = tree_of("say('ready'); say('leaving'); os._exit(3)")
     child = Child(WORKER, 1, 0)
     tree.spawn([child])
     await_end(child)
     tree.sweep()
-    assert owner.notes == ["ready", "drained", (Exit(3, None), False)]
+    assert owner.notes == ["ready", "leaving", (Exit(3, None), False)]
     assert child.state is ChildState.GONE
     tree.sweep()
     assert len(owner.notes) == 3
@@ -99,9 +103,9 @@ def test_last_words_come_before_the_end(tree_of, owner):
 def test_one_that_never_stops_talking_is_heard_a_little_at_a_time(tree_of, owner):
     tree = tree_of("")
     child = Child(WORKER, 1, 0)
-    child.control, theirs = ControlSocket.pair()
+    child.control, theirs = ChildSocket.pair()
     for _ in range(200):
-        theirs.send("drained")
+        theirs.send(messages.Drained({}))
     assert theirs.pending == 0
     tree._talk(child)
     assert len(owner.notes) == MESSAGES_A_TURN
@@ -139,11 +143,11 @@ def test_a_message_that_can_not_be_sent_costs_the_process(tree_of, owner, monkey
     tree.spawn([child])
     turn_until(tree, lambda: owner.notes == ["ready"])
 
-    def send(self, op, fds=(), **fields):
+    def send(self, message, fds=()):
         raise OSError(24, "Too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ControlSocket, "send", send)
+        patch.setattr(ChildSocket, "send", send)
         tree.announce([child])
     assert owner.notes[1:] == ["can't be talked to: [Errno 24] Too many open files"]
     turn_until(tree, lambda: len(owner.notes) == 3)
@@ -156,7 +160,7 @@ def test_a_message_to_one_that_has_ended_is_no_failure(tree_of, owner, caplog):
     tree.spawn([child])
     await_end(child)
     with caplog.at_level(logging.DEBUG):
-        tree.tell(child, "serve")
+        tree.tell(child, messages.Serve())
     assert owner.notes == []
     turn_until(tree, lambda: len(owner.notes) == 2)
     assert owner.notes == ["ready", (Exit(0, None), False)]

@@ -2,7 +2,7 @@
 
 To end soon after its parent, whatever it is doing then:
 A worker can be stuck in a handler, or in C code that holds the interpreter, when the supervisor dies; it would then see
-neither the end of its control socket nor a Python signal handler run. So the kernel's death signal is caught by a C
+neither the end of its child socket nor a Python signal handler run. So the kernel's death signal is caught by a C
 function that starts the alarm clock, and SIGALRM, left at its default, ends the process when the grace is over. Whoever
 can will have left in good order before that.
 

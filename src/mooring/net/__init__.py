@@ -1,1 +1,1 @@
-"""What listens and what carries: TCP listeners, and the control socket between our processes."""
+"""What listens and what carries: TCP listeners, and the socket between the supervisor and a child."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from mooring.counters import Part, zeros
 from mooring.journal import own_logger
+from mooring.net import messages
 from mooring.supervisor.process import Child, ChildState
 from mooring.supervisor.slot import Slot
 from mooring.supervisor.tree import Tree
@@ -59,9 +60,9 @@ class Bulletin:
             self._lose(self._events.popleft()[0], "no worker has served for long")
         self._events.append((name, arguments, 0))
 
-    def on_handled(self, child: Child, answer: object) -> None:
+    def on_handled(self, child: Child, answer: int) -> None:
         """A worker has run the handler of the event that it was told with this number."""
-        if isinstance(answer, int) and answer in self._told and self._told[answer][0] is child:
+        if answer in self._told and self._told[answer][0] is child:
             del self._told[answer]
 
     def on_end(self, child: Child) -> None:
@@ -110,7 +111,7 @@ class Bulletin:
                 continue
             if degraded != (child.told is not None and child.told["degraded"]):
                 child.told = {"degraded": degraded}
-                self._tree.tell(child, "degraded", degraded=degraded)
+                self._tree.tell(child, messages.Degraded(degraded))
 
     def look(self) -> None:
         """Before each wait: tell what is new."""
@@ -120,7 +121,7 @@ class Bulletin:
             name, arguments, attempts = self._events.popleft()
             self._number -= 1  # reloads count upwards
             self._told[self._number] = listener, (name, arguments, attempts + 1)
-            self._tree.tell(listener, "event", name=name, arguments=arguments, answer=self._number)
+            self._tree.tell(listener, messages.Event(name, list(arguments), self._number))
         self._tell_gateways()
         state = self.state()
         begins = (ChildState.STARTING, ChildState.READY)
@@ -128,4 +129,4 @@ class Bulletin:
         for child in [*workers, *(one for one in newcomers if one.told is None)]:
             if child.told != state and child.control is not None and not child.control.pending:
                 child.told = state
-                self._tree.tell(child, "tree", state=state)
+                self._tree.tell(child, messages.State(state))

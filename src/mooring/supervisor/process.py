@@ -26,7 +26,8 @@ import msgspec
 
 from mooring._core.pulse import Pulse
 from mooring._core.wire import Event
-from mooring.net.control import ControlSocket
+from mooring.net.child_socket import ChildSocket
+from mooring.net.messages import Broken, Retired, ToSupervisor
 
 if TYPE_CHECKING:
     from mooring.supervisor.deadlines import Deadline
@@ -146,7 +147,7 @@ class Child:
         # Descriptors of ours, closed by forget(); -1 or None when not there.
         self.pid = 0
         self.pidfd = -1
-        self.control: ControlSocket | None = None
+        self.control: ChildSocket[ToSupervisor] | None = None
         self.table = -1  # of its gateway, for the workers that come later
         self.links: list[Link] = []
         self.deadlines: list[Deadline] = []  # cancelled when it is gone
@@ -163,6 +164,12 @@ class Child:
         self.was_ready |= state in (ChildState.READY, ChildState.WARM)
         if state in (ChildState.SERVING, ChildState.WARM):
             self.serving_since = time.monotonic()
+
+    def is_named(self, message: Retired | Broken) -> bool:
+        """Whether a peer speaks of it. One that was restarted in the same generation has its predecessor's numbers; the
+        pid is 0 when it never greeted that peer."""
+        named = (message.worker, message.generation) == (self.spec.worker, self.generation)
+        return named and message.pid in (0, self.pid)
 
     def take(self, spec: ProcessSpec, generation: int, incarnation: int) -> None:
         """A spare becomes an incarnation of that spec, and has to get ready and serve as such."""

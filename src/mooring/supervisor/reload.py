@@ -25,6 +25,7 @@ from enum import Enum
 from functools import partial
 
 from mooring.journal import own_logger
+from mooring.net import messages
 from mooring.supervisor.process import Child, ChildState
 from mooring.supervisor.slot import Slot
 from mooring.supervisor.tree import Tree
@@ -89,7 +90,7 @@ class Reload:
     def prepare(self, child: Child, limit: float) -> None:
         """Begin when that worker has run the handler of `before_reload`, in `limit` seconds at the latest."""
         self._preparing = child
-        self._tree.tell(child, "event", name="before_reload", arguments=[self.why], answer=self.generation)
+        self._tree.tell(child, messages.Event("before_reload", [self.why], self.generation))
         child.deadlines.append(self._tree.deadlines.after(limit, partial(self._begin_anyway, child, limit)))
 
     def _begin_anyway(self, child: Child, limit: float) -> None:
@@ -97,7 +98,7 @@ class Reload:
             log.warning("reload: the 'before_reload' handler in %s did not end within %g s: not waiting", child, limit)
             self.begin()
 
-    def on_handled(self, child: Child, answer: object) -> None:
+    def on_handled(self, child: Child, answer: int) -> None:
         """A worker has run the handler of an event."""
         if self._preparing is child and answer == self.generation:
             self.begin()

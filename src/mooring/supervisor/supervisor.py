@@ -36,16 +36,18 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from mooring.journal import own_logger
-from mooring.net.control import Message
+from mooring.net import messages
+from mooring.net.child_socket import MessageRefused
 from mooring.net.listener import address_text
 from mooring.net.log import reopen_logs
+from mooring.net.messages import ToSupervisor
 from mooring.net.refusals import RefusalLog
 from mooring.supervisor.bulletin import Bulletin
 from mooring.supervisor.process import Child, ChildState, Exit, ProcessSpec
@@ -223,43 +225,43 @@ class Supervisor:
             self._slots.hope(child)
             self._slots.warm_spares()
 
-    def on_message(self, child: Child, message: Message) -> None:
-        op = message["op"]
-        if op == "reload":
-            self._ask_reload(f"asked for by {child}")
-        elif op == "shutdown":
-            self._stop(f"asked for by {child}")
-        elif op == "replace":
-            self._ask_replacement(child, str(message.get("why")))
-        elif op == "drained":
-            self._on_drained(child, message)
-        elif op == "vitals":
-            self._tree.tell(child, "vitals", processes=vitals(self._tree.children, self._slots.of, self._started))
-        elif op == "handled":
-            self._bulletin.on_handled(child, message.get("answer"))
-            if self._reload is not None:
-                self._reload.on_handled(child, message.get("answer"))
-        elif op == "broken":
-            self._on_broken(child, message)
-        elif op == "leaving":
-            self._on_leaving(child)
-        else:
-            self._bulletin.counts["control_errors"] += 1
-            self._refusals.say(logging.WARNING, "%s sent the unknown control message %s", str(child), repr(op[:64]))
+    def on_message(self, child: Child, message: ToSupervisor) -> None:
+        match message:
+            case messages.Reload():
+                self._ask_reload(f"asked for by {child}")
+            case messages.Shutdown():
+                self._stop(f"asked for by {child}")
+            case messages.Replace():
+                self._ask_replacement(child, message.why)
+            case messages.Drained():
+                self._on_drained(child, message.counts)
+            case messages.Vitals():
+                rows = vitals(self._tree.children, self._slots.of, self._started)
+                self._tree.tell(child, messages.Processes(rows))
+            case messages.Handled():
+                self._bulletin.on_handled(child, message.answer)
+                if self._reload is not None:
+                    self._reload.on_handled(child, message.answer)
+            case messages.Broken():
+                self._on_broken(child, message)
+            case messages.Leaving():
+                self._on_leaving(child)
 
-    def _on_broken(self, child: Child, message: Message) -> None:
+    def on_refused(self, child: Child, problem: MessageRefused) -> None:
+        self._bulletin.counts["control_errors"] += 1
+        self._refusals.say(logging.WARNING, "%s: %s", str(child), str(problem))
+
+    def _on_broken(self, child: Child, message: messages.Broken) -> None:
         """A gateway or the dispatcher can't follow a worker any more, whose end settles what it was at."""
-        named = message.get("worker"), message.get("generation")
         for worker in list(self._tree.children):
-            # one that was restarted in the same generation has its predecessor's numbers; pid 0: it never greeted
-            if (worker.spec.worker, worker.generation) == named and message.get("pid") in (0, worker.pid):
-                self._tree.distrust(worker, f"{child} can't follow it: {str(message.get('why'))[:200]}")
+            if worker.is_named(message):
+                self._tree.distrust(worker, f"{child} can't follow it: {message.why[:200]}")
 
     def _on_leaving(self, child: Child) -> None:
         """Somebody has sent it SIGTERM, and not the server: it leaves in order, and another one takes its place."""
         slot = self._slots.of(child)
         if child.state is ChildState.STOPPING:  # it was us
-            self._tree.tell(child, "stop", reason="SIGTERM")
+            self._tree.tell(child, messages.Stop("SIGTERM", last=False))
         elif self.phase is Phase.RUNNING and child.state is ChildState.SERVING and slot.current is child:
             log.info("%s leaves: it was sent SIGTERM", child)
             timeout = self._settings.graceful_timeout
@@ -281,9 +283,7 @@ class Supervisor:
         if self.phase is Phase.RUNNING and self._slots.holds(child):
             self._slots.fill(self._slots.of(child))  # its end was asked for, so nobody else will
 
-    def _on_drained(self, child: Child, message: Message) -> None:
-        counts = message.get("counts")
-        counts = counts if isinstance(counts, dict) else {}
+    def _on_drained(self, child: Child, counts: Mapping[str, Any]) -> None:
         if child.state is ChildState.DRAINING:
             child.become(ChildState.DRAINED)
         if self._shutdown is not None:
@@ -477,7 +477,7 @@ class Supervisor:
     def _reopen_logs(self) -> None:
         reopen_logs()
         for child in list(self._tree.children):
-            self._tree.tell(child, "reopen")
+            self._tree.tell(child, messages.Reopen())
 
     def _stop(self, why: str, *, quick: bool = False) -> None:
         if self._shutdown is not None:

@@ -24,7 +24,9 @@ from typing import Any, Protocol
 from mooring._core.pulse import Pulse
 from mooring._core.room import Rooms
 from mooring.journal import own_logger
-from mooring.net.control import ControlError, ControlSocket, Message
+from mooring.net import messages
+from mooring.net.child_socket import ChildSocket, ChildSocketError, MessageRefused
+from mooring.net.messages import ToChild, ToSupervisor
 from mooring.supervisor.deadlines import Deadlines
 from mooring.supervisor.links import Link, new_order, new_pulse, new_rooms, new_table
 from mooring.supervisor.process import PEERS, Child, ChildState, Exit, ProcessSpec
@@ -36,7 +38,7 @@ log = own_logger("mooring.supervisor")
 BootPayload = Callable[[ProcessSpec, int], Mapping[str, Any]]
 
 KILL_AFTER = 1.0  # seconds from SIGTERM to SIGKILL
-MUTE_AFTER = 2.0  # seconds a process may live after it closed its control socket
+MUTE_AFTER = 2.0  # seconds a process may live after it closed its child socket
 MESSAGES_A_TURN = 64  # of one process; one that never stops talking must not keep the others from being heard
 MARGIN = 0.5  # seconds that an answer may take to come, or a tenth of the timeout if that is less
 
@@ -47,7 +49,8 @@ class Owner(Protocol):
     def on_ready(self, child: Child) -> None:
         """It can be announced; a spare: it can take a slot."""
 
-    def on_message(self, child: Child, message: Message) -> None: ...
+    def on_message(self, child: Child, message: ToSupervisor) -> None: ...
+    def on_refused(self, child: Child, problem: MessageRefused) -> None: ...
     def on_retired(self, child: Child) -> None: ...
     def on_distrust(self) -> None: ...
     def on_failure(self, child: Child, why: str) -> None:
@@ -141,7 +144,7 @@ class Tree:
 
     def _launch(self, child: Child, batch: Sequence[Child]) -> None:
         spec = child.spec
-        theirs: ControlSocket | None = None
+        theirs: ChildSocket[ToChild] | None = None
         pulse = -1
         ends = []
         try:
@@ -156,7 +159,7 @@ class Tree:
                     entries.append(link.describe(child, end))
                     if link.worker is child and link.gateway.spec.gateway is not None:
                         tables[link.gateway.spec.gateway] = link.gateway.table
-            child.control, theirs = ControlSocket.pair()
+            child.control, theirs = ChildSocket.pair()
             pulse = new_pulse()
             child.pulse = Pulse(pulse)
             listeners = [] if spec.gateway is None else list(self._listener_fds)
@@ -225,9 +228,9 @@ class Tree:
             self.kill(child)
             raise
         desk = [self._control_fd] if spec.worker == 0 and self._control_fd >= 0 else []
-        numbers = {"number": spec.number, "worker": spec.worker}
-        numbers |= {"generation": child.generation, "incarnation": child.incarnation}
-        self.tell(child, "place", desk, role=spec.role, **numbers)
+        assert spec.worker is not None
+        place = messages.Place(spec.role, spec.number, spec.worker, child.generation, child.incarnation)
+        self.tell(child, place, desk)
 
     def _limit_boot(self, child: Child) -> None:
         late = partial(self._late, child, child.state)
@@ -240,11 +243,9 @@ class Tree:
 
     # -- telling
 
-    def announce(self, batch: Iterable[Child], **first: Any) -> None:
-        """These are ready: attach them to their peers and let them serve.
-
-        `first` goes into the `serve` of worker 0.
-        """
+    def announce(self, batch: Iterable[Child], *, started: bool = False) -> None:
+        """These are ready: attach them to their peers and let them serve. `started`: for the first time, of which
+        worker 0 tells the application."""
         batch = list(batch)
         for child in batch:
             child.become(ChildState.SERVING)
@@ -256,9 +257,9 @@ class Tree:
                         if link.holds(side):
                             self._attach(link, side)
                 elif peer.state is ChildState.RETIRING:
-                    self._detach(link)
+                    self._tell_retired(link.gateway, peer)
         for child in batch:
-            self.tell(child, "serve", **(first if child.spec.worker == 0 else {}))
+            self.tell(child, messages.Serve(started=started and child.spec.worker == 0))
 
     def _attach(self, link: Link, side: Child) -> None:
         peer = link.peer_of(side)
@@ -266,37 +267,31 @@ class Tree:
         fds = end.descriptors()
         if peer is link.gateway and peer.table >= 0:
             fds.append(peer.table)
-        numbers = {"worker": link.worker.spec.worker, "gateway": link.gateway.spec.gateway}
-        self.tell(side, "attach", fds, **numbers, generation=peer.generation, pid=peer.pid, link=link.number)
+        worker, gateway = link.worker.spec.worker, link.gateway.spec.gateway
+        assert worker is not None
+        self.tell(side, messages.Attach(worker, gateway, peer.generation, peer.pid, link.number), fds)
         end.close()
 
     def retire(self, worker: Child) -> None:
         """Have every gateway move the worker's connections away; ends in `on_retired`."""
         worker.become(ChildState.RETIRING)
-        self.tell(worker, "retire")
+        self._tell_retired(worker, worker)
         for link in list(worker.links):
             if link.holds(link.gateway):
                 link.close()  # that gateway never heard of it
             elif link.gateway.state is ChildState.SERVING:
-                self._detach(link)
+                self._tell_retired(link.gateway, worker)
         if worker.settled:
             self._owner.on_retired(worker)
 
-    def _detach(self, link: Link) -> None:
-        worker = link.worker
-        self.tell(link.gateway, "detach", worker=worker.spec.worker, generation=worker.generation)
+    def _tell_retired(self, child: Child, worker: Child) -> None:
+        assert worker.spec.worker is not None
+        self.tell(child, messages.Retire(worker.spec.worker, worker.generation))
 
-    def _retired(self, gateway: Child, message: Message) -> None:
+    def _retired(self, gateway: Child, message: messages.Retired) -> None:
         for link in list(gateway.links):
             worker = link.worker
-            named = (worker.spec.worker, worker.generation) == (
-                message.get("worker"),
-                message.get("generation"),
-            )
-            # one that was restarted in the same generation has its predecessor's numbers; pid 0: it never greeted
-            if message.get("pid") not in (None, 0, worker.pid):
-                continue
-            if named and link.gateway is gateway and worker.state is ChildState.RETIRING:
+            if link.gateway is gateway and worker.is_named(message) and worker.state is ChildState.RETIRING:
                 link.settled = True
                 if worker.settled:
                     self._owner.on_retired(worker)
@@ -308,22 +303,22 @@ class Tree:
         limit comes too late.
         """
         child.become(ChildState.DRAINING)
-        self.tell(child, "drain", timeout=max(0.0, timeout - min(MARGIN, timeout / 10)), code=code)
+        self.tell(child, messages.Drain(max(0.0, timeout - min(MARGIN, timeout / 10)), code))
 
     def stop(self, child: Child, reason: str, *, last: bool = False) -> None:
         """Ask a process to end; `reason` is for the application."""
         child.become(ChildState.STOPPING)
-        self.tell(child, "stop", last=last, reason=reason)
+        self.tell(child, messages.Stop(reason, last))
 
-    def tell(self, child: Child, op: str, fds: Sequence[int] = (), **fields: Any) -> None:
+    def tell(self, child: Child, message: ToChild, fds: Sequence[int] = ()) -> None:
         """Send a control message; a process that is ending does not hear it, and need not."""
         if child.control is None:
             return
         try:
-            child.control.send(op, fds, **fields)
+            child.control.send(message, fds)
         except ConnectionError:
             return  # its end is on its way to us
-        except (ControlError, OSError) as problem:
+        except (ChildSocketError, OSError) as problem:
             # Also when it is we who have no descriptors left: a process that missed a message is not what
             # its state says, and a fresh one will be.
             self.distrust(child, str(problem))
@@ -364,7 +359,7 @@ class Tree:
                 self._selector.modify(child.control.fileno(), wanted, partial(self._talk, child))
 
     def _talk(self, child: Child, *, all_of_it: bool = False) -> None:
-        """The control socket of `child` can be read or written."""
+        """The child socket of `child` can be read or written."""
         if child.control is not None and child.control.pending:
             try:
                 child.control.flush()
@@ -378,7 +373,10 @@ class Tree:
                 received = child.control.receive()
             except BlockingIOError:
                 return
-            except ControlError as problem:
+            except MessageRefused as problem:
+                self._owner.on_refused(child, problem)
+                continue
+            except ChildSocketError as problem:
                 self.distrust(child, str(problem))
                 continue
             if received is None:
@@ -393,22 +391,23 @@ class Tree:
                 os.close(fd)
             self._hear(child, message)
 
-    def _hear(self, child: Child, message: Message) -> None:
-        if message["op"] == "ready":
-            if child.state is ChildState.STARTING:
-                child.become(ChildState.READY)
-                self._owner.on_ready(child)
-        elif message["op"] == "warm":
-            if child.state is ChildState.WARMING:  # else it has taken a slot already
-                child.become(ChildState.WARM)
-                self._owner.on_ready(child)
-        elif message["op"] == "retired":
-            self._retired(child, message)
-        else:
-            self._owner.on_message(child, message)
+    def _hear(self, child: Child, message: ToSupervisor) -> None:
+        match message:
+            case messages.Ready():
+                if child.state is ChildState.STARTING:
+                    child.become(ChildState.READY)
+                    self._owner.on_ready(child)
+            case messages.Warm():
+                if child.state is ChildState.WARMING:  # else it has taken a slot already
+                    child.become(ChildState.WARM)
+                    self._owner.on_ready(child)
+            case messages.Retired():
+                self._retired(child, message)
+            case _:
+                self._owner.on_message(child, message)
 
     def _mute(self, child: Child) -> None:
-        self.distrust(child, "it closed its control socket and lives on")
+        self.distrust(child, "it closed its child socket and lives on")
 
     def sweep(self) -> None:
         """Reap every child process that ended, strangers too.
@@ -459,7 +458,7 @@ class Tree:
             knows = not link.holds(peer) and peer.state is not ChildState.GONE
             link.close()
             if knows:
-                self.tell(peer, "gone", link=link.number)
+                self.tell(peer, messages.Gone(link.number))
         child.forget()
         for worker in peers:
             if worker.settled:

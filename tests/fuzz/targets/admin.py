@@ -1,14 +1,16 @@
 """The lines of the control socket, both ways, and the control messages of processes."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 
 from fuzz.harness import outcome
 from mooring.admin import requests
 from mooring.admin.requests import Answer
-from mooring.errors import AdminError
-from mooring.net.control import ControlError, _decode
+from mooring.errors import AdminError, MooringError
+from mooring.net import messages
+from mooring.net.child_socket import decode
 
 
 def seeds() -> Iterator[bytes]:
@@ -20,8 +22,8 @@ def seeds() -> Iterator[bytes]:
     yield b'{"command": "inspect", "fd": 144115188499480576}'
     yield b'{"ok": true, "result": [1, {"a": null}]}'
     yield b'{"ok": false, "error": "why"}'
-    yield msgspec.msgpack.encode({"op": "attach", "worker": 1, "gateway": None})
-    yield msgspec.msgpack.encode({"op": "drained", "counts": {"accepted": 7}})
+    yield msgspec.msgpack.encode(messages.Attach(1, None, 1, 4711, 7))
+    yield msgspec.msgpack.encode(messages.Drained({"accepted": 7, "dropped": {"timeout": 1}}))
 
 
 def one(data: bytes) -> None:
@@ -36,6 +38,7 @@ def one(data: bytes) -> None:
     answer = outcome(lambda: requests.decode_answer(data), AdminError)
     if isinstance(answer, Answer):
         assert requests.decode_answer(requests.encode(answer)) == answer
-    message = outcome(lambda: _decode(data), ControlError)
-    if isinstance(message, dict):
-        assert isinstance(message["op"], str)
+    for decoder in (messages.to_child, messages.to_supervisor):
+        message = outcome(partial(decode, decoder, data), MooringError)
+        if isinstance(message, msgspec.Struct):
+            assert decode(decoder, msgspec.msgpack.encode(message)) == message

@@ -1,9 +1,12 @@
-"""The control socket: how the supervisor and one of its children talk about processes.
+"""The child socket: how the supervisor and one of its children talk about processes.
 
 Theory
     AF_UNIX SOCK_SEQPACKET: whole messages, in order, never merged, and an end of file when the other side
-    is gone, whatever it died of. A message is one msgpack map with a text "op"; descriptors travel beside
-    it as SCM_RIGHTS and belong to that message.
+    is gone, whatever it died of. Which messages there are stands in messages.py; descriptors travel beside
+    one as SCM_RIGHTS and belong to that message.
+
+    Each end knows what it may hear. What is a map with a text "op", and no message of that direction, is refused:
+    nothing of it counts, and the talk goes on. Whoever sends anything else can't be talked to.
 
     A send never blocks and never loses order: what the kernel does not take now waits in an outbox (its
     descriptors duplicated, so that the caller may close its own at once); `pending` tells the owner to
@@ -25,19 +28,20 @@ import socket
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Generic, TypeVar
 
 import msgspec
 
 from mooring.errors import MooringError
+from mooring.net.messages import ToChild, ToSupervisor, op_of, to_child, to_supervisor
 
-__all__ = ["MAX_DESCRIPTORS", "MAX_MESSAGE", "ControlError", "ControlSocket", "Message"]
+__all__ = ["MAX_DESCRIPTORS", "MAX_MESSAGE", "ChildSocket", "ChildSocketError", "MessageRefused"]
 
 MAX_MESSAGE = 65536  # bytes; the longest message of the contract has a few hundred
 MAX_DESCRIPTORS = 16  # per message; the kernel's own limit is 253 (SCM_MAX_FD)
 MAX_PENDING = 4096  # messages waiting in the outbox; a reload of 256 workers queues 512
 
-Message = dict[str, Any]
+Heard = TypeVar("Heard")
 
 # The kernel is out of room for the moment, not the peer gone: the message waits in the outbox.
 RESERVE = 24  # descriptors: those of a few links, or of one longest message
@@ -45,17 +49,23 @@ RESERVE = 24  # descriptors: those of a few links, or of one longest message
 _BUSY = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
 
 
-class ControlError(MooringError):
+class ChildSocketError(MooringError):
     """A control message that breaks the rules: too long, cut, not a map with an "op", or never read."""
 
 
-class ControlSocket:
-    """One end of a control socket; both ends are used alike. Not for several threads."""
+class MessageRefused(MooringError):
+    """A control message that stands in no table, or has other fields than its type; `str()` names it and says why."""
 
-    __slots__ = ("_outbox", "_reserve", "_reserved", "_socket")
 
-    def __init__(self, fd: int) -> None:
-        """Take over the descriptor `fd`: made non-blocking and not inheritable, closed by `close()`."""
+class ChildSocket(Generic[Heard]):
+    """One end of a child socket. Not for several threads."""
+
+    __slots__ = ("_decoder", "_outbox", "_reserve", "_reserved", "_socket")
+
+    def __init__(self, fd: int, decoder: msgspec.msgpack.Decoder[Heard]) -> None:
+        """Take over the descriptor `fd`: made non-blocking and not inheritable, closed by `close()`. `decoder`: of what
+        may be heard at this end, see messages.py."""
+        self._decoder = decoder
         self._socket = socket.socket(fileno=fd)
         self._socket.setblocking(False)
         self._socket.set_inheritable(False)
@@ -63,11 +73,11 @@ class ControlSocket:
         self._reserve = 0
         self._reserved: list[int] = []
 
-    @classmethod
-    def pair(cls) -> tuple[ControlSocket, ControlSocket]:
-        """Two connected ends. Raises OSError when the process has no descriptors left."""
+    @staticmethod
+    def pair() -> tuple[ChildSocket[ToSupervisor], ChildSocket[ToChild]]:
+        """The supervisor's end and the child's. Raises OSError when the process has no descriptors left."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        return cls(ours.detach()), cls(theirs.detach())
+        return ChildSocket(ours.detach(), to_supervisor), ChildSocket(theirs.detach(), to_child)
 
     def fileno(self) -> int:
         """The descriptor, -1 when closed."""
@@ -78,21 +88,21 @@ class ControlSocket:
         """Messages that wait for room: when not 0, call `flush()` once the socket is writable."""
         return len(self._outbox)
 
-    def send(self, op: str, fds: Sequence[int] = (), **fields: Any) -> None:
+    def send(self, message: ToChild | ToSupervisor, fds: Sequence[int] = ()) -> None:
         """Send one message. The descriptors stay the caller's, who may close them on return.
 
-        Raises ControlError (too long, too many descriptors, a peer that never reads) and OSError
+        Raises ChildSocketError (too long, too many descriptors, a peer that never reads) and OSError
         (BrokenPipeError, ConnectionResetError: the peer is gone).
         """
-        data = msgspec.msgpack.encode({"op": op, **fields})
+        data = msgspec.msgpack.encode(message)
         if len(data) > MAX_MESSAGE or len(fds) > MAX_DESCRIPTORS:
-            raise ControlError(
-                f"control message {op!r} of {len(data)} bytes and {len(fds)} descriptors: "
+            raise ChildSocketError(
+                f"control message {op_of(message)!r} of {len(data)} bytes and {len(fds)} descriptors: "
                 f"at most {MAX_MESSAGE} and {MAX_DESCRIPTORS} are allowed"
             )
         if self._outbox or not self._write(data, fds):
             if len(self._outbox) >= MAX_PENDING:
-                raise ControlError(f"the peer left {MAX_PENDING} control messages unread")
+                raise ChildSocketError(f"the peer left {MAX_PENDING} control messages unread")
             self._outbox.append((data, _duplicates(fds)))
 
     def flush(self) -> bool:
@@ -127,11 +137,11 @@ class ControlSocket:
         except OSError:
             pass  # none left: the next call tries again
 
-    def receive(self) -> tuple[Message, list[int]] | None:
+    def receive(self) -> tuple[Heard, list[int]] | None:
         """The next message and its descriptors, which are the caller's to close; None at the end of file.
 
-        Raises BlockingIOError when there is none yet, ControlError for a message that breaks the rules
-        (its descriptors are closed; the next message can still be received).
+        Raises BlockingIOError when there is none yet, MessageRefused for one that is not understood, and
+        ChildSocketError for one that breaks the rules (descriptors are closed; the next one can still be received).
         """
         _close(self._reserved)
         self._reserved.clear()
@@ -140,7 +150,7 @@ class ControlSocket:
         finally:
             self._refill()
 
-    def _receive(self) -> tuple[Message, list[int]] | None:
+    def _receive(self) -> tuple[Heard, list[int]] | None:
         size = array.array("i").itemsize * MAX_DESCRIPTORS
         # SCM_RIGHTS is outside PEP 446: without this flag received descriptors would be inherited.
         flags = socket.MSG_CMSG_CLOEXEC
@@ -156,14 +166,14 @@ class ControlSocket:
                 fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
         try:
             if state & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-                raise ControlError(
+                raise ChildSocketError(
                     "a control message was cut: it is too long, has too many descriptors, or there are none left"
                 )
             if not data:
                 _close(fds)
                 return None
-            return _decode(data), list(fds)
-        except ControlError:
+            return decode(self._decoder, data), list(fds)
+        except MooringError:
             _close(fds)
             raise
 
@@ -187,14 +197,18 @@ class ControlSocket:
         self._socket.close()
 
 
-def _decode(data: bytes) -> Message:
+def decode(decoder: msgspec.msgpack.Decoder[Heard], data: bytes) -> Heard:
+    """The message. Raises MessageRefused or ChildSocketError."""
     try:
-        message = msgspec.msgpack.decode(data)
+        try:
+            return decoder.decode(data)
+        except msgspec.ValidationError as problem:
+            named = msgspec.msgpack.decode(data)
+            if isinstance(named, dict) and isinstance(op := named.get("op"), str):
+                raise MessageRefused(f"the control message {op[:64]!r} is refused: {problem}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise ControlError("a control message is not msgpack") from None
-    if not isinstance(message, dict) or not isinstance(message.get("op"), str):
-        raise ControlError('a control message is not a map with an "op"')
-    return message
+        raise ChildSocketError("a control message is not msgpack") from None
+    raise ChildSocketError('a control message is not a map with an "op"')
 
 
 def _duplicates(fds: Sequence[int]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The control socket: whole messages in order, descriptors that belong to them, and what breaks the rules."""
+"""The child socket: whole messages in order, descriptors that belong to them, and what breaks the rules."""
 
 import array
 import contextlib
@@ -6,19 +6,28 @@ import os
 import resource
 import select
 import socket
+from typing import get_args
 
 import msgspec
 import pytest
 
-from mooring.net import control
-from mooring.net.control import MAX_DESCRIPTORS, MAX_MESSAGE, MAX_PENDING, ControlError, ControlSocket
+from mooring.net import child_socket, messages
+from mooring.net.child_socket import (
+    MAX_DESCRIPTORS,
+    MAX_MESSAGE,
+    MAX_PENDING,
+    ChildSocket,
+    ChildSocketError,
+    MessageRefused,
+)
+from mooring.net.messages import Event, Ready, Reopen, Warm
 
 pytestmark = pytest.mark.usefixtures("descriptors")
 
 
 @pytest.fixture
 def pair(descriptors):
-    ours, theirs = ControlSocket.pair()
+    ours, theirs = ChildSocket.pair()
     yield ours, theirs
     ours.close()
     theirs.close()
@@ -26,10 +35,10 @@ def pair(descriptors):
 
 @pytest.fixture
 def raw(descriptors):
-    """A control socket, and the plain socket at its other end."""
+    """The supervisor's end, and the plain socket at the other end."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.setblocking(False)
-    one = ControlSocket(ours.detach())
+    one = ChildSocket(ours.detach(), messages.to_supervisor)
     with theirs:
         yield one, theirs
     one.close()
@@ -61,6 +70,11 @@ def text_of(fd):
     return text
 
 
+def count(number, data):
+    """A message of any length."""
+    return Event("count", [data], number)
+
+
 def send_raw(theirs, data, fds=()):
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     theirs.sendmsg([data], rights)
@@ -72,11 +86,11 @@ def send_raw(theirs, data, fds=()):
 def test_messages_arrive_whole_and_in_order(pair):
     one, other = pair
     for number in range(10):
-        one.send("count", number=number, text="x" * number)
-    other.send("answer", of=None)
+        one.send(count(number, "x" * number))
+    other.send(Ready())
     for number in range(10):
-        assert other.receive() == ({"op": "count", "number": number, "text": "x" * number}, [])
-    assert one.receive() == ({"op": "answer", "of": None}, [])
+        assert other.receive() == (count(number, "x" * number), [])
+    assert one.receive() == (Ready(), [])
     with pytest.raises(BlockingIOError):
         other.receive()
 
@@ -84,9 +98,9 @@ def test_messages_arrive_whole_and_in_order(pair):
 def test_descriptors_belong_to_their_message(pair, files):
     one, other = pair
     fds = files("first", "second", "third")
-    one.send("attach", fds[:2])
-    one.send("nothing")
-    one.send("attach", fds[2:])
+    one.send(Reopen(), fds[:2])
+    one.send(Reopen())
+    one.send(Reopen(), fds[2:])
     for fd in fds:  # they are the caller's, who may close them at once
         os.close(fd)
     received = [other.receive() for _ in range(3)]
@@ -101,7 +115,7 @@ def test_received_descriptors_are_not_inherited(pair, files):
     one, other = pair
     (fd,) = files("secret")
     os.set_inheritable(fd, True)
-    one.send("attach", [fd])
+    one.send(Reopen(), [fd])
     _, (received,) = other.receive()
     assert received != fd
     assert not os.get_inheritable(received)
@@ -114,7 +128,7 @@ def test_the_socket_neither_blocks_nor_is_inherited(raw):
     assert not os.get_inheritable(one.fileno())
     ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.set_inheritable(True)
-    taken = ControlSocket(ours.detach())
+    taken = ChildSocket(ours.detach(), messages.to_child)
     assert not os.get_inheritable(taken.fileno())
     taken.close()
     peer.close()
@@ -125,15 +139,15 @@ def test_the_largest_message_and_the_most_descriptors(pair, files):
     fds = files(*"abcdefghijklmnop")
     assert len(fds) == MAX_DESCRIPTORS
     most = MAX_MESSAGE - 100
-    data = bytes(most + MAX_MESSAGE - len(msgspec.msgpack.encode({"op": "big", "data": bytes(most)})))
-    one.send("big", fds, data=data)
+    data = bytes(most + MAX_MESSAGE - len(msgspec.msgpack.encode(count(0, bytes(most)))))
+    one.send(count(0, data), fds)
     message, received = other.receive()
-    assert message["data"] == data
+    assert message == count(0, data)
     assert [text_of(fd) for fd in received] == list("abcdefghijklmnop")
-    with pytest.raises(ControlError, match="65537 bytes"):
-        one.send("big", data=data + b"x")
-    with pytest.raises(ControlError, match="17 descriptors"):
-        one.send("many", [*fds, fds[0]])
+    with pytest.raises(ChildSocketError, match="65537 bytes"):
+        one.send(count(0, data + b"x"))
+    with pytest.raises(ChildSocketError, match="17 descriptors"):
+        one.send(Reopen(), [*fds, fds[0]])
     with pytest.raises(BlockingIOError):  # nothing of it was sent
         other.receive()
 
@@ -143,11 +157,11 @@ def test_the_largest_message_and_the_most_descriptors(pair, files):
 
 def fill(one):
     """Send until the kernel takes no more; how many it took."""
-    count = 0
+    taken = 0
     while not one.pending:
-        one.send("fill", number=count, data=b"x" * 1000)
-        count += 1
-    return count - 1
+        one.send(count(taken, b"x" * 1000))
+        taken += 1
+    return taken - 1
 
 
 def test_what_the_kernel_does_not_take_waits_and_keeps_its_order(pair, files):
@@ -155,7 +169,7 @@ def test_what_the_kernel_does_not_take_waits_and_keeps_its_order(pair, files):
     assert one.pending == 0
     taken = fill(one)
     (fd,) = files("for the last one")
-    one.send("last", [fd])
+    one.send(Reopen(), [fd])
     os.close(fd)  # ours even while it waits
     assert one.pending == 2
     assert one.flush() is False, "there is no room yet"
@@ -168,9 +182,9 @@ def test_what_the_kernel_does_not_take_waits_and_keeps_its_order(pair, files):
             if not select.select([other.fileno()], [], [], 1)[0]:
                 raise
             continue
-        if message["op"] == "last":
+        if message == Reopen():
             break
-        numbers.append(message["number"])
+        numbers.append(message.answer)
     assert numbers == list(range(taken + 1))
     assert [text_of(fd) for fd in fds] == ["for the last one"]
     assert one.pending == 0
@@ -183,21 +197,21 @@ def test_nothing_passes_what_waits(pair):
     taken = fill(one)
     for _ in range(taken):
         other.receive()
-    one.send("later")
+    one.send(Reopen())
     assert one.pending == 2
     assert one.flush() is True
-    assert other.receive()[0]["number"] == taken
-    assert other.receive()[0] == {"op": "later"}
+    assert other.receive()[0].answer == taken
+    assert other.receive()[0] == Reopen()
 
 
 def test_a_peer_that_never_reads_is_an_error(pair, monkeypatch):
     one, _ = pair
-    monkeypatch.setattr(control, "MAX_PENDING", 20)
+    monkeypatch.setattr(child_socket, "MAX_PENDING", 20)
     fill(one)
     for _ in range(19):
-        one.send("more")
-    with pytest.raises(ControlError, match="left 20 control messages unread"):
-        one.send("one too many")
+        one.send(Reopen())
+    with pytest.raises(ChildSocketError, match="left 20 control messages unread"):
+        one.send(Reopen())
     assert one.pending == 20
     assert MAX_PENDING >= 1000
 
@@ -205,12 +219,12 @@ def test_a_peer_that_never_reads_is_an_error(pair, monkeypatch):
 def test_what_waits_is_forgotten_with_its_descriptors(pair, files):
     one, other = pair
     fill(one)
-    one.send("wait", files("a", "b"))
+    one.send(Reopen(), files("a", "b"))
     before = len(os.listdir("/proc/self/fd"))
     one.drop()
     assert one.pending == 0
     assert len(os.listdir("/proc/self/fd")) == before - 2
-    assert other.receive()[0]["number"] == 0, "what was sent is there"
+    assert other.receive()[0].answer == 0, "what was sent is there"
 
 
 def test_a_descriptor_that_can_not_be_kept_is_an_error_and_leaks_none(pair, files, monkeypatch):
@@ -227,7 +241,7 @@ def test_a_descriptor_that_can_not_be_kept_is_an_error_and_leaks_none(pair, file
 
     monkeypatch.setattr(os, "dup", dup)
     with pytest.raises(OSError, match="Too many open files"):
-        one.send("attach", fds)
+        one.send(Reopen(), fds)
     assert one.pending == 1
     assert len(calls) == 2
 
@@ -237,9 +251,9 @@ def test_a_descriptor_that_can_not_be_kept_is_an_error_and_leaks_none(pair, file
 
 def test_the_end_of_file_comes_after_the_last_words(pair):
     one, other = pair
-    other.send("goodbye")
+    other.send(Warm())
     other.close()
-    assert one.receive() == ({"op": "goodbye"}, [])
+    assert one.receive() == (Warm(), [])
     assert one.receive() is None
     assert one.receive() is None
 
@@ -247,10 +261,10 @@ def test_the_end_of_file_comes_after_the_last_words(pair):
 def test_last_words_of_a_peer_that_had_not_read_everything(pair):
     """The kernel reports a reset before what the peer had sent."""
     one, other = pair
-    one.send("never read")
-    other.send("goodbye")
+    one.send(Reopen())
+    other.send(Warm())
     other.close()
-    assert one.receive() == ({"op": "goodbye"}, [])
+    assert one.receive() == (Warm(), [])
     assert one.receive() is None
 
 
@@ -258,7 +272,7 @@ def test_sending_to_a_peer_that_is_gone(pair):
     one, other = pair
     other.close()
     with pytest.raises(ConnectionError):
-        one.send("hello")
+        one.send(Reopen())
 
 
 def test_flushing_to_a_peer_that_is_gone(pair):
@@ -299,22 +313,59 @@ def test_a_message_that_breaks_the_rules(raw, files, data):
     one, theirs = raw
     send_raw(theirs, data, files("a", "b"))
     send_raw(theirs, msgspec.msgpack.encode({"op": "ready"}))
-    with pytest.raises(ControlError):
+    with pytest.raises(ChildSocketError):
         one.receive()
-    assert one.receive() == ({"op": "ready"}, [])
+    assert one.receive() == (Ready(), [])
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        ({"op": "dance"}, "'dance' is refused: Invalid value 'dance'"),
+        ({"op": "d" * 1000}, f"'{'d' * 64}' is refused"),
+        ({"op": "stop", "reason": "", "last": True}, "'stop' is refused"),  # it is for children
+        ({"op": "retired"}, "'retired' is refused: Object missing required field `worker`"),
+        ({"op": "retired", "worker": [], "generation": {}}, "Expected `int`"),
+        ({"op": "handled", "answer": "1"}, "Expected `int`"),
+        ({"op": "drained", "counts": {"accepted": "many"}}, "Expected `int | object`"),
+        ({"op": "ready", "more": 1}, "unknown field `more`"),
+    ],
+)
+def test_a_message_that_is_not_in_the_table(raw, files, message, why):
+    """It is refused with its descriptors, which is no reason to distrust who has sent it; the next one is received."""
+    one, theirs = raw
+    before = len(os.listdir("/proc/self/fd"))
+    made = files("a")
+    send_raw(theirs, msgspec.msgpack.encode(message), made)
+    send_raw(theirs, msgspec.msgpack.encode({"op": "ready"}))
+    with pytest.raises(MessageRefused) as refused:
+        one.receive()
+    assert why in str(refused.value)
+    assert one.receive() == (Ready(), [])
+    assert len(os.listdir("/proc/self/fd")) == before + len(made)
+
+
+@pytest.mark.parametrize("union", [messages.ToChild, messages.ToSupervisor])
+def test_every_message_of_the_module_is_in_one_table(union):
+    kinds = {kind for kind in vars(messages).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)}
+    tables = [set(get_args(one)) for one in (messages.ToChild, messages.ToSupervisor)]
+    assert kinds - tables[0] - tables[1] == {messages._Message}
+    assert not tables[0] & tables[1]
+    for kind in get_args(union):
+        assert messages.op_of(kind.__new__(kind)) == kind.__struct_config__.tag
 
 
 def test_a_message_that_was_cut(raw):
     one, theirs = raw
     send_raw(theirs, msgspec.msgpack.encode({"op": "big", "data": bytes(MAX_MESSAGE)}))
-    with pytest.raises(ControlError, match="cut"):
+    with pytest.raises(ChildSocketError, match="cut"):
         one.receive()
 
 
 def test_too_many_descriptors_are_refused_and_none_stays_open(raw, files):
     one, theirs = raw
     send_raw(theirs, msgspec.msgpack.encode({"op": "attach"}), files(*["x"] * 40))
-    with pytest.raises(ControlError, match="cut"):
+    with pytest.raises(ChildSocketError, match="cut"):
         one.receive()
 
 
@@ -336,14 +387,14 @@ def test_descriptors_arrive_where_none_are_left(pair, files):
         with contextlib.suppress(OSError):
             while True:
                 stuffed.append(os.eventfd(0))
-        for _ in range(control.RESERVE // 3):
-            ours.send("attach", fds)
+        for _ in range(child_socket.RESERVE // 3):
+            ours.send(Reopen(), fds)
             message, received = theirs.receive()
-            assert message == {"op": "attach"}
+            assert message == Reopen()
             assert len(received) == 3
             stuffed += received
-        ours.send("attach", fds)
-        with pytest.raises(ControlError, match="none left"):
+        ours.send(Reopen(), fds)
+        with pytest.raises(ChildSocketError, match="none left"):
             theirs.receive()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
