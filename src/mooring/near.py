@@ -5,7 +5,8 @@ first.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from abc import ABCMeta
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Final
 
@@ -119,24 +120,38 @@ REQUESTS: Final[Mapping[str, str]] = {
     "session": "server.session(request.fd)",
     "user": "server.session(request.fd), where a handler of 'handshake' has put it",
 }
-_MISSING: Final = re.compile(
-    r"'(?:mooring\._core\.ws\.(?P<frame>Frame)|(?P<request>Request)|(?P<session>Session))' object has no attribute "
-    r"'(?P<name>\w+)'.*"
-)
+_OF: Final[Mapping[str, Mapping[str, str]]] = {
+    "Frame": FRAMES,
+    "Request": REQUESTS,
+    "Response": ANSWERS,
+    "Server": METHODS,
+    "Session": {},
+}
+_SET: Final = re.compile(
+    r"'Session' object has no attribute '(\w{1,100})'"
+)  # until Python 3.12 it does not say of what
 
 
-def attribute_meant(text: str) -> str:
-    """For the text of an AttributeError: what was meant of a frame, a request or a session; empty if nobody could tell.
-    A class of the application's own, or of a library, may have the same name: so of a Request only words are looked up,
-    and of a Session it is said whose is meant."""
-    found = _MISSING.fullmatch(text)
-    if found is None:
-        return ""
-    name = found["name"]
-    if found["session"]:
-        return f"if that is server.session(fd): it is a mapping, write session[{name!r}]"
-    meant = (FRAMES if found["frame"] else REQUESTS).get(name.lower())
+def attribute_meant(error: AttributeError, text: str) -> str:
+    """What was meant of a frame, a request or another object of ours; empty if it is none, or nobody could tell."""
+    name = error.name
+    holder = type(error.obj)
+    if error.obj is None and (found := _SET.match(text)):
+        return f"if that is server.session(fd): it is a mapping, write session['{found[1]}'] = ..."
+    kind = next((one for one in _kinds(holder) if one.__name__ in _OF and one.__module__.startswith("mooring.")), None)
+    if kind is None or not isinstance(name, str) or name in dir(holder):
+        return ""  # one that is there has raised the error itself
+    words = _OF[kind.__name__]
+    if kind.__name__ == "Session":
+        return f"if that is server.session(fd): it is a mapping, write session[{name!r:.100}]"
+    offered = [one for one in dir(kind) if not one.startswith("_")]
+    meant = nearest(name, offered, words) if not name.startswith("_") else None
     return f"did you mean {meant}?" if meant else ""
+
+
+def _kinds(holder: type) -> Iterator[type]:
+    """Its classes whose attributes run no code of the application's when they are read."""
+    return (one for one in type.__dict__["__mro__"].__get__(holder) if type(one) in (type, ABCMeta))
 
 
 def nearest(name: object, names: Collection[str], words: Mapping[str, str], cutoff: float = 0.6) -> str | None:

@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
+from typing import Any, Literal, NoReturn, TypeVar, overload
 
 import msgspec
 
@@ -180,20 +180,17 @@ class Server:
         # the one call that is made for every message goes straight to the compiled core
         if type(self).push is Server.push:  # and not a push of the application's own
             self.push = worker.outbox.push  # type: ignore[method-assign]
+        # A class with __getattr__ costs each look-up of a method 200 instructions more, as Python specialises none of
+        # them. Where the server runs, the report of an error says what was meant.
+        if "__getattr__" in vars(Server):
+            del Server.__getattr__  # type: ignore[attr-defined]
 
     def _leave(self) -> None:
         """For the runtime: the server runs here no more, or this process was forked off one in which it does."""
         self._worker = None
         self._settings = self._before
         vars(self).pop("push", None)
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> NoReturn:
-            """The words of other servers, which people write first."""
-            if name in _OWN and not _OWN & vars(self).keys():
-                raise AttributeError("Server.__init__() has not run: a subclass calls super().__init__() first")
-            raise AttributeError(no_attribute(self, name, METHODS), name=name)  # else Python adds a guess
+        Server.__getattr__ = _missing  # type: ignore[attr-defined]
 
     def _running(self) -> Worker:
         if self._worker is None:
@@ -565,3 +562,13 @@ def _subscribers(outlet: Outlet, name: bytes) -> Iterable[int]:
         before, *part = memoryview(outlet.call(Call.SUBSCRIBERS, before, name)).cast("Q").tolist()
         found.update(dict.fromkeys(part))
     return found
+
+
+def _missing(server: Server, name: str) -> NoReturn:
+    """Server.__getattr__ while an application is made: the words of other servers, which people write first."""
+    if name in _OWN and not _OWN & vars(server).keys():
+        raise AttributeError("Server.__init__() has not run: a subclass calls super().__init__() first")
+    raise AttributeError(no_attribute(server, name, METHODS), name=name)  # else Python adds a guess
+
+
+Server.__getattr__ = _missing  # type: ignore[attr-defined]

@@ -32,6 +32,7 @@ from mooring._core.ws cimport (
 
 from mooring._core.wire import USER as _USER
 from mooring._core.ws import close_payload
+from mooring.types import Opcode
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
@@ -40,6 +41,8 @@ cdef enum:
     TOPIC_LIMIT = 255
     FEW = 1024                       # connections in Outbox.ended, before it is looked whether all of them have to be
 
+cdef object TEXT = Opcode.TEXT
+cdef object BINARY = Opcode.BINARY
 cdef str NO_FD = "an fd is an int, such as frame.fd or request.fd, not {} of type {}"
 cdef str NO_MESSAGE = "a message is a str, bytes or a Frame, not {}; push_json() and publish_json() send others as JSON"
 
@@ -539,6 +542,10 @@ cdef int _check_size(int opcode, Py_ssize_t size) except -1:
 
 
 cdef int _opcode(object opcode) except? -1:
+    if opcode is TEXT:               # as a frame has it: its class is not asked
+        return OP_TEXT
+    if opcode is BINARY:
+        return OP_BINARY
     if isinstance(opcode, int):
         try:
             return opcode

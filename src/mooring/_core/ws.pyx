@@ -37,6 +37,7 @@ cdef enum:
     DECODERS = 128           # types of which one is kept
 
 cdef dict OPCODES = {int(opcode): opcode for opcode in Opcode}
+cdef tuple OPCODE_OF = tuple([OPCODES.get(code) for code in range(16)])     # by number, without making an int of it
 
 
 cdef inline Outcome _fail(FrameEvent* event, uint16_t code, const char* reason) noexcept nogil:
@@ -332,7 +333,7 @@ cdef class Frame:
 
     @property
     def opcode(self) -> Opcode:
-        return OPCODES[self.code_of_opcode]
+        return OPCODE_OF[self.code_of_opcode & 15]
 
     def json(self, type: object = None) -> Any:
         """The value of a message that is JSON, as text or binary: with `type` one that msgspec knows (a Struct, a union

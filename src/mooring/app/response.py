@@ -28,7 +28,6 @@ from mooring.app.events import COMMENT, EventStream, event
 from mooring.app.request import Request
 from mooring.app.static import CHEAP, PIECE, Opened, conditional, content_type_of, open_for_sending, whole
 from mooring.errors import ClientGone, HttpError, StateError
-from mooring.near import ANSWERS, no_attribute
 
 Send = Callable[[bytes, bool, bool], bool]
 """send(data, last, close): hand raw bytes towards the connection. `last`: the answer is complete.
@@ -172,10 +171,6 @@ class Response:
         @status_code.setter
         def status_code(self, code: int) -> NoReturn:
             raise AttributeError(f"call response.status({code!r}): it also checks the code")
-
-        def __getattr__(self, name: str) -> NoReturn:
-            """The words of other servers, which people write first."""
-            raise AttributeError(no_attribute(self, name, ANSWERS), name=name)  # else Python adds a guess
 
     def status(self, code: int, reason: str | None = None) -> None:
         """Set the status, 200 to 599, and the reason phrase if the standard one will not do."""

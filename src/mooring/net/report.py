@@ -56,12 +56,13 @@ def report(log: logging.Logger, message: str, error_id: str, *values: object, er
 
 def _hint(error: BaseException) -> str:
     """What to do, of errors of Python that don't say it."""
-    if type(error) is TypeError and _AWAITED.fullmatch(text_of(error)):
+    text = text_of(error)
+    if type(error) is TypeError and _AWAITED.fullmatch(text):
         return (
             "\n(push, publish and most other methods do their work at once and return a plain value: call them without "
             "`await`)"
         )
-    if type(error) is AttributeError and (meant := attribute_meant(text_of(error))):
+    if type(error) is AttributeError and (meant := attribute_meant(error, text)):
         return f"\n({meant})"
     return ""
 
