@@ -75,7 +75,7 @@ class Mutant:
     """A behaviour that is taken away, and the test that must notice."""
 
     guards: str
-    """The number of the fault (F1 to F39), attack (C1 to C23) or guarantee (G1 to G8) that asks for it."""
+    """The number of the fault (F1 to F48), attack (C1 to C23) or guarantee (G1 to G9) that asks for it."""
     removes: str
     """What does not happen any more."""
     test: str

@@ -1,7 +1,9 @@
 """The manual holds together: its code is Python, its settings exist, its decisions are listed once each."""
 
+import ast
 import re
 import textwrap
+import tomllib
 
 import pytest
 
@@ -56,6 +58,31 @@ def test_the_page_of_events_has_them_all_with_what_they_are_given():
         for number, name in enumerate(re.findall(r"`(\w+)`", names)):
             found[name] = tuple(given[min(number, len(given) - 1)].split(", "))
     assert found == EVENTS
+
+
+def test_the_page_of_faults_has_each_number_and_tests_that_exist():
+    rows = dict(re.findall(r"^\| ([FC]\d+) \| (.*) \|$", (DOCS / "faults.md").read_text(), re.MULTILINE))
+    assert list(rows) == [f"F{n}" for n in range(1, 49)] + [f"C{n}" for n in range(1, 24)]
+    for number, row in rows.items():
+        named = re.findall(r"`(\S+\.py)::(\w+)`", row)
+        assert len(named) == 1 or (not named and 40 <= int(number[1:]) <= 48), number
+        for file, test in named:
+            tree = ast.parse((ROOT / "tests" / file).read_text())
+            assert test in {node.name for node in ast.walk(tree) if hasattr(node, "name")}, f"{number}: {file}::{test}"
+            told = re.match(r"test_([fc])0?(\d+)_", test)
+            assert told is None or number == f"{told[1].upper()}{told[2]}", f"{number} names a test of another"
+
+
+def test_numbers_of_faults_are_on_their_page():
+    """Those that tests are named after, and those that mutants guard."""
+    known = set(re.findall(r"^\| ([FC]\d+) \|", (DOCS / "faults.md").read_text(), re.MULTILINE))
+    mutants = tomllib.loads((ROOT / "tools" / "mutants.toml").read_text())["mutant"]
+    used = {mutant["guards"] for mutant in mutants if mutant["guards"][0] != "G"}
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        named = re.findall(r"def test_([fc])0?(\d+)_", file.read_text())
+        used.update(f"{kind.upper()}{number}" for kind, number in named)
+    assert used <= known
+    assert len(used) > 50
 
 
 OBJECTS = {

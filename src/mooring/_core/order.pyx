@@ -1,6 +1,8 @@
 """One order of publishes for all gateways of a host.
 
-Theory ------ A worker tells a publish to each gateway, on that gateway's channel. A gateway comes to the channels of
+Theory
+------
+A worker tells a publish to each gateway, on that gateway's channel. A gateway comes to the channels of
 its workers as the kernel has it; so without more, the publishes of two workers could reach the subscribers here in one
 order and there in another one. Somebody has to decide, and it is whoever comes first:
 

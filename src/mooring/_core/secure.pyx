@@ -1,6 +1,8 @@
 """TLS on a gateway's connections: between the socket and what is spoken, and nothing of it elsewhere.
 
-Theory ------ The standard library's `ssl` does the cryptography, on memory (SSLObject and two MemoryBIOs); sockets stay
+Theory
+------
+The standard library's `ssl` does the cryptography, on memory (SSLObject and two MemoryBIOs); sockets stay
 non-blocking and in the reactor, so no handshake keeps anybody waiting. A connection without TLS costs a NULL pointer.
 
 * In: what the socket gives is decrypted into the reactor's receive buffer and handed on from there, record by record,
