@@ -6,16 +6,32 @@ cancelled, what its context holds, what its timeouts and groups do), and whoever
 
 import asyncio
 import contextvars
+import gc
+import importlib
+import importlib.util
+import sys
 import types
 import weakref
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mooring._core.steps import Steps, failure_of
+from mooring._core.steps import HandlerTask, Steps, failure_of
 
+LOOPS = [
+    pytest.param("asyncio", id="asyncio"),
+    pytest.param(
+        "uvloop",
+        id="uvloop",
+        marks=pytest.mark.skipif(
+            sys.version_info < (3, 12) or importlib.util.find_spec("uvloop") is None,
+            reason="uvloop is not installed, or handlers begin in its next turn",
+        ),
+    ),
+]
 PROFILE = settings(max_examples=400, deadline=None)
 variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
 kept: list[Any] = []
@@ -335,7 +351,7 @@ async def by_steps(operations: list[Any]) -> Any:
     return handler.seen, handler.called_back, found
 
 
-def in_loop(coroutine: Awaitable[Any]) -> Any:
+def in_loop(coroutine: Awaitable[Any], kind: str = "asyncio") -> Any:
     problems: list[dict[str, Any]] = []
 
     async def limited() -> Any:
@@ -344,11 +360,13 @@ def in_loop(coroutine: Awaitable[Any]) -> Any:
         async with asyncio.timeout(30):
             return await coroutine
 
-    found = asyncio.run(limited())
+    with asyncio.Runner(loop_factory=importlib.import_module(kind).new_event_loop) as runner:
+        found = runner.run(limited())
     kept.clear()
     return found, [str(one["message"]) for one in problems if "never retrieved" not in str(one["message"])]
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 @PROFILE
 @given(operations=OPERATIONS)
 @example(operations=[("name",)])
@@ -361,13 +379,79 @@ def in_loop(coroutine: Awaitable[Any]) -> Any:
 @example(operations=[("cancel",), ("await", stubborn), ("sleep", 1)])
 @example(operations=[("timeout", 0, [("wait_for", None, 3)])])
 @example(operations=[("group", [-1], [("sleep", 3)])])
-def test_a_handler_sees_what_it_sees_in_a_task(operations: list[Any]) -> None:
-    real, problems = in_loop(by_task(operations))
+@example(operations=[("cancel unbound",), ("return", 1)])
+@example(operations=[("cancel unbound",), ("raise", Stop)])
+@example(operations=[("cancel unbound",), ("catch", False, [("await", soon)]), ("sleep", 1)])
+def test_a_handler_sees_what_it_sees_in_a_task(loop: str, operations: list[Any]) -> None:
+    real, problems = in_loop(by_task(operations), loop)
     seen, calls, found = real
     plain = found == (None, 0) or (len(found) == 2 and found[1] == 0 and not isinstance(found[0], str))
-    ours, more = in_loop(by_steps(operations))
+    ours, more = in_loop(by_steps(operations), loop)
     if plain and ours[2] == (None, 0) and found[1] == 0:  # what it returned is not kept when nobody has its task
         assert ours[:2] == (seen, calls)
     else:
         assert ours == real
     assert more == problems
+
+
+def test_what_has_found_the_task_that_is_ready_and_cancels_it_reaches_no_handler() -> None:
+    async def run() -> None:
+        steps = Steps(Host())
+        assert steps.begin(Handler([]).run(), contextvars.copy_context()) is None
+        gc.collect()  # those of other tests
+        (found,) = [one for one in gc.get_objects() if type(one) is HandlerTask]
+        assert found.cancel()
+        following = Handler([("set", 1), ("sleep", 2), ("set", 2)])
+        task = steps.begin(following.run(), contextvars.copy_context())
+        assert task is not None
+        await task
+        assert following.seen == [("variable", 0), ("variable", 1)]
+        assert found.cancelled()
+
+    in_loop(run())
+
+
+def test_another_thread_that_calls_the_loop_is_not_taken_for_a_task() -> None:
+    """It comes between the task that is made and the look into the loop's queue."""
+
+    async def run() -> None:
+        steps = Steps(Host())
+        loop = asyncio.get_running_loop()
+        called = asyncio.Event()
+        call_soon = loop.call_soon
+
+        def disturbed(*arguments: Any, **options: Any) -> asyncio.Handle:
+            handle = call_soon(*arguments, **options)
+            call_soon(called.set)
+            return handle
+
+        loop.call_soon = disturbed  # type: ignore[method-assign]
+        try:
+            assert steps.begin(Handler([("set", 1)]).run(), contextvars.copy_context()) is None
+        finally:
+            loop.call_soon = call_soon  # type: ignore[method-assign]
+        if sys.version_info < (3, 12):  # later ones do not ask the loop
+            await called.wait()
+
+    in_loop(run())
+
+
+def test_a_task_is_kept_as_long_as_its_handler_runs() -> None:
+    """By steps alone: a loop has only weak references."""
+
+    async def run() -> None:
+        steps = Steps(Host())
+        handler = Handler([("sleep", 1), ("bare", None), ("sleep", 1)])
+        task = weakref.ref(steps.begin(handler.run(), contextvars.copy_context()))
+        assert steps.tasks == {task()}
+        gc.collect()
+        one = task()
+        assert one is not None
+        await one
+        assert steps.tasks == set()
+        del one, handler
+        await asyncio.sleep(0)
+        gc.collect()
+        assert task() is None
+
+    in_loop(run())

@@ -17,12 +17,13 @@ cdef class Waiting:
 cdef class Inlet:
     cdef object server
     cdef tuple on_message            # the application's handler, by the index of the listener
-    cdef object worker               # cold(), failed(), suspended(), note(): see mooring.worker
+    cdef object worker               # cold(), failed(), note(): see mooring.worker
     cdef readonly Steps steps        # of handlers that are coroutines
     cdef Outbox outbox               # what its handlers say, and have decided
     cdef public object context       # copied for each call of a handler
     # fd -> events that wait, for connections whose handler is suspended
     cdef dict lanes
+    cdef public object on_idle       # a function, called when the last of them goes; None: nobody waits for that
     cdef list channels               # the outlets that are channels
     cdef readonly uint64_t handled
     cdef public int wants            # what the application has handlers for: Wants, see mooring._core.wire
@@ -42,6 +43,8 @@ cdef class Inlet:
                      object context) except -1
     cdef int _wait(self, Outlet outlet, int kind, uint32_t extra, uint64_t fd, uint32_t ticket, object running,
                    object context) except -1
+    cdef int done(self, Outlet outlet, int kind, uint32_t extra, uint64_t fd, uint32_t ticket, object context,
+                  object task) except -1
     cdef int _start(self, Outlet outlet, int kind, int opcode, int arg, uint32_t extra, uint64_t fd,
                     uint32_t ticket, object data) except -1
 

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from contextvars import Context
 from typing import Any, Self
 
@@ -28,15 +29,13 @@ class Inlet:
     def abandon(self) -> None: ...
     @property
     def suspended(self) -> int: ...
+    on_idle: Callable[[], None] | None
     wants: int
     kept_waiting: set[int] | None
     output_limit: int
     @property
     def handled(self) -> int: ...
     def end(self, outlet: Outlet, kind: int, by: int, code: int, listener: int, fd: int, reason: bytes) -> None: ...
-    def done(
-        self, outlet: Outlet, kind: int, extra: int, fd: int, ticket: int, context: Context, task: Any
-    ) -> None: ...
 
 @disjoint_base
 class ChannelOutlet(Outlet):

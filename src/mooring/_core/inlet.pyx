@@ -245,14 +245,13 @@ cdef class Inlet:
                 return 0
         else:
             task = self.steps.task_of(running, context, kind)
-        if task.done():
+        if task not in self.steps.tasks:
             error = failure_of(task)
             if error is not None:
                 raise error
             return 0
         if self.child:
             self.worker.came_back()
-        self.worker.suspended(task)
         if fd not in self.lanes:
             self.lanes[fd] = deque()
         task.add_done_callback(_Done(self, outlet, kind, extra, fd, ticket, context))
@@ -266,19 +265,23 @@ cdef class Inlet:
         else:
             self._start(outlet, kind, by, code, listener, fd, NO_TICKET, reason)
 
-    def done(self, outlet: Outlet, kind: int, extra: int, fd: int, ticket: int, context: object, task: object) -> None:
+    cdef int done(self, Outlet outlet, int kind, uint32_t extra, uint64_t fd, uint32_t ticket, object context,
+                  object task) except -1:
         """A suspended handler has ended: the next event of that connection is due."""
         error = failure_of(task)
         if error is not None and self._failed(outlet, kind, extra, fd, ticket, error, context):
-            return
+            return 0
         if ticket != NO_TICKET:
             outlet.finish(ticket)
         lane = self.lanes[fd]
         while lane:
             outlet, kind, opcode, arg, extra, ticket, data = lane.popleft()
             if self._start(outlet, kind, opcode, arg, extra, fd, ticket, data):
-                return
+                return 0
         del self.lanes[fd]
+        if self.on_idle is not None and not self.lanes:
+            self.on_idle()
+        return 0
 
 
 cdef class _Done:

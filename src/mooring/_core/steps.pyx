@@ -8,27 +8,29 @@ must be a real one, and it must be the same one when the handler goes on later.
 
 Therefore a task is kept ready here, suspended, and *one after the other lends it to its first step*:
 
-* A `HandlerTask` is an `asyncio.Task`. What it runs is no coroutine but a `Driver`, which is at the same time what it
-  awaits while nobody needs it: the task has given it its wake-up. Calling that is a step of the task, at once, without
-  the loop.
+* A `HandlerTask` is an `asyncio.Task`. What it runs is no coroutine but a `Driver`, which holds the task's next step:
+  calling that is a step of the task, at once, without the loop. Up to Python 3.11 it is the task's first one, taken
+  from the loop's queue. From 3.12 on a task can do its first step when it is made: there the task awaits its driver,
+  which has its wake-up.
 * For the first step of a handler the task is only made the current one, and the coroutine is called. When it has ended,
-  and nobody can have noticed which task it ran in, that is all: the task still awaits the driver, ready for the next
-  handler.
-* Else the task is woken, and the driver gives it what the first step has come to: what is to be awaited, a result, an
-  error. It is this handler's own from now on, and the loop goes on with it as with any task.
-* Noticed is: an attribute was looked up or set, its hash taken, or it was cancelled (`HandlerTask` and `Driver` see
-  these); or there is one reference to it more than while it was ready, or a weak one.
+  and nobody can have noticed which task it ran in, that is all: the task is as it was, ready for the next handler.
+* Else the task's step is called, and the driver gives it what the first step has come to: what is to be awaited, a
+  result, an error. It is this handler's own from now on, and the loop goes on with it as with any task.
+* Noticed is: an attribute was looked up or set, or its hash taken (`HandlerTask` sees these); or it was cancelled; or
+  there is one reference to it more than while it was ready, or a weak one.
 
 So what a step may await, when callbacks run and what cancels what is decided by asyncio's own code. One thing has to be
 told to it: a task that was cancelled in its first step wakes with that, and not with what the step has come to; it is
 cancelled again when it awaits that. While it is ready the task is in no `all_tasks()`.
+
+A loop keeps only weak references to tasks. Until the coroutine is over, `Steps.tasks` keeps the handler's.
 
 Each step runs in the context that the handler was called in, not in the task's: that is fixed when a task is made.
 """
 
 from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF
 
 import asyncio
 import sys
@@ -47,20 +49,32 @@ cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject* value)
     object PyObject_GenericGetAttr(object value, object name)
     int PyObject_GenericSetAttr(object value, object name, PyObject* attribute) except -1
+    ctypedef struct PyAsyncMethods:
+        int (*am_send)(object, object, PyObject**) except -1
     ctypedef struct PyTypeObject:
+        PyAsyncMethods* tp_as_async
         object (*tp_getattro)(object, object)
         int (*tp_setattro)(object, object, PyObject*) except -1
         Py_hash_t (*tp_hash)(object) except -1
     void PyType_Modified(PyTypeObject* kind)
+    ctypedef struct PyGetSetDef:
+        object (*get)(object, void*)
+        void* closure
+    ctypedef struct PyGetSetDescrObject:
+        PyGetSetDef* d_getset
 
 cdef object _current_task = asyncio.current_task
 cdef object _running_loop = asyncio.get_running_loop
 cdef object _waiter = asyncio.Task._fut_waiter.__get__
+cdef object _must_cancel = asyncio.Task._must_cancel
+# whether a task says that it was destroyed while pending
+cdef object _complain = asyncio.Task._log_destroy_pending.__set__
 cdef bint EAGER = sys.version_info >= (3, 12)          # a task can be told to do its first step when it is made
 # all_tasks() asks a task of ours whether it is done; `python -m asyncio ps`, from 3.14 on, reads the list from outside
 cdef bint LISTED = sys.version_info >= (3, 14)
 # up to Python 3.11 current_task() is a function of Python over this dict
-cdef object _current_tasks = None if EAGER else asyncio.tasks._current_tasks
+cdef dict _current_tasks = None if EAGER else asyncio.tasks._current_tasks
+cdef int lent = 0    # tasks that handlers have for their first steps: only these are watched
 
 
 class HandlerTask(asyncio.Task):
@@ -71,7 +85,7 @@ class HandlerTask(asyncio.Task):
     def done(self):
         """Also while it is nobody's: that keeps it out of all_tasks()."""
         cdef Driver driver = _driver_of(self)
-        return (driver is not None and driver.wakeup is not None and not driver.first) or asyncio.Task.done(self)
+        return (driver is not None and driver.step is not None and not driver.first) or asyncio.Task.done(self)
 
     @property
     def _fut_waiter(self):
@@ -97,10 +111,18 @@ cdef Driver _driver_of(object task):
 
 
 cdef int _notice(object task) except -1:
-    cdef Driver driver = _driver_of(task)
-    if driver is not None:
-        driver.noticed = True
+    cdef Driver driver
+    if lent:
+        driver = _driver_of(task)
+        if driver is not None:
+            driver.noticed = True
     return 0
+
+
+cdef bint _is_cancelled(object task) except -1:
+    """Its next step is to raise that."""
+    cdef PyGetSetDef* read = (<PyGetSetDescrObject*> _must_cancel).d_getset
+    return read.get(task, read.closure) is True
 
 
 cdef object _get_attribute(object task, object name):
@@ -161,27 +183,45 @@ cdef class Driver:
         raise AttributeError(name)
 
     cdef object _step(self, object error):
-        """A step of the task: what it shall await. `error` is thrown into the coroutine."""
+        """A step of the task, as its coroutine does it: what it shall await. `error` is thrown into the coroutine."""
+        cdef PyObject* value = NULL
+        cdef int status = self.advance(error, &value)
+        outcome = <object> value
+        Py_DECREF(outcome)
+        if status == PYGEN_RETURN:
+            raise StopIteration(outcome)
+        return outcome
+
+    cdef int advance(self, object error, PyObject** value) except -1:
+        """A step of the task. What it shall await is a PYGEN_NEXT, what the coroutine has returned a PYGEN_RETURN."""
         cdef bint known = self.known
+        cdef int status
         if self.coro is None:                # when the task is made; or it is nobody's, and was cancelled
             if error is not None:
                 raise error
             self._asyncio_future_blocking = True
-            return self
+            Py_INCREF(self)
+            value[0] = <PyObject*> self
+            return PYGEN_NEXT
         if known:
             self.known = False
         else:
             self.run(error)
+        status = self.status
         outcome, self.outcome = self.outcome, None
-        if self.status == PYGEN_NEXT:
+        if status == PYGEN_NEXT:
             if known and error is not None:
                 self.cancellation = error
-            return outcome
-        if self.status == PYGEN_ERROR:
-            raise outcome
-        if known and error is not None:      # it was cancelled in its last step
-            raise error
-        raise StopIteration(outcome)
+        else:
+            self.steps.tasks.discard(self.task)
+            self.task = None
+            if status == PYGEN_ERROR:
+                raise outcome
+            if known and error is not None:  # it was cancelled in its last step
+                raise error
+        Py_INCREF(outcome)
+        value[0] = <PyObject*> outcome
+        return status
 
     cdef int run(self, object error) except -1:
         """A step of the coroutine: what came of it is in `status` and `outcome`."""
@@ -237,24 +277,37 @@ cdef class Driver:
         return self.loop
 
     def add_done_callback(self, wakeup, *, context=None):
-        self.wakeup = wakeup
+        self.step = wakeup
 
     def remove_done_callback(self, wakeup):
         return 0
 
     def cancel(self, msg=None):
-        if self.first:                       # the task waits for nothing: it notes that it was cancelled
-            self.noticed = True
-            return False
-        if self.steps.ready is self:         # somebody has found it all the same
-            self.steps.ready = None
-        self.cancelled = True
-        self.loop.call_soon(self.wakeup, self)
-        return True
+        return False                         # the task notes it, and is cancelled in its next step
 
     def result(self):
-        if self.cancelled:
-            raise asyncio.CancelledError
+        pass
+
+
+cdef int _send(object driver, object value, PyObject** outcome) except -1:
+    return (<Driver> driver).advance(None, outcome)
+
+
+# what a generator has: a task need not catch a StopIteration then
+(<PyTypeObject*> Driver).tp_as_async.am_send = _send
+PyType_Modified(<PyTypeObject*> Driver)
+
+
+cdef object _taken(object queue, object task):
+    """The step that was to begin this task, out of the loop's queue. Another thread may have put something behind
+    it."""
+    cdef Py_ssize_t place
+    for place in range(len(queue) - 1, -1, -1):
+        step = queue[place]._callback
+        if getattr(step, "__self__", None) is task:
+            del queue[place]
+            return step
+    return None
 
 
 async def _awaited(running):
@@ -272,17 +325,21 @@ cdef class Steps:
 
     def __cinit__(self, host: object) -> None:
         self.host = host
+        self.tasks = set()
 
     cpdef object begin(self, object coro, object context, bint keep=False, int kind=0):
         """Runs the first step of a coroutine in this context. Returns its task; None if it has ended without an error
         and without anybody having seen one. With `keep` there is always a task. `kind`: of the event that it handles,
         for the host."""
         cdef Driver driver = self.ready
+        self.ready = None
+        if driver is not None and _is_cancelled(driver.task):        # somebody has found it all the same
+            self._call(driver)
+            driver = None
         if driver is None:
             driver = self._new(_running_loop())
             if driver is None:
                 return self._slowly(_running_loop(), coro, context, kind)
-        self.ready = None
         driver.kind = kind
         if not self._first(driver, coro, context) and not keep:
             driver.coro = driver.context = driver.outcome = None
@@ -304,6 +361,8 @@ cdef class Steps:
         driver.context = context
         driver.noticed = False
         driver.first = True
+        global lent
+        lent += 1
         if LISTED:
             _register_task(driver.task)
         if current is not None:              # a handler, or something else, has led to this one
@@ -316,8 +375,9 @@ cdef class Steps:
             if current is not None:
                 _enter_task(loop, current)
             driver.first = False
+            lent -= 1
         driver.known = True
-        if driver.status == PYGEN_RETURN and not driver.noticed:
+        if driver.status == PYGEN_RETURN and not driver.noticed and not _is_cancelled(driver.task):
             references = Py_REFCNT(<PyObject*> driver.task)
             if self.references == 0:
                 self.references = references
@@ -330,47 +390,45 @@ cdef class Steps:
 
     cdef object _give(self, Driver driver):
         """The task is this handler's: it does for asyncio what the first step has done."""
-        cdef object task, wakeup
-        task, driver.task = driver.task, None
-        wakeup, driver.wakeup = driver.wakeup, None
-        asyncio.Task._log_destroy_pending.__set__(task, True)
-        self._call(driver.loop, wakeup, driver)
+        cdef object task = driver.task
+        _complain(task, True)
+        self.tasks.add(task)
+        self._call(driver)
         if driver.cancellation is not None:  # as it would have been when it came to await what it now awaits
             error, driver.cancellation = driver.cancellation, None
             asyncio.Task.cancel(task, *error.args[:1])
             asyncio.Task.uncancel(task)
         return task
 
-    cdef int _call(self, object loop, object step, Driver awaited) except -1:
-        """One step of a task. Another may be in the middle of one, and have led to this."""
+    cdef int _call(self, Driver driver) except -1:
+        """The next step of a task that was ready. Another may be in the middle of one, and have led to this."""
+        cdef object loop = driver.loop
         cdef object current = _current_task(loop) if EAGER else _current_tasks.get(loop)
-        if current is None:
-            step(awaited) if awaited is not None else step()
-            return 0
-        _leave_task(loop, current)
+        step, driver.step = driver.step, None
+        if current is not None:
+            _leave_task(loop, current)
         try:
-            step(awaited) if awaited is not None else step()
+            step(driver) if EAGER else step()
         finally:
-            _enter_task(loop, current)
+            if current is not None:
+                _enter_task(loop, current)
         return 0
 
     cdef Driver _new(self, object loop):
         """A task that is ready; None if the loop can't be kept from calling it later."""
         cdef Driver driver = Driver()
-        cdef object queue
         driver.steps = self
         driver.loop = loop
         if EAGER:
             driver.task = HandlerTask(driver, loop=loop, context=PyContext_CopyCurrent(), eager_start=True)
-        else:
-            queue = getattr(loop, "_ready", None)
-            if queue is None:
-                return None
+        elif hasattr(loop, "_ready"):
             driver.task = HandlerTask(driver, loop=loop, context=PyContext_CopyCurrent())
-            self._call(loop, queue.pop()._callback, None)      # what the loop would call in its next turn
-        if driver.wakeup is None:
+            driver.step = _taken(loop._ready, driver.task)
+        else:
+            return None
+        if driver.step is None:
             raise RuntimeError("the loop has not begun a task that was to begin at once")
-        driver.task._log_destroy_pending = False
+        _complain(driver.task, False)
         if LISTED:
             _unregister_task(driver.task)
         if self.references == 0:
@@ -385,4 +443,6 @@ cdef class Steps:
         driver.coro = coro
         driver.context = context
         driver.kind = kind
-        return HandlerTask(driver, loop=loop, context=context.copy())
+        driver.task = HandlerTask(driver, loop=loop, context=context.copy())
+        self.tasks.add(driver.task)
+        return driver.task

@@ -144,8 +144,6 @@ class Worker:
         self._watch: BlockWatch | None = None
         self._max_request = settings.process.max_request
         self._max_request_grace = settings.process.max_request_grace
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._idle: asyncio.Event | None = None
         self.loop: asyncio.AbstractEventLoop | None = None  # in which it runs
         self._opened: set[int] = set()  # WebSockets whose `open` was called in this worker, and `close` was not
 
@@ -215,8 +213,9 @@ class Worker:
     async def finish(self, *, clients_stay: bool = False) -> None:
         """Waits until nothing of the application runs any more; `clients_stay`: they are connected."""
         while self.inlet.suspended:
-            self._idle = asyncio.Event()
-            await self._idle.wait()
+            idle = asyncio.Event()
+            self.inlet.on_idle = idle.set
+            await idle.wait()
         await self.works.finish()
         self.streams.finish()
         self.stopping.set()
@@ -228,7 +227,7 @@ class Worker:
         await self.tasks.all_over()
         while self._calls:
             await asyncio.wait(self._calls)
-        await self._leaving.finish(self._tasks, clients_stay=clients_stay)
+        await self._leaving.finish(self.inlet.steps.tasks, clients_stay=clients_stay)
         if self._watch is not None:
             self._watch.stop()
 
@@ -330,27 +329,13 @@ class Worker:
 
     def task_of(self, running: Awaitable[Any], context: contextvars.Context) -> asyncio.Task[Any]:
         """The asyncio task of a coroutine, or of something else to be awaited, that a handler gave; it has begun."""
-        task = self.inlet.steps.task_of(running, context)
-        if not task.done():
-            self.suspended(task)
-        return task
-
-    def suspended(self, task: asyncio.Task[Any]) -> None:
-        """A handler awaits something: the loop alone would not keep it."""
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        return self.inlet.steps.task_of(running, context)
 
     def on_result(self, result: object, kind: int) -> None:
         """A coroutine has returned something; `kind`: of the event that it has handled, or 0. Raises TypeError for what
         nobody can have meant."""
         self._advise(result, kind)
         refuse_odd(result, "the handler")
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if self._idle is not None:
-            # after the inlet's own callback, which may start the next handler of that connection
-            asyncio.get_running_loop().call_soon(self._idle.set)
 
     def cold(self, kind: int, opcode: int, arg: int, listener: int, fd: int, payload: bytes) -> Awaitable[Any] | None:
         """Any event but a message; what is still to be awaited when its handler is a coroutine."""
