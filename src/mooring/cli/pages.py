@@ -61,7 +61,10 @@ def _commands(group: click.Group) -> Iterator[str]:
     context = click.Context(group, info_name="mooring")
     yield "# Command line"
     yield "\n<!-- Written from src/mooring/cli/ by `make docs`. -->"
-    yield "\n`mooring COMMAND --help` says the same. `mooring --version` prints the version."
+    yield "\n`mooring run` starts a server, and `mooring settings` lists what can be set."
+    yield "The other commands ask a server that runs: they find it by its [control socket](control.md) (`--socket`),"
+    yield "and some by its pid file (`--pid-file`)."
+    yield "\n`mooring COMMAND --help` says the same as this page. `mooring --version` prints the version."
     for name in group.list_commands(context):
         command = group.commands[name]
         inner = click.Context(command, parent=context, info_name=name)
