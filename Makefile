@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 RELEASE := build/release/bin
 CLANG ?= clang-14
 SECONDS ?= 30
-CORE := $(wildcard src/mooring/_core/*.pyx src/mooring/_core/*.pxd src/mooring/_core/*.pxi src/mooring/_core/*.h)
+CORE := $(wildcard src/mooring/_core/*.pyx src/mooring/_core/*.pxd src/mooring/_core/*.pxi src/mooring/_core/*.h src/mooring/_core/*.toml)
 STUBBED := $(patsubst src/mooring/_core/%.pyi,mooring._core.%,$(wildcard src/mooring/_core/*.pyi))
 BESIDE := --numprocesses auto --dist worksteal  # tests run side by side; -n0 in ARGS: one after the other
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -74,6 +74,7 @@ docs: build/debug/built $(VENV)/group-docs  ## write the generated pages and bui
 	$(BIN)/mooring settings > docs/settings.md
 	$(BIN)/python -m mooring.cli > docs/cli.md
 	$(BIN)/python tools/counters.py
+	$(BIN)/python tools/records.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # with --quiet it would overlook warnings
 
 package: $(VENV)/installed $(VENV)/group-package  ## build what is published, install it where nothing is, run it there
@@ -103,7 +104,7 @@ $(VENV)/installed: pyproject.toml | $(VENV)/made
 
 # Also when a file has come or gone, which changes its folder: a build links what is not compiled. What is compiled
 # again, setup.py decides.
-build/%/built: $(VENV)/installed setup.py tools/build.py tools/counters.py src/mooring/counters.py $(CORE) src/mooring src/mooring/_core
+build/%/built: $(VENV)/installed setup.py tools/build.py tools/counters.py tools/records.py src/mooring/counters.py $(CORE) src/mooring src/mooring/_core
 	@$(BIN)/python tools/build.py $*
 
 build/fuzz/built: export CC = $(CLANG)

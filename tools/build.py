@@ -28,6 +28,7 @@ import venv
 from pathlib import Path
 
 import counters
+import records
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "mooring"
@@ -201,6 +202,8 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     begun.touch()
     counters.main()
+    if records.main(ROOT):
+        return 1
     code = compile_core(name, folder)
     if code:
         print((folder / "log").read_text(), end="", file=sys.stderr)

@@ -27,7 +27,7 @@ from mooring._core.outlet import Outbox
 from mooring._core.page import PAGE_BYTES
 from mooring._core.reactor import Reactor
 from mooring._core.table import Table
-from mooring._core.wire import Call, Command, Event, Fate, Mail
+from mooring._core.wire import Call, Command, Event, Fate, Mail, Notice
 from mooring.admin.requests import LINE_LIMIT
 from mooring.app.loader import Application
 from mooring.boot import Boot
@@ -303,13 +303,13 @@ class Host:
     def on_broken(self, whose: str, why: str) -> None:
         self.broken.append(why)
 
-    def cold(self, kind: int, opcode: int, arg: int, listener: int, fd: int, payload: bytes) -> None:
-        self.events.append((kind, fd))
+    def cold(self, event: Notice) -> None:
+        self.events.append((event.kind, event.fd))
 
-    def note(self, outlet: object, kind: int, fd: int, extra: int, payload: bytes) -> None:
-        if kind == Event.SESSION:
-            msgspec.msgpack.decode(payload)
-        self.events.append((kind, fd))
+    def note(self, outlet: object, notice: Notice) -> None:
+        if notice.kind == Event.SESSION:
+            msgspec.msgpack.decode(notice.payload)
+        self.events.append((notice.kind, notice.fd))
 
     def failed(self, kind: int, listener: int, fd: int, error: BaseException) -> None:
         raise AssertionError(f"handler of {kind} on {fd}: {error!r}")

@@ -14,6 +14,9 @@ cdef class Waiting:
     pass
 
 
+cdef class _Call
+
+
 cdef class Inlet:
     cdef object server
     cdef tuple on_message            # the application's handler, by the index of the listener
@@ -39,14 +42,18 @@ cdef class Inlet:
     cdef int send_all(self) except -1
     cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1
     cdef int _deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1
-    cdef int _failed(self, Outlet outlet, int kind, uint32_t extra, uint64_t fd, uint32_t ticket, object error,
-                     object context) except -1
-    cdef int _wait(self, Outlet outlet, int kind, uint32_t extra, uint64_t fd, uint32_t ticket, object running,
-                   object context) except -1
-    cdef int done(self, Outlet outlet, int kind, uint32_t extra, uint64_t fd, uint32_t ticket, object context,
-                  object task) except -1
-    cdef int _start(self, Outlet outlet, int kind, int opcode, int arg, uint32_t extra, uint64_t fd,
-                    uint32_t ticket, object data) except -1
+    cdef int _queue(self, Outlet outlet, const Record* record, object data) except -1
+    cdef int _failed(self, Outlet outlet, const Record* record, object error, object context) except -1
+    cdef int _wait(self, Outlet outlet, const Record* record, object running, object context) except -1
+    cdef int _start(self, Outlet outlet, const Record* record, object data) except -1
+    cdef int _done(self, _Call call, object task) except -1
+
+
+cdef class _Call:
+    cdef Inlet inlet
+    cdef Outlet outlet
+    cdef Record record
+    cdef object what
 
 
 cdef class ChannelOutlet(Outlet):
@@ -67,7 +74,7 @@ cdef class ChannelOutlet(Outlet):
     cdef set missed                  # connections and topics it was told of; None: it does not stand still
     cdef uint32_t missed_names
     cdef uint64_t stamp              # of the last publish that was left out
-    cdef uint8_t how_acked           # HANDLED, or why they were not
+    cdef uint8_t how_acked           # ACK_HANDLED, or why they were not
 
     cdef bint hand_over(self, double timeout) except -1
     cdef bint keep(self) except -1

@@ -10,6 +10,7 @@ from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
 from mooring._core.steps import Steps
 from mooring._core.table import Table
+from mooring._core.wire import Notice
 
 ANSWER_PART: int
 CALL_TIMEOUT: float
@@ -35,7 +36,7 @@ class Inlet:
     output_limit: int
     @property
     def handled(self) -> int: ...
-    def end(self, outlet: Outlet, kind: int, by: int, code: int, listener: int, fd: int, reason: bytes) -> None: ...
+    def end(self, outlet: Outlet, last: Notice) -> None: ...
 
 @disjoint_base
 class ChannelOutlet(Outlet):

@@ -33,16 +33,16 @@ from types import CoroutineType
 
 from mooring._core.buffer cimport buffer_size
 from mooring._core.channel cimport Channel
-from mooring._core.outlet cimport HANDLED, Outbox, Outlet
+from mooring._core.outlet cimport Outbox, Outlet
 from mooring._core.page cimport DONE, JOURNAL_BYTES, MARKS, STARTED, Page
 from mooring._core.pulse cimport Pulse
 from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.steps cimport Steps
 from mooring._core.table cimport Table
 from mooring._core.wire cimport (
-    ATTEMPT, CM_ACK, CM_CALL, CM_DISCONNECT_USER, CM_HELLO, CM_MISSED, CM_PUBLISH, CM_WORK, EV_LEAVE, EV_MESSAGE, EV_REQUEST,
-    EV_SESSION, LISTENER_MASK, MISSED_CLIENT, MISSED_PUBLISHES, MISSED_TOPIC, MISSED_TOPICS, RECORD_LIMIT, VERSION, Record,
-    is_event, is_last, make_record, takes_ticket,
+    ACK_HANDLED, ATTEMPT_UNIT, CM_ACK, CM_CALL, CM_DISCONNECT_USER, CM_HELLO, CM_MISSED, CM_PUBLISH, CM_WORK, EV_MESSAGE,
+    EV_REQUEST, LISTENER_MASK, MISSED_CLIENT, MISSED_PUBLISHES, MISSED_TOPIC, MISSED_TOPICS, NO_TICKET, RECORD_LIMIT, VERSION,
+    Notice, Record, is_event, is_last, make_record, new_notice, takes_ticket,
 )
 from mooring._core.ws cimport Frame, new_frame
 
@@ -54,7 +54,6 @@ from mooring.errors import StateError
 cdef extern from "Python.h":
     int PyException_SetTraceback(object error, object traceback)     # whatever its class makes of the attribute
 
-cdef uint32_t NO_TICKET = 0xFFFFFFFF
 cdef uint64_t LONG_TURN_MS = 5
 cdef size_t KEPT = 32768                 # bytes of one handler that are copied into the page, and sent later
 cdef double RETRY = 0.05         # seconds, after there was no memory for an acknowledgement
@@ -130,12 +129,11 @@ cdef class Inlet:
             # before its handler had begun
             if record.ticket == NO_TICKET:
                 raise
-            if self._failed(outlet, record.kind, record.extra & LISTENER_MASK, record.fd, record.ticket, error, None):
+            if self._failed(outlet, record, error, None):
                 return 0
             return outlet.finish(record.ticket)
 
-    cdef int _failed(self, Outlet outlet, int kind, uint32_t extra, uint64_t fd, uint32_t ticket, object error,
-                     object context) except -1:
+    cdef int _failed(self, Outlet outlet, const Record* record, object error, object context) except -1:
         """Reports it, also when there is hardly any memory, or it can't even be looked at. Who waits for an answer is not
         left waiting, nor is what comes next on that connection: nothing is raised here. 1: the handler of `error` is
         suspended, and the event not over."""
@@ -147,16 +145,16 @@ cdef class Inlet:
             try:
                 if context is None:
                     context = self.context.copy()
-                running = context.run(self.worker.failed, kind, extra, fd, error)
-                if kind == EV_REQUEST:
-                    self.outbox.drop(fd)             # the answer to a handler that raises is given elsewhere
-                return self._wait(outlet, kind, extra, fd, ticket, running, context) if running is not None else 0
+                running = context.run(self.worker.failed, record.kind, record.extra & LISTENER_MASK, record.fd, error)
+                if record.kind == EV_REQUEST:
+                    self.outbox.drop(record.fd)      # the answer to a handler that raises is given elsewhere
+                return self._wait(outlet, record, running, context) if running is not None else 0
             except MemoryError:
                 PyException_SetTraceback(error, None)    # frees what the handler had, and then it can be said
             except BaseException as fault:
                 error = fault                            # is told in its place
         try:
-            self.outbox.drop(fd)
+            self.outbox.drop(record.fd)
         except BaseException:
             pass                                         # no memory even for that
         return 0
@@ -168,45 +166,46 @@ cdef class Inlet:
                 raise BadRecord(f"an event on ticket {record.ticket} of listener {record.extra & LISTENER_MASK}")
             if not takes_ticket(record.kind):
                 raise BadRecord(f"unknown kind {record.kind}")
-        elif record.kind == EV_MESSAGE:
-            raise BadRecord("a message without a ticket")
+        elif takes_ticket(record.kind):
+            raise BadRecord(f"an event of kind {record.kind} without a ticket")
         if record.kind == EV_MESSAGE:
             data = new_frame(record.fd, record.opcode, payload, record.size)
-            if record.extra >= ATTEMPT:
-                (<Frame> data).attempt = <int> (record.extra / ATTEMPT) + 1
+            if record.extra >= ATTEMPT_UNIT:
+                (<Frame> data).attempt = <int> (record.extra / ATTEMPT_UNIT) + 1
         else:
-            data = PyBytes_FromStringAndSize(<const char*> payload, record.size)
+            data = new_notice(record, payload)
             if record.ticket == NO_TICKET:
-                self.worker.note(outlet, record.kind, record.fd, record.extra, data)
+                self.worker.note(outlet, data)
                 return 0
+        return self._queue(outlet, record, data)
+
+    cdef int _queue(self, Outlet outlet, const Record* record, object data) except -1:
         if self.lanes:
             lane = self.lanes.get(record.fd)
             if lane is not None:
-                lane.append((outlet, record.kind, record.opcode, record.arg, record.extra & LISTENER_MASK, record.ticket,
-                             data))
+                lane.append(_new_call(self, outlet, record, data))
                 return 0
-        self._start(outlet, record.kind, record.opcode, record.arg, record.extra & LISTENER_MASK, record.fd,
-                    record.ticket, data)
+        self._start(outlet, record, data)
         return 0
 
-    cdef int _start(self, Outlet outlet, int kind, int opcode, int arg, uint32_t extra, uint64_t fd,
-                    uint32_t ticket, object data) except -1:
+    cdef int _start(self, Outlet outlet, const Record* record, object data) except -1:
         """Runs one handler; 1 when it is suspended, and has a lane then."""
         cdef object context = None
         cdef object running
+        cdef int kind = record.kind
         cdef int why
         if self.outbox.ended:
-            why = self.outbox.why_ended(fd)
-            if why != HANDLED and kind == EV_MESSAGE:
-                return outlet.give_back(ticket, why)
+            why = self.outbox.why_ended(record.fd)
+            if why != ACK_HANDLED and kind == EV_MESSAGE:
+                return outlet.give_back(record.ticket, why)
             if is_last(kind):
-                self.outbox.forget(fd)
-        outlet.begin(ticket)
+                self.outbox.forget(record.fd)
+        outlet.begin(record.ticket)
         self.handled += 1
         if self.kept_waiting is not None:
-            self.kept_waiting.add(fd)
+            self.kept_waiting.add(record.fd)
         self.pulse.data.begun += 1
-        self.pulse.data.fd = fd
+        self.pulse.data.fd = record.fd
         self.pulse.data.kind = kind
         if self.until_limit and (kind == EV_MESSAGE or kind == EV_REQUEST):
             self.until_limit -= 1
@@ -217,34 +216,33 @@ cdef class Inlet:
             PyContext_Enter(context)
             try:
                 if kind == EV_MESSAGE:
-                    running = self.on_message[extra](self.server, data)
+                    running = self.on_message[record.extra & LISTENER_MASK](self.server, data)
                 else:
-                    running = self.worker.cold(kind, opcode, arg, extra, fd, data)
+                    running = self.worker.cold(data)
             finally:
                 PyContext_Exit(context)
             if running is not None and type(running) is not CoroutineType:
                 running = self.worker.running_of(running, kind)
-            if running is not None and self._wait(outlet, kind, extra, fd, ticket, running, context):
+            if running is not None and self._wait(outlet, record, running, context):
                 return 1
         except BaseException as error:
             # KeyboardInterrupt and the like too: raised in a handler, they are that handler's failure
-            if self._failed(outlet, kind, extra, fd, ticket, error, context):
+            if self._failed(outlet, record, error, context):
                 return 1
         if self.child:
             self.worker.leave_child(None)
-        if ticket != NO_TICKET:
-            outlet.finish(ticket)
+        if record.ticket != NO_TICKET:
+            outlet.finish(record.ticket)
         return 0
 
-    cdef int _wait(self, Outlet outlet, int kind, uint32_t extra, uint64_t fd, uint32_t ticket, object running,
-                   object context) except -1:
+    cdef int _wait(self, Outlet outlet, const Record* record, object running, object context) except -1:
         """Goes on with a handler that is a coroutine, in its context; 1 when it is suspended."""
         if type(running) is CoroutineType:
-            task = self.steps.begin(running, context, False, kind)
+            task = self.steps.begin(running, context, False, record.kind)
             if task is None:
                 return 0
         else:
-            task = self.steps.task_of(running, context, kind)
+            task = self.steps.task_of(running, context, record.kind)
         if task not in self.steps.tasks:
             error = failure_of(task)
             if error is not None:
@@ -252,31 +250,28 @@ cdef class Inlet:
             return 0
         if self.child:
             self.worker.came_back()
-        if fd not in self.lanes:
-            self.lanes[fd] = deque()
-        task.add_done_callback(_Done(self, outlet, kind, extra, fd, ticket, context))
+        if record.fd not in self.lanes:
+            self.lanes[record.fd] = deque()
+        task.add_done_callback(_new_call(self, outlet, record, context))
         return 1
 
-    def end(self, outlet: Outlet, kind: int, by: int, code: int, listener: int, fd: int, reason: bytes) -> None:
+    def end(self, outlet: Outlet, last: Notice) -> None:
         """The last event of a connection that its gateway cannot tell of any more."""
-        lane = self.lanes.get(fd)
-        if lane is not None:
-            lane.append((outlet, kind, by, code, listener, NO_TICKET, reason))
-        else:
-            self._start(outlet, kind, by, code, listener, fd, NO_TICKET, reason)
+        self._queue(outlet, &last.record, last)
 
-    cdef int done(self, Outlet outlet, int kind, uint32_t extra, uint64_t fd, uint32_t ticket, object context,
-                  object task) except -1:
+    cdef int _done(self, _Call call, object task) except -1:
         """A suspended handler has ended: the next event of that connection is due."""
+        cdef uint64_t fd = call.record.fd
+        cdef _Call next
         error = failure_of(task)
-        if error is not None and self._failed(outlet, kind, extra, fd, ticket, error, context):
+        if error is not None and self._failed(call.outlet, &call.record, error, call.what):
             return 0
-        if ticket != NO_TICKET:
-            outlet.finish(ticket)
+        if call.record.ticket != NO_TICKET:
+            call.outlet.finish(call.record.ticket)
         lane = self.lanes[fd]
         while lane:
-            outlet, kind, opcode, arg, extra, ticket, data = lane.popleft()
-            if self._start(outlet, kind, opcode, arg, extra, fd, ticket, data):
+            next = lane.popleft()
+            if self._start(next.outlet, &next.record, next.what):
                 return 0
         del self.lanes[fd]
         if self.on_idle is not None and not self.lanes:
@@ -284,29 +279,21 @@ cdef class Inlet:
         return 0
 
 
-cdef class _Done:
-    """A task's callback, without the cost of functools.partial over a bound method."""
-
-    cdef Inlet inlet
-    cdef Outlet outlet
-    cdef int kind
-    cdef uint32_t extra
-    cdef uint64_t fd
-    cdef uint32_t ticket
-    cdef object context
-
-    def __cinit__(self, Inlet inlet, Outlet outlet, int kind, uint32_t extra, uint64_t fd, uint32_t ticket,
-                  object context) -> None:
-        self.inlet = inlet
-        self.outlet = outlet
-        self.kind = kind
-        self.extra = extra
-        self.fd = fd
-        self.ticket = ticket
-        self.context = context
+cdef class _Call:
+    """An event that waits in a lane, where `what` is what its handler will be given; or one whose handler is suspended, in
+    the context `what`: then this is its task's callback."""
 
     def __call__(self, task: object) -> None:
-        self.inlet.done(self.outlet, self.kind, self.extra, self.fd, self.ticket, self.context, task)
+        self.inlet._done(self, task)
+
+
+cdef _Call _new_call(Inlet inlet, Outlet outlet, const Record* record, object what):
+    cdef _Call call = _Call.__new__(_Call)
+    call.inlet = inlet
+    call.outlet = outlet
+    call.record = record[0]
+    call.what = what
+    return call
 
 
 cdef class WorkerChannel(Channel):
@@ -358,9 +345,10 @@ cdef class ChannelOutlet(Outlet):
 
     def hello(self) -> None:
         """The first record: this worker is ready for events."""
-        cdef Record record = make_record(CM_HELLO, 0, self.channel.inlet.wants, VERSION, 0)
+        cdef Record record = make_record(CM_HELLO, self.outbox.stamp(), 0)
+        record.opcode = self.channel.inlet.wants
+        record.arg = VERSION
         record.extra = os.getpid()
-        record.fd = self.outbox.stamp()
         self.channel.put(&record, NULL)
 
     def beat(self) -> None:
@@ -447,7 +435,7 @@ cdef class ChannelOutlet(Outlet):
     cdef int finish(self, uint32_t ticket) except -1:
         if self.keep() if len(self.channel.inlet.channels) == 1 else self.all_keep():
             self.page.mark(ticket, DONE)
-        return self._acknowledge(ticket, HANDLED)
+        return self._acknowledge(ticket, ACK_HANDLED)
 
     cdef int give_back(self, uint32_t ticket, int why) except -1:
         # without a mark: should this process end before that has left, the gateway knows the same from what has closed it
@@ -473,7 +461,8 @@ cdef class ChannelOutlet(Outlet):
     cpdef send_acks(self):
         cdef Record record
         if self.acked:
-            record = make_record(CM_ACK, 0, self.how_acked, 0, 0)
+            record = make_record(CM_ACK, 0, 0)
+            record.opcode = self.how_acked
             record.ticket = self.first_ack
             record.extra = self.acked
             self.acked = 0
@@ -498,7 +487,8 @@ cdef class ChannelOutlet(Outlet):
             self.one_call.release()
 
     def _call(self, what: int, fd: int, payload: bytes) -> bytes:
-        cdef Record record = make_record(CM_CALL, fd, 0, what, <uint32_t> len(payload))
+        cdef Record record = make_record(CM_CALL, fd, <uint32_t> len(payload))
+        record.arg = what
         waits = self.reply_socket.fileno()
         if self.answered != self.calls and (waits < 0 or not _ready(waits, select.POLLIN, 0.0)):
             # it stands still: this worker waits for that once, and not again with each question

@@ -66,14 +66,16 @@ cdef int _miss(ChannelOutlet self, const Record* command, const uint8_t* payload
         self.missed_names += 1
         if self.missed_names == MOST_NAMES:
             what, name = MISSED_TOPICS, b""
-    record = make_record(CM_MISSED, command.fd, what, 0, <uint32_t> len(name))
+    record = make_record(CM_MISSED, command.fd, <uint32_t> len(name))
+    record.opcode = what
     self.channel.put(&record, name)
     self.missed.add(key)
     return 0
 
 
 cdef int _takes_again(ChannelOutlet self) except -1:
-    cdef Record record = make_record(CM_MISSED, self.stamp, MISSED_PUBLISHES, 0, 0)
+    cdef Record record = make_record(CM_MISSED, self.stamp, 0)
+    record.opcode = MISSED_PUBLISHES
     self.missed = None
     self.missed_names = 0
     if self.stamp:

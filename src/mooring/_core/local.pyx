@@ -23,10 +23,10 @@ import time
 
 from mooring._core.buffer cimport Buffer, buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size
 from mooring._core.inlet cimport Inlet, Waiting
-from mooring._core.outlet cimport HANDLED, Outlet
+from mooring._core.outlet cimport Outlet
 from mooring._core.reactor cimport Reactor, Source
 from mooring._core.relay cimport ChannelPort, Port, Relay
-from mooring._core.wire cimport CM_PUBLISH, RECORD_BYTES, Record
+from mooring._core.wire cimport ACK_HANDLED, CM_PUBLISH, RECORD_BYTES, Record
 
 cdef enum:
     SERVE_BYTES = 65536      # taken from another worker in one go while this one waits
@@ -228,8 +228,8 @@ cdef class LocalOutlet(Outlet):
 
     cdef int finish(self, uint32_t ticket) except -1:
         if buffer_size(&self.port.queue.commands):
-            return self.give_back(ticket, HANDLED)
-        return self.port.relay.finish(self.port, ticket, HANDLED)
+            return self.give_back(ticket, ACK_HANDLED)
+        return self.port.relay.finish(self.port, ticket, ACK_HANDLED)
 
     cdef int give_back(self, uint32_t ticket, int why) except -1:
         if buffer_size(&self.port.queue.commands):

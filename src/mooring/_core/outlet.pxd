@@ -6,13 +6,6 @@ from mooring._core.table cimport Table
 from mooring._core.wire cimport Record
 
 
-cdef enum:
-    # CM_ACK: what became of the events, in `opcode`
-    HANDLED = 0
-    FAILED = 1                       # not handled: a handler of that connection had raised before
-    ENDED = 2                        # not handled: a handler of this worker had closed the connection
-
-
 cdef class Outlet:
     cdef object __weakref__
     cdef readonly int gateway
@@ -39,7 +32,7 @@ cdef class Outlet:
     # around a handler: its ticket is marked as started, and given back
     cdef int begin(self, uint32_t ticket) noexcept
     cdef int finish(self, uint32_t ticket) except -1
-    # instead of both: FAILED, ENDED
+    # instead of both: ACK_FAILED, ACK_ENDED
     cdef int give_back(self, uint32_t ticket, int why) except -1
 
 

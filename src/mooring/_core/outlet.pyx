@@ -22,9 +22,9 @@ from mooring._core.order cimport stamp_of
 from mooring._core.reactor cimport monotonic_ms
 from mooring._core.table cimport GATEWAY_SHIFT, ST_CLOSING, ST_HTTP, ST_OPEN, Entry, Table, user_mark
 from mooring._core.wire cimport (
-    CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HANDSHAKE, CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND,
-    CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, CM_WORK, EXCLUDED_LIMIT, RESPOND_CLOSE, RESPOND_LAST, RESPOND_REFUSES,
-    Record, make_record,
+    ACK_ENDED, ACK_FAILED, ACK_HANDLED, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HANDSHAKE, CM_PAUSE,
+    CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND, CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, CM_WORK, EXCLUDED_LIMIT,
+    RESPOND_CLOSE, RESPOND_LAST, RESPOND_REFUSES, Record, make_record,
 )
 from mooring._core.ws cimport (
     CONTROL_LIMIT, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING, OP_PONG, OP_TEXT, CloseFrame, Frame, is_utf8,
@@ -238,9 +238,9 @@ cdef class Outbox:
     # ------------------------------------------------------------------ whose messages are not handled any more
 
     cdef int why_ended(self, uint64_t fd) except -1:
-        """FAILED or ENDED; HANDLED: they are."""
+        """ACK_FAILED or ACK_ENDED; ACK_HANDLED: they are."""
         found = self.ended.get(fd)
-        return HANDLED if found is None else found[0]
+        return ACK_HANDLED if found is None else found[0]
 
     cdef int end(self, uint64_t fd, int why) except -1:
         """From now on; the first reason counts. `forget` is called at the last event of this connection."""
@@ -301,7 +301,8 @@ cdef class Outbox:
             _refuse_opcode(code)
         if PyUnicode_Check(data):
             text = PyUnicode_AsUTF8AndSize(data, &size)
-            record = make_record(CM_SEND, number, code, 0, <uint32_t> size)
+            record = make_record(CM_SEND, number, <uint32_t> size)
+            record.opcode = code
             _check_size(code, size)
             outlet.command(&record, <const uint8_t*> text)
             return True
@@ -312,7 +313,8 @@ cdef class Outbox:
             _check_size(code, view.len)
             if code == OP_TEXT and not is_utf8(<const uint8_t*> view.buf, view.len):
                 raise ValueError("text must be UTF-8; push other bytes without opcode=Opcode.TEXT, as binary")
-            record = make_record(CM_SEND, number, code, 0, <uint32_t> view.len)
+            record = make_record(CM_SEND, number, <uint32_t> view.len)
+            record.opcode = code
             outlet.command(&record, <const uint8_t*> view.buf)
         finally:
             PyBuffer_Release(&view)
@@ -326,27 +328,28 @@ cdef class Outbox:
     def fail_client(self, fd: int, code: int, reason: str) -> bool:
         """Closes it, because its handler has raised. No message of it is handled any more, also when it is
         closing already: what a client has sent behind one that failed may rely on that."""
-        self.end(fd, FAILED)
+        self.end(fd, ACK_FAILED)
         return self._close(fd, code, reason.encode())
 
     cdef bint _close(self, uint64_t number, int code, bytes reason) except -1:
         cdef Outlet outlet = self.outlet_of(number)
-        cdef Record record = make_record(CM_DISCONNECT, number, 0, code, <uint32_t> len(reason))
+        cdef Record record = make_record(CM_DISCONNECT, number, <uint32_t> len(reason))
         cdef bint serves
+        record.arg = code
         if outlet is None or outlet.state_of(number) != ST_OPEN:
             return False
         serves = self._serves(number)        # the command may end it at once
         outlet.command(&record, reason)
         outlet.decide(number)
         if serves:
-            self.end(number, ENDED)
+            self.end(number, ACK_ENDED)
         return True
 
     def drop(self, fd: object) -> bool:
         """Ends a connection, whatever it speaks."""
         cdef uint64_t number = _number(fd)
         cdef Outlet outlet = self.outlet_of(number)
-        cdef Record record = make_record(CM_DROP, number, 0, 0, 0)
+        cdef Record record = make_record(CM_DROP, number, 0)
         cdef int state = outlet.state_of(number) if outlet is not None else 0
         cdef bint serves = state == ST_OPEN and self._serves(number)
         if state == 0:
@@ -354,13 +357,14 @@ cdef class Outbox:
         outlet.command(&record, NULL)
         outlet.decide(number)
         if serves:
-            self.end(number, ENDED)
+            self.end(number, ACK_ENDED)
         return True
 
     def respond(self, fd: int, number: int, flags: int, data: bytes) -> bool:
         """Bytes of the answer to an HTTP request; False when its client is gone, or was cut and will be."""
         cdef Outlet outlet = self.outlet_of(fd)
-        cdef Record record = make_record(CM_RESPOND, fd, flags, 0, <uint32_t> len(data))
+        cdef Record record = make_record(CM_RESPOND, fd, <uint32_t> len(data))
+        record.opcode = flags
         if outlet is None or outlet.state_of(fd) != ST_HTTP:
             return False
         record.extra = number
@@ -372,7 +376,9 @@ cdef class Outbox:
     def refuse_message(self, fd: int) -> None:
         """Has the gateway count a message that is not what the application takes."""
         cdef Outlet outlet = self.outlet_of(fd)
-        cdef Record record = make_record(CM_RESPOND, fd, RESPOND_REFUSES, 1, 0)
+        cdef Record record = make_record(CM_RESPOND, fd, 0)
+        record.opcode = RESPOND_REFUSES
+        record.arg = 1
         if outlet is not None:
             outlet.command(&record, NULL)
 
@@ -380,7 +386,9 @@ cdef class Outbox:
         """The rest of the answer to an HTTP request: its head, and a part of a file that the gateway sends."""
         cdef Outlet outlet = self.outlet_of(fd)
         cdef bytes payload = claim + path + head
-        cdef Record record = make_record(CM_FILE, fd, flags, <uint16_t> len(path), <uint32_t> len(payload))
+        cdef Record record = make_record(CM_FILE, fd, <uint32_t> len(payload))
+        record.opcode = flags
+        record.arg = <uint16_t> len(path)
         if outlet is None or outlet.table.find(fd) == NULL:
             return False
         record.extra = number
@@ -391,7 +399,8 @@ cdef class Outbox:
         """Says what shall become of a handshake: 101 with msgpack [sub-protocol, header fields], or any other status with
         the bytes of the answer."""
         cdef Outlet outlet = self.outlet_of(fd)
-        cdef Record record = make_record(CM_HANDSHAKE, fd, 0, status, <uint32_t> len(payload))
+        cdef Record record = make_record(CM_HANDSHAKE, fd, <uint32_t> len(payload))
+        record.arg = status
         if outlet is None or outlet.table.find(fd) == NULL:
             return False
         outlet.command(&record, payload)
@@ -402,7 +411,7 @@ cdef class Outbox:
     def want(self, fd: int, number: int) -> bool:
         """Asks for the next part of the body of an HTTP request."""
         cdef Outlet outlet = self.outlet_of(fd)
-        cdef Record record = make_record(CM_WANT, fd, 0, 0, 0)
+        cdef Record record = make_record(CM_WANT, fd, 0)
         if outlet is None or outlet.table.find(fd) == NULL:
             return False
         record.extra = number
@@ -413,7 +422,7 @@ cdef class Outbox:
         cdef bytes name = topic_name(topic)
         cdef uint64_t number = _number(fd)
         cdef Outlet outlet = self.outlet_of(number)
-        cdef Record record = make_record(CM_UNSUBSCRIBE if leave else CM_SUBSCRIBE, number, 0, 0, <uint32_t> len(name))
+        cdef Record record = make_record(CM_UNSUBSCRIBE if leave else CM_SUBSCRIBE, number, <uint32_t> len(name))
         if outlet is None or outlet.state_of(number) != ST_OPEN:
             return False
         outlet.command(&record, name)
@@ -451,7 +460,9 @@ cdef class Outbox:
             raise ValueError("text must be UTF-8; publish other bytes without opcode=Opcode.TEXT, as binary")
         _check_size(code, len(payload))
         payload = name + excluded + payload if excluded else name + payload
-        record = make_record(CM_PUBLISH, 0, code, <uint16_t> len(name), <uint32_t> len(payload))
+        record = make_record(CM_PUBLISH, 0, <uint32_t> len(payload))
+        record.opcode = code
+        record.arg = <uint16_t> len(name)
         record.extra = <uint32_t> (len(excluded) // sizeof(uint64_t))
         for outlet in self.outlets:
             if outlet is not None:
@@ -468,7 +479,7 @@ cdef class Outbox:
         cdef bytes name = b"" if user is None else user_name(user)
         cdef uint64_t number = _number(fd)
         cdef Outlet outlet = self.outlet_of(number)
-        cdef Record record = make_record(CM_BIND, number, 0, 0, <uint32_t> len(name))
+        cdef Record record = make_record(CM_BIND, number, <uint32_t> len(name))
         cdef uint64_t position
         if not self._tell_open(&record, name):
             return False
@@ -480,12 +491,13 @@ cdef class Outbox:
 
     def pause(self, fd: object, paused: bool) -> bool:
         """Whether its messages are to wait."""
-        cdef Record record = make_record(CM_PAUSE, _number(fd), 0, paused, 0)
+        cdef Record record = make_record(CM_PAUSE, _number(fd), 0)
+        record.arg = paused
         return self._tell_open(&record, b"")
 
     def room(self, fd: object) -> bool:
         """Asks for ROOM or GONE."""
-        cdef Record record = make_record(CM_ROOM, _number(fd), 0, 0, 0)
+        cdef Record record = make_record(CM_ROOM, _number(fd), 0)
         return self._tell_open(&record, b"")
 
     cdef bint _tell_open(self, Record* record, bytes payload) except -1:
@@ -501,7 +513,8 @@ cdef class Outbox:
         cdef bytes name = user_name(user)
         cdef bytes payload = name + close_payload(code, reason)[2:]
         cdef Outlet outlet
-        cdef Record record = make_record(CM_DISCONNECT_USER, 0, 0, code, <uint32_t> len(payload))
+        cdef Record record = make_record(CM_DISCONNECT_USER, 0, <uint32_t> len(payload))
+        record.arg = code
         record.extra = <uint32_t> len(name)
         for outlet in self.outlets:
             if outlet is not None:
@@ -511,13 +524,14 @@ cdef class Outbox:
                 for fd, serves in closed:
                     outlet.decide(fd)
                     if serves:
-                        self.end(fd, ENDED)
+                        self.end(fd, ACK_ENDED)
 
     def work(self, fd: int, what: int, extra: int, name: bytes) -> None:
         """Tells of work that a connection owns (Work), also of one that has gone."""
         cdef uint64_t number = _number(fd)
         cdef Outlet outlet = self.outlet_of(number)
-        cdef Record record = make_record(CM_WORK, number, what, 0, <uint32_t> len(name))
+        cdef Record record = make_record(CM_WORK, number, <uint32_t> len(name))
+        record.opcode = what
         record.extra = extra
         if outlet is not None:
             outlet.command(&record, name)
@@ -526,7 +540,7 @@ cdef class Outbox:
         """One change of a session: msgpack [key, value], or [key] to delete."""
         cdef uint64_t number = _number(fd)
         cdef Outlet outlet = self.outlet_of(number)
-        cdef Record record = make_record(CM_SESSION, number, 0, 0, <uint32_t> len(entry))
+        cdef Record record = make_record(CM_SESSION, number, <uint32_t> len(entry))
         if outlet is None or outlet.table.find(number) == NULL:
             return False
         outlet.command(&record, entry)

@@ -15,7 +15,7 @@ import select
 
 from mooring._core.buffer cimport buffer_size
 from mooring._core.channel cimport Channel
-from mooring._core.wire cimport Record, is_mail, make_record
+from mooring._core.wire cimport RECORD_LIMIT, Record, is_mail, make_record
 
 cdef enum:
     PUMP_BYTES = 65536
@@ -58,9 +58,11 @@ cdef class RecordChannel(Channel):
     def send(self, kind: int, opcode: int, arg: int, number: int, payload: bytes) -> None:
         """Queues a record; it leaves before the reactor sleeps."""
         cdef Record record
-        if len(payload) > 0x40000000:
+        if len(payload) > RECORD_LIMIT:
             raise ValueError(f"{len(payload)} bytes: at most 1 GiB can be sent to another process")
-        record = make_record(kind, number, opcode, arg, len(payload))
+        record = make_record(kind, number, len(payload))
+        record.opcode = opcode
+        record.arg = arg
         self.put(&record, payload)
 
     def flush_now(self) -> None:

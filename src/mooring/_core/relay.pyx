@@ -16,7 +16,7 @@ read everything the worker had sent; then it applies what was kept, then walks t
     marked as done     finished: the acknowledgement had not left
 
 With `redeliver` an event of a WebSocket that had started is handled again, in its place; how often is counted in `extra`.
-When ATTEMPTS workers have ended over it, it is *quarantined*: dropped, and reported. Reports themselves are told again in
+When MAX_ATTEMPTS workers have ended over it, it is *quarantined*: dropped, and reported. Reports themselves are told again in
 any case. A request is not handled again: its client is told, and knows better whether it may be.
 
 So the ledger is the truth and never the pipe: what lies unread in the dead worker's socket does not matter.
@@ -51,7 +51,6 @@ from mooring._core.exchange cimport Sink
 from mooring._core.files cimport FileClaim
 from mooring._core.hub cimport Hub
 from mooring._core.order cimport Order, Publisher
-from mooring._core.outlet cimport ENDED, FAILED, HANDLED
 from mooring._core.page cimport DONE, MARKS, NOT_STARTED, STARTED, Mark, Page
 from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.registry cimport (
@@ -59,12 +58,11 @@ from mooring._core.registry cimport (
 )
 from mooring._core.table cimport SLOT_BITS, user_mark
 from mooring._core.wire cimport (
-    ATTEMPT, ATTEMPTS, CM_ACK, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HELLO, CM_MISSED, CM_PAUSE,
-    CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, CM_WORK, EV_CLOSE, EV_DISCONNECT, EV_FILE,
-    EV_FINISH, EV_GONE, EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_ROOM, EV_SESSION,
-    EV_UNCERTAIN, EV_WORK, EXCLUDED_LIMIT, FILE_LATE, LISTENER_MASK, MISSED_CLIENT, MISSED_PUBLISHES, MISSED_TOPIC,
-    MISSED_TOPICS, RESPOND_ASKS, RESPOND_REFUSES, VERSION, WANTS_DISCONNECT, WORK_BEGUN, WORK_CANCEL, WORK_CUT, Record, is_asking,
-    is_command, is_counted, is_last, is_repeatable, is_report, kind_of, make_record, RECORD_BYTES,
+    ACK_ENDED, ACK_FAILED, ACK_HANDLED, ATTEMPT_UNIT, CM_HELLO, EV_CLOSE, EV_DISCONNECT, EV_FILE, EV_FINISH, EV_GONE,
+    EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_ROOM, EV_SESSION, EV_UNCERTAIN, EV_WORK,
+    EXCLUDED_LIMIT, FILE_LATE, LISTENER_MASK, MAX_ATTEMPTS, MISSED_CLIENT, MISSED_PUBLISHES, MISSED_TOPIC, MISSED_TOPICS,
+    RECORD_BYTES, RESPOND_ASKS, RESPOND_REFUSES, VERSION, WANTS_DISCONNECT, WORK_BEGUN, WORK_CANCEL, WORK_CUT, Record,
+    is_asking, is_command, is_counted, is_last, is_repeatable, is_report, kind_of, make_record, new_notice,
 )
 from mooring._core.ws cimport OP_BINARY, OP_PING, OP_PONG, OP_TEXT, is_utf8, may_send_close_code
 
@@ -74,7 +72,6 @@ from mooring.journal import own_logger
 
 log = own_logger("mooring.gateway")
 
-cdef uint32_t NO_TICKET = 0xFFFFFFFF
 cdef tuple GIVEN_UP = ("", "handler failed", "disconnected")     # by what an acknowledgement says
 cdef int INTERNAL_ERROR = 1011
 cdef double RETRY = 0.05             # seconds, after there was no memory for an event
@@ -187,8 +184,7 @@ cdef class Relay(Sink):
         cdef Record record
         if self.sessions and fd in self.sessions:
             payload = self.gateway.encode_session(self.sessions[fd])
-            record = make_record(EV_SESSION, fd, 0, 0, len(payload))
-            record.ticket = NO_TICKET
+            record = make_record(EV_SESSION, fd, len(payload))
             record.extra = 1
             port.transmit(&record, payload)
         return 0
@@ -271,8 +267,8 @@ cdef class Relay(Sink):
                 self.limbo.add((fd, kind, opcode, arg, extra, payload))
                 continue
             again = is_report(kind) or (is_repeatable(kind) and self.redeliver[extra & LISTENER_MASK])
-            extra += ATTEMPT
-            if again and extra < ATTEMPTS * ATTEMPT:
+            extra += ATTEMPT_UNIT
+            if again and extra < MAX_ATTEMPTS * ATTEMPT_UNIT:
                 repeated += 1
                 if kind == EV_OPEN and fd in self.sessions:
                     opcode = 1       # the first attempt has written it
@@ -280,14 +276,14 @@ cdef class Relay(Sink):
                 continue
             if is_report(kind):
                 # no report about the report; the message itself is counted already
-                log.error("%d workers ended while they were told of a lost event of connection %d", ATTEMPTS, fd)
+                log.error("%d workers ended while they were told of a lost event of connection %d", MAX_ATTEMPTS, fd)
                 self.reports_lost += 1
                 self._forget(fd, len(payload))
                 continue
             reason = f"worker {port.worker} (pid {port.pid}) ended while its handler ran"
             if again:
                 about = EV_QUARANTINED
-                reason += f", the last of {ATTEMPTS}"
+                reason += f", the last of {MAX_ATTEMPTS}"
                 log.error("an event of connection %d is quarantined: %s", fd, reason)
                 if is_counted(kind):
                     self.dropped["quarantined"] = self.dropped.get("quarantined", 0) + 1
@@ -311,7 +307,7 @@ cdef class Relay(Sink):
             self.limbo.add(item)
         set_limit(self)
         for i in done:
-            self.finish(port, i, HANDLED)
+            self.finish(port, i, ACK_HANDLED)
         self.redelivered += redelivered
         self.repeated += repeated
         left = port.left
@@ -458,7 +454,9 @@ cdef class Relay(Sink):
         """Gives an event to a worker, on a ticket; there is a free one. 1: there is no memory, and nothing has happened."""
         cdef uint32_t number = port.free_tickets[port.free_head]
         cdef Ticket* ticket = &port.tickets[number]
-        cdef Record record = make_record(kind, fd, opcode, arg, <uint32_t> size)
+        cdef Record record = make_record(kind, fd, <uint32_t> size)
+        record.opcode = opcode
+        record.arg = arg
         record.ticket = number
         record.extra = extra
         if port.keeps and (port.make_room(size) < 0 or buffer_append(&ticket.payload, data, size) < 0):
@@ -498,7 +496,7 @@ cdef class Relay(Sink):
         self.kept -= ticket.record.size
         port.heard = self.connections.reactor.now
         if is_counted(ticket.record.kind):
-            if how == HANDLED:
+            if how == ACK_HANDLED:
                 self.finished += 1
             else:
                 self._drop(GIVEN_UP[how])
@@ -578,8 +576,7 @@ cdef class Relay(Sink):
         if c.port == NO_PORT:
             return 0
         port = self.ports[c.port]
-        record = make_record(kind, c.fd, 0, 0, len(payload))
-        record.ticket = NO_TICKET
+        record = make_record(kind, c.fd, len(payload))
         record.extra = extra
         port.transmit(&record, payload)
         return port.pid

@@ -1,10 +1,10 @@
 """Files that a worker leaves to its gateway. Included by `relay.pyx`."""
 
-cdef int take_file(Relay self, Port port, const Record* record, const uint8_t* payload) except -1:
+cdef int on_file(Relay self, Port port, const Record* record, const uint8_t* payload) except -1:
     """FILE. Whoever sent it waits to hear whether it is taken, whatever has become of the connection."""
     cdef Connection* c = self.connections.find(record.fd)
     cdef FileClaim claim
-    cdef Record answer = make_record(EV_FILE, record.fd, 0, 0, 1)
+    cdef Record answer = make_record(EV_FILE, record.fd, 1)
     cdef size_t head = sizeof(claim) + record.arg
     cdef uint8_t note = FILE_LATE
     if record.size < head:
@@ -14,6 +14,5 @@ cdef int take_file(Relay self, Port port, const Record* record, const uint8_t* p
         path = PyBytes_FromStringAndSize(<const char*> payload + sizeof(claim), record.arg)
         note = self.connections.respond_file(c, record.extra, record.opcode, &claim, path, payload + head,
                                              record.size - head)
-    answer.ticket = NO_TICKET
     answer.extra = record.extra
     return port.transmit(&answer, &note)

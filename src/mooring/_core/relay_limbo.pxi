@@ -69,5 +69,5 @@ cdef bint given_up(Relay self, uint64_t fd, dict gone) except -1:
     if c != NULL and c.closed_by == BY_APPLICATION:
         code = c.close_code
     if code:
-        self._drop(GIVEN_UP[FAILED if code == INTERNAL_ERROR else ENDED])
+        self._drop(GIVEN_UP[ACK_FAILED if code == INTERNAL_ERROR else ACK_ENDED])
     return code != 0

@@ -5,7 +5,7 @@ cdef bytes _MISSED = b"a process of the server stood still, and you have missed 
 MISSED_CODE = 1013           # try again later: RFC 6455 section 7.4.2, the registry of IANA
 
 
-cdef int _missed(Relay self, Port port, const Record* record, const uint8_t* payload) except -1:
+cdef int on_missed(Relay self, Port port, const Record* record, const uint8_t* payload) except -1:
     """MISSED: whom it concerns is closed, by name."""
     cdef Connection* c
     cdef uint32_t slot

@@ -83,8 +83,7 @@ cdef class Port(Publisher):
 
     cdef int say(self, int kind, uint32_t extra=0) except -1:
         """A record of one word, or two."""
-        cdef Record record = make_record(kind, 0, 0, 0, 0)
-        record.ticket = NO_TICKET
+        cdef Record record = make_record(kind, 0, 0)
         record.extra = extra
         return self.transmit(&record, NULL)
 

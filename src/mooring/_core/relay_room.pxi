@@ -3,8 +3,9 @@
 Any worker may, not only the one that serves the connection; each is answered as often as it has asked, in that order.
 """
 
-cdef int _ask_room(Relay self, Port port, uint64_t fd) except -1:
+cdef int on_room(Relay self, Port port, const Record* record, const uint8_t* payload) except -1:
     """ROOM. The answer is at once, or when so much is out or the connection gone."""
+    cdef uint64_t fd = record.fd
     cdef Connection* c = self.connections.find(fd)
     if c == NULL or c.phase != OPEN:
         return _answer_room(port, fd, EV_GONE)
@@ -25,6 +26,5 @@ cdef int _answer_asking(Relay self, uint64_t fd, int kind) except -1:
 
 
 cdef int _answer_room(Port port, uint64_t fd, int kind) except -1:
-    cdef Record answer = make_record(kind, fd, 0, 0, 0)
-    answer.ticket = NO_TICKET
+    cdef Record answer = make_record(kind, fd, 0)
     return port.transmit(&answer, NULL)

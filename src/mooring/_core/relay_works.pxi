@@ -19,7 +19,7 @@ cdef int _works_of_all(Relay self) except -1:
     return sum([(<Port> port).works for port in self.ports if port is not None])
 
 
-cdef int _note_work(Relay self, Port port, const Record* record, const uint8_t* payload) except -1:
+cdef int on_work(Relay self, Port port, const Record* record, const uint8_t* payload) except -1:
     """WORK: something has begun, has ended, or is to be cancelled in other workers."""
     cdef Connection* c = self.connections.find(record.fd)
     cdef object key = (port, record.extra)
@@ -68,8 +68,7 @@ cdef int note_owner(Relay self, Connection* c) except -1:
 
 cdef int cancel_works(Relay self, uint64_t fd, bytes name, Port asks) except -1:
     """Has what a connection owns cancelled, in all workers but the one that asks; with a name only what is called so."""
-    cdef Record record = make_record(EV_WORK, fd, 0, 0, 0 if name is None else <uint32_t> len(name))
-    record.ticket = NO_TICKET
+    cdef Record record = make_record(EV_WORK, fd, 0 if name is None else <uint32_t> len(name))
     record.extra = name is not None
     for port in dict.fromkeys([whose for whose, _ in self.works[fd]]):
         if port is not asks and (<Port> port).usable:

@@ -15,7 +15,6 @@ from urllib.parse import unquote
 import msgspec
 
 from mooring._core.acceptor import Acceptor
-from mooring._core.channel import BadRecord
 from mooring._core.connection import Connections
 from mooring._core.finder import Finder
 from mooring._core.http import HttpError, ParsedRequest
@@ -24,7 +23,7 @@ from mooring._core.reactor import Reactor
 from mooring._core.relay import Port, Relay, wake_asking
 from mooring._core.room import Rooms
 from mooring._core.table import Table
-from mooring._core.wire import USER, Call, Command, Event, Wants
+from mooring._core.wire import RARE, USER, Call, Event, Notice, Wants
 from mooring.app.request import RequestRecord, encode_request
 from mooring.app.search import Search
 from mooring.config import Settings
@@ -117,6 +116,9 @@ class Gateway:
             flow.worker_messages,
             flow.worker_bytes,
         )
+        self._rare: dict[int, Callable[[Port, Notice], None]] = {
+            command: getattr(self, f"_on_{command.name.lower()}") for command in RARE
+        }
         self.relay.gateway = self
         self.relay.grace = int(settings.process.graceful_timeout * 1000)
         self._finder = Finder(self.connections, self.relay.hub)
@@ -286,8 +288,9 @@ class Gateway:
             self.relay.tell(fd, Event.SESSION, 1, self.encode_session(session))
         self.relay.event(fd, Event.OPEN, bool(session), 0, request)
 
-    def _judged(self, fd: int, status: int, payload: bytes) -> None:
+    def _on_handshake(self, _port: Port, command: Notice) -> None:
         """A worker says what the application makes of a handshake."""
+        fd, status, payload = command.fd, command.arg, command.payload
         subprotocol, headers = _acceptance.decode(payload) if status == 101 else (None, [])
         waiting = self._waiting(fd)
         if waiting is None:
@@ -412,18 +415,15 @@ class Gateway:
 
     # ------------------------------------------------------------------ sessions and calls
 
-    def apply(self, port: Port, kind: int, arg: int, fd: int, ticket: int, payload: bytes) -> None:
-        """Commands that are not compiled: SESSION, HANDSHAKE and CALL."""
-        if kind == Command.SESSION:
-            self._change_session(port, fd, payload)
-        elif kind == Command.HANDSHAKE:
-            self._judged(fd, arg, payload)
-        elif kind == Command.CALL:
-            port.reply(ticket, self.call(arg, fd, payload))
-        else:
-            raise BadRecord(f"unknown kind {kind}")
+    def apply(self, port: Port, command: Notice) -> None:
+        """The commands that are not compiled."""
+        self._rare[command.kind](port, command)
 
-    def _change_session(self, port: Port, fd: int, payload: bytes) -> None:
+    def _on_call(self, port: Port, command: Notice) -> None:
+        port.reply(command.ticket, self.call(command.arg, command.fd, command.payload))
+
+    def _on_session(self, port: Port, command: Notice) -> None:
+        fd, payload = command.fd, command.payload
         entry = _entry.decode(payload)
         value = bytes(entry.value)
         if not self.connections.table.exists(fd):

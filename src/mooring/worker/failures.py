@@ -11,7 +11,7 @@ import msgspec
 
 from mooring._core.channel import BadRecord
 from mooring._core.outlet import Outbox
-from mooring._core.wire import ATTEMPTED, Event
+from mooring._core.wire import MAX_ATTEMPTS, Event, Notice
 from mooring._core.ws import Frame
 from mooring.app.foreign import is_a, running_of, text_of
 from mooring.app.handlers import Handler
@@ -82,16 +82,16 @@ class Failures:
         if told is not None:
             self._call(lambda: told, context=contextvars.copy_context())
 
-    def lost(self, site: Site, what: Event, fd: int, kind: int, opcode: int, payload: bytes) -> Awaitable[Any] | None:
+    def lost(self, site: Site, told: Notice) -> Awaitable[Any] | None:
         """A worker ended while this event's handler ran there: whether it had an effect, nobody knows."""
-        name = what.name.lower()
+        name, kind, fd, opcode, payload = Event(told.kind).name.lower(), told.arg, told.fd, told.opcode, told.payload
         end = 2 + int.from_bytes(payload[:2], "little")
         reason, data = payload[2:end].decode(errors="replace"), payload[end:]
         if kind == Event.WORK:
             return self._work_lost(site, fd, data.decode(errors="replace"), reason)
         handler = site.handlers.get(name)
         if kind == Event.MESSAGE and handler is not None:
-            attempt = ATTEMPTED if what == Event.QUARANTINED else 1
+            attempt = MAX_ATTEMPTS if told.kind == Event.QUARANTINED else 1
             frame = Frame(data.decode() if opcode == Opcode.TEXT else data, opcode, fd=fd, attempt=attempt)
             return running_of(handler(self._server, frame, reason), f"the {name!r} handler")
         log.warning("%s: %s of connection %d: %s", name, Event(kind).name.lower(), fd, reason)

@@ -16,14 +16,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from mooring._core.outlet import Outbox
-from mooring._core.wire import FileNote
+from mooring._core.wire import FileNote, Respond
 from mooring.app.static import claim
 from mooring.errors import StateError
 from mooring.journal import own_logger
 
 log = own_logger("mooring.worker")
 
-_CLOSE, _ASKS = 2, 4  # flags of a RESPOND record, see mooring._core.wire
 Over = Callable[[int | None, bool], None]
 """over(sent, whole): nothing more of a file will be sent; how many bytes of it were, None when nobody knows, and
 whether that is all of them."""
@@ -47,7 +46,7 @@ class Streams:
         """Waits until the client of that request has read enough; False: it has left."""
         waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault((fd, number), []).append(waiter)  # before it asks: the answer may come inside of that
-        if not self._outbox.respond(fd, number, _ASKS, b""):
+        if not self._outbox.respond(fd, number, Respond.ASKS, b""):
             self._answer(fd, number, room=False)
         return await waiter
 
@@ -99,7 +98,7 @@ class Streams:
         waiter = self._files[fd, number] = asyncio.get_running_loop().create_future()
         if over is not None:
             self._sent[fd, number] = over, length
-        if not self._outbox.send_file(fd, number, _CLOSE if close else 0, *found, head):
+        if not self._outbox.send_file(fd, number, Respond.CLOSE if close else 0, *found, head):
             self.on_file(fd, number, bytes([FileNote.LATE]))
         return waiter
 

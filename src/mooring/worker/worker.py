@@ -24,7 +24,7 @@ from mooring._core.outlet import Outbox, Outlet
 from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
 from mooring._core.steps import failure_of
-from mooring._core.wire import Event, Wants
+from mooring._core.wire import TICKETED, Event, Notice, Respond, Wants
 from mooring.app.foreign import function_name, hides_class, is_a, refuse_odd, running_of, text_of, traceback_of
 from mooring.app.forms import FormLimits
 from mooring.app.handlers import Handlers
@@ -46,6 +46,7 @@ from mooring.worker.blocking import BlockWatch
 from mooring.worker.failures import Failures, reason_of
 from mooring.worker.handshake import FOREIGN, Handshakes
 from mooring.worker.leaving import Leaving
+from mooring.worker.notices import Notices
 from mooring.worker.pipe import Pipe
 from mooring.worker.process import OwnProcess
 from mooring.worker.session import Session, Sessions
@@ -56,8 +57,6 @@ from mooring.worker.timers import Timers
 from mooring.worker.works import Works
 
 log = own_logger("mooring.worker")
-
-_LAST, _CLOSE, _REFUSES = 1, 2, 8  # flags of a RESPOND record, see mooring._core.wire
 
 
 class Master(Protocol):
@@ -102,6 +101,10 @@ class Worker:
         told = (self._failures.work_failed, self._failures.work_cut)
         self.works = Works(self.outbox, self._sites, *told, serves=number < settings.process.worker_num)
         self._leaving = Leaving(self.streams, self.works)
+        self.note = Notices(self.sessions, self.streams, self.works, self._leaving).take  # for the inlet
+        self._cold: dict[int, Callable[[Site, Notice], Awaitable[Any] | None]] = {
+            event: getattr(self, f"_on_{event.name.lower()}") for event in TICKETED - {Event.MESSAGE}
+        }
         self._handshakes = [
             Handshakes(
                 server,
@@ -337,23 +340,9 @@ class Worker:
         self._advise(result, kind)
         refuse_odd(result, "the handler")
 
-    def cold(self, kind: int, opcode: int, arg: int, listener: int, fd: int, payload: bytes) -> Awaitable[Any] | None:
-        """Any event but a message; what is still to be awaited when its handler is a coroutine."""
-        site = self._sites[listener]
-        if kind == Event.OPEN:
-            return self._open(site, fd, payload, new=not opcode)
-        if kind == Event.CLOSE:
-            return self._close(site, fd, "close", arg, _reason(payload, opcode))
-        if kind == Event.DISCONNECT:
-            status = arg if arg < CloseCode.NORMAL else None
-            return self._close(site, fd, "disconnect", _reason(payload, opcode, status))
-        if kind == Event.REQUEST:
-            return self._request(site, _told(fd, payload, site.forms), arg)
-        if kind == Event.HANDSHAKE:
-            return self._handshakes[listener].judge(_told(fd, payload), foreign=opcode == FOREIGN)
-        if kind in (Event.UNCERTAIN, Event.QUARANTINED):
-            return self._failures.lost(site, Event(kind), fd, arg, opcode, payload)
-        raise BadRecord(f"unknown kind {kind}")
+    def cold(self, event: Notice) -> Awaitable[Any] | None:
+        """Any event on a ticket but a message; what is still to be awaited when its handler is a coroutine."""
+        return self._cold[event.kind](self._sites[event.listener], event)
 
     def running_of(self, result: object, kind: int) -> Awaitable[Any] | None:
         """What is still to be awaited of what a handler has returned. Raises TypeError for what runs nothing."""
@@ -363,30 +352,6 @@ class Worker:
     def _advise(self, result: object, kind: int) -> None:
         if kind in (Event.MESSAGE, Event.OPEN) and (what := advice.of_event(result)):
             self.refusals.say(logging.ERROR, "the %r handler %s", Event(kind).name.lower(), what)
-
-    def note(self, outlet: Outlet, kind: int, fd: int, extra: int, payload: bytes) -> None:
-        """What a gateway tells without waiting for an answer."""
-        if kind == Event.SESSION:
-            self.sessions.learn(fd, payload, replace=extra == 1)
-        elif kind == Event.LEAVE:
-            log.debug("nothing more comes from gateway %d", outlet.gateway)
-            outlet.left = True
-        elif kind == Event.ROOM:
-            self.streams.on_room(fd, extra)
-        elif kind == Event.BODY:
-            self.streams.on_part(fd, extra, payload)
-        elif kind == Event.FILE:
-            self.streams.on_file(fd, extra, payload)
-        elif kind == Event.GONE:
-            self.streams.on_gone(fd, extra)
-        elif kind == Event.HALF:
-            self.streams.on_half(fd, extra)
-        elif kind == Event.WORK:
-            self.works.on_cancel(fd, payload.decode() if extra else None)
-        elif kind == Event.FINISH:
-            self._leaving.within(extra / 1000)
-        else:
-            raise BadRecord(f"unknown kind {kind}")
 
     def on_bad_record(self, whose: str, problem: Exception) -> None:
         """A record of another process had no effect."""
@@ -438,17 +403,32 @@ class Worker:
                 kind = Event.DISCONNECT
             else:
                 continue
-            self.inlet.end(outlet, kind, ClosedBy.SERVER, CloseCode.ABNORMAL, listener, fd, reason)
+            code = CloseCode.ABNORMAL
+            self.inlet.end(outlet, Notice(kind, fd, reason, opcode=ClosedBy.SERVER, arg=code, extra=listener))
 
     # ------------------------------------------------------------------ events
 
-    def _open(self, site: Site, fd: int, payload: bytes, *, new: bool) -> Awaitable[Any] | None:
-        if new:  # else the handshake has put something into the session, and the gateway told it
-            self.sessions.begin(fd)
-        self._opened.add(fd)
+    def _on_open(self, site: Site, event: Notice) -> Awaitable[Any] | None:
+        if not event.opcode:  # else the handshake has put something into the session, and the gateway told it
+            self.sessions.begin(event.fd)
+        self._opened.add(event.fd)
         handler = site.handlers.get("open")
-        request = _told(fd, payload)
+        request = _told(event)
         return self.running_of(handler(self._server, request), Event.OPEN) if handler is not None else None
+
+    def _on_close(self, site: Site, event: Notice) -> Awaitable[Any] | None:
+        return self._close(site, event.fd, "close", event.arg, _reason(event))
+
+    def _on_disconnect(self, site: Site, event: Notice) -> Awaitable[Any] | None:
+        return self._close(site, event.fd, "disconnect", _reason(event, event.arg))
+
+    def _on_handshake(self, site: Site, event: Notice) -> Awaitable[Any] | None:
+        return self._handshakes[event.listener].judge(_told(event), foreign=event.opcode == FOREIGN)
+
+    def _on_uncertain(self, site: Site, event: Notice) -> Awaitable[Any] | None:
+        return self._failures.lost(site, event)
+
+    _on_quarantined = _on_uncertain
 
     def _close(self, site: Site, fd: int, event: str, *arguments: object) -> Awaitable[Any] | None:
         """The last event of a connection: `close` with code and reason, or `disconnect` with the reason."""
@@ -470,8 +450,8 @@ class Worker:
         finally:
             self.sessions.forget(fd)
 
-    def _request(self, site: Site, request: Request, number: int) -> Awaitable[Any] | None:
-        fd = request.fd
+    def _on_request(self, site: Site, event: Notice) -> Awaitable[Any] | None:
+        request, fd, number = _told(event, site.forms), event.fd, event.arg
         request._source = partial(self.streams.part, fd, number)
         send = self._sender(fd, number)
         over = None
@@ -557,7 +537,7 @@ class Worker:
         self.sessions.forget(request.fd)
         if is_a(error, HttpError) and not response.started:
             if is_a(error, BadRequest):
-                self.outbox.respond(request.fd, request.number, _REFUSES, b"")
+                self.outbox.respond(request.fd, request.number, Respond.REFUSES, b"")
             try:
                 response._refuse(error)
             except BaseException as fault:  # fields that it lacks, or that can't be sent
@@ -587,7 +567,7 @@ class Worker:
         outbox = self.outbox
 
         def send(data: bytes, last: bool, close: bool) -> bool:
-            return outbox.respond(fd, number, (_LAST if last else 0) | (_CLOSE if close else 0), data)
+            return outbox.respond(fd, number, (Respond.LAST if last else 0) | (Respond.CLOSE if close else 0), data)
 
         return send
 
@@ -605,12 +585,13 @@ def _later(delay: float, callback: Callable[[], None]) -> object:
     return asyncio.get_running_loop().call_later(delay, callback)
 
 
-def _told(fd: int, payload: bytes, *limits: FormLimits) -> Request:
+def _told(event: Notice, *limits: FormLimits) -> Request:
     try:
-        return decode_request(fd, payload, *limits)
+        return decode_request(event.fd, event.payload, *limits)
     except ValueError as problem:
         raise BadRecord(str(problem)) from None
 
 
-def _reason(payload: bytes, by: int, status: int | None = None) -> CloseReason:
-    return CloseReason(payload.decode(errors="replace"), ClosedBy(by), status)
+def _reason(event: Notice, status: int = CloseCode.NORMAL) -> CloseReason:
+    text, by = event.payload.decode(errors="replace"), ClosedBy(event.opcode)
+    return CloseReason(text, by, status if status < CloseCode.NORMAL else None)

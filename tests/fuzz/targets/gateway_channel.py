@@ -9,11 +9,10 @@ import msgspec
 from fuzz.harness import pieces
 from fuzz.targets.handshake import FIELDS
 from fuzz.world import Client, Front, Loop, new_server, nothing_is_left, records, short
-from mooring._core.wire import Call, Command
+from mooring._core.wire import VERSION, Call, Command
 
 SERVER = new_server(stream_request_body=True, stream_body_above=16, max_connections=16, redeliver=True)
 PID = 4242
-VERSION = 4  # of the channel; if it is another one, the worker does not become usable
 FDS = [(1 << 57) | (101 << 22), (1 << 57) | (102 << 22) | 1, 7]
 UPGRADE = b"GET /chat HTTP/1.1\r\n" + FIELDS + b"\r\n"
 UPLOAD = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 40\r\n\r\n0123456789"

@@ -1,0 +1,62 @@
+"""What gateways tell a worker without waiting for an answer: one method for each event that takes no ticket."""
+
+from collections.abc import Callable
+
+from mooring._core.channel import BadRecord
+from mooring._core.outlet import Outlet
+from mooring._core.wire import TICKETED, Event, Notice
+from mooring.journal import own_logger
+from mooring.worker.leaving import Leaving
+from mooring.worker.session import Sessions
+from mooring.worker.streams import Streams
+from mooring.worker.works import Works
+
+log = own_logger("mooring.worker")
+
+
+class Notices:
+    """Those of one worker. An event of the table of records (_core/wire.toml) comes to the method of its name."""
+
+    def __init__(self, sessions: Sessions, streams: Streams, works: Works, leaving: Leaving) -> None:
+        self._sessions = sessions
+        self._streams = streams
+        self._works = works
+        self._leaving = leaving
+        self._taken: dict[int, Callable[[Outlet, Notice], None]] = {
+            event: getattr(self, event.name.lower()) for event in Event if event not in TICKETED
+        }
+
+    def take(self, outlet: Outlet, notice: Notice) -> None:
+        """Raises BadRecord for what takes a ticket and has none."""
+        taken = self._taken.get(notice.kind)
+        if taken is None:
+            raise BadRecord(f"unknown kind {notice.kind}")
+        taken(outlet, notice)
+
+    def session(self, _outlet: Outlet, notice: Notice) -> None:
+        self._sessions.learn(notice.fd, notice.payload, replace=notice.extra == 1)
+
+    def leave(self, outlet: Outlet, _notice: Notice) -> None:
+        log.debug("nothing more comes from gateway %d", outlet.gateway)
+        outlet.left = True
+
+    def room(self, _outlet: Outlet, notice: Notice) -> None:
+        self._streams.on_room(notice.fd, notice.extra)
+
+    def gone(self, _outlet: Outlet, notice: Notice) -> None:
+        self._streams.on_gone(notice.fd, notice.extra)
+
+    def finish(self, _outlet: Outlet, notice: Notice) -> None:
+        self._leaving.within(notice.extra / 1000)
+
+    def body(self, _outlet: Outlet, notice: Notice) -> None:
+        self._streams.on_part(notice.fd, notice.extra, notice.payload)
+
+    def file(self, _outlet: Outlet, notice: Notice) -> None:
+        self._streams.on_file(notice.fd, notice.extra, notice.payload)
+
+    def half(self, _outlet: Outlet, notice: Notice) -> None:
+        self._streams.on_half(notice.fd, notice.extra)
+
+    def work(self, _outlet: Outlet, notice: Notice) -> None:
+        self._works.on_cancel(notice.fd, notice.payload.decode() if notice.extra else None)

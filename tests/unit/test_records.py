@@ -1,0 +1,155 @@
+"""The table of records: what is made from it fits, it refuses nonsense, and a new record is a row and two functions."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import mooring
+from mooring._core.wire import Command, Event, Mail, Notice
+from support.tools import load
+
+records = load("records")
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = ROOT / "src/mooring/_core/wire.toml"
+
+
+@pytest.mark.parametrize("name", list(records.MAKES))
+def test_what_is_made_is_as_the_table_says(name: str):
+    """If not: tools/records.py, which every build begins with."""
+    assert (ROOT / name).read_text() == records.MAKES[name](records.read(TABLE))
+
+
+def test_python_and_the_table_agree():
+    table = records.read(TABLE)
+    for way, enum in zip(records.WAYS, (Event, Command, Mail), strict=True):
+        assert [(row.name, row.number) for row in table.of(way)] == [(one.name, one.value) for one in enum]
+    assert table.constants["NO_TICKET"][0] == Notice(Event.ROOM, 1).ticket
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ('[events.X]\ntext = "new"\nis = ["rare"]', "what is 'rare'?"),
+        ('[commands.X]\ntext = "new"\npayloads = "none"', "what is 'payloads'?"),
+        ('[events.X]\narg = "of what?"', "events.X: it has no text"),
+        ("\n".join(f'[commands.X{n}]\ntext = "new"' for n in range(32)), "numbered below 64"),
+    ],
+)
+def test_nonsense_is_refused(tmp_path: Path, more: str, said: str):
+    file = tmp_path / "wire.toml"
+    file.write_text(f"{TABLE.read_text()}\n{more}\n")
+    with pytest.raises(ValueError, match=said):
+        records.read(file)
+
+
+def test_as_a_program(tmp_path: Path):
+    core = tmp_path / "src/mooring/_core"
+    core.mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    shutil.copy(TABLE, core)
+    assert records.main(tmp_path) == 0
+    made = {name: (tmp_path / name).stat().st_mtime_ns for name in records.MAKES}
+    assert records.main(tmp_path) == 0
+    assert made == {name: (tmp_path / name).stat().st_mtime_ns for name in records.MAKES}, "nothing is compiled again"
+    (core / "wire.toml").write_text("version = 1\n")
+    assert records.main(tmp_path) == 1
+
+
+# -- a new command and a new event, in a build of their own: for each a row, who sends it, and who takes it
+
+ECHO = {
+    "_core/wire.toml": """
+[commands.ECHO]
+text = "asks for an event"
+extra = "a number"
+
+[events.ECHO]
+text = "the answer"
+extra = "that number"
+""",
+    "_core/outlet.pyx": """
+from mooring._core cimport wire
+
+def echo(Outbox outbox, fd: int, number: int) -> None:
+    cdef Record record = make_record(wire.CM_ECHO, fd, 0)
+    record.extra = number
+    outbox.outlet_of(fd).command(&record, NULL)
+""",
+    "_core/relay_commands.pxi": """
+from mooring._core cimport wire
+
+cdef int on_echo(Relay self, Port port, const Record* record, const uint8_t* payload) except -1:
+    return port.say(wire.EV_ECHO, record.extra + 1)
+""",
+    "worker/notices.py": """
+    def echo(self, _outlet: Outlet, notice: Notice) -> None:
+        print("echo", notice.extra)
+""",
+}
+#: What is compiled: those that have a new function, and those that look at kinds. All others are as they are.
+OPTIONS = ("-O0", "-w", "-shared", "-fPIC", "-DMOORING_DEBUG=1")
+COMPILED = ("wire", "outlet", "inlet", "relay")
+PROGRAM = """
+import os
+from fuzz.targets.worker_channel import SERVER, Watched
+from fuzz.world import Front, Loop, new_server, page
+from mooring._core.inlet import ChannelOutlet
+from mooring._core.outlet import echo
+from mooring._core.table import Table
+
+loop = Loop()
+front = Front(loop, new_server().settings)
+port, ours, answers = front.attach(0)
+worker = Watched(SERVER)
+table = Table(os.memfd_create("table"), 4)
+outlet = ChannelOutlet(1, table, worker.inlet, loop.reactor, ours.detach(), answers, page())
+worker.outbox.connect(outlet)
+outlet.hello()
+echo(worker.outbox, 1 << 57, 41)
+loop.turn()
+assert not front.bad and not front.broken and not worker.told, (front.bad, front.broken, worker.told)
+"""
+
+
+@pytest.mark.skipif(
+    "build/debug" not in mooring.__file__, reason="the modules that are not compiled are the debug build's"
+)
+def test_a_new_record_is_a_row_and_two_functions(tmp_path: Path):
+    root = tmp_path / "checkout"
+    package = root / "src/mooring"
+    shutil.copytree(ROOT / "src/mooring", package, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "docs").mkdir()
+    for module in Path(mooring.__file__).parent.glob("_core/*.so"):
+        if module.name.partition(".")[0] not in COMPILED:
+            (package / "_core" / module.name).symlink_to(module)
+    for name, more in ECHO.items():
+        file = package / name
+        text = file.read_text()
+        # a function stands behind the last one, but ahead of the table of functions
+        head, cut, rest = text.partition('include "relay_table.pxi"\n')
+        file.write_text(f"{head.rstrip()}\n\n{more}\n\n{cut}{rest}")
+    assert records.main(root) == 0
+    with ThreadPoolExecutor(2) as several:
+        list(several.map(lambda name: compile_module(root, name), COMPILED))
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}:{ROOT / 'tests'}"}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "echo 42\n", done.stderr
+
+
+def compile_module(root: Path, name: str) -> None:
+    """As quickly as it goes; the macros are those of the debug build, as they change what structs are like."""
+    file = root / f"src/mooring/_core/{name}.pyx"
+    module = file.with_name(f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}")
+    include = [f"-I{sysconfig.get_path('include')}", f"-I{file.parent}"]
+    for command in (
+        [sys.executable, "-m", "cython", "-3", "-X", "cdivision=True", "-I", str(root / "src"), str(file)],
+        ["gcc", *OPTIONS, *include, str(file.with_suffix(".c")), "-o", str(module)],
+    ):
+        done = subprocess.run(command, cwd=root / "src", capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
