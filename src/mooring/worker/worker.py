@@ -346,6 +346,8 @@ class Worker:
 
     def running_of(self, result: object, kind: int) -> Awaitable[Any] | None:
         """What is still to be awaited of what a handler has returned. Raises TypeError for what runs nothing."""
+        if result is None:
+            return None
         self._advise(result, kind)
         return running_of(result, f"the {Event(kind).name.lower()!r} handler")
 
