@@ -1,52 +1,59 @@
-"""A WebSocket and HTTP server whose connections outlive your code."""
+"""A WebSocket and HTTP server whose connections outlive your code.
 
-from mooring._core.ws import CloseFrame, Frame
-from mooring.admin.aio import AsyncControlClient, connect_async
-from mooring.admin.client import ControlClient, connect
-from mooring.app.events import EventStream
-from mooring.app.forms import UploadedFile
-from mooring.app.handshake import Accept, Reject
-from mooring.app.listener import Listener
-from mooring.app.request import Request
-from mooring.app.response import Response
-from mooring.app.shared import Atomic, Table
-from mooring.errors import (
-    AdminError,
-    BadMessage,
-    BadRequest,
-    BootError,
-    ClientGone,
-    ConfigError,
-    HttpError,
-    MooringError,
-    NoThread,
-    PipeFull,
-    ServerUnreachable,
-    SpawnFull,
-    StateError,
-    TableFull,
-    TaskError,
-    TaskFailed,
-    TaskLost,
-    TaskQueueFull,
-    TaskTimeout,
-    WorkLost,
-)
-from mooring.server import Server
-from mooring.types import (
-    ClientCertificate,
-    ClientInfo,
-    CloseCode,
-    ClosedBy,
-    CloseReason,
-    ConnectionState,
-    Failure,
-    Guarantees,
-    Headers,
-    Opcode,
-)
-from mooring.worker.session import Session
-from mooring.worker.tasks import Outcome, Task
+A name is loaded when it is first asked for (PEP 562): every process of a server passes here, and none needs all.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for those that read and do not run it
+    from mooring._core.ws import CloseFrame, Frame
+    from mooring.admin.aio import AsyncControlClient, connect_async
+    from mooring.admin.client import ControlClient, connect
+    from mooring.app.events import EventStream
+    from mooring.app.forms import UploadedFile
+    from mooring.app.handshake import Accept, Reject
+    from mooring.app.listener import Listener
+    from mooring.app.request import Request
+    from mooring.app.response import Response
+    from mooring.app.shared import Atomic, Table
+    from mooring.errors import (
+        AdminError,
+        BadMessage,
+        BadRequest,
+        BootError,
+        ClientGone,
+        ConfigError,
+        HttpError,
+        MooringError,
+        NoThread,
+        PipeFull,
+        ServerUnreachable,
+        SpawnFull,
+        StateError,
+        TableFull,
+        TaskError,
+        TaskFailed,
+        TaskLost,
+        TaskQueueFull,
+        TaskTimeout,
+        WorkLost,
+    )
+    from mooring.server import Server
+    from mooring.types import (
+        ClientCertificate,
+        ClientInfo,
+        CloseCode,
+        ClosedBy,
+        CloseReason,
+        ConnectionState,
+        Failure,
+        Guarantees,
+        Headers,
+        Opcode,
+    )
+    from mooring.worker.session import Session
+    from mooring.worker.tasks import Outcome, Task
 
 __all__ = [
     "Accept",
@@ -99,3 +106,41 @@ __all__ = [
     "connect",
     "connect_async",
 ]
+
+_HOMES = {
+    "mooring._core.ws": "CloseFrame Frame",
+    "mooring.admin.aio": "AsyncControlClient connect_async",
+    "mooring.admin.client": "ControlClient connect",
+    "mooring.app.events": "EventStream",
+    "mooring.app.forms": "UploadedFile",
+    "mooring.app.handshake": "Accept Reject",
+    "mooring.app.listener": "Listener",
+    "mooring.app.request": "Request",
+    "mooring.app.response": "Response",
+    "mooring.app.shared": "Atomic Table",
+    "mooring.errors": (
+        "AdminError BadMessage BadRequest BootError ClientGone ConfigError HttpError MooringError NoThread "
+        "PipeFull ServerUnreachable SpawnFull StateError TableFull TaskError TaskFailed TaskLost "
+        "TaskQueueFull TaskTimeout WorkLost"
+    ),
+    "mooring.server": "Server",
+    "mooring.types": (
+        "ClientCertificate ClientInfo CloseCode CloseReason ClosedBy ConnectionState Failure Guarantees Headers Opcode"
+    ),
+    "mooring.worker.session": "Session",
+    "mooring.worker.tasks": "Outcome Task",
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    if name in ("errors", "types"):  # as modules they are known of old
+        return import_module(f"mooring.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'mooring' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__} - {"TYPE_CHECKING", "import_module"})

@@ -1,5 +1,7 @@
 """What the package offers: one list of names, and of what completion shows of each; whatever else is internal."""
 
+import ast
+import inspect
 import subprocess
 import sys
 
@@ -73,6 +75,26 @@ def test_every_public_name_is_in_all_and_leads_somewhere():
         assert hasattr(mooring, name), name
     modules = {one for one in dir(mooring) if isinstance(getattr(mooring, one), type(sys))}
     assert {one for one in dir(mooring) if not one.startswith("_")} - modules == set(mooring.__all__)
+
+
+def test_what_a_checker_reads_is_what_is_loaded():
+    block = next(one for one in ast.parse(inspect.getsource(mooring)).body if isinstance(one, ast.If))
+    read = {name.name: line.module for line in block.body if isinstance(line, ast.ImportFrom) for name in line.names}
+    assert read == mooring._HOME
+    assert sorted(read) == mooring.__all__
+
+
+def test_nothing_is_loaded_before_it_is_asked_for():
+    code = """
+import sys, mooring
+print([one for one in sys.modules if one.startswith("mooring.")])
+assert mooring.types.Opcode is mooring.Opcode
+print([one for one in sys.modules if one.startswith("mooring.")])
+assert "Server" in dir(mooring)
+assert not hasattr(mooring, "Servant")
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert shown.splitlines() == ["[]", "['mooring.types']"]
 
 
 def test_a_star_takes_what_is_in_all():
