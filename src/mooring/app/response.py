@@ -363,12 +363,7 @@ class Response:
         """For the worker: like `send_file`, for a file that is open. It is closed in the end."""
         request = self._request
         found = None
-        limit = self._file_limit
-        kinds = [value for name, value in self._headers if name.lower() == "content-type"]
-        if self._transfer is not None and (
-            self._compressor is None or not is_text(kinds[0] if kinds else content_type_of(opened.name))
-        ):
-            limit = min(limit, CHEAP)
+        limit = self._most_at_once(opened.name)
         try:
             if self._status == 200 and request.method in ("GET", "HEAD"):
                 found = conditional(opened.fd, request.method, request.headers, limit)
@@ -401,6 +396,12 @@ class Response:
                 self._left = head, noted, found.modified
                 return True
         return self._send(head, False, False)
+
+    def _most_at_once(self, name: str) -> int:
+        """How much of a file is read and sent here. The gateway sends larger ones, unless they may be compressed."""
+        kinds = [value for field, value in self._headers if field.lower() == "content-type"]
+        compressed = self._compressor is not None and is_text(kinds[0] if kinds else content_type_of(name))
+        return self._file_limit if compressed or self._transfer is None else min(self._file_limit, CHEAP)
 
     @property
     def _has_rest(self) -> bool:

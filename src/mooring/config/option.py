@@ -82,21 +82,9 @@ def allowed(spec: "Field[Any]") -> str:
 
 def checked(spec: "Field[Any]", value: object) -> object:
     """The value in the field's exact type; ConfigError if it is not allowed."""
-    wanted, meta = spec.type, spec.metadata
+    meta = spec.metadata
     problem: str | None = None
-    if wanted is bool:
-        right = isinstance(value, bool)
-    elif wanted is int:
-        right = isinstance(value, int) and not isinstance(value, bool)
-    elif wanted is float:
-        right = isinstance(value, int | float) and not isinstance(value, bool)
-        value = as_float(cast(float, value)) if right else value
-    elif wanted is str:
-        right = isinstance(value, str)
-    else:
-        if isinstance(value, list | tuple):  # a lone text would be taken letter by letter: refused
-            value = tuple([os.fspath(item) if isinstance(item, os.PathLike) else item for item in value])
-        right = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    right, value = typed(spec.type, value)
     limits = allowed(spec)
     if meta["choices"]:
         problem = None if value in meta["choices"] else f"must be {limits}"
@@ -109,6 +97,20 @@ def checked(spec: "Field[Any]", value: object) -> object:
     if problem is not None:
         raise ConfigError(f"{spec.name}={value!r}: {problem}")
     return value
+
+
+def typed(wanted: object, value: object) -> tuple[bool, object]:
+    """Whether the value is of a field's type, and the value in exactly that type."""
+    if wanted is bool or wanted is str:
+        return isinstance(value, cast(type, wanted)), value
+    if wanted is int:
+        return isinstance(value, int) and not isinstance(value, bool), value
+    if wanted is float:
+        right = isinstance(value, int | float) and not isinstance(value, bool)
+        return right, as_float(cast(float, value)) if right else value
+    if isinstance(value, list | tuple):  # a lone text would be taken letter by letter: refused
+        value = tuple([os.fspath(item) if isinstance(item, os.PathLike) else item for item in value])
+    return isinstance(value, tuple) and all(isinstance(item, str) for item in value), value
 
 
 def in_range(value: float, low: float, high: float) -> bool:

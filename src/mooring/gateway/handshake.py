@@ -21,6 +21,16 @@ from mooring.gateway.extensions import parse as parse_extensions
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 # 16 bytes in base64: 22 characters and two of padding.
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
+_JUDGED = (
+    "host",
+    "upgrade",
+    "connection",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "origin",
+    "sec-websocket-protocol",
+    "sec-websocket-extensions",
+)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -99,40 +109,48 @@ def judge(
 
     `scheme`: how this client reaches us, if not as the policy says. `ask_origin`: an Origin that the policy does not
     allow is not refused, but said in the answer."""
+    fields: dict[str, list[str]] = {name: [] for name in _JUDGED}
+    for name, value in request.headers:
+        if name in fields:
+            fields[name].append(value)
+    refused = _is_none(request, fields)
+    if refused is not None:
+        return refused
+    host, key, origin = fields["host"], fields["sec-websocket-key"], fields["origin"]
+    foreign = bool(origin) and not _may_come_from(origin[0], host[0], policy, scheme or policy.scheme)
+    # no browser sends two, so somebody added one
+    if len(origin) > 1 or (foreign and not ask_origin):
+        advice = _advice(origin, host[0], scheme or policy.scheme)
+        return Refused(403, "this Origin is not allowed; see the setting allowed_origins", advice=advice)
+    names = _token_list(fields["sec-websocket-protocol"])
+    if names is None:
+        return Refused(400, "Sec-WebSocket-Protocol is not a list of different tokens")
+    subprotocol = next((name for name in names if name in policy.subprotocols), None) if names else None
+
+    named = parse_extensions(fields["sec-websocket-extensions"])
+    if named is None:
+        return Refused(400, "Sec-WebSocket-Extensions breaks the grammar of RFC 6455 section 9.1, or is too long")
+    agreed = negotiate(named, policy.compression) if policy.compression is not None else None
+
+    accept = b64encode(sha1(key[0].encode() + GUID, usedforsecurity=False).digest()).decode()
+    return Accepted(accept, subprotocol, agreed, foreign, bool(names))
+
+
+def _is_none(request: ParsedRequest, fields: dict[str, list[str]]) -> Refused | None:
+    """Whether the request is no handshake of version 13 at all (RFC 6455 section 4.2.1), whoever it is from."""
     if request.method != "GET":
         return Refused(405, "a WebSocket handshake is a GET request", (("Allow", "GET"),))
     if request.minor != 1:
         # Not 505: that is for another major version (RFC 9110 section 15.6.6).
         return Refused(400, "a WebSocket handshake needs HTTP/1.1; a proxy may have made it HTTP/1.0")
-    host: list[str] = []
-    upgrade: list[str] = []
-    connection: list[str] = []
-    key: list[str] = []
-    version: list[str] = []
-    origin: list[str] = []
-    offered: list[str] = []
-    extensions: list[str] = []
-    wanted = {
-        "host": host,
-        "upgrade": upgrade,
-        "connection": connection,
-        "sec-websocket-key": key,
-        "sec-websocket-version": version,
-        "origin": origin,
-        "sec-websocket-protocol": offered,
-        "sec-websocket-extensions": extensions,
-    }
-    for name, value in request.headers:
-        if name in wanted:
-            wanted[name].append(value)
-
-    if len(host) != 1:
+    if len(fields["host"]) != 1:
         return Refused(400, "exactly one Host is needed")
-    if "websocket" not in _options(upgrade):
+    if "websocket" not in _options(fields["upgrade"]):
         return Refused(400, "Upgrade does not name websocket")
-    if "upgrade" not in _options(connection):
+    if "upgrade" not in _options(fields["connection"]):
         return Refused(400, "Connection does not name Upgrade; a proxy may have removed it")
     # The version comes before the key: another version may have another key (RFC 6455 section 4.4).
+    version, key = fields["sec-websocket-version"], fields["sec-websocket-key"]
     if len(version) != 1:
         return Refused(400, "exactly one Sec-WebSocket-Version is needed")
     if version[0] != "13":
@@ -144,23 +162,7 @@ def judge(
         )
     if len(key) != 1 or not _KEY.fullmatch(key[0]):
         return Refused(400, "exactly one Sec-WebSocket-Key is needed: 16 bytes in base64")
-    foreign = bool(origin) and not _may_come_from(origin[0], host[0], policy, scheme or policy.scheme)
-    # no browser sends two, so somebody added one
-    if len(origin) > 1 or (foreign and not ask_origin):
-        advice = _advice(origin, host[0], scheme or policy.scheme)
-        return Refused(403, "this Origin is not allowed; see the setting allowed_origins", advice=advice)
-    names = _token_list(offered)
-    if names is None:
-        return Refused(400, "Sec-WebSocket-Protocol is not a list of different tokens")
-    subprotocol = next((name for name in names if name in policy.subprotocols), None) if names else None
-
-    named = parse_extensions(extensions)
-    if named is None:
-        return Refused(400, "Sec-WebSocket-Extensions breaks the grammar of RFC 6455 section 9.1, or is too long")
-    agreed = negotiate(named, policy.compression) if policy.compression is not None else None
-
-    accept = b64encode(sha1(key[0].encode() + GUID, usedforsecurity=False).digest()).decode()
-    return Accepted(accept, subprotocol, agreed, foreign, bool(names))
+    return None
 
 
 def answer(
