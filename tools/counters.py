@@ -21,14 +21,16 @@ HEAD = """\
 <!-- Written by tools/counters.py; change src/mooring/counters.py and run `make docs`. -->
 
 Everything a server counts, by its name in [`Server.stats()`](api/server.md) and `mooring status --json`. A *counter*
-only grows, from 0 when its process starts; a *gauge* goes up and down. *Over processes* says what one number for all of
-them is: the sum, the largest, or none, because each has its own."""
+only grows, from 0 when its process starts; a *gauge* goes up and down; a *histogram*, in `/metrics` only, counts how
+many took how long. *Over processes* says what one number for all of them is: the sum, the largest, or none, because
+each has its own. [Metrics](metrics.md#names) says how a name looks in `/metrics`."""
 PARTS = (
-    ("CONNECTIONS", "Connections", "Of each gateway, about its sockets."),
+    ("CONNECTIONS", "Clients", "Of each gateway, about its sockets."),
     ("RELAY", "What workers are given", "Of each gateway."),
     ("GATEWAY", "What gateways refuse and keep", "Of each gateway."),
     ("WORKER", "Workers", "Of each worker, task worker and process of your own; `stats()` has those of the one asked."),
     ("DISPATCHER", "Tasks, and messages between workers", "Of the dispatcher."),
+    ("PROCESS", "Each process", "In `/metrics` only, by the role and number of the process."),
     ("TREE", "The process tree", 'Of the supervisor; in `stats()` under `"tree"`.'),
 )
 OVER = {"sum": "sum", "max": "largest", "each": "each its own"}

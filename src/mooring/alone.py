@@ -20,8 +20,10 @@ from mooring.config import Settings
 from mooring.errors import ConfigError
 from mooring.journal import own_logger
 from mooring.link.local import open_local
+from mooring.monitor.own import OwnMonitor
+from mooring.monitor.reporter import Counts, Timings, counts_of
 from mooring.net import forks
-from mooring.net.bind import bind_all, bind_control
+from mooring.net.bind import bind_all, bind_control, bind_metrics
 from mooring.net.ending import FAILED_LIMIT, end_within
 from mooring.net.listener import ListenError, address_text
 from mooring.net.log import log_stacks, reopen_logs
@@ -62,9 +64,15 @@ class Alone:
         self._listeners = bind_all([one.listen for one in settings.per_listener])
         try:
             self._control = bind_control(settings.process.control_socket)
+            metrics = bind_metrics(settings.operation.metrics_listen)
         except ListenError:
             self._close_listeners()
             raise
+        self._opened = False  # for clients
+        self._monitor = None
+        if metrics is not None:
+            later, limit = self._reactor.call_later, settings.process.worker_hang_timeout
+            self._monitor = OwnMonitor(later, metrics, limit, self._report, self._tree)
         self._desk = None
         if self._control is not None:
             self._desk = Desk(
@@ -113,6 +121,8 @@ class Alone:
         self._close_listeners()
         if self._desk is not None:
             self._desk.abandon()
+        if self._monitor is not None:
+            self._monitor.abandon(forks.came_back)
         if self._pid_file is not None:
             self._pid_file.close()
         if self.shared.lock >= 0:
@@ -121,11 +131,27 @@ class Alone:
 
     async def main(self) -> None:
         """Serves, in a loop whose selector is the reactor."""
+        if self._monitor is not None:
+            self._monitor.start()
         try:
             await self._serve()
         finally:
             if self._desk is not None:
                 await self._desk.finish()
+            if self._monitor is not None:
+                self._monitor.stop()
+
+    def _report(self) -> tuple[Counts, Timings]:
+        """For the scoreboard."""
+        return counts_of(self.gateway.stats(), self.worker.stats()), {}
+
+    def _tree(self) -> tuple[str, dict[str, Any]]:
+        phase = "stopping" if self._why else "running" if self._opened else "starting"
+        return phase, alone()
+
+    def _tell_monitor(self) -> None:
+        if self._monitor is not None:
+            self._monitor.tell()
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -163,6 +189,8 @@ class Alone:
 
     async def _open(self, listeners: list[socket.socket]) -> None:
         self.gateway.listen(listeners)
+        self._opened = True
+        self._tell_monitor()
         if self._desk is not None:
             await self._desk.open()
         where = ", ".join(address_text(listener.getsockname()) for listener in listeners)
@@ -206,6 +234,7 @@ class Alone:
             os._exit(0)
 
     def _drain(self, timeout: float) -> None:
+        self._tell_monitor()
         self.gateway.drain(timeout, GOING_AWAY, self._on_drained)
         self._close_listeners()
 

@@ -57,6 +57,9 @@ class Boot(msgspec.Struct):
     desk: list[int] = []  # of worker 0: the socket on which other programs ask
     order: int = -1  # of a gateway that is one of several: memory for the order of publishes
     rooms: int = -1  # likewise: memory in which they say how many clients each can take
+    scoreboard: int = -1  # memory in which every process writes what it counts, if /metrics shall be served
+    place_of_report: int = -1  # in there, its own
+    metrics: int = -1  # of the monitor: the socket on which it answers
     tables: dict[int, int] = {}
     links: list[LinkEnd] = []
     link_num: int = 0  # of a process with a gateway: those it has when everybody serves, and no reload runs
@@ -70,6 +73,7 @@ class Boot(msgspec.Struct):
     def descriptors(self) -> list[int]:
         """All that are named here. Those of the lock of shared memory are the supervisor's alone."""
         own = [self.control, self.pulse, self.order, self.rooms, *self.listeners, *self.desk, *self.tables.values()]
+        own += [self.scoreboard, self.metrics]
         own += [fd for end in self.links for fd in (end.channel, end.reply, end.page)]
         own += [self.shared.lock] if self.role == "supervisor" else []
         return [fd for fd in own if fd >= 0]

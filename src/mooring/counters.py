@@ -98,7 +98,7 @@ TABLE: tuple[Row, ...] = (
         "connections_refused_by_address: Those of them whose address had `max_connections_per_address` already.",
         "connections_refused_unfinished: Those of them whose address had `max_unfinished_per_address` already.",
         "connections_evicted: Idle clients that were closed because the server was nearly full.",
-        "connections_closed: Connections that have ended.",
+        "connections_closed: Clients whose connection has ended.",
         "listener_left_to_others: Times that a full gateway left the listener to others.",
         "accept_pauses: Times that nobody was accepted for a moment, for want of descriptors.",
         "rate_pauses: Messages that had to wait because their client had sent too many (`message_rate`).",
@@ -108,14 +108,14 @@ TABLE: tuple[Row, ...] = (
         "requests_held: Requests that had to wait for a place at a worker.",
         "messages_received: WebSocket messages that were received.",
         "messages_sent: WebSocket messages that were queued for clients.",
-        "failed: Connections that were closed for a fault of the client: a broken frame, a message too large, ...",
+        "failed: Clients that were sent away for a fault of theirs: a broken frame, a message too large, ...",
         "slow_consumers: Clients that were closed for reading too slowly.",
         "ended_for_memory: Clients that were closed because all together kept too much memory.",
-        "timed_out: Connections that a time limit has ended.",
-        "faults: Connections that were ended for an error of the server itself.",
+        "timed_out: Clients that a time limit has sent away.",
+        "faults: Clients that were sent away for an error of the server itself.",
         "pings_sent: Pings that were sent to silent clients.",
         "unmasked_control_frames: Pongs and close frames without a mask that were taken nevertheless.",
-        "proxy_headers_refused: Connections refused for their header of the PROXY protocol, or for having none.",
+        "proxy_headers_refused: Clients refused for their header of the PROXY protocol, or for having none.",
     ),
     *_rows(
         C,
@@ -146,8 +146,7 @@ TABLE: tuple[Row, ...] = (
         "dropped: Those that were dropped, for whatever reason.",
         "overdue: Handlers that had not ended after `overdue_after`.",
         "reports_lost: Reports of uncertain events that no worker could be told of.",
-        "ended_by_standstill: Connections that were ended because they missed something while their gateway stood "
-        "still.",
+        "ended_by_standstill: Clients that were sent away, having missed something while their gateway stood still.",
         "published_out_of_order: Publishes that could not wait for those of other gateways.",
     ),
     *_rows(
@@ -184,8 +183,8 @@ TABLE: tuple[Row, ...] = (
         "unserved_closed: WebSockets closed with 1013 for the same reason.",
         "sessions_refused: Values that did not fit into a session.",
         "topics_refused: Subscriptions above `max_topics`.",
-        "log_lines_dropped: Lines of the log that could not be written.",
     ),
+    *_rows(C, Part.GATEWAY | Part.PROCESS, "log_lines_dropped: Lines of the log that could not be written."),
     *_rows(
         C,
         Part.GATEWAY,
@@ -217,6 +216,18 @@ TABLE: tuple[Row, ...] = (
         "control_refused_reasons: Requests on the control socket that were refused, by reason.",
         adds=Adds.EACH,
         label="reason",
+    ),
+    *_rows(
+        C,
+        Part.WORKER,
+        "events_handled: Events whose handler was called, of whatever kind.",
+        adds=Adds.EACH,
+    ),
+    *_rows(
+        G,
+        Part.WORKER,
+        "handlers_suspended: Handlers of events that await something.",
+        adds=Adds.EACH,
     ),
     # ---- tasks
     *_rows(
@@ -262,6 +273,41 @@ TABLE: tuple[Row, ...] = (
         "hangs: Processes whose loop stood still for too long.",
         "control_errors: Nonsense that processes told the supervisor.",
         "events_lost: Events of the tree, such as `worker_error`, that no worker could be told of.",
+    ),
+    # ---- each process
+    *_rows(
+        G,
+        Part.PROCESS,
+        "process_up: Whether it serves, and has reported within the last 5 seconds: 1, else 0.",
+        adds=Adds.MAX,
+    ),
+    *_rows(
+        G,
+        Part.PROCESS,
+        "process_uptime: For how long it serves.",
+        "process_report_age: How old its last report is: more than a second or two if its loop stands still.",
+        unit="seconds",
+        adds=Adds.MAX,
+    ),
+    *_rows(
+        G,
+        Part.PROCESS,
+        "process_memory: Its memory; what it shares with others counts whole (RSS).",
+        "process_proportional_memory: Its memory; what it shares with others counts in part (PSS).",
+        unit="bytes",
+    ),
+    *_rows(C, Part.PROCESS, "process_cpu: CPU time that it has used.", unit="seconds"),
+    *_rows(
+        C,
+        Part.PROCESS,
+        "process_restarts: Times that it ended unasked and was started again.",
+        "errors_reported: Errors of the application that it has logged with an id.",
+    ),
+    *_rows(
+        H,
+        Part.PROCESS,
+        "loop_lag: How much later than it should its loop came to a timer, four times a second.",
+        unit="seconds",
     ),
 )
 

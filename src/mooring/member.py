@@ -31,6 +31,8 @@ from mooring.gateway.gateway import Gateway
 from mooring.journal import own_logger
 from mooring.link.channel import open_outlet, open_port
 from mooring.link.local import open_local
+from mooring.monitor.endpoint import Endpoint
+from mooring.monitor.reporter import Counts, Reporter, Timings, counts_of
 from mooring.net import forks, messages
 from mooring.net.child_socket import ChildSocket, ChildSocketError, MessageRefused
 from mooring.net.log import reopen_logs
@@ -45,6 +47,7 @@ log = own_logger("mooring.runtime")
 ORPHAN_GRACE = 2.0  # seconds a process goes on without its supervisor
 ORPHANED = "the supervisor is gone"
 STOPS = ("shutdown", ORPHANED)  # how the reason begins when clients were sent away
+SUPERVISOR_LIMIT = 15.0  # seconds for which it may show no sign of life before /health says so
 RETRY = 0.05  # seconds until a control message that had no room is sent again
 
 
@@ -86,6 +89,15 @@ class Member:
         self._beat_period = self._settings.process.beat_period
         self._orphaned = False
         self._heard = asyncio.Event()  # a message of the supervisor has come
+        self._endpoint: Endpoint | None = None
+        if told.metrics >= 0:
+            metrics = socket.socket(fileno=told.metrics)
+            self._listeners.append(metrics)
+            self._endpoint = Endpoint(self._reactor, metrics, told.scoreboard, SUPERVISOR_LIMIT)
+        self._reporter: Reporter | None = None
+        if told.place_of_report > 0:
+            later = self._reactor.call_later
+            self._reporter = Reporter(later, told.scoreboard, told.place_of_report, self._report)
         self._greeted = False  # this worker has said to everybody that it takes events
         self._vitals: asyncio.Future[list[dict[str, Any]]] | None = None  # asked for, for the desk
         if told.gateway is not None:
@@ -128,6 +140,8 @@ class Member:
     def run(self) -> int:
         """Serves until it is told to stop; the exit code."""
         self._beat()
+        if self._reporter is not None:
+            self._reporter.start()
         for end in self._told.links:
             self._connect(end)
         if self._worker is not None:
@@ -147,6 +161,8 @@ class Member:
         """In a forked child: gives back what it has of others, without a word to them. The reactor comes first: what it
         shares with the parent is the parent's."""
         self._reactor.abandon(forks.came_back)
+        if self._reporter is not None:
+            self._reporter.stop()
         for opened in list(self._open_links.values()):
             opened.abandon()
         self._control.close()
@@ -160,8 +176,15 @@ class Member:
             self._worker.abandon()
             self._server._leave()
 
+    def _report(self) -> tuple[Counts, Timings]:
+        """For the scoreboard."""
+        parts = [part.stats() for part in (self._gateway, self._worker, self._dispatcher) if part is not None]
+        return counts_of(*parts), {}
+
     def _say_farewell(self) -> None:
         """Those who see a channel to this process end shall know that it was in order."""
+        if self._reporter is not None:
+            self._reporter.report()
         if self._gateway is not None:
             self._gateway.leave()
         elif self._dispatcher is not None:

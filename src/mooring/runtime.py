@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import NoReturn
 
 import msgspec
@@ -37,8 +37,10 @@ from mooring.config import Settings
 from mooring.errors import BootError, ConfigError, StateError
 from mooring.journal import own_logger
 from mooring.member import ORPHAN_GRACE, Member
+from mooring.monitor.metrics import check_client
+from mooring.monitor.scoreboard import new_scoreboard
 from mooring.net import forks
-from mooring.net.bind import bind_all, bind_control
+from mooring.net.bind import bind_all, bind_control, bind_metrics
 from mooring.net.ending import FAILED_LIMIT, end_helpers, end_within
 from mooring.net.listener import ListenError
 from mooring.net.log import (
@@ -56,6 +58,7 @@ from mooring.net.tls import new_context
 from mooring.parts import Server, clock_offset, raise_descriptor_limit
 from mooring.supervisor import ProcessSpec, Supervisor
 from mooring.supervisor.pid_file import take_pid_file
+from mooring.supervisor.scores import Scores
 from mooring.supervisor.service import Service
 from mooring.supervisor.signals import hold_signals
 from mooring.types import Guarantees
@@ -113,14 +116,7 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
         _check_process()
         application, tool = identify(target, launched)
     fill_standard_streams()
-    # these errors belong here, not into the log of each process
-    check_log_files(settings)
-    if ":" in settings.process.dispatch:
-        load_function(settings.process.dispatch)
-    for one in settings.per_listener:
-        new_context(one.tls)
-        if one.http.document_root:
-            Documents(one.http.document_root).close()
+    _check_settings(settings)
     if application is None:
         log_to(settings, "server")
         lend_level(settings)
@@ -162,6 +158,19 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
                 stream.flush()
     hold_signals()
     os.execv(launched.executable, [*_command(), str(file)])
+
+
+def _check_settings(settings: Settings) -> None:
+    """Raises ConfigError for what they name and is not there: that belongs here, not into the log of each process."""
+    check_log_files(settings)
+    if ":" in settings.process.dispatch:
+        load_function(settings.process.dispatch)
+    if settings.operation.metrics_listen:
+        check_client()
+    for one in settings.per_listener:
+        new_context(one.tls)
+        if one.http.document_root:
+            Documents(one.http.document_root).close()
 
 
 def _check_caller() -> None:
@@ -294,7 +303,8 @@ def _command() -> list[str]:
     return [launched.executable, *flags, "-c", ENTER.format(HOME), "_process"]
 
 
-def _supervise(told: Boot, settings: Settings) -> int:
+def _specs(told: Boot, settings: Settings) -> list[ProcessSpec]:
+    """Which processes there shall be."""
     process = settings.process
     if process.mode == "base":
         specs = [ProcessSpec("server", n, gateway=n, worker=n) for n in range(process.worker_num)]
@@ -303,10 +313,17 @@ def _supervise(told: Boot, settings: Settings) -> int:
         specs += [ProcessSpec("worker", n, worker=n) for n in range(process.worker_num)]
     if told.dispatcher:
         specs.append(ProcessSpec("dispatcher", 0))
+    if settings.operation.metrics_listen:
+        specs.append(ProcessSpec("monitor", 0))
     first = process.worker_num
     specs += [ProcessSpec("task worker", n, worker=first + n) for n in range(settings.tasks.task_worker_num)]
     first += settings.tasks.task_worker_num
-    specs += [ProcessSpec("process", n, worker=first + n) for n in range(told.processes)]
+    return specs + [ProcessSpec("process", n, worker=first + n) for n in range(told.processes)]
+
+
+def _supervise(told: Boot, settings: Settings) -> int:
+    process = settings.process
+    specs = _specs(told, settings)
     extra = {
         "application": told.application,
         "settings": told.settings,
@@ -320,33 +337,48 @@ def _supervise(told: Boot, settings: Settings) -> int:
     }
     if b"LC_CTYPE" not in launched.environment:
         os.environb.pop(b"LC_CTYPE", None)  # the interpreter has set it (PEP 538), as it does in each process itself
-    service = Service.from_environment()
-    control = pid_file = None
-    try:
-        raise_descriptor_limit()
-        pid_file = take_pid_file(settings.operation.pid_file)
-        control = bind_control(process.control_socket)
-        listeners = bind_all([one.listen for one in settings.per_listener])
-        watch = [os.path.abspath(path) for path in process.watch]
-        written = [settings.operation.log_file, settings.operation.access_log_file, settings.operation.pid_file]
-        written += [
-            process.control_socket,
-            told.shared.folder,
-            *(one.listen.unix_socket for one in settings.per_listener),
-        ]
-        own = [os.path.abspath(path) for path in written if path]
-        if told.place:
-            os.chdir(told.application.folder)  # where Python shall begin in the processes that are started from here
-        return Supervisor(
-            specs, listeners, lambda _spec, _gen: extra, process, _command(), watch, control, service, own
-        ).run()
-    except (ListenError, ConfigError) as error:
-        log.error("%s", error)
-        return error.exit_code if isinstance(error, ListenError) else 1
-    finally:
-        if control is not None:
-            control.close()
-        if pid_file is not None:
-            pid_file.close()
-        service.close()
-        remove(told.shared)
+    with ExitStack() as ours:
+        ours.callback(remove, told.shared)
+        service = Service.from_environment()
+        ours.callback(service.close)
+        try:
+            raise_descriptor_limit()
+            pid_file = take_pid_file(settings.operation.pid_file)
+            if pid_file is not None:
+                ours.callback(pid_file.close)
+            control = bind_control(process.control_socket)
+            if control is not None:
+                ours.callback(control.close)
+            scores = _scores(settings, ours)
+            listeners = bind_all([one.listen for one in settings.per_listener])
+            watch = [os.path.abspath(path) for path in process.watch]
+            own = _own_files(told, settings)
+            if told.place:
+                os.chdir(told.application.folder)  # where Python shall begin in what is started now
+            return Supervisor(
+                specs, listeners, lambda _spec, _gen: extra, process, _command(), watch, control, service, own, scores
+            ).run()
+        except (ListenError, ConfigError) as error:
+            log.error("%s", error)
+            return error.exit_code if isinstance(error, ListenError) else 1
+
+
+def _scores(settings: Settings, ours: ExitStack) -> Scores:
+    """With the listener of /metrics, if there shall be one; `ours` closes it. Raises ListenError."""
+    listener = bind_metrics(settings.operation.metrics_listen)
+    if listener is None:
+        return Scores()
+    ours.callback(listener.close)
+    file = new_scoreboard()
+    ours.callback(os.close, file)
+    return Scores(file, listener.fileno())
+
+
+def _own_files(told: Boot, settings: Settings) -> list[str]:
+    """What the server itself writes, by absolute paths: no change of the application."""
+    operation = settings.operation
+    written = [operation.log_file, operation.access_log_file, operation.pid_file, settings.process.control_socket]
+    written += [told.shared.folder, *(one.listen.unix_socket for one in settings.per_listener)]
+    if operation.metrics_listen.startswith("unix:"):
+        written.append(operation.metrics_listen.removeprefix("unix:"))
+    return [os.path.abspath(path) for path in written if path]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mooring import Response, Server, near
 from mooring.app.handlers import EVENTS
 from mooring.config import HOME, SECTIONS, Settings, describe
+from mooring.config.option import split_address
 from mooring.config.origin import normal_origin, problem_of
 from mooring.errors import ConfigError
 from mooring.gateway.handshake import Policy
@@ -158,6 +159,13 @@ def test_what_names_no_event(name: Any):
         ({"unix_socket_mode": 0o1777}, ["0 to 0o777"]),
         ({"unix_socket_mode": "660"}, ["an integer"]),
         ({"unix_socket": "a\0b"}, ["NUL"]),
+        ({"metrics_listen": "9600"}, ["HOST:PORT", "unix:PATH"]),
+        ({"metrics_listen": "127.0.0.1:99999"}, ["HOST:PORT"]),
+        ({"metrics_listen": "127.0.0.1:http"}, ["HOST:PORT"]),
+        ({"metrics_listen": ":9600"}, ["it is empty"]),
+        ({"metrics_listen": "::1:9600"}, ["brackets", "[::1]:9600"]),
+        ({"metrics_listen": "http://127.0.0.1:9600"}, ["it is a URL", "HOST:PORT"]),
+        ({"metrics_listen": "unix:"}, ["no path"]),
         ({"inherited": "fd://2"}, ["fd://N", "3 to 65535"]),
         ({"inherited": "3"}, ["fd://N"]),
         ({"inherited": "systemd:"}, ["systemd:NAME"]),
@@ -277,3 +285,11 @@ def test_every_option_is_described():
         assert row.doc.endswith(".")
         assert row.type
         assert row.default
+
+
+def test_addresses_of_metrics():
+    assert split_address("127.0.0.1:9600") == ("127.0.0.1", 9600)
+    assert split_address("[::1]:0") == ("::1", 0)
+    assert split_address("localhost:80") == ("localhost", 80)
+    assert split_address("unix:/run/a:b") == ("/run/a:b", None)
+    assert Settings.from_options({"metrics_listen": ""}).operation.metrics_listen == ""

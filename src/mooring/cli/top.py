@@ -31,7 +31,7 @@ ORDER: tuple[Sort, ...] = ("queued", "rate", "messages", "bytes", "idle", "rtt",
 """What `s` goes through."""
 LISTED = 20  # connections that are asked for
 COUNTS = ("messages_received", "messages_sent", "bytes_received", "bytes_sent", "connections_accepted", "accepted")
-ROLES = ("supervisor", "gateway", "server", "worker", "dispatcher", "task worker", "process", "spare")
+ROLES = ("supervisor", "gateway", "server", "worker", "dispatcher", "monitor", "task worker", "process", "spare")
 
 
 class Look(msgspec.Struct):
@@ -153,7 +153,7 @@ RATES: tuple[control.Column, ...] = (
 
 
 def _process_cells(row: dict[str, Any]) -> tuple[str, ...]:
-    name = row["role"] if row["role"] in ("supervisor", "dispatcher") else f"{row['role']} {row['number']}"
+    name = row["role"] if row["role"] in ("supervisor", "dispatcher", "monitor") else f"{row['role']} {row['number']}"
     state = "" if row["state"] in ("serving", "warm") else f" ({row['state']})"
     return (
         name + state + (" degraded" if row["degraded"] else ""),

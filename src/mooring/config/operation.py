@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .option import Section, check_path, option
+from .option import Section, check_address, check_path, option
 
 
 @dataclass(frozen=True)
@@ -36,4 +36,12 @@ class Operation(Section):
     )
     access_log_file: str = option(
         "", "File for the lines of `access_log`. Empty: they stand in the log.", check=check_path
+    )
+    metrics_listen: str = option(
+        "",
+        "Where `/metrics` (for Prometheus), `/health` and `/ready` (for Kubernetes and load balancers) are served: "
+        "`HOST:PORT`, such as `127.0.0.1:9600`, or `unix:PATH`. It is a listener of its own, and whoever can connect "
+        "may read: nothing of it is secret, but it says how much is going on. Needs `mooring-server[metrics]`. Empty: "
+        "there is none.",
+        check=check_address,
     )

@@ -196,5 +196,36 @@ def check_host(value: str) -> str | None:
     return None
 
 
+def split_address(value: str) -> tuple[str, int | None]:
+    """Host and port of `HOST:PORT`, or the path of `unix:PATH` and None. Raises ValueError."""
+    if value.startswith("unix:"):
+        path = value.removeprefix("unix:")
+        if not path or "\0" in path:
+            raise ValueError("there is no path behind unix:")
+        return path, None
+    host, colon, port = value.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ValueError("write HOST:PORT, such as 127.0.0.1:9600, or unix:PATH")
+    if "://" in host:
+        raise ValueError("it is a URL: write HOST:PORT, such as 127.0.0.1:9600, or unix:PATH")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f"an IPv6 address stands in brackets: [{host}]:{port}")
+    host = host.strip("[]")
+    problem = check_host(host)
+    if problem is not None:
+        raise ValueError(problem)
+    return host, int(port)
+
+
+def check_address(value: str) -> str | None:
+    """Empty, or one that `split_address` knows."""
+    if value:
+        try:
+            split_address(value)
+        except ValueError as problem:
+            return str(problem)
+    return None
+
+
 def check_filled(value: str | tuple[str, ...]) -> str | None:
     return "it is empty" if value == "" else "a text in it is empty" if not all(value) else None

@@ -6,16 +6,19 @@ import socket
 from collections.abc import Sequence
 
 from mooring.config.listen import Listen
+from mooring.config.option import split_address
 from mooring.journal import own_logger
 from mooring.net.inherited import adopt, find, systemd_sockets
-from mooring.net.listener import ListenError, bind_listener
+from mooring.net.listener import ListenError, address_text, bind_listener
 from mooring.net.unix import UnixListener, bind_unix
 
-__all__ = ["bind_all", "bind_control"]
+__all__ = ["bind_all", "bind_control", "bind_metrics"]
 
 log = own_logger("mooring.net")
 
 CONTROL_MODE = 0o600
+METRICS_MODE = 0o666  # whoever may enter the folder may read
+METRICS_BACKLOG = 64
 CONTROL_BACKLOG = 64  # requests that wait while worker 0 is being replaced
 
 
@@ -52,6 +55,19 @@ def bind_control(path: str) -> UnixListener | None:
     Raises ListenError.
     """
     return bind_unix(path, CONTROL_MODE, backlog=CONTROL_BACKLOG) if path else None
+
+
+def bind_metrics(address: str) -> socket.socket | None:
+    """The socket of `/metrics`; None when there shall be none. Raises ListenError."""
+    if not address:
+        return None
+    host, port = split_address(address)
+    if port is None:
+        made: socket.socket = bind_unix(host, METRICS_MODE, backlog=METRICS_BACKLOG)
+    else:
+        made = bind_listener(host, port, METRICS_BACKLOG)
+    log.info("metrics and health are served on %s", address_text(made.getsockname()))
+    return made
 
 
 def _bind(listen: Listen) -> socket.socket:

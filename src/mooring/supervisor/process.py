@@ -43,11 +43,11 @@ class ProcessSpec:
     """A process that is wanted: its role, its number in that role, and what it carries.
 
     `gateway` and `worker` are the numbers of the gateway and of the worker inside it; None: it has none.
-    A "server" has both, the dispatcher and a spare neither. Task workers are counted on from the last
+    A "server" has both, the dispatcher, the monitor and a spare neither. Task workers are counted on from the last
     worker, and processes of the application's own from the last task worker.
     """
 
-    role: Literal["gateway", "worker", "server", "dispatcher", "task worker", "process", "spare"]
+    role: Literal["gateway", "worker", "server", "dispatcher", "monitor", "task worker", "process", "spare"]
     number: int
     gateway: int | None = None
     worker: int | None = None
@@ -58,6 +58,7 @@ class ProcessSpec:
             "worker": (False, True),
             "server": (True, True),
             "dispatcher": (False, False),
+            "monitor": (False, False),
             "task worker": (False, True),
             "process": (False, True),
             "spare": (False, False),
@@ -144,6 +145,7 @@ class Child:
         self.leaves = False  # a gateway that somebody has sent SIGTERM
         self.told: dict[str, Any] | None = None  # the state of the tree, by the bulletin
         self.pulse = Pulse()
+        self.place = -1  # of its reports, see mooring.monitor.scoreboard
         # Descriptors of ours, closed by forget(); -1 or None when not there.
         self.pid = 0
         self.pidfd = -1

@@ -6,6 +6,7 @@
     LAST     worker 0 runs the `shutdown` event, if there was a start until 1 s later
     KILL     whatever is left is killed
 
+The monitor ends when nobody else is there any more, so that /ready says until then that the server is stopping.
 If worker 0 is not there (it has died, or is being started again), the next one is the last.
 
 Each stage ends as soon as nothing is left to wait for. The limits are counted from the beginning, so that
@@ -131,7 +132,7 @@ class Shutdown:
             if self._last not in children or self._last.state is ChildState.STOPPING:
                 self._last = _next_last(children)
             for child in children:
-                if child is not self._last and child.state is not ChildState.STOPPING:
+                if child is not self._last and not _watches(child) and child.state is not ChildState.STOPPING:
                     self._tree.stop(child, self._reason)
         elif stage is Stage.LAST:
             if self._last in children and self._last.state is not ChildState.STOPPING:
@@ -153,8 +154,12 @@ class Shutdown:
 
     def _look(self) -> None:
         """Go on when nothing is left to wait for."""
-        children = self._tree.children
-        if not children:
+        children = [child for child in self._tree.children if not _watches(child)]
+        if not children and self._tree.children:
+            for child in self._tree.children:
+                if child.state is not ChildState.STOPPING:
+                    self._tree.stop(child, self._reason)
+        elif not children:
             for limit in self._limits:
                 limit.cancel()
             if self.stage < Stage.LAST:
@@ -167,7 +172,7 @@ class Shutdown:
             self._enter(Stage.LAST)
 
     def _kill_others(self) -> None:
-        self._kill([child for child in self._tree.children if child is not self._last])
+        self._kill([child for child in self._tree.children if child is not self._last and not _watches(child)])
         self._enter(Stage.LAST)
 
     def _kill(self, children: Iterable[Child]) -> None:
@@ -179,6 +184,11 @@ class Shutdown:
     def _give_up(self) -> None:
         log.error("could not be killed: %s", ", ".join(str(child) for child in self._tree.children))
         self._enter(Stage.DONE)
+
+
+def _watches(child: Child) -> bool:
+    """Whether it tells others how the stop goes, and so is there to its end."""
+    return child.spec.role == "monitor"
 
 
 def _next_last(children: Iterable[Child]) -> Child | None:

@@ -52,6 +52,8 @@ from mooring.net.refusals import RefusalLog
 from mooring.supervisor.bulletin import Bulletin
 from mooring.supervisor.process import Child, ChildState, Exit, ProcessSpec
 from mooring.supervisor.reload import Outcome, Reload
+from mooring.supervisor.scores import PERIOD as SCORES_PERIOD
+from mooring.supervisor.scores import Scores
 from mooring.supervisor.service import Keepalive, Service
 from mooring.supervisor.shutdown import Shutdown
 from mooring.supervisor.signals import Signals
@@ -108,13 +110,14 @@ class Supervisor:
         control: socket.socket | None = None,
         service: Service | None = None,
         own_files: Sequence[str] = (),
+        scores: Scores | None = None,
     ) -> None:
         """`listeners` listen already and are closed when the stop begins, or at the end of `run()`.
 
         `boot(spec, generation)` returns what a child's boot payload holds beside the supervisor's own
         keys. `argv` is the command of a child; the number of the memfd with its payload is added to it.
         `watch` names files and folders whose change is a reload, but for `own_files`. `control` listens, too; worker 0
-        is given it, and it stays the caller's. `service` is told how it goes.
+        is given it, and it stays the caller's. `service` is told how it goes, and so is `scores`.
         """
         self.phase = Phase.STARTING
         self._settings = settings
@@ -122,7 +125,8 @@ class Supervisor:
         self._watch, self._own_files = watch, own_files
         fds = [listener.fileno() for listener in listeners]
         desk = control.fileno() if control is not None else -1
-        self._tree = Tree(self, argv, fds, boot, settings.boot_timeout, desk)
+        self._scores = scores or Scores()
+        self._tree = Tree(self, argv, fds, boot, settings.boot_timeout, desk, self._scores)
         self._refusals = RefusalLog(self._tree.deadlines.after, log)
         self._slots = Slots(self._tree, specs, settings)
         self._bulletin = Bulletin(self._tree, self._slots)
@@ -153,6 +157,7 @@ class Supervisor:
                     self._tree.watch(watcher.fileno(), lambda: self._on_change(watcher.take()))
                 self._start()
                 self._look()
+                self._turn_again()
                 while self.phase is not Phase.ENDED:
                     self._tree.turn()
                     self._look()
@@ -393,6 +398,11 @@ class Supervisor:
                 self._reload.begin()
             self._look()
 
+    def _turn_again(self) -> None:
+        """The scoreboard shall tell, also when nothing happens, that this loop turns."""
+        if self._scores.wanted:
+            self._tree.deadlines.after(SCORES_PERIOD, self._turn_again)
+
     def _look(self) -> None:
         """Before each wait: is the reload, or the stop, over?"""
         if self._reload is not None and self._reload.outcome is not Outcome.RUNNING:
@@ -407,6 +417,9 @@ class Supervisor:
             self._bulletin.look()
             if self.phase is Phase.RUNNING and self._reload is None:
                 self._service.status(self._status())
+        if self._scores.wanted:
+            children, slot_of = self._tree.children, self._slots.of
+            self._scores.tell(self.phase.value, self._bulletin.state(), children, slot_of, os.getpid())
 
     def _status(self) -> str:
         """How it goes, for people."""

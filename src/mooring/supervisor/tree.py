@@ -30,6 +30,7 @@ from mooring.net.messages import ToChild, ToSupervisor
 from mooring.supervisor.deadlines import Deadlines
 from mooring.supervisor.links import Link, new_order, new_pulse, new_rooms, new_table
 from mooring.supervisor.process import PEERS, Child, ChildState, Exit, ProcessSpec
+from mooring.supervisor.scores import Scores
 
 __all__ = ["BootPayload", "Owner", "Tree"]
 
@@ -70,6 +71,7 @@ class Tree:
         boot: BootPayload,
         boot_timeout: float,
         control_fd: int = -1,
+        scores: Scores | None = None,
     ) -> None:
         self.children: list[Child] = []
         self.deadlines = Deadlines()
@@ -78,6 +80,7 @@ class Tree:
         self._listener_fds = listener_fds
         self._boot = boot
         self._boot_timeout = boot_timeout
+        self._scores = scores or Scores()
         self._control_fd = control_fd  # of the socket that worker 0 answers on; -1: there is none
         self._rooms_file = -1  # what they say of their room, and our view of it
         self._rooms: Rooms | None = None
@@ -165,8 +168,10 @@ class Tree:
             listeners = [] if spec.gateway is None else list(self._listener_fds)
             order = [] if spec.gateway is None or self._order < 0 else [self._order, self._rooms_file]
             desk = [self._control_fd] if spec.worker == 0 and self._control_fd >= 0 else []
+            scores = self._scores.payload(child)
             payload = {
                 **self._boot(spec, child.generation),
+                **scores,
                 "role": spec.role,
                 "number": spec.number,
                 "gateway": spec.gateway,
@@ -183,6 +188,7 @@ class Tree:
                 "links": entries,
             }
             own = [theirs.fileno(), pulse, *listeners, *desk, *order, *tables.values()]
+            own += {scores["scoreboard"], scores["metrics"]} - {-1}
             fds = [*own, *(fd for end in ends for fd in end.descriptors())]
             child.launch(self._argv, payload, fds)
         finally:
@@ -460,6 +466,7 @@ class Tree:
             if knows:
                 self.tell(peer, messages.Gone(link.number))
         child.forget()
+        self._scores.give_back(child)
         for worker in peers:
             if worker.settled:
                 self._owner.on_retired(worker)

@@ -9,18 +9,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from mooring._core.pulse import Pulse
+from mooring.monitor.kernel import cpu_seconds, resident_bytes
 from mooring.supervisor.process import Child
 from mooring.supervisor.slot import Slot
 
 __all__ = ["SHOWN", "one", "vitals"]
 
 SHOWN = 200  # processes in one answer, which is one control message
-PAGE = os.sysconf("SC_PAGE_SIZE")
-TICK = os.sysconf("SC_CLK_TCK")
 
 
 def vitals(children: Iterable[Child], slot_of: Callable[[Child], Slot], started: float) -> list[dict[str, Any]]:
@@ -58,7 +56,6 @@ def one(
 ) -> dict[str, Any]:
     """One process. `pulse_age`: seconds since its loop was seen to turn, None: never or not watched; `events`: handlers
     it has called, None: it calls none; `cpu`: seconds it has used; `memory`: bytes; `uptime`: seconds it serves."""
-    cpu, memory = _kernel(pid)
     beats = pulse is not None and pulse.last_beat > 0
     return {
         "role": role,
@@ -69,18 +66,8 @@ def one(
         "restarts": restarts,
         "degraded": degraded,
         "uptime": uptime,
-        "cpu": cpu,
-        "memory": memory,
+        "cpu": cpu_seconds(pid) or 0.0,  # of one that has just ended
+        "memory": resident_bytes(pid) or 0,
         "pulse_age": max(0.0, time.monotonic() - pulse.last_beat) if pulse is not None and beats else None,
-        "events": pulse.begun if pulse is not None and role not in ("gateway", "dispatcher") else None,
+        "events": pulse.begun if pulse is not None and role not in ("gateway", "dispatcher", "monitor") else None,
     }
-
-
-def _kernel(pid: int) -> tuple[float, int]:
-    """Seconds of CPU time, bytes in memory; 0 of one that has just ended."""
-    try:
-        times = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
-        return (int(times[11]) + int(times[12])) / TICK, int(pages[1]) * PAGE
-    except (OSError, IndexError, ValueError):
-        return 0.0, 0

@@ -16,15 +16,14 @@ reached `max_request`; one that can't be is killed when the graceful timeout is 
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 from mooring.journal import own_logger
+from mooring.monitor.kernel import resident_bytes
 from mooring.supervisor.process import Child, ChildState
 from mooring.supervisor.tree import Tree
 
@@ -34,7 +33,6 @@ log = own_logger("mooring.supervisor")
 
 LONGEST_PERIOD = 1.0  # seconds between two looks
 STEP = 1.0  # seconds between two signals
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Limits(Protocol):
@@ -77,7 +75,7 @@ class Watchdog:
         self._tree.deadlines.after(self._period, self._look)
         for child in list(self._tree.children):
             # a task worker may block as long as its job takes; a process of the application is its own
-            if child.state is ChildState.SERVING and child.spec.role in ("gateway", "worker", "server"):
+            if child.state is ChildState.SERVING and child.spec.role in ("gateway", "worker", "server", "monitor"):
                 self._look_at(child, now)
 
     def _look_at(self, child: Child, now: float) -> None:
@@ -88,7 +86,7 @@ class Watchdog:
             if not child.hangs:
                 self._hangs(child, now - last)
         elif worker and self._limits.worker_memory_limit:
-            size = _resident(child.pid)
+            size = resident_bytes(child.pid) or 0  # of one that has just ended
             if size > self._limits.worker_memory_limit:
                 limit = self._limits.worker_memory_limit
                 self._on_large(child, f"it has {size} bytes in memory, more than worker_memory_limit={limit}")
@@ -109,11 +107,3 @@ class Watchdog:
         child.cause = f"its loop had not turned for {seconds:.1f} s"
         child.signal(signal.SIGABRT)
         child.deadlines.append(self._tree.deadlines.after(STEP, partial(child.signal, signal.SIGKILL)))
-
-
-def _resident(pid: int) -> int:
-    """Bytes in memory of a child that was not reaped yet, whose pid is therefore its own."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE
-    except (OSError, IndexError, ValueError):  # it has just ended
-        return 0

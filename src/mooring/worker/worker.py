@@ -159,6 +159,8 @@ class Worker:
         return {
             **self.counters,
             "uploads_refused": self.spools.refused,
+            "events_handled": self.inlet.handled,
+            "handlers_suspended": self.inlet.suspended,
             "control_refused_reasons": dict(self.control_refused_reasons),
         }
 

@@ -1,0 +1,142 @@
+"""All reports together: who stands still or has ended is known by what is left, and no counter falls."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from mooring.monitor import board as boards
+from mooring.monitor.board import STILL, Board, Process
+from mooring.monitor.scoreboard import TREE, Place, Report, Seen, TreeReport, new_scoreboard
+
+ME = os.getpid()
+
+
+@pytest.fixture
+def file() -> Iterator[int]:
+    made = new_scoreboard()
+    yield made
+    os.close(made)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The monotonic time, to be set."""
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    return now
+
+
+def place(file: int, number: int = 1) -> Place[Report]:
+    return Place(file, number, Report)
+
+
+def report(**counts: Any) -> Report:
+    return Report(ME, counts)
+
+
+STATE: dict[str, Any] = {"gateways_wanted": 1, "gateways_running": 1, "restarts": 3, "degraded": []}
+
+
+def seen(number: int, role: str = "worker", at: int = 1, pid: int = ME, **more: Any) -> Seen:
+    told = {"generation": 1, "state": "serving", "restarts": 0, "degraded": False, "uptime": 1.0} | more
+    return Seen(at, role, number, pid, **told)
+
+
+def tell(file: int, *processes: Seen) -> None:
+    supervisor = Seen(TREE, "supervisor", 0, ME, 0, "serving", 0, False, 9.0)
+    Place(file, TREE, TreeReport).write(TreeReport("running", STATE, [supervisor, *processes]))
+
+
+def look(board: Board) -> dict[str, Process]:
+    return {str(process): process for process in board.look().processes}
+
+
+def test_before_anybody_has_said_anything(file: int):
+    snapshot = Board(file).look()
+    assert (snapshot.tree, snapshot.processes) == (None, [])
+
+
+def test_each_process_with_what_it_counts(file: int):
+    place(file, 1).write(Report(ME, {"connections": 5, "unknown": 1}, {"loop_lag": {"": [1, 2, 30]}}))
+    place(file, 2).write(report(bad_records=1, control_refused_reasons={"late": 2}))
+    tell(file, seen(0, "gateway"), seen(0, at=2, restarts=4))
+    found = look(Board(file))
+    assert list(found) == ["supervisor", "gateway 0", "worker 0"]
+    assert found["gateway 0"].counts.items() >= {"connections": 5, "process_up": 1, "process_restarts": 0}.items()
+    assert found["gateway 0"].timings == {"loop_lag": {"": [1, 2, 30]}}
+    assert found["worker 0"].counts.items() >= {"bad_records": 1, "process_restarts": 4}.items()
+    assert found["worker 0"].counts["control_refused_reasons"] == {"late": 2}
+    assert found["supervisor"].counts.items() >= {"restarts": 3, "gateways_wanted": 1}.items()
+    for process in found.values():
+        assert process.counts["process_memory"] >= process.counts["process_proportional_memory"] > 1 << 20
+        assert "unknown" not in process.counts
+        assert not process.missing
+
+
+def test_who_stands_still_is_missing_and_what_it_said_is_kept(file: int, clock: list[float]):
+    place(file).write(report(connections=5))
+    clock[0] += STILL
+    tell(file, seen(0, "gateway"), seen(0, at=2), seen(1, at=3, state="starting"))
+    found = look(Board(file))
+    assert found["gateway 0"].counts.items() >= {"connections": 5, "process_up": 0, "process_report_age": STILL}.items()
+    assert [name for name, process in found.items() if process.missing] == ["gateway 0", "worker 0"]
+    assert "process_report_age" not in found["worker 0"].counts
+    assert found["worker 1"].counts["process_up"] == 0
+    clock[0] += STILL
+    assert look(Board(file))["supervisor"].missing
+
+
+def test_a_report_of_a_predecessor_is_not_that_of_a_process(file: int):
+    place(file).write(Report(ME + 1, {"connections": 5}))
+    tell(file, seen(0, "gateway"))
+    process = look(Board(file))["gateway 0"]
+    assert "connections" not in process.counts
+    assert process.missing
+
+
+def test_counters_never_fall_and_gauges_go_with_their_process(file: int):
+    """Over a reload: two of one number, then one."""
+    board = Board(file)
+    timings = {"handler": {"message": [1, 2, 30]}}
+    place(file, 1).write(Report(ME, {"bad_records": 10, "handlers_suspended": 7}, timings))
+    tell(file, seen(0))
+    assert look(board)["worker 0"].counts["bad_records"] == 10
+    place(file, 2).write(Report(1, {"bad_records": 1, "handlers_suspended": 2}, timings))
+    tell(file, seen(0, state="retiring"), seen(0, at=2, pid=1))
+    both = look(board)["worker 0"]
+    assert both.counts.items() >= {"bad_records": 11, "handlers_suspended": 7}.items()
+    assert both.timings == {"handler": {"message": [2, 4, 60]}}
+    place(file, 1).write(report(bad_records=15, handlers_suspended=0))  # its last words
+    tell(file, seen(0, at=2, pid=1))
+    after = look(board)["worker 0"]
+    assert after.counts.items() >= {"bad_records": 16, "handlers_suspended": 2}.items()
+    tell(file)
+    gone = look(board)["worker 0"].counts
+    assert gone["bad_records"] == 16
+    assert "handlers_suspended" not in gone
+
+
+def test_of_one_whose_place_is_taken_the_last_report_counts(file: int):
+    board = Board(file)
+    place(file, 1).write(report(bad_records=10))
+    tell(file, seen(0))
+    look(board)
+    place(file, 1).write(Report(1, {"bad_records": 2}))
+    tell(file, seen(1, pid=1))
+    found = look(board)
+    assert found["worker 0"].counts["bad_records"] == 10
+    assert found["worker 1"].counts["bad_records"] == 2
+
+
+def test_the_costly_number_is_asked_for_now_and_then(file: int, clock: list[float], monkeypatch: pytest.MonkeyPatch):
+    asked: list[int] = []
+    monkeypatch.setattr(boards.kernel, "proportional_bytes", lambda pid: asked.append(pid) or 7)
+    board = Board(file)
+    for _ in range(3):
+        place(file).write(report())
+        tell(file, seen(0))
+        look(board)
+        clock[0] += 6
+    assert len(asked) == 2
