@@ -50,7 +50,7 @@ bench: build/release/built $(VENV)/group-bench build/wsload  ## compare with oth
 	$(RELEASE)/python bench/successor.py --json bench/results/successor.json
 	$(RELEASE)/python bench/files.py --json bench/results/files.json
 
-instructions: build/release/built  ## count the instructions of a message, by kind of handler (valgrind); ARGS="async"
+instructions: build/release/built  ## count the instructions of a message or request (valgrind); ARGS="--mode base,process all"
 	$(RELEASE)/python tools/instructions.py $(ARGS)
 
 chaos: build/release/built  ## look whether anything is lost under kills, reloads, stops; ARGS="--seed 7"
