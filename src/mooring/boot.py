@@ -22,6 +22,7 @@ from mooring.journal import own_logger
 from mooring.net import messages
 from mooring.net.child_socket import ChildSocket, MessageRefused
 from mooring.net.log import log_as, reopen_logs
+from mooring.roles import SUPERVISOR
 
 log = own_logger("mooring.runtime")
 
@@ -42,7 +43,7 @@ class Boot(msgspec.Struct):
     """What a process is told when it starts. The numbers of `gateway` and `worker` say what is in it."""
 
     role: str
-    application: Application
+    application: Application | None  # None: it has begun already
     settings: dict[str, Any]
     parent: int = 0
     number: int = 0
@@ -75,7 +76,7 @@ class Boot(msgspec.Struct):
         own = [self.control, self.pulse, self.order, self.rooms, *self.listeners, *self.desk, *self.tables.values()]
         own += [self.scoreboard, self.metrics]
         own += [fd for end in self.links for fd in (end.channel, end.reply, end.page)]
-        own += [self.shared.lock] if self.role == "supervisor" else []
+        own += [self.shared.lock] if self.role == SUPERVISOR else []
         return [fd for fd in own if fd >= 0]
 
     def attach(self, message: messages.Attach, fds: Sequence[int]) -> LinkEnd:
@@ -106,7 +107,7 @@ class Boot(msgspec.Struct):
     @property
     def name(self) -> str:
         """What it is called in the log and in the list of processes."""
-        return self.role if self.role == "supervisor" else f"{self.role} {self.number}"
+        return self.role if self.role == SUPERVISOR else f"{self.role} {self.number}"
 
 
 def wait_for_place(told: Boot) -> None:

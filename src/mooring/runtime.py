@@ -26,7 +26,6 @@ import msgspec
 import setproctitle
 
 from mooring._core.process import die_with_parent
-from mooring.alone import run_alone
 from mooring.app.debugging import Breakpoints, own_terminal
 from mooring.app.launched import current_folder, launched, was_forked
 from mooring.app.loader import identify, load_function
@@ -36,11 +35,11 @@ from mooring.boot import Boot, wait_for_place
 from mooring.config import Settings
 from mooring.errors import BootError, ConfigError, StateError
 from mooring.journal import own_logger
-from mooring.member import ORPHAN_GRACE, Member
 from mooring.monitor.metrics import check_client
 from mooring.monitor.scoreboard import new_scoreboard
 from mooring.net import forks
 from mooring.net.bind import bind_all, bind_control, bind_metrics
+from mooring.net.descriptors import raise_descriptor_limit
 from mooring.net.ending import FAILED_LIMIT, end_helpers, end_within
 from mooring.net.listener import ListenError
 from mooring.net.log import (
@@ -55,8 +54,13 @@ from mooring.net.log import (
 from mooring.net.report import finish_output
 from mooring.net.signals import handle, ignore
 from mooring.net.tls import new_context
-from mooring.parts import Server, clock_offset, raise_descriptor_limit
-from mooring.supervisor import ProcessSpec, Supervisor
+from mooring.parts import Server
+from mooring.parts.gateway import clock_offset
+from mooring.process_host import ProcessHost
+from mooring.roles import SPARE, SUPERVISOR, Needs, specs
+from mooring.single import run_single
+from mooring.supervised import ORPHAN_GRACE, Supervised
+from mooring.supervisor import Supervisor
 from mooring.supervisor.pid_file import take_pid_file
 from mooring.supervisor.scores import Scores
 from mooring.supervisor.service import Service
@@ -75,7 +79,7 @@ HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 _boot: Boot | None = None  # of this process, when a supervisor started it
 _breakpoints: Breakpoints | None = None  # those of the application in it
-_member: Member | None = None  # what it has become
+_host: ProcessHost | None = None  # what it has become
 
 CONTROL_FRAMES = ("open_websocket_ping_frame", "open_websocket_pong_frame", "open_websocket_close_frame")
 
@@ -104,9 +108,9 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
     if _boot is not None:
         if forks.is_child():
             raise StateError("start() was called in a process that the application has forked while it was loaded")
-        if _boot.role == "spare":
+        if _boot.role == SPARE.name:
             wait_for_place(_boot)
-        if _boot.worker is None or _member is not None:
+        if _boot.worker is None or _host is not None:
             raise StateError("start() was called twice")
         _check_caller()
         _become(_boot, server)
@@ -122,11 +126,11 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
         lend_level(settings)
         if not own_terminal():
             Breakpoints("", os.getpid())
-        code = run_alone(server)
+        code = run_single(server)
         finish_output(log)
         sys.exit(code)
     talks = server._handlers.get("pipe_message") is not None
-    boot = Boot("supervisor", application, settings.to_dict())
+    boot = Boot(SUPERVISOR, application, settings.to_dict())
     boot.dispatcher = talks or settings.tasks.task_worker_num > 0
     boot.processes = len(server._handlers.processes)
     boot.terminal = own_terminal()
@@ -239,7 +243,7 @@ def boot(fd: int) -> None:
     log_to(settings, told.name)
     for note in told.notes:
         log.warning("%s", note)
-    if told.role == "supervisor":
+    if told.role == SUPERVISOR:
         sys.exit(_supervise(told, settings))
     log_stacks(settings)
     # a terminal's Ctrl-C is for the supervisor, which tells everybody else in order
@@ -249,8 +253,9 @@ def boot(fd: int) -> None:
     # those that can leave do so within a second after ORPHAN_GRACE; this is for those that are stuck
     die_with_parent(told.parent, int(ORPHAN_GRACE) + 2)
     _boot = told
+    assert told.application is not None
     forks.in_child(_give_back)
-    if told.worker is None and told.role != "spare":
+    if told.worker is None and told.role != SPARE.name:
         if ":" in settings.process.dispatch:
             told.application.find()  # the function stands beside the application
             lend_level(settings)
@@ -273,25 +278,25 @@ def boot(fd: int) -> None:
 
 def _become(told: Boot, server: Server | None) -> NoReturn:
     """Serves, as one of the processes of the tree, and ends with it."""
-    global _member
+    global _host
     leave_level()
-    _member = Member(told, server)
+    _host = Supervised(told, server).host
     if _breakpoints is not None:
-        _breakpoints.beat = _member.beat_once
+        _breakpoints.beat = _host.pulse.beat
     try:
-        code = _member.run()
+        _host.run()
     except BaseException as error:
         forks.leave(error)  # it comes from a handler that has forked
         raise
-    end_within(_member.graceful_timeout, code)  # at a stop the supervisor is stricter: it counts from the beginning
+    end_within(_host.settings.process.graceful_timeout, 0)  # the supervisor counts from the beginning of the stop
     finish_output(log)
-    sys.exit(code)
+    sys.exit(0)
 
 
 def _give_back() -> None:
     """This process was forked off one of the tree."""
-    if _member is not None:
-        _member.abandon()
+    if _host is not None:
+        _host.abandon()
     elif _boot is not None:
         _boot.give_back()
 
@@ -303,27 +308,9 @@ def _command() -> list[str]:
     return [launched.executable, *flags, "-c", ENTER.format(HOME), "_process"]
 
 
-def _specs(told: Boot, settings: Settings) -> list[ProcessSpec]:
-    """Which processes there shall be."""
-    process = settings.process
-    if process.mode == "base":
-        specs = [ProcessSpec("server", n, gateway=n, worker=n) for n in range(process.worker_num)]
-    else:
-        specs = [ProcessSpec("gateway", n, gateway=n) for n in range(process.gateway_num)]
-        specs += [ProcessSpec("worker", n, worker=n) for n in range(process.worker_num)]
-    if told.dispatcher:
-        specs.append(ProcessSpec("dispatcher", 0))
-    if settings.operation.metrics_listen:
-        specs.append(ProcessSpec("monitor", 0))
-    first = process.worker_num
-    specs += [ProcessSpec("task worker", n, worker=first + n) for n in range(settings.tasks.task_worker_num)]
-    first += settings.tasks.task_worker_num
-    return specs + [ProcessSpec("process", n, worker=first + n) for n in range(told.processes)]
-
-
 def _supervise(told: Boot, settings: Settings) -> int:
     process = settings.process
-    specs = _specs(told, settings)
+    wanted = list(specs(settings, Needs(told.dispatcher, told.processes)))
     extra = {
         "application": told.application,
         "settings": told.settings,
@@ -333,7 +320,7 @@ def _supervise(told: Boot, settings: Settings) -> int:
         "place": told.place,
         "terminal": told.terminal,
         # in base mode a process has one with each other one for its gateway, and one for its worker
-        "link_num": sum(spec.worker is not None for spec in specs) + (len(specs) if process.mode == "base" else 0),
+        "link_num": sum(spec.worker is not None for spec in wanted) + (len(wanted) if process.mode == "base" else 0),
     }
     if b"LC_CTYPE" not in launched.environment:
         os.environb.pop(b"LC_CTYPE", None)  # the interpreter has set it (PEP 538), as it does in each process itself
@@ -354,9 +341,10 @@ def _supervise(told: Boot, settings: Settings) -> int:
             watch = [os.path.abspath(path) for path in process.watch]
             own = _own_files(told, settings)
             if told.place:
+                assert told.application is not None
                 os.chdir(told.application.folder)  # where Python shall begin in what is started now
             return Supervisor(
-                specs, listeners, lambda _spec, _gen: extra, process, _command(), watch, control, service, own, scores
+                wanted, listeners, lambda _spec, _gen: extra, process, _command(), watch, control, service, own, scores
             ).run()
         except (ListenError, ConfigError) as error:
             log.error("%s", error)

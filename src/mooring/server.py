@@ -499,11 +499,11 @@ class Server:
 
     def reload(self) -> None:
         """Replaces all workers by new ones that load the application anew; connections stay."""
-        self._running().master.ask_reload()
+        self._running().controller.ask_reload()
 
     def shutdown(self) -> None:
         """Stops the server in order: clients are told 1001, handlers finish, then every process ends."""
-        self._running().master.ask_shutdown()
+        self._running().controller.ask_shutdown()
 
     def stats(self) -> dict[str, Any]:
         """Counters, added up over all gateways, and each gateway's own under "gateways"; docs/counters.md has them all.

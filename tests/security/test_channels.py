@@ -5,7 +5,6 @@ process of another version. What makes no sense is ignored and counted; where th
 its end is replaced. Nothing that comes is ever evaluated, nobody else notices, and no process goes on in a circle.
 """
 
-import asyncio
 import json
 import os
 import pickle
@@ -33,9 +32,7 @@ from mooring.app.loader import Application
 from mooring.boot import Boot
 from mooring.config.tasks import Tasks
 from mooring.errors import StateError
-from mooring.member import Member
-from mooring.net import messages
-from mooring.net.child_socket import ChildSocket
+from mooring.supervised import Supervised
 from mooring.worker.tasks import DispatcherLink, TaskDesk
 from security.watch import KEY, Canary, becomes_idle, watched
 from support.serving import LIMIT, Serving, eventually
@@ -544,29 +541,26 @@ def test_control_messages_of_no_meaning_are_ignored_by_the_supervisor(pickled: b
 def test_control_messages_of_no_meaning_are_ignored_by_a_child(caplog: pytest.LogCaptureFixture):
     """And the descriptors that came with them are closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    member = Member.__new__(Member)
-    member._control = ChildSocket(theirs.detach(), messages.to_child)
-    member._told = Boot("gateway", Application("target", "a:b", [], [], ""), {}, gateway=0)
-    member._gateway = member._worker = member._dispatcher = member._desk = None
-    member._heard = asyncio.Event()
+    boot = Boot("dispatcher", Application("target", "a:b", [], [], ""), {}, control=theirs.detach())
+    supervised = Supervised(boot, None)
     before = len(os.listdir("/proc/self/fd"))
     file = os.memfd_create("sent along")
-    link = {"worker": 1, "gateway": 0, "generation": 1, "pid": 1, "link": 1}
+    link = {"worker": 1, "gateway": None, "generation": 1, "pid": 1, "link": 1}
     for message in [
         {"op": "dance"},
         {"op": "retired", "worker": 1, "generation": 1},  # for the supervisor
         {"op": "attach", "worker": 1},
         {"op": "retire", "worker": 1, "generation": 1, "nonsense": 1},
-        {"op": "attach", **link},  # without the descriptors of a link
+        {"op": "attach", **link, "gateway": 0},  # which has three descriptors
     ]:
         socket.send_fds(ours, [msgspec.msgpack.encode(message)], [file])
     socket.send_fds(ours, [msgspec.msgpack.encode({"op": "retire", "worker": 1, "generation": 1})], [file])
     os.close(file)
-    member._hear()
+    supervised._hear()
     assert len(os.listdir("/proc/self/fd")) == before
     assert caplog.text.count("is refused") == 5
     ours.close()
-    member._control.close()
+    supervised.abandon()
 
 
 # ---------------------------------------------------------------------------------------------- the control socket

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mooring.net.listener import bind_listener
-from mooring.supervisor import ProcessSpec, Supervisor
+from mooring.roles import ProcessSpec
+from mooring.supervisor import Supervisor
 
 PR_SET_CHILD_SUBREAPER = 36
 

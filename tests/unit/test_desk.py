@@ -51,7 +51,7 @@ async def serving(path: Path, server: Server | None = None) -> AsyncIterator[tup
 
     served: Any = server or Server()
     desk = Desk(listener, served, served, tally, can_reload=True, processes=processes)
-    await desk.open()
+    desk.open()
     try:
         yield desk, tally, go_on
     finally:

@@ -11,7 +11,8 @@ import time
 import pytest
 
 from mooring.errors import ConfigError
-from mooring.supervisor import ProcessSpec, Watcher
+from mooring.roles import ProcessSpec
+from mooring.supervisor import Watcher
 from mooring.supervisor.deadlines import Deadlines
 from mooring.supervisor.process import Child, ChildState, Exit
 from mooring.supervisor.restarts import Restarts

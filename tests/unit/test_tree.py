@@ -9,7 +9,8 @@ import pytest
 
 from mooring.net import messages
 from mooring.net.child_socket import ChildSocket
-from mooring.supervisor.process import Child, ChildState, Exit, ProcessSpec
+from mooring.roles import ProcessSpec
+from mooring.supervisor.process import Child, ChildState, Exit
 from mooring.supervisor.tree import MESSAGES_A_TURN, Tree
 
 pytestmark = pytest.mark.usefixtures("descriptors")

@@ -100,7 +100,7 @@ class Desk:
         self._listening = False
         self._closed = False
 
-    async def open(self) -> None:
+    def open(self) -> None:
         """Begins to answer; the loop of the handlers must run."""
         if not self._closed:
             self._listener.setblocking(False)

@@ -26,12 +26,13 @@ from mooring.app.search import SORTS, Sort
 from mooring.cli import control
 from mooring.cli.text import duration, number, plain, rate, size, table
 from mooring.errors import AdminError, ServerUnreachable
+from mooring.roles import ROLES, SUPERVISOR
 
 ORDER: tuple[Sort, ...] = ("queued", "rate", "messages", "bytes", "idle", "rtt", "age")
 """What `s` goes through."""
 LISTED = 20  # connections that are asked for
 COUNTS = ("messages_received", "messages_sent", "bytes_received", "bytes_sent", "connections_accepted", "accepted")
-ROLES = ("supervisor", "gateway", "server", "worker", "dispatcher", "monitor", "task worker", "process", "spare")
+ROLE_ORDER = (SUPERVISOR, *ROLES)
 
 
 class Look(msgspec.Struct):
@@ -67,7 +68,7 @@ def view(before: Look, now: Look, sort: str) -> dict[str, Any]:
         "tree": stats["tree"],
         "processes": [
             _process(row, earlier.get(row["pid"], {}), stats, gateways, seconds)
-            for row in sorted(now.processes, key=lambda row: (ROLES.index(row["role"]), row["number"], row["pid"]))
+            for row in sorted(now.processes, key=lambda row: (ROLE_ORDER.index(row["role"]), row["number"], row["pid"]))
         ],
         "sort": sort,
         "connections_found": now.listing["total"],
@@ -107,7 +108,7 @@ def _process(
 def lines(seen: dict[str, Any], *, path: str, listed: int = LISTED, keys: bool = False) -> list[str]:
     """For people."""
     totals, rates, tree = seen["totals"], seen["rates"], seen["tree"]
-    supervisor = min(seen["processes"], key=lambda row: ROLES.index(row["role"]))
+    supervisor = min(seen["processes"], key=lambda row: ROLE_ORDER.index(row["role"]))
     made = [
         f"{plain(path)}  up {duration(supervisor['uptime'])}, generation {totals['generation']}; "
         f"{control.plural(tree, 'restarts')}, {control.plural(tree, 'reloads')}",
@@ -153,7 +154,7 @@ RATES: tuple[control.Column, ...] = (
 
 
 def _process_cells(row: dict[str, Any]) -> tuple[str, ...]:
-    name = row["role"] if row["role"] in ("supervisor", "dispatcher", "monitor") else f"{row['role']} {row['number']}"
+    name = row["role"] if row["role"] in (SUPERVISOR, "dispatcher", "monitor") else f"{row['role']} {row['number']}"
     state = "" if row["state"] in ("serving", "warm") else f" ({row['state']})"
     return (
         name + state + (" degraded" if row["degraded"] else ""),
@@ -303,7 +304,7 @@ def _watch(client: ControlClient, screen: Screen, interval: float, sort: Sort, *
         if pressed == "q":
             return
         if pressed == "s":
-            sort = ORDER[(ORDER.index(sort) + 1) % len(ORDER)]
+            sort = ORDER[(ROLE_ORDER.index(sort) + 1) % len(ORDER)]
         elif pressed == "r":
             reverse = not reverse
         elif pressed or time.monotonic() < due:

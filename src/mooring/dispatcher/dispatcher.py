@@ -372,7 +372,7 @@ class Dispatcher:
             peer.retired = True
             self._on_retired(peer)
 
-    def leave(self) -> None:
+    def depart(self) -> None:
         """This process ends in order."""
         for channel in self._channels.values():
             channel.send(Mail.LEAVE, 0, 0, 0, b"")

@@ -407,7 +407,7 @@ class Gateway:
         """A record of a worker had no effect."""
         say_bad(self._refusals, f"worker {port.worker}", problem)
 
-    def leave(self) -> None:
+    def depart(self) -> None:
         """This gateway ends in order: its workers, who see their channels end, are told."""
         for port in self.relay.ports:
             if port is not None and not port.left:

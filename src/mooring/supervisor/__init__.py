@@ -5,8 +5,7 @@
 `watchdog.py`, `bulletin.py`, `service.py`, `pid_file.py`, `signals.py` and `watcher.py` one thing each.
 """
 
-from mooring.supervisor.process import ProcessSpec
 from mooring.supervisor.supervisor import Limits, Supervisor
 from mooring.supervisor.watcher import Watcher
 
-__all__ = ["Limits", "ProcessSpec", "Supervisor", "Watcher"]
+__all__ = ["Limits", "Supervisor", "Watcher"]

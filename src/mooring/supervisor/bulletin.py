@@ -21,6 +21,7 @@ from typing import Any
 from mooring.counters import Part, zeros
 from mooring.journal import own_logger
 from mooring.net import messages
+from mooring.roles import ROLES
 from mooring.supervisor.process import Child, ChildState
 from mooring.supervisor.slot import Slot
 from mooring.supervisor.tree import Tree
@@ -29,7 +30,7 @@ __all__ = ["Bulletin", "alone"]
 
 log = own_logger("mooring.supervisor")
 
-ROLES = {"gateway": ("gateway", "server"), "worker": ("worker", "server"), "spare": ("spare",)}
+KINDS = list(dict.fromkeys(kind for row in ROLES.values() for kind in row.counts_as))
 AT_WORK = (ChildState.SERVING, ChildState.WARM)
 EVENTS_KEPT = 256  # while no worker serves; the oldest go first
 ATTEMPTS = 3  # workers that are told of an event
@@ -81,7 +82,7 @@ class Bulletin:
 
     def listener(self) -> Child | None:
         """Who hears of an event that is told now: the first worker that serves."""
-        return next((child for child in self._workers() if child.spec.role in ROLES["worker"]), None)
+        return next((child for child in self._workers() if child.spec.row.hears_of_tree), None)
 
     def _workers(self) -> list[Child]:
         return [
@@ -93,20 +94,20 @@ class Bulletin:
     def state(self) -> dict[str, Any]:
         """Wanted and running processes, and what happened so far."""
         state: dict[str, Any] = dict(self.counts)
-        for role, roles in ROLES.items():
-            slots = [slot for slot in self._slots if slot.spec.role in roles]
+        for kind in KINDS:
+            slots = [slot for slot in self._slots if kind in slot.spec.row.counts_as]
             running = [s for s in slots if s.current is not None and s.current.state in AT_WORK]
-            state |= {f"{role}s_wanted": len(slots), f"{role}s_running": len(running)}
+            state |= {f"{kind}s_wanted": len(slots), f"{kind}s_running": len(running)}
         state["degraded"] = [str(slot.spec) for slot in self._slots if slot.degraded]
         state["restarts"] = sum(slot.restarted for slot in self._slots)
         return state
 
     def _tell_gateways(self) -> None:
         """Whether all workers are degraded: then a gateway without one answers its clients itself."""
-        workers = [slot for slot in self._slots if slot.spec.role == "worker"]
+        workers = [slot for slot in self._slots if slot.spec.fits_spare and slot.spec.row.hears_of_tree]
         degraded = bool(workers) and all(slot.degraded for slot in workers)
         for slot in self._slots:
-            child = slot.current if slot.spec.role == "gateway" else None
+            child = slot.current if slot.spec.gateway is not None and slot.spec.worker is None else None
             if child is None or child.state is not ChildState.SERVING:
                 continue
             if degraded != (child.told is not None and child.told["degraded"]):

@@ -1,4 +1,4 @@
-"""One process: what it shall be (ProcessSpec) and what it is (Child).
+"""One process of the tree.
 
 A child is a fresh interpreter. It gets a msgpack map in a memfd whose number is its last argument, and the
 descriptors named in that map; nothing else is inherited. Its standard input is /dev/null. It runs in a
@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -28,56 +28,15 @@ from mooring._core.pulse import Pulse
 from mooring._core.wire import Event
 from mooring.net.child_socket import ChildSocket
 from mooring.net.messages import Broken, Retired, ToSupervisor
+from mooring.roles import SPARE, ProcessSpec
 
 if TYPE_CHECKING:
     from mooring.supervisor.deadlines import Deadline
     from mooring.supervisor.links import Link
 
-__all__ = ["Child", "ChildState", "Exit", "ProcessSpec"]
+__all__ = ["Child", "ChildState", "Exit"]
 
 END_LIMIT = 1.0  # seconds that one may take to end that was killed
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessSpec:
-    """A process that is wanted: its role, its number in that role, and what it carries.
-
-    `gateway` and `worker` are the numbers of the gateway and of the worker inside it; None: it has none.
-    A "server" has both, the dispatcher, the monitor and a spare neither. Task workers are counted on from the last
-    worker, and processes of the application's own from the last task worker.
-    """
-
-    role: Literal["gateway", "worker", "server", "dispatcher", "monitor", "task worker", "process", "spare"]
-    number: int
-    gateway: int | None = None
-    worker: int | None = None
-
-    def __post_init__(self) -> None:
-        carries = {
-            "gateway": (True, False),
-            "worker": (False, True),
-            "server": (True, True),
-            "dispatcher": (False, False),
-            "monitor": (False, False),
-            "task worker": (False, True),
-            "process": (False, True),
-            "spare": (False, False),
-        }
-        if carries.get(self.role) != (self.gateway is not None, self.worker is not None):
-            raise ValueError(f"a {self.role} can't have gateway={self.gateway} and worker={self.worker}")
-
-    @property
-    def takes_links(self) -> bool:
-        """Whether every worker has a link to it."""
-        return self.gateway is not None or self.role == "dispatcher"
-
-    @property
-    def fits_spare(self) -> bool:
-        """Whether a process that has loaded the application, and nothing else, can become it."""
-        return self.worker is not None and self.gateway is None
-
-    def __str__(self) -> str:
-        return f"{self.role} {self.number}"
 
 
 class ChildState(Enum):
@@ -135,7 +94,7 @@ class Child:
         self.spec = spec
         self.generation = generation
         self.incarnation = incarnation
-        self.state = ChildState.WARMING if spec.role == "spare" else ChildState.STARTING
+        self.state = ChildState.WARMING if spec.row is SPARE else ChildState.STARTING
         self.was_ready = False
         self.serving_since: float | None = None  # monotonic; a spare serves by waiting
         self.killed = False  # by a signal of ours: how it ends says nothing about it

@@ -12,6 +12,7 @@ from typing import Any
 
 from mooring.journal import own_logger
 from mooring.monitor.scoreboard import PLACES, TREE, Place, Seen, TreeReport
+from mooring.roles import SUPERVISOR
 from mooring.supervisor.process import Child
 from mooring.supervisor.slot import Slot
 
@@ -42,7 +43,7 @@ class Scores:
         """What a child is told of it; it is given a place, if there is one."""
         if self.wanted and self._free:
             child.place = self._free.popleft()
-        listener = self._listener if child.spec.role == "monitor" else -1
+        listener = self._listener if child.spec.row.watches else -1
         return {"scoreboard": self._file, "place_of_report": child.place, "metrics": listener}
 
     def give_back(self, child: Child) -> None:
@@ -58,7 +59,7 @@ class Scores:
         if self._place is None:
             return
         uptime = time.monotonic() - self._started
-        seen = [Seen(TREE, "supervisor", 0, pid, 0, "serving", 0, False, uptime)]
+        seen = [Seen(TREE, SUPERVISOR, 0, pid, 0, "serving", 0, False, uptime)]
         for child in children:
             slot = slot_of(child)
             spec, state_of = child.spec, child.state.value

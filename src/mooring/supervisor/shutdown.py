@@ -27,12 +27,12 @@ from mooring.journal import own_logger
 from mooring.supervisor.deadlines import Deadline
 from mooring.supervisor.process import Child, ChildState
 from mooring.supervisor.tree import Tree
+from mooring.types import CloseCode
 
 __all__ = ["Shutdown", "Stage", "drained_line"]
 
 log = own_logger("mooring.supervisor")
 
-GOING_AWAY = 1001  # RFC 6455 7.4.1: "such as a server going down"
 OTHERS_LIMIT = 0.5  # seconds after the graceful timeout
 LAST_LIMIT = 1.0
 GIVE_UP_LIMIT = 1.9  # a killed process that can't even die (waits for a device) is left behind
@@ -132,7 +132,7 @@ class Shutdown:
             if self._last not in children or self._last.state is ChildState.STOPPING:
                 self._last = _next_last(children)
             for child in children:
-                if child is not self._last and not _watches(child) and child.state is not ChildState.STOPPING:
+                if child is not self._last and not child.spec.row.watches and child.state is not ChildState.STOPPING:
                     self._tree.stop(child, self._reason)
         elif stage is Stage.LAST:
             if self._last in children and self._last.state is not ChildState.STOPPING:
@@ -147,14 +147,14 @@ class Shutdown:
         for child in children:
             if child.state in (ChildState.WARMING, ChildState.WARM, ChildState.STARTING):
                 self._tree.terminate(child)  # it has no clients and no messages
-            elif child.spec.takes_links and child.state is not ChildState.STOPPING:
+            elif child.spec.row.takes_links and child.state is not ChildState.STOPPING:
                 self._asked.append(child)
                 if child.state in (ChildState.READY, ChildState.SERVING):
-                    self._tree.drain(child, self._timeout, GOING_AWAY)
+                    self._tree.drain(child, self._timeout, CloseCode.GOING_AWAY)
 
     def _look(self) -> None:
         """Go on when nothing is left to wait for."""
-        children = [child for child in self._tree.children if not _watches(child)]
+        children = [child for child in self._tree.children if not child.spec.row.watches]
         if not children and self._tree.children:
             for child in self._tree.children:
                 if child.state is not ChildState.STOPPING:
@@ -172,7 +172,7 @@ class Shutdown:
             self._enter(Stage.LAST)
 
     def _kill_others(self) -> None:
-        self._kill([child for child in self._tree.children if child is not self._last and not _watches(child)])
+        self._kill([child for child in self._tree.children if child is not self._last and not child.spec.row.watches])
         self._enter(Stage.LAST)
 
     def _kill(self, children: Iterable[Child]) -> None:
@@ -186,15 +186,10 @@ class Shutdown:
         self._enter(Stage.DONE)
 
 
-def _watches(child: Child) -> bool:
-    """Whether it tells others how the stop goes, and so is there to its end."""
-    return child.spec.role == "monitor"
-
-
 def _next_last(children: Iterable[Child]) -> Child | None:
     """Who runs the `shutdown` event in the place of worker 0."""
     able = (ChildState.SERVING, ChildState.DRAINING, ChildState.DRAINED)
-    workers = [child for child in children if child.spec.role in ("worker", "server") and child.state in able]
+    workers = [child for child in children if child.spec.row.hears_of_tree and child.state in able]
     return min(workers, key=lambda child: child.spec.number, default=None)
 
 

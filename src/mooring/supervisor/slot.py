@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from mooring.roles import ProcessSpec
 from mooring.supervisor.deadlines import Deadline
-from mooring.supervisor.process import Child, ProcessSpec
+from mooring.supervisor.process import Child
 from mooring.supervisor.restarts import Restarts
 
 __all__ = ["Slot"]

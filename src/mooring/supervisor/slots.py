@@ -21,7 +21,8 @@ from functools import partial
 from typing import Protocol
 
 from mooring.journal import own_logger
-from mooring.supervisor.process import Child, ProcessSpec
+from mooring.roles import SPARE, ProcessSpec
+from mooring.supervisor.process import Child
 from mooring.supervisor.restarts import Restarts
 from mooring.supervisor.slot import Slot
 from mooring.supervisor.tree import Tree
@@ -53,7 +54,7 @@ class Slots:
         self._tree = tree
         self._limits = limits
         spare_num = limits.spare_worker_num if any(spec.fits_spare for spec in specs) else 0
-        spares = [ProcessSpec("spare", n) for n in range(spare_num)]
+        spares = [ProcessSpec(SPARE.name, n) for n in range(spare_num)]
         self._of = {spec: Slot(spec, self._restarts()) for spec in (*specs, *spares)}
         self.wanted = [self._of[spec] for spec in specs]
         self.spares = [self._of[spec] for spec in spares]

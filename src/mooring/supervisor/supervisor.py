@@ -49,8 +49,9 @@ from mooring.net.listener import address_text
 from mooring.net.log import reopen_logs
 from mooring.net.messages import ToSupervisor
 from mooring.net.refusals import RefusalLog
+from mooring.roles import ProcessSpec
 from mooring.supervisor.bulletin import Bulletin
-from mooring.supervisor.process import Child, ChildState, Exit, ProcessSpec
+from mooring.supervisor.process import Child, ChildState, Exit
 from mooring.supervisor.reload import Outcome, Reload
 from mooring.supervisor.scores import PERIOD as SCORES_PERIOD
 from mooring.supervisor.scores import Scores
@@ -64,12 +65,12 @@ from mooring.supervisor.vitals import vitals
 from mooring.supervisor.watchdog import Limits as WatchdogLimits
 from mooring.supervisor.watchdog import Watchdog
 from mooring.supervisor.watcher import Watcher
+from mooring.types import CloseCode
 
 __all__ = ["Limits", "Phase", "Supervisor"]
 
 log = own_logger("mooring.supervisor")
 
-GOING_AWAY = 1001  # RFC 6455 section 7.4.1
 LEAVE_LIMIT = 0.5  # seconds that a process may take to end, when it has left
 REPLACE_AGAIN = 10.0  # seconds until a worker is replaced whose successor could not start
 STACKS_APART = 0.05  # seconds between two processes that write theirs
@@ -273,7 +274,7 @@ class Supervisor:
             child.deadlines.append(self._tree.deadlines.after(timeout + LEAVE_LIMIT, partial(self._stays, child)))
             if child.spec.gateway is not None:
                 child.leaves = True
-                self._tree.drain(child, timeout, GOING_AWAY)
+                self._tree.drain(child, timeout, CloseCode.GOING_AWAY)
             elif child.spec.worker is not None:
                 self._tree.retire(child)
                 self._slots.fill(slot)
@@ -347,8 +348,9 @@ class Supervisor:
 
     def _replace(self) -> None:
         worn = [self._worn.popleft()]
-        if worn[0][0].spec.role == "task worker":
-            worn += [due for due in self._worn if due[0].spec.role == "task worker"]
+        row = worn[0][0].spec.row
+        if row.together:
+            worn += [due for due in self._worn if due[0].spec.row is row]
             self._worn = deque(due for due in self._worn if due not in worn)
         worn = [(child, why) for child, why in worn if child.state is ChildState.SERVING and self._slots.holds(child)]
         if worn:

@@ -27,9 +27,10 @@ from mooring.journal import own_logger
 from mooring.net import messages
 from mooring.net.child_socket import ChildSocket, ChildSocketError, MessageRefused
 from mooring.net.messages import ToChild, ToSupervisor
+from mooring.roles import ProcessSpec
 from mooring.supervisor.deadlines import Deadlines
 from mooring.supervisor.links import Link, new_order, new_pulse, new_rooms, new_table
-from mooring.supervisor.process import PEERS, Child, ChildState, Exit, ProcessSpec
+from mooring.supervisor.process import PEERS, Child, ChildState, Exit
 from mooring.supervisor.scores import Scores
 
 __all__ = ["BootPayload", "Owner", "Tree"]
@@ -214,7 +215,7 @@ class Tree:
         # Two incarnations of one slot are not peers: one replaces the other.
         if not links and peer.spec != child.spec and peer.state in PEERS:
             for worker, gateway in ((child, peer), (peer, child)):
-                if worker.spec.worker is not None and gateway.spec.takes_links:
+                if worker.spec.worker is not None and gateway.spec.row.takes_links:
                     links.append(Link(worker, gateway))
         return links
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from mooring._core.pulse import Pulse
 from mooring.monitor.kernel import cpu_seconds, resident_bytes
+from mooring.roles import ROLES, SUPERVISOR
 from mooring.supervisor.process import Child
 from mooring.supervisor.slot import Slot
 
@@ -23,7 +24,7 @@ SHOWN = 200  # processes in one answer, which is one control message
 
 def vitals(children: Iterable[Child], slot_of: Callable[[Child], Slot], started: float) -> list[dict[str, Any]]:
     """The supervisor, which began at `started` (monotonic), and its children, one row each; SHOWN at most."""
-    rows = [one("supervisor", 0, os.getpid(), uptime=time.monotonic() - started)]
+    rows = [one(SUPERVISOR, 0, os.getpid(), uptime=time.monotonic() - started)]
     for child in list(children)[: SHOWN - 1]:
         slot = slot_of(child)
         rows.append(
@@ -69,5 +70,5 @@ def one(
         "cpu": cpu_seconds(pid) or 0.0,  # of one that has just ended
         "memory": resident_bytes(pid) or 0,
         "pulse_age": max(0.0, time.monotonic() - pulse.last_beat) if pulse is not None and beats else None,
-        "events": pulse.begun if pulse is not None and role not in ("gateway", "dispatcher", "monitor") else None,
+        "events": pulse.begun if pulse is not None and ROLES[role].worker else None,
     }

@@ -74,8 +74,7 @@ class Watchdog:
         self._looked = now
         self._tree.deadlines.after(self._period, self._look)
         for child in list(self._tree.children):
-            # a task worker may block as long as its job takes; a process of the application is its own
-            if child.state is ChildState.SERVING and child.spec.role in ("gateway", "worker", "server", "monitor"):
+            if child.state is ChildState.SERVING and child.spec.row.watched:
                 self._look_at(child, now)
 
     def _look_at(self, child: Child, now: float) -> None:

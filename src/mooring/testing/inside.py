@@ -1,7 +1,7 @@
 """`in_process()`: an application in the process of the test, without processes of its own.
 
 Theory
-    It is no imitation. What serves is base mode with one worker (mooring.alone): the gateway, the worker and the seam
+    It is no imitation. What serves is base mode with one worker (mooring.single): the gateway, the worker and the seam
     between them, on a port of 127.0.0.1, in a thread beside the test. So sessions, topics, users, limits and the order
     of things are the server's own, and the application is the very object that the test has imported: it can be
     patched, looked into and stopped at by a debugger, and its handlers can be called directly.
@@ -31,7 +31,6 @@ from functools import partial
 from typing import Any, NamedTuple, Self
 
 from mooring._core.reactor import Reactor
-from mooring.alone import Alone
 from mooring.app.foreign import function_name, running_of
 from mooring.app.shared import remove
 from mooring.config import LISTENERS, Settings
@@ -41,11 +40,14 @@ from mooring.journal import own_logger
 from mooring.net.loop import new_event_loop
 from mooring.runtime import check_handlers
 from mooring.server import Server
+from mooring.single import SingleProcess
 from mooring.supervisor.service import Service
 from mooring.testing.errors import HandlerFailed, NotInTime, ServerFailed
 from mooring.testing.running import LIMIT, PLAIN, RunningServer, alive
+from mooring.types import CloseCode
 from mooring.worker.pipe import Pipe
 from mooring.worker.tasks import DispatcherLink, Task, TaskBench, TaskDesk
+from mooring.worker.worker import Worker
 
 __all__ = ["InsideServer", "Made", "in_process"]
 
@@ -111,7 +113,7 @@ class InsideServer(RunningServer):
         """What handlers have raised."""
         self._raise_errors = raise_errors
         self._given = settings
-        self._alone: _Inside | None = None
+        self._single: _Inside | None = None
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -164,18 +166,17 @@ class InsideServer(RunningServer):
 
     def _run(self, settings: Settings) -> None:
         try:
-            self._alone = _Inside(self.server, settings, self._serves)
+            self._single = _Inside(self.server, settings, self._serves)
             with ExitStack() as noting:
                 self._note_down(noting)
-                with asyncio.Runner(loop_factory=partial(new_event_loop, self._alone.reactor)) as runner:
-                    runner.run(self._alone.main())
+                self._single._run()
         except BaseException as error:
             self._failure = error
             self._log.end(f"the server has failed: {type(error).__name__}: {error}")
         finally:
             self._log.end(self._log.ended or "the server has ended")
-            if self._alone is not None:
-                self._alone.close()
+            if self._single is not None:
+                self._single.close()
             self._ready.set()
 
     def _serves(self, sockets: list[socket.socket]) -> None:
@@ -185,12 +186,12 @@ class InsideServer(RunningServer):
     def stop(self) -> None:
         """Stops it in order, and waits for its end. Raises ServerFailed when it does not start, or does not end within
         the limit. `with` does this at its end."""
-        thread, alone = self._thread, self._alone
+        thread, single = self._thread, self._single
         if thread is None:
             raise StateError("it was not started: write `with in_process(...) as running:`")
         self._end_clients()
-        if alone is not None and thread.is_alive():
-            alone.ask_shutdown()
+        if single is not None and thread.is_alive():
+            single.ask_shutdown()
         thread.join(self.limit)
         alive.discard(self)
         stands = ""
@@ -249,8 +250,9 @@ class InsideServer(RunningServer):
         `await asyncio.to_thread(running.call, ...)`.
         """
         limit = self.limit if limit is None else limit
-        alone = self._serving()
-        done = asyncio.run_coroutine_threadsafe(_awaited(handler, arguments), alone.loop)
+        loop = self._serving().host.loop
+        assert loop is not None
+        done = asyncio.run_coroutine_threadsafe(_awaited(handler, arguments), loop)
         try:
             return done.result(limit)
         except NoAnswer:
@@ -295,9 +297,9 @@ class InsideServer(RunningServer):
         raise LookupError("the server does not know that connection any more")
 
     def _serving(self) -> "_Inside":
-        if self._alone is None or self._thread is None or not self._thread.is_alive():
+        if self._single is None or self._thread is None or not self._thread.is_alive():
             raise StateError("it does not run: write `with in_process(...) as running:`")
-        return self._alone
+        return self._single
 
 
 def _data(made: Made) -> Any:
@@ -333,51 +335,53 @@ class _Lines(logging.Handler):
             self._running.errors.append(error)
 
 
-class _Inside(Alone):
+class _Inside(SingleProcess):
     """Base mode in one process, as a thread of it."""
 
     def __init__(self, server: Server, settings: Settings, serves: Callable[[list[socket.socket]], None]) -> None:
         super().__init__(server, settings, None, Service())
+        self._server = server
         self._serves = serves
-        self._tasks = _Tasks(server, settings, self) if settings.tasks.task_worker_num else None
-        self.loop: asyncio.AbstractEventLoop
+        self._tasks = _Tasks(server, settings, self.worker) if settings.tasks.task_worker_num else None
 
     @property
-    def reactor(self) -> Reactor:
-        """In which it runs."""
-        return self._reactor
+    def worker(self) -> Worker:
+        """Its worker."""
+        assert self.host.worker is not None
+        return self.host.worker
 
-    def _take_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _take_signals(self) -> None:
         """They are the test's."""
-        self.loop = loop
 
     def _limit_stop(self, number: int, _frame: object = None) -> None:
         """Likewise; who has started it waits for its end, with a limit."""
 
-    async def _open(self, listeners: list[socket.socket]) -> None:
+    def ready(self) -> None:
         if self._tasks is not None:
-            self.worker.tasks.open()
-            self._tasks.start(self.reactor)
-        await super()._open(listeners)
-        self._serves(listeners)
+            self._tasks.start(self.host.reactor)
+        super().ready()
+
+    def handled(self, answer: int) -> None:
+        self._serves(self.listeners)
 
     def close(self) -> None:
         """What was opened is closed, and the server is as it was before."""
-        self._close_listeners()
+        self.host.drain(0.0, CloseCode.GOING_AWAY)  # one that has failed still has listeners
+        self._close_sockets()
         if self._tasks is not None:
             self._tasks.stop()
         self._server._leave()
-        os.close(self._table)  # a process of its own would end now
-        remove(self.shared)
+        os.close(self._boot.tables[0])  # a process of its own would end now
+        remove(self._boot.shared)
 
 
 class _Tasks:
     """The dispatcher and a task worker, in a thread of their own: a task may block it."""
 
-    def __init__(self, server: Server, settings: Settings, alone: Alone) -> None:
+    def __init__(self, server: Server, settings: Settings, worker: Worker) -> None:
         self._server = server
         self._settings = settings
-        self._alone = alone
+        self._worker = worker
         self._link: DispatcherLink | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over: asyncio.Event | None = None
@@ -387,7 +391,7 @@ class _Tasks:
 
     def start(self, reactor: Reactor) -> None:
         """In the loop of the server."""
-        worker = self._alone.worker
+        worker = self._worker
         self._link = DispatcherLink(reactor, self._ends[0][0], worker.tasks, None, worker.pipe, worker)
         self._link.hello()
         self._thread.start()
@@ -404,7 +408,7 @@ class _Tasks:
 
     async def _main(self, reactor: Reactor) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        limits, worker = self._settings.tasks, self._alone.worker
+        limits, worker = self._settings.tasks, self._worker
         dispatcher = Dispatcher(reactor, _nothing, _nothing, limits.dispatcher_memory_limit)
         dispatcher.attach(self._ends[0][1], worker=0, generation=1)
         dispatcher.attach(self._ends[1][1], worker=1, generation=1)

@@ -59,7 +59,7 @@ from mooring.worker.works import Works
 log = own_logger("mooring.worker")
 
 
-class Master(Protocol):
+class Controller(Protocol):
     """Who can reload and stop the whole server, and end this process."""
 
     def ask_reload(self) -> None: ...
@@ -78,7 +78,7 @@ class Worker:
         settings: Settings,
         number: int,
         generation: int,
-        master: Master,
+        controller: Controller,
         listeners: Sequence[Handlers] = (),
     ) -> None:
         self.refusals = RefusalLog(_later, log)
@@ -86,7 +86,7 @@ class Worker:
         self.control_refused_reasons: dict[str, int] = {}
         self.number = number
         self.generation = generation
-        self.master = master
+        self.controller = controller
         self.tree: dict[str, Any] = {}  # the state of the process tree, as the supervisor told it last
         self.outbox = Outbox()
         self.sessions = Sessions(self.outbox, settings.websocket.session_limit)
@@ -236,7 +236,7 @@ class Worker:
         if self._watch is not None:
             self._watch.stop()
 
-    async def leave(self, reason: str, limit: float) -> None:
+    async def depart(self, reason: str, limit: float) -> None:
         """Tells the application that this worker has handled its last event; it is not waited for longer than that."""
         try:
             async with asyncio.timeout(limit):
@@ -318,10 +318,10 @@ class Worker:
         return handler(self._server, task)
 
     def _process_over(self) -> None:
-        self.master.end("its function has ended")
+        self.controller.end("its function has ended")
 
     def _bench_worn(self) -> None:
-        self.master.ask_replacement(f"it has done task_max_request={self._task_max_request} tasks")
+        self.controller.ask_replacement(f"it has done task_max_request={self._task_max_request} tasks")
 
     def _task_over(self, outcome: Outcome) -> None:
         handler = self._handlers.get("finish")
@@ -387,7 +387,9 @@ class Worker:
 
     def limit_reached(self) -> None:
         """The inlet has begun so many messages and requests as this worker shall handle; it goes on until replaced."""
-        self.master.ask_replacement(f"it has had max_request={self._max_request} messages and requests, or a few more")
+        self.controller.ask_replacement(
+            f"it has had max_request={self._max_request} messages and requests, or a few more"
+        )
 
     def gateway_lost(self, outlet: Outlet, why: str) -> None:
         """A gateway is gone, and its connections with it."""

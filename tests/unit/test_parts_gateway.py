@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from mooring.parts import clock_offset, first_serial, share
+from mooring.parts.gateway import clock_offset, first_serial, share
 
 
 @pytest.mark.parametrize("step", [-3600, 3600])

@@ -1,0 +1,54 @@
+"""The dispatcher as a part of a process: links of workers, one that retires, a drain."""
+
+import socket
+from types import SimpleNamespace
+
+from mooring._core.reactor import Reactor
+from mooring._core.records import RecordChannel
+from mooring._core.wire import Mail
+from mooring.boot import LinkEnd
+from mooring.config import Settings
+from mooring.parts.dispatcher import DispatcherPart
+
+
+class Worker:
+    """The other end of a link."""
+
+    def __init__(self):
+        self.heard = []
+
+    def on_record(self, channel, kind, opcode, arg, number, payload):
+        self.heard.append(Mail(kind))
+
+    def on_lost(self, channel, why):
+        self.heard.append("lost")
+
+
+def test_a_worker_has_a_link_retires_and_is_told_of_the_end():
+    retired, drained, reactor = [], [], Reactor()
+    controller = SimpleNamespace(retired=lambda peer: retired.append((peer.worker, peer.pid)), broken=None)
+    part = DispatcherPart(SimpleNamespace(reactor=reactor, controller=controller, settings=Settings.from_options({})))
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setblocking(False)
+    worker = Worker()
+    channel = RecordChannel(reactor, theirs.detach(), worker)
+    opened = part.link(LinkEnd(worker=3, gateway=None, peer_generation=1, channel=ours.detach()))
+    assert opened is not None
+    channel.send(Mail.HELLO, 0, 0, 4711, b"")
+    channel.send(Mail.TASK, 1, 0, 1, b"\xc0")
+    for _ in range(3):
+        reactor.poll(0.01)
+    part.retire(3, 2)  # another generation
+    part.drain(0.0, 1001, drained.append)
+    assert drained == [{"tasks": 1, "tasks_left": 1}] == [part.counts()]
+    part.retire(3, 1)
+    assert retired == [], "it has handed over a task"
+    part.depart()
+    for _ in range(3):
+        reactor.poll(0.01)
+    opened.hang_up()
+    for _ in range(3):
+        reactor.poll(0.01)
+    assert worker.heard == [Mail.LEAVE, "lost"]
+    assert retired == [(3, 4711)]
