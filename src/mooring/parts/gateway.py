@@ -79,7 +79,7 @@ class GatewayPart(Part):
 
     def drain(self, timeout: float, code: int, drained: Drained) -> None:
         self.gateway.drain(timeout, code, drained)
-        self._close_listeners()  # a client that connects now had better be refused than wait for nobody
+        self.close_listeners()  # a client that connects now had better be refused than wait for nobody
 
     def hurry(self) -> None:
         self.gateway.hurry()
@@ -95,9 +95,10 @@ class GatewayPart(Part):
 
     def abandon(self) -> None:
         self.gateway.connections.abandon()
-        self._close_listeners()
+        self.close_listeners()
 
-    def _close_listeners(self) -> None:
+    def close_listeners(self) -> None:
+        """Its own descriptors of them."""
         for listener in self._listeners:
             listener.close()
 

@@ -38,13 +38,13 @@ from mooring.dispatcher.dispatcher import Dispatcher
 from mooring.errors import StateError
 from mooring.journal import own_logger
 from mooring.net.loop import new_event_loop
+from mooring.parts.gateway import GatewayPart
 from mooring.runtime import check_handlers
 from mooring.server import Server
 from mooring.single import SingleProcess
 from mooring.supervisor.service import Service
 from mooring.testing.errors import HandlerFailed, NotInTime, ServerFailed
 from mooring.testing.running import LIMIT, PLAIN, RunningServer, alive
-from mooring.types import CloseCode
 from mooring.worker.pipe import Pipe
 from mooring.worker.tasks import DispatcherLink, Task, TaskBench, TaskDesk
 from mooring.worker.worker import Worker
@@ -366,7 +366,9 @@ class _Inside(SingleProcess):
 
     def close(self) -> None:
         """What was opened is closed, and the server is as it was before."""
-        self.host.drain(0.0, CloseCode.GOING_AWAY)  # one that has failed still has listeners
+        for part in self.host.parts:
+            if isinstance(part, GatewayPart):
+                part.close_listeners()  # one that has failed still has them
         self._close_sockets()
         if self._tasks is not None:
             self._tasks.stop()
