@@ -185,6 +185,7 @@ CORE = "src/mooring/_core/new.pyx"
 def test_a_fault_is_found(tmp_path, check, name, text):
     (tmp_path / "src" / "mooring" / "_core").mkdir(parents=True)
     (tmp_path / "tests" / "unit").mkdir(parents=True)
+    (tmp_path / "src" / "mooring" / "parts").mkdir()
     (tmp_path / "docs").mkdir()
     if check in shape.CHECKS:
         (tmp_path / "src/mooring/_core/part.pxi").write_text("\n" * 60)

@@ -387,9 +387,8 @@ class Worker:
 
     def limit_reached(self) -> None:
         """The inlet has begun so many messages and requests as this worker shall handle; it goes on until replaced."""
-        self.controller.ask_replacement(
-            f"it has had max_request={self._max_request} messages and requests, or a few more"
-        )
+        why = f"it has had max_request={self._max_request} messages and requests, or a few more"
+        self.controller.ask_replacement(why)
 
     def gateway_lost(self, outlet: Outlet, why: str) -> None:
         """A gateway is gone, and its connections with it."""
