@@ -85,6 +85,20 @@ def test_numbers_of_faults_are_on_their_page():
     assert len(used) > 50
 
 
+PACKAGES = sorted(path.parent for path in (ROOT / "src" / "mooring").glob("*/__init__.py"))
+HEADS = ["## What it is for", "## How data goes through it", "## What may not happen"]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_each_package_has_a_page_of_its_own(package):
+    text = (package / "README.md").read_text()
+    assert text.startswith(f"# {package.name}: ")
+    assert re.findall("^## .*", text, re.MULTILINE) == HEADS
+    assert text.count("\n") <= 45, "half a page"
+    for name in re.findall(r"(?<!/)\b(\w+\.(?:py|pyx))\b", text):
+        assert any((package.parent).rglob(name)), f"{name} is not there"
+
+
 OBJECTS = {
     "server": mooring.Server,
     "request": mooring.Request,  # but for pytest's, which has a `param`
