@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mooring.app.request import Request, RequestRecord
+from mooring.app.request import Request
+from mooring.app.request_record import RequestRecord
 from mooring.app.response import Response
 from mooring.worker import access
 from mooring.worker.access import LONGEST, quoted

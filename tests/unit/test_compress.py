@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from mooring.app.compress import LARGEST, Coding, Compressor, choose, codings, is_text
-from mooring.app.request import Request, RequestRecord
+from mooring.app.request import Request
+from mooring.app.request_record import RequestRecord
 from mooring.app.response import Response
 
 GZIP, BR, ZSTD = (Coding(name, lambda data: zlib.compress(data, 1, wbits=31)) for name in ("gzip", "br", "zstd"))

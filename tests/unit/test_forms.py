@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from mooring.app.forms import STRAYS, Form, FormLimits, MultipartReader
 from mooring.app.multipart import PART_HEADER_SIZE, PART_HEADERS
-from mooring.app.request import Request, RequestRecord
+from mooring.app.request import Request
+from mooring.app.request_record import RequestRecord
 from mooring.errors import BadRequest
 
 URLENCODED = "application/x-www-form-urlencoded"

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mooring.app.request import QUERY_FIELD_LIMIT, Request, RequestRecord, decode_request, encode_request
+from mooring.app.request import QUERY_FIELD_LIMIT, Request, decode_request
+from mooring.app.request_record import RequestRecord, encode_request
 from mooring.errors import BadRequest
 
 

@@ -22,7 +22,7 @@ LONGEST = 650  # lines; one file is one thing
 WALL_CLOCK = {
     "src/mooring/_core/table.pyx": 1,  # the epoch that turns monotonic times into those a user is shown
     "src/mooring/gateway/gateway.py": 1,  # when a request was received, as the application is told
-    "src/mooring/app/response.py": 1,  # the Date field (RFC 9110 section 6.6.1)
+    "src/mooring/app/dates.py": 1,  # the Date field (RFC 9110 section 6.6.1)
     "src/mooring/parts/gateway.py": 1,  # the first serial of a start, so that no fd comes back after a restart
 }
 WALL_CALLS = {

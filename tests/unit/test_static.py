@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from mooring.app import static
-from mooring.app.request import Request, RequestRecord
+from mooring.app.request import Request
+from mooring.app.request_record import RequestRecord
 from mooring.app.response import Response
 from mooring.app.static import DEEPEST, Documents, Opened, content_type_of
 from mooring.errors import ConfigError, HttpError, StateError

@@ -5,7 +5,6 @@ nobody would ever run. Here is the one place where a text is made of such an obj
 becomes of what a handler has returned.
 """
 
-import asyncio
 import inspect
 import traceback
 from collections.abc import Awaitable, Callable
@@ -20,7 +19,7 @@ TRACEBACK_LIMIT: Final = 65_536  # characters of a traceback; of a longer one it
 _END: Final = 8192  # of them from its end, where the exception says what it is
 _FRAMES: Final = 20  # innermost ones, of an exception that can't be printed
 
-_PLAIN: Final = frozenset({bool, int, float, str, bytes, list, tuple, dict, set, frozenset, type(None)})
+_PLAIN: Final[set[type]] = {bool, int, float, str, bytes, list, tuple, dict, set, frozenset, type(None)}
 _name_of_class: Final = type.__dict__["__name__"].__get__  # whatever its own class has redefined
 
 
@@ -88,8 +87,10 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-class OwnedTask(asyncio.Task[Any]):
-    """Work that a connection owns, of Server.spawn. Who only returns it, as a lambda does, does not wait for it."""
+def not_waited_for(kind: type[T]) -> type[T]:
+    """Of a class of ours: who only returns such an object, as a lambda does, does not wait for it."""
+    _PLAIN.add(kind)
+    return kind
 
 
 def running_of(result: object, what: str) -> Awaitable[Any] | None:
@@ -98,7 +99,7 @@ def running_of(result: object, what: str) -> Awaitable[Any] | None:
     Raises TypeError for what nobody would ever run. `what`: who has returned it, in words."""
     if type(result) is CoroutineType:
         return result
-    if type(result) in _PLAIN or type(result) is OwnedTask:
+    if type(result) in _PLAIN:
         return None
     try:
         can_be_awaited = inspect.isawaitable(result)

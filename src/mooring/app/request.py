@@ -7,7 +7,6 @@ never look at is decoded on first use. All of it takes time linear in the size o
 client sends must not buy more work than its bytes (http.cookies, for one, unquotes in quadratic time).
 """
 
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar, overload
 from urllib.parse import parse_qsl, unquote
@@ -26,6 +25,7 @@ from mooring.app.forms import (
     form_type,
     parse_form,
 )
+from mooring.app.request_record import RequestRecord, split_payload
 from mooring.errors import BadRequest, BadText, ClientGone, StateError
 from mooring.types import ClientCertificate, Headers
 
@@ -33,52 +33,13 @@ QUERY_FIELD_LIMIT = 1000
 """A request target may have 8,192 bytes, hence thousands of fields; no honest one has that many."""
 
 T = TypeVar("T")
-_LENGTH = struct.Struct("<I")
 _NO_LIMITS_GIVEN = FormLimits()
-
-
-class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The head of a request on its way to a worker. Its fields travel by position: append only."""
-
-    method: str
-    target: str
-    minor: int
-    headers: list[tuple[str, str]]
-    remote_ip: str
-    remote_port: int
-    server_port: int
-    scheme: str
-    received: float
-    """When its head was complete, in unix seconds."""
-    number: int
-    """Which request of its connection it is, from 1."""
-    streamed: bool = False
-    """The body follows in parts."""
-    certificate: ClientCertificate | None = None
-
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(RequestRecord)
-
-
-def encode_request(record: RequestRecord, body: bytes) -> bytes:
-    """The payload for a worker."""
-    head = _encoder.encode(record)
-    return b"".join((_LENGTH.pack(len(head)), head, body))
 
 
 def decode_request(fd: int, payload: bytes, limits: FormLimits = _NO_LIMITS_GIVEN) -> "Request":
     """Undo `encode_request`. Raises ValueError for anything that it can't have made."""
-    if len(payload) < _LENGTH.size:
-        raise ValueError(f"a request of {len(payload)} bytes is too short for the length of its head")
-    end = _LENGTH.size + _LENGTH.unpack_from(payload)[0]
-    if end > len(payload):
-        raise ValueError(f"a request whose head ends at byte {end} of {len(payload)}")
-    try:
-        record = _decoder.decode(memoryview(payload)[_LENGTH.size : end])
-    except msgspec.DecodeError as error:
-        raise ValueError(f"the head of a request can't be decoded: {error}") from None
-    return Request(fd, record, payload[end:], limits)
+    record, body = split_payload(payload)
+    return Request(fd, record, body, limits)
 
 
 class Request:

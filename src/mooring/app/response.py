@@ -10,10 +10,8 @@ business: one `end` gives Content-Length, a `write` before it gives chunks (RFC 
 
 import asyncio
 import os
-import time
 from collections.abc import Awaitable, Callable, Generator
 from datetime import datetime
-from email.utils import formatdate
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from urllib.parse import quote
@@ -24,6 +22,7 @@ from mooring._core.http import LAST_CHUNK, REASONS, chunk, response_head
 from mooring._core.wire import FileNote
 from mooring.app.compress import Compressor, is_text
 from mooring.app.cookies import SameSite, set_cookie
+from mooring.app.dates import http_date
 from mooring.app.events import COMMENT, EventStream, event
 from mooring.app.request import Request
 from mooring.app.static import CHEAP, PIECE, Opened, conditional, content_type_of, open_for_sending, whole
@@ -52,17 +51,6 @@ _NOT_COMPRESSED = _BODILESS | {206}  # a part is one of the bytes as they are
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _NOT_IN_A_NAME = dict.fromkeys((*range(32), 34, 37, 47, 92, 127), "_")  # RFC 6266 appendix D
-
-_date = (0, "")
-
-
-def http_date() -> str:
-    """Now, as the Date field has it (RFC 9110 section 5.6.7); formatted once a second."""
-    global _date
-    now = int(time.time())
-    if _date[0] != now:
-        _date = (now, formatdate(now, usegmt=True))
-    return _date[1]
 
 
 class Written:

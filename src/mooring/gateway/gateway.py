@@ -24,7 +24,7 @@ from mooring._core.relay import Port, Relay, wake_asking
 from mooring._core.room import Rooms
 from mooring._core.table import Table
 from mooring._core.wire import RARE, USER, Call, Event, Notice, Wants
-from mooring.app.request import RequestRecord, encode_request
+from mooring.app.request_record import RequestRecord, encode_request
 from mooring.app.search import Search
 from mooring.config import Settings
 from mooring.counters import Part, zeros

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import sha1
 
 from mooring._core.http import REASONS, ParsedRequest, response_head
-from mooring.app.response import http_date
+from mooring.app.dates import http_date
 from mooring.config.origin import normal_origin, own_origin
 from mooring.gateway.extensions import Agreed, Compression, negotiate
 from mooring.gateway.extensions import parse as parse_extensions

@@ -19,7 +19,7 @@ from mooring._core.connection import Connections
 from mooring._core.http import HttpError, ParsedRequest, response_head
 from mooring._core.reactor import Reactor
 from mooring._core.table import Table
-from mooring.app.response import http_date
+from mooring.app.dates import http_date
 from mooring.journal import own_logger
 from mooring.monitor import health
 from mooring.monitor.board import Board

@@ -6,13 +6,17 @@ application has installed something else meanwhile. Programs that are started by
 inherit what is *ignored*, and that is nothing.
 """
 
-import asyncio
+from __future__ import annotations
+
 import faulthandler
 import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
 
 Handler = Callable[[int, FrameType | None], Any]
 

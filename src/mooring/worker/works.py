@@ -18,7 +18,7 @@ from typing import Any
 
 from mooring._core.outlet import Outbox, Outlet
 from mooring._core.wire import Work as Told
-from mooring.app.foreign import OwnedTask, is_a
+from mooring.app.foreign import is_a, not_waited_for
 from mooring.errors import SpawnFull, StateError
 from mooring.net import forks
 from mooring.types import ConnectionState
@@ -33,6 +33,11 @@ Failed = Callable[[int, int, str, BaseException], None]
 """failed(listener, fd, name, error): what a piece of work has raised."""
 Lost = Callable[[int, int, str, str], None]
 """lost(listener, fd, name, why): it was cut."""
+
+
+@not_waited_for
+class OwnedTask(asyncio.Task[Any]):
+    """Of a piece of work that a connection owns."""
 
 
 class Work:

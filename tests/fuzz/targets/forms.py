@@ -7,7 +7,8 @@ from urllib.parse import parse_qsl
 from fuzz.harness import lines, outcome, pieces
 from mooring.app.cookies import set_cookie
 from mooring.app.forms import FormLimits, MultipartReader, UploadedFile, close_files
-from mooring.app.request import RequestRecord, decode_request, encode_request
+from mooring.app.request import decode_request
+from mooring.app.request_record import RequestRecord, encode_request
 from mooring.errors import BadRequest
 
 LIMITS = FormLimits(form_field_limit=20, multipart_part_limit=5, form_memory=500, upload_spool_size=200)

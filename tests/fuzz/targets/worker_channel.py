@@ -14,7 +14,7 @@ from fuzz.world import Loop, Nobody, is_about_bytes, new_server, nothing_is_left
 from mooring._core.inlet import ChannelOutlet
 from mooring._core.table import Table
 from mooring._core.wire import Command, Event
-from mooring.app.request import RequestRecord, encode_request
+from mooring.app.request_record import RequestRecord, encode_request
 from mooring.worker.worker import Worker
 
 SERVER = new_server()
