@@ -75,7 +75,8 @@ class Mutant:
     """A behaviour that is taken away, and the test that must notice."""
 
     guards: str
-    """The number of the fault (F1 to F48), attack (C1 to C23) or guarantee (G1 to G9) that asks for it."""
+    """The number of the fault (F1 to F48), attack (C1 to C23) or guarantee (G1 to G9) that asks for it, or a word for
+    what the manual promises besides."""
     removes: str
     """What does not happen any more."""
     test: str
@@ -264,7 +265,7 @@ def run(mutants: Sequence[Mutant], root: Path = ROOT, *, trust: bool = False) ->
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NUMBER", help="such as F31, C12 or G1; all without any")
+    parser.add_argument("names", nargs="*", metavar="NUMBER", help="such as F31, C12, G1 or sessions; all without any")
     parser.add_argument("--list", action="store_true", help="print what there is, and do nothing")
     parser.add_argument("--python", action="store_true", help="leave out those of the compiled core")
     parser.add_argument("--trust", action="store_true", help="the tests have just passed: do not run them first")

@@ -178,7 +178,7 @@ class Server:
         self._before = self._settings
         self._settings = settings  # the command line may have changed them
         # the one call that is made for every message goes straight to the compiled core
-        if type(self).push is Server.push:  # and not a push of the application's own
+        if type(self).push is Server.push and "push" not in vars(self):  # else the application has one of its own
             self.push = worker.outbox.push  # type: ignore[method-assign]
         # A class with __getattr__ costs each look-up of a method 200 instructions more, as Python specialises none of
         # them. Where the server runs, the report of an error says what was meant.
@@ -187,9 +187,10 @@ class Server:
 
     def _leave(self) -> None:
         """For the runtime: the server runs here no more, or this process was forked off one in which it does."""
+        if self._worker is not None and vars(self).get("push") == self._worker.outbox.push:
+            del self.push
         self._worker = None
         self._settings = self._before
-        vars(self).pop("push", None)
         Server.__getattr__ = _missing  # type: ignore[attr-defined]
 
     def _running(self) -> Worker:

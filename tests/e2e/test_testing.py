@@ -180,6 +180,17 @@ def test_a_server_that_dies_is_told_of():
                 running.wait_log("never")
 
 
+def test_an_exit_code_fails_the_test(tmp_path):
+    (tmp_path / "app.py").write_text(
+        "import atexit, os\nfrom mooring import Server\n"
+        "server = Server(mode='base', worker_num=1)\nserver.on('message', lambda server, frame: None)\n"
+        "atexit.register(os._exit, 3)\n"
+    )
+    with pytest.raises(ServerFailed, match="has ended with exit code 3"):
+        with serve(f"{tmp_path}/app.py", limit=LIMIT):
+            pass
+
+
 def test_the_error_of_a_test_has_the_log():
     with pytest.raises(ZeroDivisionError) as failed:  # noqa: PT012
         with serve(server, limit=LIMIT) as running, running.connect("/") as client:

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import logging
 import os
 import threading
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from mooring import ConfigError, Frame, Response, Server, StateError, TaskFailed
+from mooring.journal import own_logger
 from mooring.testing import Closed, HandlerFailed, NotInTime, Refused, ServerFailed, in_process
 
 LIMIT = 30.0  # seconds; for machines under load
@@ -380,3 +382,66 @@ def test_connect_without_with():
     with pytest.raises(StateError, match="it does not run"):
         running.call(print)
     assert Frame("x", fd=3).fd == 3
+
+
+def test_a_method_of_the_applications_comes_back():
+    """One that it has put on this very Server, in place of the class's."""
+    server, pushed = chat(), []
+
+    def push(*arguments):
+        pushed.append(arguments)
+        return Server.push(server, *arguments)
+
+    server.push = push  # type: ignore[method-assign]
+    with in_process(server, limit=LIMIT) as running, running.connect("/") as client:
+        assert server.push(client.fd, "x")
+        assert client.receive() == "x"
+        assert running.pushed == pushed == [(client.fd, "x")]
+    assert vars(server)["push"] is push
+
+
+def test_what_raises_is_not_made():
+    with in_process(chat, limit=LIMIT) as running, running.connect("/") as client:
+        fd, made = client.fd, len(running.made)
+        with pytest.raises(TypeError):
+            running.server.push(fd, {"no": "text"})
+        assert len(running.made) == made
+
+
+def test_a_call_that_does_not_end_is_cancelled():
+    cancelled = threading.Event()
+
+    async def endless():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    with in_process(chat, limit=LIMIT) as running:
+        with pytest.raises(NotInTime, match="endless did not end within"):
+            running.call(endless, limit=0.05)
+        assert cancelled.wait(LIMIT), "it goes on, and may do harm to what the test does next"
+
+
+def test_what_comes_all_the_time_does_not_extend_a_limit():
+    server = Server()
+
+    @server.on("open")
+    def opened(server, request):
+        server.tick(0.02, lambda: server.push(request.fd, "{}"))
+
+    server.on("message", lambda server, frame: None)
+    with in_process(server, limit=LIMIT) as running, running.connect("/") as client:
+        for wait in (lambda: client.skip_to(0.5, type="never"), lambda: client.wait_closed(0.5)):
+            begun = time.monotonic()
+            with pytest.raises(NotInTime):
+                wait()
+            assert time.monotonic() - begun < LIMIT
+
+
+def test_the_level_of_the_log_is_as_it_was():
+    own = own_logger()
+    before = own.level, list(own.handlers)
+    with in_process(chat, limit=LIMIT):
+        assert own.level == logging.INFO
+    assert (own.level, own.handlers) == before

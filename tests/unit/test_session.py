@@ -1,11 +1,13 @@
 """A session is copied as it was at one moment, also when its connection ends meanwhile."""
 
+import asyncio
+import logging
 from typing import Any
 
 import msgspec
 import pytest
 
-from mooring.worker.session import Session, Sessions
+from mooring.worker.session import MISTAKES, Session, Sessions
 
 FD = 7
 HELD = {"name": "ada", "rooms": ["red"]}
@@ -69,3 +71,22 @@ def test_a_default_is_given_where_nothing_is_kept() -> None:
     """The connection ends while its session is asked for a key, or has ended."""
     for looks in range(3):
         assert session_of(looks).setdefault("other", [1]) == [1]
+
+
+def test_mistakes_are_told_of_so_many_keys(caplog: pytest.LogCaptureFixture) -> None:
+    """A key may be anything, and a log has an end."""
+
+    async def mistakes() -> None:
+        session = session_of(1 << 30)
+        for number in range(3 * MISTAKES):
+            value = [number]
+            session[str(number)] = value
+            value.append(0)
+        await asyncio.sleep(0)
+        session["0"] = value = [0]
+        value.append(1)  # of this it was told
+        await asyncio.sleep(0)
+
+    with caplog.at_level(logging.ERROR, "mooring"):
+        asyncio.run(mistakes())
+    assert sum("was changed afterwards" in line for line in caplog.messages) == MISTAKES
