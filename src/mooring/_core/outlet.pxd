@@ -12,8 +12,8 @@ cdef class Outlet:
     cdef readonly Table table
     cdef public bint left            # it has said that nothing more will come
     cdef Outbox outbox               # it is in this one
-    # What this worker has decided, and the gateway may not have done yet: connections that it closes, and whose they are
-    # from now on (as Entry.user); up to which position of the stream of commands
+    # What this worker has decided, and the gateway may not have done yet: connections that it closes, and whose they
+    # are from now on (as Entry.user); up to which position of the stream of commands
     cdef set closing
     cdef dict users
     cdef uint64_t decided
@@ -40,7 +40,7 @@ cdef class Outbox:
     cdef list outlets                # by number of the gateway; None where there is none
     cdef uint32_t pid
     cdef uint32_t published          # the number of the last publish of this process: see order.pyx
-    # fd -> why and since when no message of it is handled any more, of connections that this worker serves, until `close`
+    # fd -> why and since when no message of it is handled any more, of connections served here, until `close`
     cdef dict ended
     cdef Py_ssize_t ended_limit
 

@@ -4,14 +4,13 @@ A worker has one outlet per gateway and finds the right one by the bits of the f
 however many subscribers there are. Whether an outlet is a channel to another process or a call in this one is known to
 whoever made it.
 
-What a gateway does with a command is seen in its table (table.pyx), and in another process that takes a moment. A handler
-must see at once what it has decided: that a connection is closing, whose it is. So an outlet remembers such decisions until
-the gateway has applied the commands up to there, and what is asked of the table is answered with them in mind
-(`Outlet.state_of`). They are few, and gone as soon as the gateway has caught up, whatever it made of them.
+What a gateway does with a command is seen in its table (table.pyx), and in another process that takes a moment. A
+handler must see at once what it has decided: that a connection is closing, whose it is. So an outlet remembers such
+decisions until the gateway has applied the commands up to there, and what is asked of the table is answered with them
+in mind (`Outlet.state_of`). They are few, and gone as soon as the gateway has caught up, whatever it made of them.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_Check
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -20,11 +19,11 @@ from operator import index
 
 from mooring._core.order cimport stamp_of
 from mooring._core.reactor cimport monotonic_ms
-from mooring._core.table cimport GATEWAY_SHIFT, ST_CLOSING, ST_HTTP, ST_OPEN, Entry, Table, user_mark
+from mooring._core.table cimport GATEWAY_SHIFT, ST_CLOSING, ST_HTTP, ST_OPEN, Entry, user_mark
 from mooring._core.wire cimport (
-    ACK_ENDED, ACK_FAILED, ACK_HANDLED, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HANDSHAKE, CM_PAUSE,
-    CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND, CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, CM_WORK, EXCLUDED_LIMIT,
-    RESPOND_CLOSE, RESPOND_LAST, RESPOND_REFUSES, Record, make_record,
+    ACK_ENDED, ACK_FAILED, ACK_HANDLED, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HANDSHAKE,
+    CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND, CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, CM_WORK,
+    EXCLUDED_LIMIT, RESPOND_CLOSE, RESPOND_LAST, RESPOND_REFUSES, Record, make_record,
 )
 from mooring._core.ws cimport (
     CONTROL_LIMIT, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING, OP_PONG, OP_TEXT, CloseFrame, Frame, is_utf8,
@@ -114,7 +113,8 @@ cdef class Outlet:
     cdef int state_of(self, uint64_t fd) except -1:
         """The state of a connection for this worker, as in its entry; 0: it is gone."""
         cdef const Entry* entry
-        cdef bint closing = self.decided and self.is_open_question() and fd in self.closing     # before the entry is read
+        # before the entry is read
+        cdef bint closing = self.decided and self.is_open_question() and fd in self.closing
         entry = self.table.find(fd)
         return 0 if entry == NULL else ST_CLOSING if closing else entry.state
 
@@ -396,8 +396,8 @@ cdef class Outbox:
         return True
 
     def handshake(self, fd: int, status: int, payload: bytes) -> bool:
-        """Says what shall become of a handshake: 101 with msgpack [sub-protocol, header fields], or any other status with
-        the bytes of the answer."""
+        """Says what shall become of a handshake: 101 with msgpack [sub-protocol, header fields], or any other status
+        with the bytes of the answer."""
         cdef Outlet outlet = self.outlet_of(fd)
         cdef Record record = make_record(CM_HANDSHAKE, fd, <uint32_t> len(payload))
         record.arg = status

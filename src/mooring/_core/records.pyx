@@ -7,8 +7,7 @@ buffer: what called the handler is often still parsing it.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
 
 import select

@@ -6,18 +6,18 @@ ends are processes of one machine and one version, which HELLO checks), then `si
      0        4     5       6      8        12       16                24
      | size   | kind| opcode| arg  | ticket | extra  | fd              | payload ...
 
-Which records there are, and what their fields mean, is a table: `wire.toml`. The enums and predicates here, the stub, the
-dispatch and the manual's page follow from it (tools/records.py).
+Which records there are, and what their fields mean, is a table: `wire.toml`. The enums and predicates here, the stub,
+the dispatch and the manual's page follow from it (tools/records.py).
 
-Events go up, gateway to worker, and commands down, worker to gateway. A ticket other than NO_TICKET says that the gateway's
-ledger waits for an ACK of the event. Between the dispatcher and a worker or task worker other records travel ("mail"), on a
-channel of their own.
+Events go up, gateway to worker, and commands down, worker to gateway. A ticket other than NO_TICKET says that the
+gateway's ledger waits for an ACK of the event. Between the dispatcher and a worker or task worker other records travel
+("mail"), on a channel of their own.
 
 Nothing in a record is ever unpickled or evaluated.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t
 
 USER = b"\xff"         # begins the name of a topic that is a user: all connections bound to one user id
 
