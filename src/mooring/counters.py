@@ -229,6 +229,14 @@ TABLE: tuple[Row, ...] = (
         "handlers_suspended: Handlers of events that await something.",
         adds=Adds.EACH,
     ),
+    *_rows(
+        H,
+        Part.WORKER,
+        "handler: How long handlers took, by event, from their call to their end.",
+        "queue: How long events were with a worker before their handler was called, by event.",
+        unit="seconds",
+        label="event",
+    ),
     # ---- tasks
     *_rows(
         C,

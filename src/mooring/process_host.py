@@ -55,6 +55,7 @@ class ProcessHost:
         self._reporter: Reporter | None = None
         if boot.place_of_report > 0:
             self._reporter = Reporter(self.reactor.call_later, boot.scoreboard, boot.place_of_report, self.report)
+            self.measure()
         self._over = False
 
     # ------------------------------------------------------------------ its own life
@@ -93,9 +94,15 @@ class ProcessHost:
             await part.finish(reason, last=last)
         self._depart()
 
+    def measure(self) -> None:
+        """What is reported has to be measured from now on."""
+        for part in self.parts:
+            part.measure()
+
     def report(self) -> tuple[Counts, Timings]:
-        """What is counted here, for the scoreboard."""
-        return counts_of(*[part.stats() for part in self.parts]), {}
+        """What is counted and measured here, for the scoreboard."""
+        timings = {name: found for part in self.parts for name, found in part.timings().items()}
+        return counts_of(*[part.stats() for part in self.parts]), timings
 
     def _depart(self) -> None:
         if self._reporter is not None:

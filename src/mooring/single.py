@@ -72,6 +72,7 @@ class SingleProcess:
             self.host = ProcessHost(self._boot, settings, server, self)
             if metrics is not None:
                 later, limit = self.host.reactor.call_later, settings.process.worker_hang_timeout
+                self.host.measure()
                 self._monitor = OwnMonitor(later, metrics, limit, self.host.report, self._tree)
         except BaseException:
             self._close_sockets()

@@ -29,7 +29,9 @@ def opened(server, request):
     server.push(request.fd, json.dumps({"fd": request.fd}))
 
 @server.on("message")
-def said(server, frame):
+async def said(server, frame):
+    if frame.data == "suspend":
+        await asyncio.sleep(0.5)
     server.push(frame.fd, frame.data)
 
 @server.on("request")
@@ -142,6 +144,52 @@ def test_it_adds_up_to_what_stats_says(watched: tuple[Serving, Watcher]):
     for name in ("messages_received", "websockets_opened", "accepted"):
         assert stats[name] > 0
         eventually(lambda name=name: watcher.total(f"mooring_{name}_total") == stats[name], what=name)
+
+
+def test_how_long_handlers_and_what_waits_for_them_take(watched: tuple[Serving, Watcher], mode: dict[str, Any]):
+    """One client's message is suspended for half a second, another one waits for it, and a third fails."""
+    server, watcher = watched
+    with websocket(server) as (raw, _):
+        raw.send(frame(TEXT, b"suspend") + frame(TEXT, b"fast"))
+        assert [raw.text(), raw.text()] == ["suspend", "fast"]
+    with Raw(server, get("/fail")) as failed:
+        assert failed.answer().status == 500
+
+    def by_event(name: str) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for (_, _, event, *_more), value in watcher.values().get(name, {}).items():
+            found[event] = found.get(event, 0) + value
+        return found
+
+    expected = {"open": 1, "message": 2, "close": 1, "request": 1}
+    eventually(lambda: by_event("mooring_handler_seconds_count").items() >= expected.items())
+    assert by_event("mooring_queue_seconds_count").items() >= expected.items()
+    took = by_event("mooring_handler_seconds_sum")
+    assert 0.5 <= took["message"] < 5
+    assert took["open"] < 0.5
+    assert 0.49 <= by_event("mooring_queue_seconds_sum")["message"] < 5
+    short = {
+        key[2]: value
+        for key, value in watcher.values()["mooring_handler_seconds_bucket"].items()
+        if key[3] == "0.1" and value
+    }
+    assert short["message"] == 1
+
+
+def test_what_waits_for_a_loop_that_stands_still_has_waited(watched: tuple[Serving, Watcher], mode: dict[str, Any]):
+    """As its gateway has seen it: in process mode that is another process."""
+    if mode["mode"] == "base":
+        return
+    server, watcher = watched
+    with ExitStack() as clients:
+        pid = server.pid_of("worker 0")
+        os.kill(pid, signal.SIGSTOP)
+        asked = [clients.enter_context(Raw(server, get("/"))) for _ in range(2 * mode["worker_num"])]
+        eventually(lambda: watcher.total("mooring_in_flight"))
+        began = watcher.total("mooring_queue_seconds_sum")
+        os.kill(pid, signal.SIGCONT)
+        assert {client.answer().status for client in asked} == {200}
+        eventually(lambda: watcher.total("mooring_queue_seconds_sum") > began + 0.2)
 
 
 def test_nobody_waits_for_handlers_that_block(watched: tuple[Serving, Watcher], mode: dict[str, Any]):

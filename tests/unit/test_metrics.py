@@ -41,13 +41,13 @@ def test_every_counter_is_exported_by_its_name_with_its_text():
         for sample in family.samples:
             assert sample.labels.items() >= {"role": "server", "number": "0"}.items()
             assert set(sample.labels) - {"role", "number", "le"} == ({row.label} if row.label else set())
-    buckets = [one for one in families["mooring_loop_lag_seconds"].samples if one.name.endswith("_bucket")]
+    buckets = [one for one in families["mooring_handler_seconds"].samples if one.name.endswith("_bucket")]
     values = [one.value for one in buckets]
     assert values == sorted(values)
     assert [one.labels["le"] for one in buckets] == [*map(str, BOUNDS_SECONDS), "+Inf"]
-    by_name = {one.name: one.value for one in families["mooring_loop_lag_seconds"].samples}
-    assert by_name["mooring_loop_lag_seconds_count"] == values[-1] == sum(range(len(BOUNDS_SECONDS) + 1))
-    assert by_name["mooring_loop_lag_seconds_sum"] == 2.5
+    by_name = {one.name: one.value for one in families["mooring_handler_seconds"].samples}
+    assert by_name["mooring_handler_seconds_count"] == values[-1] == sum(range(len(BOUNDS_SECONDS) + 1))
+    assert by_name["mooring_handler_seconds_sum"] == 2.5
 
 
 def test_who_asks_for_openmetrics_is_given_that():

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from mooring._core.channel cimport Channel
+from mooring._core.latency cimport Latencies
 from mooring._core.outlet cimport Outbox, Outlet
 from mooring._core.page cimport Page
 from mooring._core.pulse cimport Pulse
@@ -29,6 +30,7 @@ cdef class Inlet:
     cdef public object on_idle       # a function, called when the last of them goes; None: nobody waits for that
     cdef list channels               # the outlets that are channels
     cdef readonly uint64_t handled
+    cdef Latencies handling, queueing        # how long handlers, and events before them, take; None: nobody asks
     cdef public int wants            # what the application has handlers for: Wants, see mooring._core.wire
     cdef Pulse pulse
     cdef object waiting              # a Waiting
@@ -43,9 +45,13 @@ cdef class Inlet:
     cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1
     cdef int _deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1
     cdef int _queue(self, Outlet outlet, const Record* record, object data) except -1
-    cdef int _failed(self, Outlet outlet, const Record* record, object error, object context) except -1
-    cdef int _wait(self, Outlet outlet, const Record* record, object running, object context) except -1
-    cdef int _start(self, Outlet outlet, const Record* record, object data) except -1
+    cdef int _failed(self, Outlet outlet, const Record* record, object error, object context,
+                     uint64_t began) except -1
+    cdef int _wait(self, Outlet outlet, const Record* record, object running, object context,
+                   uint64_t began) except -1
+    cdef int _start(self, Outlet outlet, const Record* record, object data, uint64_t queued) except -1
+    cdef int _note_wait(self, int kind, uint64_t waited, uint64_t queued, uint64_t began) noexcept
+    cdef int _count_down(self, int kind) except -1
     cdef int _done(self, _Call call, object task) except -1
 
 
@@ -54,6 +60,7 @@ cdef class _Call:
     cdef Outlet outlet
     cdef Record record
     cdef object what
+    cdef uint64_t since              # microseconds, if times are measured: when it began to wait, or its handler began
 
 
 cdef class ChannelOutlet(Outlet):

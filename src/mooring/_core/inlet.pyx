@@ -33,10 +33,11 @@ from types import CoroutineType
 
 from mooring._core.buffer cimport buffer_size
 from mooring._core.channel cimport Channel
+from mooring._core.latency cimport Latencies
 from mooring._core.outlet cimport Outbox, Outlet
 from mooring._core.page cimport DONE, JOURNAL_BYTES, MARKS, STARTED, Page
 from mooring._core.pulse cimport Pulse
-from mooring._core.reactor cimport Reactor, monotonic_ms
+from mooring._core.reactor cimport Reactor, monotonic_ms, monotonic_us
 from mooring._core.steps cimport Steps
 from mooring._core.table cimport Table
 from mooring._core.wire cimport (
@@ -106,6 +107,15 @@ cdef class Inlet:
         self.pulse = pulse
         self.until_limit = limit
 
+    def measure(self) -> None:
+        """Counts from now on how long handlers take, and events before them."""
+        self.handling, self.queueing = Latencies(), Latencies()
+
+    def timings(self) -> dict[str, dict[str, list[int]]]:
+        """What was measured so far, as `Latencies.report()` gives it; nothing unless measure() was called."""
+        handling, queueing = self.handling, self.queueing
+        return {} if handling is None else {"handler": handling.report(), "queue": queueing.report()}
+
     def abandon(self) -> None:
         """In a forked child: what is under way was its parent's to begin, and is its parent's to end."""
         self.child = self.steps.child = True
@@ -129,11 +139,12 @@ cdef class Inlet:
             # before its handler had begun
             if record.ticket == NO_TICKET:
                 raise
-            if self._failed(outlet, record, error, None):
+            if self._failed(outlet, record, error, None, 0):
                 return 0
             return outlet.finish(record.ticket)
 
-    cdef int _failed(self, Outlet outlet, const Record* record, object error, object context) except -1:
+    cdef int _failed(self, Outlet outlet, const Record* record, object error, object context,
+                     uint64_t began) except -1:
         """Reports it, also when there is hardly any memory, or it can't even be looked at. Who waits for an answer is not
         left waiting, nor is what comes next on that connection: nothing is raised here. 1: the handler of `error` is
         suspended, and the event not over."""
@@ -148,7 +159,7 @@ cdef class Inlet:
                 running = context.run(self.worker.failed, record.kind, record.extra & LISTENER_MASK, record.fd, error)
                 if record.kind == EV_REQUEST:
                     self.outbox.drop(record.fd)      # the answer to a handler that raises is given elsewhere
-                return self._wait(outlet, record, running, context) if running is not None else 0
+                return self._wait(outlet, record, running, context, began) if running is not None else 0
             except MemoryError:
                 PyException_SetTraceback(error, None)    # frees what the handler had, and then it can be said
             except BaseException as fault:
@@ -183,13 +194,26 @@ cdef class Inlet:
         if self.lanes:
             lane = self.lanes.get(record.fd)
             if lane is not None:
-                lane.append(_new_call(self, outlet, record, data))
+                lane.append(_new_call(self, outlet, record, data, 0 if self.queueing is None else monotonic_us()))
                 return 0
-        self._start(outlet, record, data)
+        self._start(outlet, record, data, 0)
         return 0
 
-    cdef int _start(self, Outlet outlet, const Record* record, object data) except -1:
+    cdef int _note_wait(self, int kind, uint64_t waited, uint64_t queued, uint64_t began) noexcept:
+        """What `waited` for so long, as its gateway says, or has been in a lane since `queued`, waits no more."""
+        return self.queueing.add(kind, waited if waited or not queued else began - queued)
+
+    cdef int _count_down(self, int kind) except -1:
+        """One less until this worker is replaced."""
+        if kind == EV_MESSAGE or kind == EV_REQUEST:
+            self.until_limit -= 1
+            if self.until_limit == 0:
+                self.worker.limit_reached()
+        return 0
+
+    cdef int _start(self, Outlet outlet, const Record* record, object data, uint64_t queued) except -1:
         """Runs one handler; 1 when it is suspended, and has a lane then."""
+        cdef uint64_t began = 0
         cdef object context = None
         cdef object running
         cdef int kind = record.kind
@@ -202,15 +226,16 @@ cdef class Inlet:
                 self.outbox.forget(record.fd)
         outlet.begin(record.ticket)
         self.handled += 1
+        if self.handling is not None:
+            began = monotonic_us()
+            self._note_wait(kind, outlet.waited(record.ticket, began // 1000) * 1000, queued, began)
         if self.kept_waiting is not None:
             self.kept_waiting.add(record.fd)
         self.pulse.data.begun += 1
         self.pulse.data.fd = record.fd
         self.pulse.data.kind = kind
-        if self.until_limit and (kind == EV_MESSAGE or kind == EV_REQUEST):
-            self.until_limit -= 1
-            if self.until_limit == 0:
-                self.worker.limit_reached()
+        if self.until_limit:
+            self._count_down(kind)
         try:
             context = PyContext_Copy(self.context)
             PyContext_Enter(context)
@@ -223,19 +248,22 @@ cdef class Inlet:
                 PyContext_Exit(context)
             if running is not None and type(running) is not CoroutineType:
                 running = self.worker.running_of(running, kind)
-            if running is not None and self._wait(outlet, record, running, context):
+            if running is not None and self._wait(outlet, record, running, context, began):
                 return 1
         except BaseException as error:
             # KeyboardInterrupt and the like too: raised in a handler, they are that handler's failure
-            if self._failed(outlet, record, error, context):
+            if self._failed(outlet, record, error, context, began):
                 return 1
         if self.child:
             self.worker.leave_child(None)
+        if self.handling is not None:
+            self.handling.add(kind, monotonic_us() - began)
         if record.ticket != NO_TICKET:
             outlet.finish(record.ticket)
         return 0
 
-    cdef int _wait(self, Outlet outlet, const Record* record, object running, object context) except -1:
+    cdef int _wait(self, Outlet outlet, const Record* record, object running, object context,
+                   uint64_t began) except -1:
         """Goes on with a handler that is a coroutine, in its context; 1 when it is suspended."""
         if type(running) is CoroutineType:
             task = self.steps.begin(running, context, False, record.kind)
@@ -252,7 +280,7 @@ cdef class Inlet:
             self.worker.came_back()
         if record.fd not in self.lanes:
             self.lanes[record.fd] = deque()
-        task.add_done_callback(_new_call(self, outlet, record, context))
+        task.add_done_callback(_new_call(self, outlet, record, context, began))
         return 1
 
     def end(self, outlet: Outlet, last: Notice) -> None:
@@ -264,14 +292,16 @@ cdef class Inlet:
         cdef uint64_t fd = call.record.fd
         cdef _Call next
         error = failure_of(task)
-        if error is not None and self._failed(call.outlet, &call.record, error, call.what):
+        if error is not None and self._failed(call.outlet, &call.record, error, call.what, call.since):
             return 0
+        if self.handling is not None and call.since:
+            self.handling.add(call.record.kind, monotonic_us() - call.since)
         if call.record.ticket != NO_TICKET:
             call.outlet.finish(call.record.ticket)
         lane = self.lanes[fd]
         while lane:
             next = lane.popleft()
-            if self._start(next.outlet, &next.record, next.what):
+            if self._start(next.outlet, &next.record, next.what, next.since):
                 return 0
         del self.lanes[fd]
         if self.on_idle is not None and not self.lanes:
@@ -287,12 +317,13 @@ cdef class _Call:
         self.inlet._done(self, task)
 
 
-cdef _Call _new_call(Inlet inlet, Outlet outlet, const Record* record, object what):
+cdef _Call _new_call(Inlet inlet, Outlet outlet, const Record* record, object what, uint64_t since):
     cdef _Call call = _Call.__new__(_Call)
     call.inlet = inlet
     call.outlet = outlet
     call.record = record[0]
     call.what = what
+    call.since = since
     return call
 
 
@@ -414,6 +445,9 @@ cdef class ChannelOutlet(Outlet):
 
     cdef int begin(self, uint32_t ticket) noexcept:
         return self.page.mark(ticket, STARTED)
+
+    cdef uint64_t waited(self, uint32_t ticket, uint64_t now) noexcept:
+        return self.page.waited(ticket, now)
 
     cdef bint keep(self) except -1:
         """Whether what was sent so far would survive this process."""

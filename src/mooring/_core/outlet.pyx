@@ -142,6 +142,9 @@ cdef class Outlet:
     cdef int begin(self, uint32_t ticket) noexcept:
         return 0
 
+    cdef uint64_t waited(self, uint32_t ticket, uint64_t now) noexcept:
+        return 0
+
     cdef int finish(self, uint32_t ticket) except -1:
         return 0
 

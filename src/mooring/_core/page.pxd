@@ -23,6 +23,7 @@ cdef struct Shared:
     uint64_t start
     uint64_t size
     uint64_t applied                 # by the gateway: so many bytes of that stream are applied
+    uint32_t offered[MARKS]          # by the gateway: monotonic milliseconds when the event on that ticket was given
     uint8_t journal[JOURNAL_BYTES]
 
 
@@ -35,6 +36,8 @@ cdef class Page:
     cdef int mark(self, uint32_t ticket, Mark mark) noexcept
     cdef Mark mark_of(self, uint32_t ticket) noexcept
     cdef bint keep(self, uint64_t sent, const Buffer* output, size_t most) noexcept
+    cdef int offer(self, uint32_t ticket, uint64_t now) noexcept
+    cdef uint64_t waited(self, uint32_t ticket, uint64_t now) noexcept
     cdef uint64_t last_beat(self) noexcept
     cdef uint64_t applied(self) noexcept
     cdef int note_applied(self, uint64_t bytes) noexcept

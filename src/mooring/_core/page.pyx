@@ -124,7 +124,21 @@ cdef class Page:
     cdef uint64_t applied(self) noexcept:
         return read_size(&self.shared.applied)
 
+    cdef uint64_t waited(self, uint32_t ticket, uint64_t now) noexcept:
+        """Milliseconds since the event on that ticket was given; 0: who knows."""
+        cdef uint32_t waited
+        if ticket >= MARKS:
+            return 0
+        waited = <uint32_t> now - self.shared.offered[ticket]
+        return waited if waited < 0x80000000 else 0
+
     # ------------------------------------------------------------------ the gateway's side
+
+    cdef int offer(self, uint32_t ticket, uint64_t now) noexcept:
+        """The event on that ticket is given to the worker."""
+        if ticket < MARKS:
+            self.shared.offered[ticket] = <uint32_t> now
+        return self.mark(ticket, NOT_STARTED)
 
     cdef int note_applied(self, uint64_t bytes) noexcept:
         publish_size(&self.shared.applied, bytes)

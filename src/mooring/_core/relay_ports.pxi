@@ -166,7 +166,7 @@ cdef class ChannelPort(Port):
         return STARTED if mark == DONE and self.channel.torn else mark       # what it sent may be in the lost part
 
     cdef int clear_mark(self, uint32_t ticket) noexcept:
-        return self.page.mark(ticket, NOT_STARTED)
+        return self.page.offer(ticket, self.relay.connections.reactor.now)
 
     @property
     def still(self) -> int:

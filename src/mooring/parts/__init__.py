@@ -162,6 +162,13 @@ class Part:
         """What it counts; see mooring.counters."""
         return {}
 
+    def measure(self) -> None:
+        """From now on somebody wants to know how long things take: `timings()` says."""
+
+    def timings(self) -> dict[str, dict[str, list[int]]]:
+        """Histograms, by their names in mooring.counters and the value of their label."""
+        return {}
+
     async def finish(self, reason: str, *, last: bool) -> None: ...
     def depart(self) -> None: ...
     def abandon(self) -> None: ...

@@ -146,6 +146,12 @@ class WorkerPart(Part):
     def stats(self) -> dict[str, Any]:
         return self.worker.stats()
 
+    def measure(self) -> None:
+        self.worker.inlet.measure()
+
+    def timings(self) -> dict[str, dict[str, list[int]]]:
+        return self.worker.inlet.timings()
+
     def depart(self) -> None:
         for outlet in self.worker.outbox.all():
             outlet.flush()
