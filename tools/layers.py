@@ -44,6 +44,7 @@ CORE: list[set[str]] = [
     {"exchange"},
     {"connection"},
     {"acceptor", "answering", "hub", "inlet", "records"},
+    {"closed"},
     {"finder", "relay"},
     {"local"},
 ]

@@ -235,7 +235,7 @@ def stub(table: Table) -> str:
     ]
     known = {"VERSION": table.version, **{name: value for name, (value, _) in table.known().items()}}
     lines += [f"{name}: Final = {value}" for name, value in known.items()]
-    lines += ["USER: bytes", *(f"{name}: frozenset[{enum}]" for name, enum, _, _ in SETS)]
+    lines += ["RECORD_MARK: bytes", "USER: bytes", *(f"{name}: frozenset[{enum}]" for name, enum, _, _ in SETS)]
     body = _enums(table, lambda _name, number: str(number))
     for line in body:
         if line.startswith("class"):

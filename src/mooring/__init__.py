@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # for those that read and do not run it
         CloseCode,
         ClosedBy,
         CloseReason,
+        CloseRecord,
         ConnectionState,
         Failure,
         Guarantees,
@@ -69,6 +70,7 @@ __all__ = [
     "CloseCode",
     "CloseFrame",
     "CloseReason",
+    "CloseRecord",
     "ClosedBy",
     "ConfigError",
     "ConnectionState",
@@ -125,7 +127,8 @@ _HOMES = {
     ),
     "mooring.server": "Server",
     "mooring.types": (
-        "ClientCertificate ClientInfo CloseCode CloseReason ClosedBy ConnectionState Failure Guarantees Headers Opcode"
+        "ClientCertificate ClientInfo CloseCode CloseReason CloseRecord ClosedBy ConnectionState Failure Guarantees "
+        "Headers Opcode"
     ),
     "mooring.worker.session": "Session",
     "mooring.worker.tasks": "Outcome Task",

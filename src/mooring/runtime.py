@@ -99,6 +99,11 @@ def check_handlers(server: Server, settings: Settings) -> None:
                 f"{handed[0]} hands control frames to 'message', whose handler takes JSON of a type: register it "
                 "without `type`, and call frame.json(type) where it is a message"
             )
+        if handlers.get("ended") is not None and here.flow.close_records == "off" and not handlers.falls_back("ended"):
+            raise ConfigError(
+                "there is a handler for 'ended' and no close records are kept: set close_records to on or log, or "
+                "remove the handler"
+            )
 
 
 def launch(server: Server, target: str | None = None) -> NoReturn:

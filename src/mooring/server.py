@@ -276,7 +276,7 @@ class Server:
 
     def get_client_info(self, fd: int) -> ClientInfo | None:
         """What is known of a connection; None when it is gone."""
-        outlet = self._outlet(fd)
+        outlet = self._running().outbox.find(fd)
         state = self._running().outbox.state(fd)  # with what this worker has decided
         info = outlet.table.info(fd) if outlet is not None and state else None
         if info is not None and state == ConnectionState.CLOSING != info.state:
@@ -284,9 +284,6 @@ class Server:
         if info is None or info.server_port:
             return info
         return replace(info, unix_socket=self._settings.per_listener[info.listener].listen.unix_socket)
-
-    def _outlet(self, fd: int) -> Outlet | None:
-        return self._running().outbox.find(fd)
 
     def session(self, fd: int) -> Session:
         """The session of a connection, a mapping that every worker can read and write."""

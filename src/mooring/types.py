@@ -133,6 +133,83 @@ class ClientInfo:
     round_trip: float | None = None  # seconds the peer took to answer our last ping; None: not measured yet
     listener: int = 0  # 0: the server's own, 1: that of the first listen(), ...
     unix_socket: str = ""  # the path the client connected to, as in the settings; empty: no Unix socket, or inherited
+    spawned: int = 0  # pieces of work (`spawn`) that it owns
+
+
+PHASES = ("connecting", "request", "handling", "idle", "open", "closing")
+"""Where a connection was when its end was decided; in the order of Stage in mooring._core.registry."""
+TLS_VERSIONS = ("", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+
+CAUSES: dict[str, tuple[str, str]] = {
+    "client_closed": ("client", "The client sent the first close frame."),
+    "client_ended": ("client", "The client ended the connection, a WebSocket without a close frame."),
+    "client_reset": ("client", "The client's machine reset the connection."),
+    "application_closed": ("application", "`disconnect`, `close` or `disconnect_user`; also `mooring kick`."),
+    "handler_failed": ("application", "A handler, or work that the connection owned, has raised."),
+    "message_refused": ("application", "A handler refused a message: `BadRequest`, or `BadMessage` with `on_invalid`."),
+    "handshake_refused": ("application", "The handler of `handshake`, `origin` or `subprotocol` said no."),
+    "answered": ("server", "The answer was the last one: the client or the answer said so, or `keepalive_requests`."),
+    "bad_request": ("refusal", "What came is no acceptable HTTP request, or one that is too large."),
+    "bad_host": ("refusal", "The Host is not one of `allowed_hosts`."),
+    "bad_handshake": ("refusal", "The handshake is wrong, or of an Origin that is not allowed."),
+    "bad_proxy_header": ("refusal", "The header of the PROXY protocol is wrong, late, or not of a trusted proxy."),
+    "tls_failed": ("refusal", "The TLS handshake or stream is broken, or the client speaks no TLS."),
+    "protocol_error": ("refusal", "A frame that RFC 6455 does not allow (1002)."),
+    "invalid_data": ("refusal", "Text that is not UTF-8, or broken compression (1007)."),
+    "message_too_big": ("limit", "`max_message_size`, `max_fragments` or `inflate_ratio` (1009)."),
+    "too_many_pings": ("limit", "`control_frame_limit` (1008)."),
+    "too_many_connections": ("limit", "Too many of an address that only a header of the PROXY protocol has told."),
+    "request_timeout": ("limit", "`ssl_handshake_timeout`, `header_timeout`, or `body_min_rate`."),
+    "keepalive_timeout": ("limit", "`keepalive_timeout`: no further request came."),
+    "handshake_timeout": ("limit", "`handshake_timeout`: the application has not decided."),
+    "ping_timeout": ("limit", "`pong_timeout`: no answer to a ping."),
+    "heartbeat_timeout": ("limit", "`heartbeat_idle_time`: nothing was heard."),
+    "slow_consumer": ("limit", "The client did not read: `write_limit` or `write_min_rate`."),
+    "memory_full": ("limit", "`buffer_limit`: most of the memory for all clients was kept for this one."),
+    "server_full": ("limit", "The gateway was nearly full, and this one idle."),
+    "shutdown": ("shutdown", "The server, or its gateway, stopped in order."),
+    "worker_lost": ("failure", "The worker that was answering has ended."),
+    "no_worker": ("failure", "No worker served, and none was to be expected soon."),
+    "standstill": ("failure", "A process stood still, and the client has missed something (1013)."),
+    "file_broken": ("failure", "A file could not be sent to its end."),
+    "out_of_memory": ("failure", "There was no memory for it."),
+    "server_error": ("failure", "An error of the server; its log says more."),
+    "gateway_lost": ("failure", "The gateway's process has ended."),
+}
+"""What ends connections: by whom, and when. The names do not change."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRecord:
+    """What is known of a connection that has ended; there is one for each, see the setting close_records."""
+
+    fd: int
+    cause: str  # what has ended it: a key of CAUSES, docs/close-records.md has the table
+    by: str  # who: client, application, server, refusal, limit, shutdown, failure
+    code: int | None  # of a WebSocket, as for `close`; else the HTTP status of the refusal that ended it, or None
+    reason: str  # in words; the peer's if it has closed; may be empty
+    phase: str  # when that was decided: connecting, request, handling, idle, open, closing
+    protocol: str  # http, or websocket for what was one
+    tls: str  # TLSv1.2, ...; empty without TLS
+    subprotocol: str  # empty: none
+    compression: str  # permessage-deflate, or empty
+    listener: int  # 0: the server's own, 1: that of the first listen(), ...
+    remote_ip: str  # empty: a Unix socket
+    remote_port: int
+    path: str  # of the handshake or the last request, without its query; at most 255 bytes; empty: none came
+    user: str  # whom it was bound to; empty: nobody
+    gateway: int
+    worker_id: int | None  # that served it last; None: none
+    connect_time: float  # unix seconds
+    duration: float  # seconds
+    requests: int
+    messages_received: int
+    messages_sent: int
+    bytes_received: int
+    bytes_sent: int
+    round_trip: float | None  # seconds the last ping took; None: not measured
+    least_round_trip: float | None
+    most_queued: int  # bytes that waited for the client at one time
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,22 @@ from mooring.net.refusals import RefusalLog
 from mooring.types import ClientInfo, ConnectionState
 
 
+class Ends:
+    """Nobody's connection ends here."""
+
+    def open_tail(self, wants: object) -> object:
+        raise AssertionError
+
+    def close_tail(self, tail: object) -> None:
+        raise AssertionError
+
+    def end_tails(self) -> None:
+        pass
+
+
 class Tally:
     def __init__(self) -> None:
+        self.ends = Ends()
         self.counters = {"control_refused": 0}
         self.control_refused_reasons: dict[str, int] = {}
         self.refusals = RefusalLog(asyncio.get_running_loop().call_later, logging.getLogger("test.desk"))

@@ -20,13 +20,14 @@ TOLD = [
     (Notice(Event.FILE, FD, b"\1", extra=3), "streams.on_file", (FD, 3, b"\1"), {}),
     (Notice(Event.WORK, FD, b"name", extra=1), "works.on_cancel", (FD, "name"), {}),
     (Notice(Event.WORK, FD), "works.on_cancel", (FD, None), {}),
+    (Notice(Event.TAIL, 0, b"records"), "ends.on_records", (b"records",), {}),
     (Notice(Event.FINISH, 0, extra=1500), "leaving.within", (1.5,), {}),
 ]
 
 
 def parts() -> tuple[Mock, Notices]:
     told = Mock()
-    return told, Notices(told.sessions, told.streams, told.works, told.leaving)
+    return told, Notices(told.sessions, told.streams, told.works, told.leaving, told.ends)
 
 
 @pytest.mark.parametrize(

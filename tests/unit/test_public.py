@@ -15,7 +15,7 @@ OFFERED = {
     "Accept": "cookie headers session subprotocol",
     "AsyncControlClient": """
         connections disconnect disconnect_user inspect listing path processes publish push push_user reload
-        shutdown stats
+        shutdown stats tail
     """,
     "Atomic": "add compare_and_set get set",
     "ClientCertificate": """
@@ -23,7 +23,7 @@ OFFERED = {
     """,
     "ControlClient": """
         connections disconnect disconnect_user inspect listing path processes publish push push_user reload
-        shutdown stats
+        shutdown stats tail
     """,
     "EventStream": "comment send",
     "Frame": "attempt data fd finish flags json opcode",

@@ -23,7 +23,7 @@ from unit.options import OPTIONS
 
 SLOT_BITS, GATEWAY_SHIFT = 22, 57
 HEADER = struct.Struct("<QIId40x")  # magic, slots, used, epoch
-ENTRY = struct.Struct("<QBBHHHII16sQQIIQQIIQ")
+ENTRY = struct.Struct("<QBBHHHHHI16sQQIIQQIIQ")
 LIMIT = 5.0
 
 
@@ -55,6 +55,7 @@ class Writer:
             "server_port": 9501,
             "in_flight": 0,
             "worker": 0,
+            "spawned": 0,
             "owner": 0,
             "address": bytes([192, 0, 2, 7]) + bytes(12),
             "connected": 1000,
@@ -210,7 +211,8 @@ def test_largest_values(file: int, writer: Writer) -> None:
         remote_port=65535,
         server_port=65535,
         in_flight=65535,
-        worker=(1 << 32) - 1,
+        worker=65535,
+        spawned=65535,
         owner=(1 << 32) - 1,
         bytes_received=(1 << 64) - 1,
         bytes_sent=(1 << 64) - 1,
@@ -221,7 +223,7 @@ def test_largest_values(file: int, writer: Writer) -> None:
     assert (info.remote_port, info.server_port, info.in_flight) == (65535, 65535, 65535)
     assert (info.bytes_received, info.bytes_sent) == ((1 << 64) - 1,) * 2
     assert (info.messages_received, info.messages_sent) == ((1 << 32) - 1,) * 2
-    assert info.worker_id == (1 << 32) - 2
+    assert (info.worker_id, info.spawned) == (65534, 65535)
     assert Table(file).owner(fd) == (1 << 32) - 1
 
 

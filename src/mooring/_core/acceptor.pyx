@@ -31,7 +31,7 @@ from collections.abc import Callable
 from mooring._core.admission cimport CROWDED, WELCOME, Welcome
 from mooring._core.buffer cimport buffer_size
 from mooring._core.reactor cimport EPOLLEXCLUSIVE, EPOLLIN, Reactor, Source
-from mooring._core.registry cimport D_IDLE, HTTP, Connection
+from mooring._core.registry cimport D_IDLE, HTTP, W_SERVER_FULL, Connection, blame
 from mooring._core.table cimport address_text
 from mooring._core.transport cimport Transport
 from mooring.journal import own_logger
@@ -383,6 +383,7 @@ cdef class Acceptor(Source):
             c = them.find(fd)
             if c != NULL:
                 them.counters.connections_evicted += 1
+                blame(c, W_SERVER_FULL)
                 them._gone(c, 1006, b"idle, and the server is nearly full")
         return 0
 

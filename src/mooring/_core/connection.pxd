@@ -16,6 +16,7 @@ cdef class Connections(Exchanges):
     cdef int send(self, Connection* c, int opcode, const uint8_t* data, size_t size) except -1
     cdef bytes deflated(self, Connection* c, const uint8_t* data, size_t size)
     cdef int close(self, Connection* c, int code, bytes reason, By by) except -1
+    cdef int dismiss(self, Connection* c, int code, bytes reason, bint failed) except -1
     cdef int drop(self, Connection* c) except -1
 
     cdef bytes _inflated(self, Connection* c, const FrameEvent* event)

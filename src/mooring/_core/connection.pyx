@@ -25,7 +25,9 @@ from mooring._core.http cimport HttpCodec
 from mooring._core.reactor cimport Reactor, monotonic_us
 from mooring._core.registry cimport (
     BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_PING, D_PONG, DEAD, FEEDING, HALF, HELD, HIGH, HTTP,
-    OPEN, PAUSED, SHUT, SLOWLY, UPGRADED, By, Connection, Deadline,
+    OPEN, PAUSED, SHUT, SLOWLY, UPGRADED, W_CLIENT_CLOSED, W_HANDLER_FAILED, W_HEARTBEAT_TIMEOUT, W_INVALID_DATA,
+    W_MEMORY_FULL, W_MESSAGE_REFUSED, W_MESSAGE_TOO_BIG, W_OUT_OF_MEMORY, W_PING_TIMEOUT, W_PROTOCOL_ERROR,
+    W_SLOW_CONSUMER, W_TOO_MANY_PINGS, By, Connection, Deadline, Why, blame,
 )
 from mooring._core.table cimport Table
 from mooring._core.transport cimport is_behind, say_at_once, takes_on, watch
@@ -40,9 +42,23 @@ from mooring._core.deflate import Broken, TooLong
 
 cdef uint32_t CONTROL_SECONDS = 10
 cdef enum:
+    INTERNAL_ERROR = 1011            # RFC 6455 section 7.4.1
     SHARE = 16                       # messages of one connection, whatever the turn
     SHARE_BYTES = 1 << 16            # of a message that was compressed; more count as further messages
 cdef bytes FAULT_FRAME = b"\x88\x18\x03\xf3an error of the server"      # a close frame with 1011
+
+
+cdef Why _cause_of(int code) noexcept:
+    """Of a WebSocket that is failed with this code."""
+    if code == 1002:
+        return W_PROTOCOL_ERROR
+    if code == 1007:
+        return W_INVALID_DATA
+    if code == 1009:
+        return W_MESSAGE_TOO_BIG
+    if code == 1008:
+        return W_TOO_MANY_PINGS
+    return W_MEMORY_FULL if code == 1013 else W_OUT_OF_MEMORY
 
 
 cdef class Connections(Exchanges):
@@ -67,6 +83,7 @@ cdef class Connections(Exchanges):
             return 0
         if (deadline == D_PONG or deadline == D_PING and not self._may_ask(c)) and self._is_dead(c):
             self._late(c)
+            blame(c, W_HEARTBEAT_TIMEOUT)
             return self.close(c, 1001, b"nothing was heard for heartbeat_idle_time", BY_SERVER)
         if deadline == D_PING:
             return self._ping(c)
@@ -76,6 +93,7 @@ cdef class Connections(Exchanges):
             return self._arm(c, D_PONG, c.profile.pong_ms)    # it is we who do not read
         if deadline == D_PONG:
             self._late(c)
+            blame(c, W_PING_TIMEOUT)
             return self._gone(c, 1006, b"no answer to a ping")
         return Exchanges.on_deadline(self, c, deadline)
 
@@ -209,6 +227,7 @@ cdef class Connections(Exchanges):
                     return 0
             if c.phase == OPEN:
                 # the peer begins: its frame is echoed, and ours is the last (section 5.5.1)
+                blame(c, W_CLIENT_CLOSED)
                 self._decide(c, BY_PEER, code, event.data[2:event.size] if event.size > 2 else b"")
                 self.send(c, OP_CLOSE, event.data, event.size if event.size < 2 else 2)
                 self._enter(c, CLOSING)
@@ -274,6 +293,8 @@ cdef class Connections(Exchanges):
             now = monotonic_us()
             if asked < now and now - asked < 3600000000:
                 c.entry.round_trip = <uint32_t> (now - asked)
+                if c.least_round_trip == 0 or c.entry.round_trip < c.least_round_trip:
+                    c.least_round_trip = c.entry.round_trip
         if c.deadline == D_PONG:
             self._await_silence(c)
         return 0
@@ -389,6 +410,12 @@ cdef class Connections(Exchanges):
             self._interest(c)
         return 1
 
+    cdef int dismiss(self, Connection* c, int code, bytes reason, bint failed) except -1:
+        """The application closes it; `failed`: because of what a handler has raised."""
+        if failed and c.phase == OPEN:
+            blame(c, W_HANDLER_FAILED if code == INTERNAL_ERROR else W_MESSAGE_REFUSED)
+        return self.close(c, code, reason, BY_APPLICATION)
+
     cdef int _let_go(self, Connection* c) except -1:
         """Nothing more of it is handled: what was held is thrown away up to the frame that is coming in."""
         if c.flags & HELD and not c.flags & FEEDING:
@@ -401,6 +428,7 @@ cdef class Connections(Exchanges):
         cdef bytes payload = code.to_bytes(2, "big") + reason[:123]
         self.counters.failed += 1
         if c.phase == OPEN:
+            blame(c, _cause_of(code))
             self._decide(c, BY_SERVER, code, reason)
             self.send(c, OP_CLOSE, payload, len(payload))
             if c.phase == OPEN:
@@ -425,6 +453,7 @@ cdef class Connections(Exchanges):
         cdef bytes payload = (1008).to_bytes(2, "big") + why
         cdef size_t size
         self.counters.slow_consumers += 1
+        blame(c, W_MEMORY_FULL if self.relieving else W_SLOW_CONSUMER)
         if c.phase != OPEN:
             return self._doom(c, 1006, why)
         self._decide(c, BY_SERVER, 1008, why)
@@ -478,9 +507,12 @@ cdef class Connections(Exchanges):
         cdef Connection* c = self.find(fd)
         return c != NULL and self.send(c, opcode, data, len(data)) == 1
 
-    def disconnect(self, fd: int, code: int, reason: bytes) -> bool:
+    def disconnect(self, fd: int, code: int, reason: bytes, cause: int) -> bool:
         cdef Connection* c = self.find(fd)
-        return c != NULL and self.close(c, code, reason, BY_SERVER) == 1
+        if c == NULL or c.phase != OPEN:
+            return False
+        blame(c, cause)
+        return self.close(c, code, reason, BY_SERVER) == 1
 
     def end(self, fd: int) -> bool:
         """Ends a connection, whatever it speaks."""

@@ -28,7 +28,8 @@ from mooring._core.reactor cimport Reactor
 from mooring._core.registry cimport (
     ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_LINGER, D_NONE,
     D_REQUEST, D_TLS, D_WRITE, DEAD, DEFERRED, DONE, FULL, HALF, HEAD_ONLY, HELD, HTTP, LATE, OPEN, SHUT, SLOWLY,
-    WANTED, WOKEN, Connection, Deadline,
+    W_ANSWERED, W_BAD_REQUEST, W_CLIENT_ENDED, W_KEEPALIVE_TIMEOUT, W_MEMORY_FULL, W_REQUEST_TIMEOUT,
+    W_TOO_MANY_CONNECTIONS, WANTED, WOKEN, Connection, Deadline, Why, blame,
 )
 from mooring._core.table cimport Table
 from mooring._core.transport cimport (
@@ -47,6 +48,15 @@ cdef bytes ENDED = b"the peer ended the connection"
 cdef bytes NO_CLOSE_FRAME = b"the peer ended the connection without a close frame"
 
 include "exchange_requests.pxi"
+
+
+cpdef Why cause_of(int status) noexcept:
+    """Of a request that is refused with this status, by who reads it."""
+    if status == 408:
+        return W_REQUEST_TIMEOUT
+    if status == 429:
+        return W_TOO_MANY_CONNECTIONS
+    return W_MEMORY_FULL if status == 503 else W_BAD_REQUEST
 
 
 cdef class Sink:
@@ -109,6 +119,7 @@ cdef class Exchanges(FileSender):
         c.flags &= ~HELD
         self.gather(c, 0)
         if c.phase != HTTP or codec is None:
+            blame(c, W_MEMORY_FULL)
             return self._doom(c, 1006, full.reason.encode())
         return _body_failed(self, c, full) if c.flags & BUSY else self.sink.on_bad_request(c, full)
 
@@ -135,6 +146,7 @@ cdef class Exchanges(FileSender):
         if deadline == D_REQUEST:
             codec = self.codecs.get(c.fd)
             if codec is None or codec.is_idle():
+                blame(c, W_REQUEST_TIMEOUT)
                 return self._gone(c, 1006, b"no request came in time")
             return self.sink.on_bad_request(c, HttpError(408, "the request took too long to arrive"))
         if deadline == D_BODY:
@@ -143,6 +155,7 @@ cdef class Exchanges(FileSender):
         if deadline == D_IDLE and buffer_size(&c.out):
             return self._slow(c)
         if deadline == D_IDLE:
+            blame(c, W_KEEPALIVE_TIMEOUT)
             return self._gone(c, 1006, b"idle for too long")
         if deadline == D_CLOSE:
             if c.close_code == 1008 and c.closed_by == BY_SERVER:
@@ -251,6 +264,7 @@ cdef class Exchanges(FileSender):
                 return self.on_half(c)
             if buffer_size(&c.out) == 0:
                 return self._lost(c, ENDED)
+            blame(c, W_CLIENT_ENDED)
             self._decide(c, BY_PEER, 1006, ENDED)
             self._enter(c, CLOSING)
             self._await_end(c)
@@ -302,6 +316,7 @@ cdef class Exchanges(FileSender):
         cdef HttpCodec codec = self.codecs.get(c.fd)
         # behind a body that nobody has read no request can be found
         if closes or codec is not None and codec.streaming:
+            blame(c, W_ANSWERED)
             self._decide(c, BY_SERVER, 1006, b"the answer was the last one")
             c.flags |= SHUT | SLOWLY
             c.flags &= ~(BUSY | WANTED)
@@ -357,10 +372,11 @@ cdef class Exchanges(FileSender):
         self.reactor.mark_dirty(self)
         return 0
 
-    def answer(self, fd: int, data: bytes, status: int, reason: bytes) -> None:
+    def answer(self, fd: int, data: bytes, status: int, reason: bytes, cause: int) -> None:
         """The gateway's own last answer on a connection, which is closed behind it, with this status and reason."""
         cdef Connection* c = self.find(fd)
         if c != NULL and c.phase == HTTP and not c.flags & SHUT:
+            blame(c, cause)
             self._decide(c, BY_SERVER, status, reason)
             c.flags |= BUSY
             if c.flags & HEAD_ONLY:

@@ -145,5 +145,6 @@ cdef int _body_failed(Exchanges self, Connection* c, object error) except -1:
     c.flags &= ~WANTED
     self.sink.on_note(c, EV_GONE, b"")
     if c.flags & BEGUN:
+        blame(c, cause_of(error.status))
         return self._doom(c, 1006, error.reason.encode())
     return self.sink.on_bad_request(c, error)

@@ -24,7 +24,9 @@ import os
 
 from mooring._core.buffer cimport buffer_reserve, buffer_size
 from mooring._core.reactor cimport Reactor
-from mooring._core.registry cimport BY_SERVER, D_NONE, D_WRITE, DEAD, FULL, HIGH, HTTP, Connection
+from mooring._core.registry cimport (
+    BY_SERVER, D_NONE, D_WRITE, DEAD, FULL, HIGH, HTTP, W_FILE_BROKEN, W_OUT_OF_MEMORY, Connection, blame,
+)
 from mooring._core.secure cimport SecureTransport
 from mooring._core.table cimport Table
 from mooring._core.transport cimport watch_pace
@@ -203,6 +205,7 @@ cdef class FileSender(SecureTransport):
         cdef size_t size = <size_t> file.left if file.left < <uint64_t> PIECE else <size_t> PIECE
         cdef ssize_t got
         if buffer_reserve(&c.out, size) < 0:
+            blame(c, W_OUT_OF_MEMORY)
             return self._doom(c, 1006, b"no memory for a slice of a file")
         got = pread(file.fd, c.out.data + c.out.end, size, <off_t> file.at)
         if got < 0 and errno != EINTR:
@@ -244,6 +247,7 @@ cdef class FileSender(SecureTransport):
         self.counters.files_broken += 1
         if self.on_file_failed is not None:
             self.on_file_failed(f"the file for connection {c.fd} was not sent to its end: {why}")
+        blame(c, W_FILE_BROKEN)
         self._decide(c, BY_SERVER, 1006, b"")
         return self._gone(c, 1006, b"a file could not be sent to its end")
 

@@ -54,4 +54,4 @@ cdef class Outbox:
     cdef bint _tell_open(self, Record* record, bytes payload) except -1
     cpdef bint push(self, object fd, object data, object opcode=*)
     cpdef bint disconnect_client(self, object fd, object code, object reason)
-    cdef bint _close(self, uint64_t number, int code, bytes reason) except -1
+    cdef bint _close(self, uint64_t number, int code, bytes reason, bint failed) except -1

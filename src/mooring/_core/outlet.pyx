@@ -22,7 +22,8 @@ from mooring._core.reactor cimport monotonic_ms
 from mooring._core.table cimport GATEWAY_SHIFT, ST_CLOSING, ST_HTTP, ST_OPEN, Entry, user_mark
 from mooring._core.wire cimport (
     ACK_ENDED, ACK_FAILED, ACK_HANDLED, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HANDSHAKE,
-    CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND, CM_SESSION, CM_SUBSCRIBE, CM_UNSUBSCRIBE, CM_WANT, CM_WORK,
+    CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND, CM_SESSION, CM_SUBSCRIBE, CM_TAIL, CM_UNSUBSCRIBE, CM_WANT,
+    CM_WORK,
     EXCLUDED_LIMIT, RESPOND_CLOSE, RESPOND_LAST, RESPOND_REFUSES, Record, make_record,
 )
 from mooring._core.ws cimport (
@@ -326,19 +327,20 @@ cdef class Outbox:
     cpdef bint disconnect_client(self, object fd, object code, object reason):
         """Begins the closing handshake. ValueError for a code or reason that may not be sent."""
         cdef bytes payload = close_payload(code, reason)
-        return self._close(_number(fd), code, payload[2:])
+        return self._close(_number(fd), code, payload[2:], False)
 
     def fail_client(self, fd: int, code: int, reason: str) -> bool:
         """Closes it, because its handler has raised. No message of it is handled any more, also when it is
         closing already: what a client has sent behind one that failed may rely on that."""
         self.end(fd, ACK_FAILED)
-        return self._close(fd, code, reason.encode())
+        return self._close(fd, code, reason.encode(), True)
 
-    cdef bint _close(self, uint64_t number, int code, bytes reason) except -1:
+    cdef bint _close(self, uint64_t number, int code, bytes reason, bint failed) except -1:
         cdef Outlet outlet = self.outlet_of(number)
         cdef Record record = make_record(CM_DISCONNECT, number, <uint32_t> len(reason))
         cdef bint serves
         record.arg = code
+        record.opcode = failed
         if outlet is None or outlet.state_of(number) != ST_OPEN:
             return False
         serves = self._serves(number)        # the command may end it at once
@@ -538,6 +540,12 @@ cdef class Outbox:
         record.extra = extra
         if outlet is not None:
             outlet.command(&record, name)
+
+    def tail(self) -> None:
+        """Has all gateways tell of their close records, for some seconds."""
+        cdef Record record = make_record(CM_TAIL, 0, 0)
+        for one in self.all():
+            (<Outlet> one).command(&record, NULL)
 
     def session(self, fd: int, entry: bytes) -> bool:
         """One change of a session: msgpack [key, value], or [key] to delete."""

@@ -20,6 +20,7 @@ cdef struct Profile:
     bint preface                     # a header of a proxy comes first, and has so long to arrive
     uint64_t preface_ms
     uint64_t tls_ms                  # for a handshake
+    bint records                     # a record is kept of the end of each connection, see closed.pyx
 
 
 cdef int fill_profile(Profile* profile, int index, dict options) except -1

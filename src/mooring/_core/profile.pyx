@@ -31,5 +31,6 @@ cdef int fill_profile(Profile* profile, int index, dict options) except -1:
     profile.open_pong = options.get("open_pong", False)
     profile.open_close = options.get("open_close", False)
     profile.preface = options.get("preface") is not None
+    profile.records = options.get("records", False)
     profile.preface_ms = <uint64_t> (options.get("preface_timeout", 5) * 1000)
     return 0

@@ -49,6 +49,7 @@ cdef enum Flag:
     LATE = 2097152   # a time limit has ended it, and is counted
     HEAD_ONLY = 4194304  # HTTP: it has asked with HEAD, and the answer is to have no content
     OWNS = 8388608   # the worker that serves it runs work that it owns, see relay_works.pxi
+    SHAKING = 16777216  # its TLS handshake is under way
 
 
 cdef enum Deadline:
@@ -70,6 +71,55 @@ cdef enum By:
     BY_PEER = 1
     BY_SERVER = 2
     BY_APPLICATION = 3
+
+
+cdef enum Why:
+    # what has ended it, for its close record; Cause of registry.pyx has the same, types.CAUSES says what each means
+    W_UNKNOWN = 0
+    W_CLIENT_CLOSED = 1
+    W_CLIENT_ENDED = 2
+    W_CLIENT_RESET = 3
+    W_APPLICATION_CLOSED = 4
+    W_HANDLER_FAILED = 5
+    W_MESSAGE_REFUSED = 6
+    W_HANDSHAKE_REFUSED = 7
+    W_ANSWERED = 8
+    W_BAD_REQUEST = 9
+    W_BAD_HOST = 10
+    W_BAD_HANDSHAKE = 11
+    W_BAD_PROXY_HEADER = 12
+    W_TLS_FAILED = 13
+    W_PROTOCOL_ERROR = 14
+    W_INVALID_DATA = 15
+    W_MESSAGE_TOO_BIG = 16
+    W_TOO_MANY_PINGS = 17
+    W_TOO_MANY_CONNECTIONS = 18
+    W_REQUEST_TIMEOUT = 19
+    W_KEEPALIVE_TIMEOUT = 20
+    W_HANDSHAKE_TIMEOUT = 21
+    W_PING_TIMEOUT = 22
+    W_HEARTBEAT_TIMEOUT = 23
+    W_SLOW_CONSUMER = 24
+    W_MEMORY_FULL = 25
+    W_SERVER_FULL = 26
+    W_SHUTDOWN = 27
+    W_WORKER_LOST = 28
+    W_NO_WORKER = 29
+    W_STANDSTILL = 30
+    W_FILE_BROKEN = 31
+    W_OUT_OF_MEMORY = 32
+    W_SERVER_ERROR = 33
+    W_GATEWAY_LOST = 34
+
+
+cdef enum Stage:
+    # where it was when its end was decided; types.PHASES has the names, in this order
+    STAGE_CONNECTING = 0     # ahead of the first request: TLS, the header of a proxy
+    STAGE_REQUEST = 1        # the first request was waited for, or read
+    STAGE_HANDLING = 2       # a request or a handshake was with the application
+    STAGE_IDLE = 3           # behind an answer
+    STAGE_OPEN = 4           # an open WebSocket
+    STAGE_CLOSING = 5
 
 
 cdef struct Membership:
@@ -104,6 +154,11 @@ cdef struct Connection:
     # how it ends: the code of the close event, and whether it is decided; who wanted it
     uint16_t close_code              # or, below 1000, the HTTP status with which it was refused
     uint8_t closed_by
+    uint8_t why                      # a Why; and a Stage: where it was then
+    uint8_t stage
+    uint8_t tls_version              # types.TLS_VERSIONS[this]; 0: none, or nobody asks for close records
+    uint32_t least_round_trip        # microseconds; 0: not measured
+    size_t most_queued               # bytes that waited for it at one time
     # relay: which worker serves it, what was handed over and is not finished
     uint16_t port
     uint16_t in_flight
@@ -131,6 +186,13 @@ cdef struct Connection:
     Connection* next_grave
 
 
+# Says why it ends, ahead of what ends it: whoever decides the end first has said the cause that counts.
+cdef inline int blame(Connection* c, Why why) noexcept:
+    if c.close_code == 0:
+        c.why = why
+    return 0
+
+
 cdef class Registry(Source):
     cdef readonly Table table
     cdef readonly int gateway
@@ -148,6 +210,7 @@ cdef class Registry(Source):
     cdef public Rooms rooms          # of all gateways that accept from the same listeners; None: there is no other one
     cdef bint closed                 # nobody can be taken now, however many slots are free
     cdef dict reasons                # fd -> bytes: the reason of the coming close event
+    cdef public object on_ended      # called with a last look and whether its worker wants the record, see closed.pyx
     cdef readonly int count
 
     cdef Connection* find(self, uint64_t fd) noexcept

@@ -11,7 +11,8 @@ buffer. All stages of what is spoken keep their state of it in that one struct; 
 
       HTTP -> OPEN -> CLOSING -> LINGER -> DEAD        (any phase may be left out, none is entered twice)
 
-* What it ends with is decided once (`_decide`): the first who wants it to end says why.
+* What it ends with is decided once (`_decide`): the first who wants it to end says why, ahead of that by `blame`, by a
+  name that stays the same (Why), for its close record (closed.pyx).
 * Handlers can run inside of calls from here (base mode), so any connection may be closed under our feet. One that ends
   is DEAD and out of its slot at once, but its memory goes at the end of the turn (`_bury`): who still has a pointer to
   it looks at the phase after every call to others.
@@ -23,6 +24,8 @@ What comes and goes on its socket is the matter of a subclass, transport.pyx.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
+
+from enum import IntEnum
 
 from mooring._core.admission cimport Admission
 from mooring._core.buffer cimport buffer_free
@@ -164,7 +167,7 @@ cdef class Registry(Source):
         entry.worker = entry.owner = 0
         entry.in_flight = 0
         entry.round_trip = 0
-        entry.opened = 0
+        entry.opened = entry.spawned = 0
         entry.user = 0
         memcpy(entry.address, address, 16)
         entry.connected = entry.received = self.reactor.now
@@ -219,6 +222,9 @@ cdef class Registry(Source):
 
     cdef int _decide(self, Connection* c, By by, int code, bytes reason) except -1:
         if c.close_code == 0:
+            if c.why == W_UNKNOWN and by != BY_SERVER:
+                c.why = W_APPLICATION_CLOSED if by == BY_APPLICATION else W_CLIENT_ENDED
+            c.stage = _stage_of(c)
             c.close_code = code
             c.closed_by = by
             self.reasons[c.fd] = reason
@@ -237,3 +243,53 @@ cdef class Registry(Source):
         if c == NULL:
             return "", 0, 0
         return address_text(c.entry.family, c.entry.address), c.entry.remote_port, c.entry.server_port
+
+
+cdef Stage _stage_of(const Connection* c) noexcept:
+    if c.flags & (PREFACE | SHAKING):
+        return STAGE_CONNECTING
+    if c.phase != HTTP:
+        return STAGE_OPEN if c.phase == OPEN else STAGE_CLOSING
+    if c.flags & BUSY:
+        return STAGE_HANDLING
+    return STAGE_IDLE if c.requests else STAGE_REQUEST
+
+
+class Cause(IntEnum):
+    """What has ended a connection; types.CAUSES has the names in small letters, and what each means."""
+
+    UNKNOWN = W_UNKNOWN
+    CLIENT_CLOSED = W_CLIENT_CLOSED
+    CLIENT_ENDED = W_CLIENT_ENDED
+    CLIENT_RESET = W_CLIENT_RESET
+    APPLICATION_CLOSED = W_APPLICATION_CLOSED
+    HANDLER_FAILED = W_HANDLER_FAILED
+    MESSAGE_REFUSED = W_MESSAGE_REFUSED
+    HANDSHAKE_REFUSED = W_HANDSHAKE_REFUSED
+    ANSWERED = W_ANSWERED
+    BAD_REQUEST = W_BAD_REQUEST
+    BAD_HOST = W_BAD_HOST
+    BAD_HANDSHAKE = W_BAD_HANDSHAKE
+    BAD_PROXY_HEADER = W_BAD_PROXY_HEADER
+    TLS_FAILED = W_TLS_FAILED
+    PROTOCOL_ERROR = W_PROTOCOL_ERROR
+    INVALID_DATA = W_INVALID_DATA
+    MESSAGE_TOO_BIG = W_MESSAGE_TOO_BIG
+    TOO_MANY_PINGS = W_TOO_MANY_PINGS
+    TOO_MANY_CONNECTIONS = W_TOO_MANY_CONNECTIONS
+    REQUEST_TIMEOUT = W_REQUEST_TIMEOUT
+    KEEPALIVE_TIMEOUT = W_KEEPALIVE_TIMEOUT
+    HANDSHAKE_TIMEOUT = W_HANDSHAKE_TIMEOUT
+    PING_TIMEOUT = W_PING_TIMEOUT
+    HEARTBEAT_TIMEOUT = W_HEARTBEAT_TIMEOUT
+    SLOW_CONSUMER = W_SLOW_CONSUMER
+    MEMORY_FULL = W_MEMORY_FULL
+    SERVER_FULL = W_SERVER_FULL
+    SHUTDOWN = W_SHUTDOWN
+    WORKER_LOST = W_WORKER_LOST
+    NO_WORKER = W_NO_WORKER
+    STANDSTILL = W_STANDSTILL
+    FILE_BROKEN = W_FILE_BROKEN
+    OUT_OF_MEMORY = W_OUT_OF_MEMORY
+    SERVER_ERROR = W_SERVER_ERROR
+    GATEWAY_LOST = W_GATEWAY_LOST

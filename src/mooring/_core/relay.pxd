@@ -74,9 +74,9 @@ cdef class Port(Publisher):
     cdef int make_room(self, size_t size) noexcept
     cdef Mark mark_of(self, uint32_t ticket) noexcept
     cdef int clear_mark(self, uint32_t ticket) noexcept
-    cdef int say(self, int kind, uint32_t extra=*) except -1
+    cpdef int say(self, int kind, uint32_t extra=*, bytes payload=*) except -1
     cdef bint full(self) noexcept
-    cdef size_t unsent(self) noexcept
+    cpdef size_t unsent(self) noexcept
 
 
 cdef class PortChannel(Channel):

@@ -36,7 +36,7 @@ limited. A request or handshake that no worker was given is dropped when its cli
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport UINT16_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
@@ -46,6 +46,7 @@ from operator import itemgetter
 
 from mooring._core.buffer cimport Buffer, buffer_append, buffer_free, buffer_reserve, buffer_size
 from mooring._core.channel cimport Channel
+from mooring._core.closed cimport with_record
 from mooring._core.connection cimport Connections
 from mooring._core.exchange cimport Sink
 from mooring._core.files cimport FileClaim
@@ -54,7 +55,8 @@ from mooring._core.order cimport Order, Publisher
 from mooring._core.page cimport DONE, MARKS, NOT_STARTED, STARTED, Mark, Page
 from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.registry cimport (
-    ASKED, BUSY, BY_APPLICATION, BY_SERVER, HELD, HTTP, MOVES, NO_PORT, OPEN, OWNS, PAUSED, UPGRADED, Connection,
+    ASKED, BUSY, BY_APPLICATION, BY_SERVER, HELD, HTTP, MOVES, NO_PORT, OPEN, OWNS, PAUSED, UPGRADED, W_STANDSTILL,
+    Connection, blame,
 )
 from mooring._core.table cimport SLOT_BITS, user_mark
 from mooring._core.wire cimport (
@@ -173,7 +175,7 @@ cdef class Relay(Sink):
         c.port = port.index
         c.flags &= ~MOVES
         port.bound += 1
-        c.entry.worker = port.worker + 1
+        c.entry.worker = <uint16_t> (port.worker + 1)
         c.entry.owner = port.pid
         if self.works:
             note_owner(self, c)
@@ -394,6 +396,11 @@ cdef class Relay(Sink):
         cdef Port port
         cdef int wants = self.wanted if c.port == NO_PORT else (<Port> self.ports[c.port]).wants
         cdef int kind = EV_CLOSE if c.flags & UPGRADED else EV_DISCONNECT if wants & WANTS_DISCONNECT else 0
+        cdef bytes told = reason
+        if c.profile.records:
+            told = with_record(self.connections, self.hub, c, code, reason, wants)
+        if kind == 0 and told is not reason:
+            kind = EV_DISCONNECT
         self.hub.leave(c)
         if c.fd in self.works:
             cancel_works(self, c.fd, None, None)
@@ -409,9 +416,9 @@ cdef class Relay(Sink):
                 # the last event of the connection; it goes where the others went
                 port = None if self.limbo.count else self.port_of(c)
                 if port is None:
-                    self.limbo.add((c.fd, kind, c.closed_by, code, c.profile.index, reason))
+                    self.limbo.add((c.fd, kind, c.closed_by, code, c.profile.index, told))
                 else:
-                    self._queue(port, c.fd, kind, c.closed_by, code, c.profile.index, reason)
+                    self._queue(port, c.fd, kind, c.closed_by, code, c.profile.index, told)
             else:
                 self.sessions.pop(c.fd, None)        # no handler will read it
         finally:

@@ -95,7 +95,7 @@ cdef int on_disconnect(Relay self, Port port, const Record* record, const uint8_
     _check_close_code(record)
     c = self.connections.find(record.fd)
     if c != NULL:
-        self.connections.close(c, record.arg, bytes_of(payload, record.size), BY_APPLICATION)
+        self.connections.dismiss(c, record.arg, bytes_of(payload, record.size), record.opcode != 0)
     return 0
 
 

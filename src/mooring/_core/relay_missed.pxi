@@ -33,6 +33,7 @@ cdef int _has_missed(Relay self, Connection* c) except -1:
     if c == NULL:
         return 0
     self.missed += 1
+    blame(c, W_STANDSTILL)
     if c.phase == OPEN:
         self.connections.close(c, MISSED_CODE, _MISSED, BY_SERVER)
     else:

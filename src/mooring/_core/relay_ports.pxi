@@ -56,7 +56,7 @@ cdef class Port(Publisher):
             return True
         return self.free_count == 0 or self.in_flight_bytes >= self.relay.port_bytes or self.backlog.count != 0
 
-    cdef size_t unsent(self) noexcept:
+    cpdef size_t unsent(self) noexcept:
         """Bytes for the worker that the kernel has not taken."""
         return 0
 
@@ -81,11 +81,11 @@ cdef class Port(Publisher):
         self.left = True
         self.say(EV_LEAVE)
 
-    cdef int say(self, int kind, uint32_t extra=0) except -1:
-        """A record of one word, or two."""
-        cdef Record record = make_record(kind, 0, 0)
+    cpdef int say(self, int kind, uint32_t extra=0, bytes payload=b"") except -1:
+        """A record that is about no connection."""
+        cdef Record record = make_record(kind, 0, <uint32_t> len(payload))
         record.extra = extra
-        return self.transmit(&record, NULL)
+        return self.transmit(&record, payload)
 
 
 cdef class PortChannel(Channel):
@@ -158,7 +158,7 @@ cdef class ChannelPort(Port):
     cdef int make_room(self, size_t size) noexcept:
         return buffer_reserve(&self.channel.output, RECORD_BYTES + size)
 
-    cdef size_t unsent(self) noexcept:
+    cpdef size_t unsent(self) noexcept:
         return buffer_size(&self.channel.output)
 
     cdef Mark mark_of(self, uint32_t ticket) noexcept:

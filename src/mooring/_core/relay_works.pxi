@@ -56,8 +56,9 @@ cdef int on_work(Relay self, Port port, const Record* record, const uint8_t* pay
 
 
 cdef int note_owner(Relay self, Connection* c) except -1:
-    """Whether the worker that serves it runs work of it."""
+    """How much work it owns, and whether the worker that serves it runs some."""
     cdef Port port = None if c.port == NO_PORT else self.ports[c.port]
+    c.entry.spawned = <uint16_t> min(len(self.works.get(c.fd, ())), UINT16_MAX)
     c.flags &= ~OWNS
     if port is not None and port.works:
         for whose, _ in self.works.get(c.fd, ()):
@@ -90,6 +91,7 @@ cdef int lose_works(Relay self, Port port, list doubtful) except -1:
             self.uncertain += 1
             c = self.connections.find(fd)
             if c != NULL and c.phase == OPEN:
+                note_owner(self, c)
                 c.in_flight += 1
                 c.in_flight_bytes += <uint32_t> len(report)
                 c.entry.in_flight = c.in_flight

@@ -30,11 +30,13 @@ import ssl
 from mooring._core.buffer cimport buffer_consume, buffer_free, buffer_size
 from mooring._core.reactor cimport EPOLLIN, RECEIVE_BYTES, Reactor
 from mooring._core.registry cimport (
-    BEGUN, BUSY, BY_PEER, BY_SERVER, CLOSING, D_TLS, DEAD, DEFERRED, DONE, FULL, HELD, HTTP, LINGER, SHUT, SLOWLY,
-    WANTED, Connection,
+    BEGUN, BUSY, BY_PEER, BY_SERVER, CLOSING, D_TLS, DEAD, DEFERRED, DONE, FULL, HELD, HTTP, LINGER, SHAKING, SHUT,
+    SLOWLY, W_REQUEST_TIMEOUT, W_TLS_FAILED, WANTED, Connection, blame,
 )
 from mooring._core.table cimport Table, address_text
 from mooring._core.transport cimport Transport, reads
+
+from mooring.types import TLS_VERSIONS as _TLS_VERSIONS
 
 cdef extern from "sys/socket.h" nogil:
     ssize_t c_send "send" (int fd, const void* data, size_t size, int flags)
@@ -107,6 +109,7 @@ cdef class SecureTransport(Transport):
             return self.on_adopted(c)
         tls = self.tls[c.fd] = Tls(context)
         c.tls = <void*> tls
+        c.flags |= SHAKING
         return self._arm(c, D_TLS, c.profile.tls_ms)
 
     cdef int _gone(self, Connection* c, int code, bytes reason) except -1:
@@ -154,6 +157,9 @@ cdef class SecureTransport(Transport):
         except (ssl.SSLError, OSError) as error:
             return self._broken(c, tls, f"the handshake failed: {reason_of(error)}")
         tls.shaking = False
+        c.flags &= ~SHAKING
+        if c.profile.records:
+            c.tls_version = version_of(tls.session)
         self.on_adopted(c)
         self._push(c, tls)
         return self._read(c) if c.phase != DEAD else 0
@@ -259,6 +265,8 @@ cdef class SecureTransport(Transport):
         self.counters.tls_failed += 1
         self._report(c, "it does not speak TLS")
         self.write(c, <const uint8_t*> PyBytes_AS_STRING(PLAIN), len(PLAIN), NULL, 0)
+        blame(c, W_TLS_FAILED)
+        self._decide(c, BY_SERVER, 1006, b"TLS: it does not speak TLS")
         c.flags |= SHUT | SLOWLY
         self._enter(c, CLOSING)
         self._await_end(c)
@@ -284,6 +292,7 @@ cdef class SecureTransport(Transport):
         tls.collect()
         last = tls.unsent[tls.at:]
         self._drop_tls(c)
+        blame(c, W_TLS_FAILED)
         if c.phase >= LINGER:
             return self._gone(c, 1006, f"TLS: {why}".encode())
         self._decide(c, BY_SERVER, 1006, f"TLS: {why}".encode())
@@ -300,6 +309,7 @@ cdef class SecureTransport(Transport):
     cdef int on_tls_late(self, Connection* c) except -1:
         self.counters.tls_failed += 1
         self._report(c, "the handshake took too long")
+        blame(c, W_REQUEST_TIMEOUT)
         return self._gone(c, 1006, b"TLS: the handshake took too long")
 
     # ------------------------------------------------------------------ out
@@ -395,6 +405,11 @@ cdef class SecureTransport(Transport):
         tls.unsent = b""
         tls.at = 0
         return 0
+
+
+cdef uint8_t version_of(object session) except? 0:
+    version = session.version()
+    return _TLS_VERSIONS.index(version) if version in _TLS_VERSIONS else 0
 
 
 def reason_of(error: OSError) -> str:

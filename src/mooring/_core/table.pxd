@@ -29,7 +29,8 @@ cdef struct Entry:
     uint16_t remote_port
     uint16_t server_port
     uint16_t in_flight
-    uint32_t worker                  # number + 1; 0: none yet
+    uint16_t worker                  # number + 1; 0: none yet
+    uint16_t spawned                 # pieces of work that it owns
     uint32_t owner                   # pid of that worker
     uint8_t address[16]
     uint64_t connected               # monotonic milliseconds

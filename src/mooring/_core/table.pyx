@@ -164,6 +164,11 @@ cdef class Table:
                     found.append(fd)
         return found
 
+    def age(self, fd: int) -> float:
+        """Seconds for which it is connected; 0 when it is gone."""
+        cdef const Entry* entry = self.find(fd)
+        return max(0.0, time.monotonic() - entry.connected / 1000.0) if entry != NULL else 0.0
+
     def info(self, fd: int) -> ClientInfo | None:
         """What is known of a connection, or None when it is gone."""
         cdef const Entry* entry = self.find(fd)
@@ -190,6 +195,7 @@ cdef class Table:
             in_flight=copy.in_flight,
             round_trip=copy.round_trip / 1e6 if copy.round_trip else None,
             listener=copy.listener,
+            spawned=copy.spawned,
         )
 
 

@@ -25,14 +25,12 @@ from libc.string cimport memcpy
 
 from mooring._core.admission cimport WELCOME, bucket_take
 from mooring._core.buffer cimport buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size
-from mooring._core.reactor cimport (
-    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, RECEIVE_BYTES, Reactor,
-)
+from mooring._core.reactor cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, RECEIVE_BYTES, Reactor
 from mooring._core.registry cimport (
     ASKED, BUSY, BY_PEER, BY_SERVER, CLOSING, DEAD, DEFERRED, DIRTY, DONE, D_CLOSE, D_IDLE, D_LINGER, D_NONE, D_PING,
-    D_PONG, D_PREFACE, D_WRITE, FULL, HALF, HELD, HIGH, HTTP, LINGER, PREFACE, SHUT, SLOWLY, UPGRADED, WANTED, WOKEN,
-    Connection, Deadline,
-    Registry,
+    D_PONG, D_PREFACE, D_WRITE, FULL, HALF, HELD, HIGH, HTTP, LINGER, PREFACE, SHUT, SLOWLY, UPGRADED, WANTED,
+    W_BAD_PROXY_HEADER, W_CLIENT_ENDED, W_CLIENT_RESET, W_OUT_OF_MEMORY, W_SERVER_ERROR, WOKEN, Connection, Deadline,
+    Registry, blame,
 )
 from mooring._core.table cimport SLOT_BITS, Table, address_text
 from mooring._core.ws cimport decoder_free
@@ -83,9 +81,7 @@ cdef class Transport(Registry):
     def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, *profiles: dict[str, object],
                   address_limit: int = 0, fresh_limit: int = 0, ceiling: int = 0) -> None:
         self.ceiling = ceiling
-        self.waiting = []
-        self.woken = []
-        self.deferred = []
+        self.waiting, self.woken, self.deferred = [], [], []
         self.prefaces = [options.get("preface") for options in profiles]
         reactor.add(self)
 
@@ -204,6 +200,7 @@ cdef class Transport(Registry):
 
     cdef int _lost(self, Connection* c, bytes reason) except -1:
         """The peer has ended the connection."""
+        blame(c, W_CLIENT_RESET if reason is RESET else W_CLIENT_ENDED)
         self._decide(c, BY_PEER, 1006, reason)
         return self._gone(c, 1006, reason)
 
@@ -360,6 +357,7 @@ cdef class Transport(Registry):
                 self.on_slow(c, b"slow consumer: the out-queue is full")
                 return 0
         if buffer_reserve(&c.out, head_size + size) < 0:
+            blame(c, W_OUT_OF_MEMORY)
             self._doom(c, 1006, b"no memory for the out-queue")
             return 0
         memcpy(c.out.data + c.out.end, head, head_size)
@@ -377,6 +375,7 @@ cdef class Transport(Registry):
         cdef size_t size = buffer_size(&c.out)
         self.queued += size - c.counted
         c.counted = size
+        c.most_queued = max(c.most_queued, size)
         return 0
 
     cdef int gather(self, Connection* c, size_t size) except -1:
@@ -417,8 +416,7 @@ cdef class Transport(Registry):
         """Before the reactor sleeps: resumes what was woken, writes what was queued, frees what has died."""
         cdef Connection* c
         if self.woken:
-            woken = self.woken
-            self.woken = []
+            woken, self.woken = self.woken, []
             for fd in woken:
                 c = self.find(fd)
                 if c != NULL and c.flags & DEFERRED:
@@ -481,9 +479,7 @@ cdef class Transport(Registry):
             self.on_room(c)
         if buffer_size(&c.out) or c.owed:
             return self._interest(c)
-        if c.flags & SHUT:
-            return self._written(c)
-        return self._interest(c)
+        return self._written(c) if c.flags & SHUT else self._interest(c)
 
     cdef int _outlasts(self, Connection* c) except -1:
         """What waits may take longer than what comes behind it."""
@@ -526,10 +522,11 @@ cdef class Transport(Registry):
 
     # ------------------------------------------------------------------ for the gateway
 
-    def cut(self, fd: int, reason: bytes) -> None:
+    def cut(self, fd: int, reason: bytes, cause: int) -> None:
         """Ends a connection without a word to the peer."""
         cdef Connection* c = self.find(fd)
         if c != NULL:
+            blame(c, cause)
             self._doom(c, 1006, reason)
 
 

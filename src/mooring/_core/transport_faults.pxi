@@ -14,6 +14,7 @@ cdef int end_for_fault(Transport self, Connection* c) except -1:
         return 0
     self.counters.faults += 1
     self.on_fault(c)
+    blame(c, W_SERVER_ERROR)
     return self._gone(c, 1011, FAULT)
 
 

@@ -6,6 +6,7 @@ cdef int read_preface(Transport self, Connection* c, uint8_t* buffer, size_t got
     cdef size_t used
     cdef bytes padded
     if buffer_append(&c.held, buffer, got) < 0:
+        blame(c, W_OUT_OF_MEMORY)
         return self._gone(c, 1006, b"no memory for a header of the PROXY protocol")
     try:
         header = self.prefaces[c.profile.index].parse((<const char*> c.held.data + c.held.start)[:have + got])
@@ -37,4 +38,5 @@ cdef int read_preface(Transport self, Connection* c, uint8_t* buffer, size_t got
 cdef int refuse_preface(Transport self, Connection* c, str why) except -1:
     self.counters.proxy_headers_refused += 1
     self.prefaces[c.profile.index].refused(address_text(c.entry.family, c.entry.address), why)
+    blame(c, W_BAD_PROXY_HEADER)
     return self._gone(c, 1006, b"PROXY protocol: " + why.encode())

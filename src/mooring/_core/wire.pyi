@@ -11,6 +11,7 @@ EXCLUDED_LIMIT: Final = 1024
 MAX_ATTEMPTS: Final = 3
 LISTENER_MASK: Final = 65535
 ATTEMPT_UNIT: Final = 65536
+RECORD_MARK: bytes
 USER: bytes
 TICKETED: frozenset[Event]
 RARE: frozenset[Command]
@@ -33,6 +34,7 @@ class Event(IntEnum):
     FILE = 15
     HALF = 16
     WORK = 17
+    TAIL = 18
 
 class Command(IntEnum):
     HELLO = 32
@@ -55,6 +57,7 @@ class Command(IntEnum):
     ROOM = 49
     MISSED = 50
     WORK = 51
+    TAIL = 52
 
 class Mail(IntEnum):
     HELLO = 64
@@ -95,6 +98,7 @@ class Wants(IntEnum):
     ORIGIN = 2
     SUBPROTOCOL = 4
     DISCONNECT = 8
+    ENDED = 16
 
 class Call(IntEnum):
     SESSION = 0

@@ -19,6 +19,7 @@ Nothing in a record is ever unpickled or evaluated.
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t
 
+RECORD_MARK = b"\xff"  # between a reason and a close record: no octet of UTF-8
 USER = b"\xff"         # begins the name of a topic that is a user: all connections bound to one user id
 
 include "wire_names.pxi"

@@ -32,6 +32,7 @@ cdef enum Kind:
     EV_FILE = 15
     EV_HALF = 16
     EV_WORK = 17
+    EV_TAIL = 18
     EV_END                          # behind the last one
     CM_HELLO = 32
     CM_ACK = 33
@@ -53,6 +54,7 @@ cdef enum Kind:
     CM_ROOM = 49
     CM_MISSED = 50
     CM_WORK = 51
+    CM_TAIL = 52
     CM_END                          # behind the last one
     DM_HELLO = 64
     DM_TASK = 65
@@ -111,6 +113,7 @@ cdef enum:
     WANTS_ORIGIN = 2
     WANTS_SUBPROTOCOL = 4
     WANTS_DISCONNECT = 8
+    WANTS_ENDED = 16
 
 
 cdef enum:
@@ -142,7 +145,7 @@ cdef inline bint is_event(const Record* record) noexcept:
 
 cdef inline bint is_command(const Record* record) noexcept:
     return CM_HELLO <= record.kind < CM_END and (record.size == 0 or record.kind not in (
-        CM_HELLO, CM_ACK, CM_DROP, CM_WANT, CM_PAUSE, CM_ROOM,
+        CM_HELLO, CM_ACK, CM_DROP, CM_WANT, CM_PAUSE, CM_ROOM, CM_TAIL,
     ))
 
 

@@ -23,6 +23,7 @@ class Event(IntEnum):
     FILE = EV_FILE
     HALF = EV_HALF
     WORK = EV_WORK
+    TAIL = EV_TAIL
 
 
 class Command(IntEnum):
@@ -48,6 +49,7 @@ class Command(IntEnum):
     ROOM = CM_ROOM
     MISSED = CM_MISSED
     WORK = CM_WORK
+    TAIL = CM_TAIL
 
 
 class Mail(IntEnum):
@@ -106,6 +108,7 @@ class Wants(IntEnum):
     ORIGIN = WANTS_ORIGIN
     SUBPROTOCOL = WANTS_SUBPROTOCOL
     DISCONNECT = WANTS_DISCONNECT
+    ENDED = WANTS_ENDED
 
 
 class Call(IntEnum):
@@ -137,5 +140,5 @@ TICKETED = frozenset([
 ])
 #: that a Gateway applies
 RARE = frozenset([
-    Command.SESSION, Command.CALL, Command.HANDSHAKE,
+    Command.SESSION, Command.CALL, Command.HANDSHAKE, Command.TAIL,
 ])

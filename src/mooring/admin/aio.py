@@ -7,11 +7,14 @@ call that is cancelled closes its connection; like one that is late, it may have
 import asyncio
 import os
 import socket
+import time
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, TypeVar, Unpack
 
 from mooring.admin import calls
-from mooring.admin.calls import Call, Exchange, SearchTerms
-from mooring.admin.client import TIMEOUT
+from mooring.admin.calls import Call, Exchange, SearchTerms, Tailing
+from mooring.admin.client import AGAIN, TIMEOUT
+from mooring.errors import ServerUnreachable
 
 __all__ = ["AsyncControlClient", "connect_async"]
 
@@ -79,6 +82,51 @@ class AsyncControlClient:
         """What is known of one connection; None when it is gone."""
         return await self._ask(calls.inspect(fd))
 
+    async def tail(
+        self,
+        cause: str | Iterable[str] = (),
+        *,
+        user: str | int | None = None,
+        path: str | None = None,
+        listener: int | None = None,
+        code: int | None = None,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Close records as connections end, as in ControlClient.tail(): `async for record in chat.tail(): ...`"""
+        call = calls.tail(cause, user, path, listener, code)
+        deadline = 0.0  # none has answered yet
+        while True:
+            tailing = Tailing()
+            try:
+                async for found in self._tail(call, tailing):
+                    yield found
+            except ServerUnreachable:
+                if not (tailing.begun or time.monotonic() < deadline):
+                    raise
+            if tailing.begun:
+                deadline = time.monotonic() + self._timeout
+            await asyncio.sleep(AGAIN)
+
+    async def _tail(self, call: Call[None], tailing: Tailing) -> AsyncIterator[dict[str, Any]]:
+        exchange = Exchange(call, self._path, self._timeout)
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as talk:
+            talk.setblocking(False)
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await self._open(talk, exchange)
+                    await self._send(talk, exchange)
+                    part = await loop.sock_recv(talk, 1 << 16)
+                while part:
+                    for found in tailing.feed(part):
+                        yield found
+                    part = await loop.sock_recv(talk, 1 << 16)
+            except TimeoutError:
+                raise exchange.late() from None
+            except OSError as problem:
+                raise exchange.unanswered(problem) from None
+        if not tailing.begun:
+            raise exchange.unanswered(ConnectionResetError("it has closed the connection without an answer"))
+
     async def reload(self) -> None:
         """Begins a reload, like `Server.reload()`; `stats()["tree"]` says when it is over."""
         await self._ask(calls.reload())
@@ -101,20 +149,26 @@ class AsyncControlClient:
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as talk:
             talk.setblocking(False)
+            await self._open(talk, exchange)
             try:
-                await _connect(talk, self._path)
-            except OSError as problem:
-                raise exchange.unreachable(problem) from None
-            exchange.check(talk)
-            try:
-                try:
-                    await loop.sock_sendall(talk, exchange.line)
-                except (BrokenPipeError, ConnectionResetError) as problem:
-                    exchange.unsent = problem
+                await self._send(talk, exchange)
                 while not exchange.done:
                     exchange.feed(await loop.sock_recv(talk, 1 << 16))
             except OSError as problem:
                 raise exchange.unanswered(problem) from None
+
+    async def _open(self, talk: socket.socket, exchange: Exchange[Any]) -> None:
+        try:
+            await _connect(talk, self._path)
+        except OSError as problem:
+            raise exchange.unreachable(problem) from None
+        exchange.check(talk)
+
+    async def _send(self, talk: socket.socket, exchange: Exchange[Any]) -> None:
+        try:
+            await asyncio.get_running_loop().sock_sendall(talk, exchange.line)
+        except (BrokenPipeError, ConnectionResetError) as problem:
+            exchange.unsent = problem
 
 
 async def _connect(talk: socket.socket, path: str) -> None:

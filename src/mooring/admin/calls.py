@@ -7,7 +7,7 @@ bytes of the answer as they come. Who carries the bytes, waiting or in an event 
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
 from mooring.admin import requests
@@ -79,6 +79,14 @@ def processes() -> Call[list[dict[str, Any]]]:
 
 def inspect(fd: int) -> Call[dict[str, Any] | None]:
     return Call(requests.Inspect(fd), lambda found: found if isinstance(found, dict) else None)
+
+
+def tail(
+    cause: str | Iterable[str], user: str | int | None, path: str | None, listener: int | None, code: int | None
+) -> Call[None]:
+    causes = [cause] if isinstance(cause, str) else list(cause)
+    who = None if user is None else str(user)
+    return Call(requests.Tail(cause=causes, user=who, path=path, listener=listener, code=code), _nothing)
 
 
 def reload() -> Call[None]:
@@ -177,6 +185,30 @@ class Exchange(Generic[T]):
             f"the server at {self._path} has not answered within {self._timeout:g} s: worker 0 does not serve, or a "
             "handler blocks it; whether it did what was asked is not known"
         )
+
+
+class Tailing:
+    """The answer that has many lines: close records as they come. Raises AdminError for one that refuses."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self.begun = False
+        """The server has said that it takes part; before, it might still refuse."""
+
+    def feed(self, part: bytes) -> list[dict[str, Any]]:
+        """What has come; a dict `{"missed": n}` ahead of records of which n are missing."""
+        *lines, self._rest = (self._rest + part).split(b"\n")
+        found: list[dict[str, Any]] = []
+        for line in lines:
+            answer = requests.decode_answer(line)
+            if not answer.ok:
+                raise AdminError(answer.error)
+            self.begun = True
+            told = {} if answer.result is None else _a_dict(answer.result)
+            if told.get("missed"):
+                found.append({"missed": told["missed"]})
+            found += told.get("records", ())
+        return found
 
 
 def peer_uid(talk: socket.socket) -> int:

@@ -3,13 +3,16 @@
 import os
 import socket
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar, Unpack
 
 from mooring.admin import calls
-from mooring.admin.calls import Call, Exchange, SearchTerms
+from mooring.admin.calls import Call, Exchange, SearchTerms, Tailing
+from mooring.errors import ServerUnreachable
 
 __all__ = ["ControlClient", "connect"]
 
+AGAIN = 0.1  # seconds until a server that went away is asked again
 TIMEOUT = 10.0  # seconds; longer than the server takes for what it asks its gateways
 T = TypeVar("T")
 
@@ -78,6 +81,51 @@ class ControlClient:
         """What is known of one connection; None when it is gone."""
         return self._ask(calls.inspect(fd))
 
+    def tail(
+        self,
+        cause: str | Iterable[str] = (),
+        *,
+        user: str | int | None = None,
+        path: str | None = None,
+        listener: int | None = None,
+        code: int | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Close records as connections end, those that fit: each a dict as of CloseRecord. They are kept by listeners
+        with `close_records`. `{"missed": n}` stands where the server left some out, because they came faster than they
+        were taken.
+
+        It does not end by itself. When the server goes away it is asked again for as long as `timeout`, at a reload for
+        instance; raises ServerUnreachable then, and AdminError when the server refuses."""
+        call = calls.tail(cause, user, path, listener, code)
+        deadline = 0.0  # none has answered yet
+        while True:
+            tailing = Tailing()
+            try:
+                yield from self._tail(call, tailing)
+            except ServerUnreachable:
+                if not (tailing.begun or time.monotonic() < deadline):
+                    raise
+            if tailing.begun:
+                deadline = time.monotonic() + self._timeout
+            time.sleep(AGAIN)
+
+    def _tail(self, call: Call[None], tailing: Tailing) -> Iterator[dict[str, Any]]:
+        exchange = Exchange(call, self._path, self._timeout)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as talk:
+            self._open(talk, exchange)
+            try:
+                _send(talk, exchange)
+                while part := talk.recv(1 << 16):
+                    yield from tailing.feed(part)
+                    if tailing.begun:
+                        talk.settimeout(None)
+            except TimeoutError:
+                raise exchange.late() from None
+            except OSError as problem:
+                raise exchange.unanswered(problem) from None
+        if not tailing.begun:
+            raise exchange.unanswered(ConnectionResetError("it has closed the connection without an answer"))
+
     def reload(self) -> None:
         """Begins a reload, like `Server.reload()`; `stats()["tree"]` says when it is over."""
         self._ask(calls.reload())
@@ -90,14 +138,7 @@ class ControlClient:
         exchange = Exchange(call, self._path, self._timeout)
         deadline = time.monotonic() + self._timeout
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as talk:
-            try:
-                talk.settimeout(self._timeout)
-                talk.connect(self._path)
-            except TimeoutError:
-                raise exchange.late() from None
-            except OSError as problem:
-                raise exchange.unreachable(problem) from None
-            exchange.check(talk)
+            self._open(talk, exchange)
             try:
                 _send(talk, exchange)
                 while not exchange.done:
@@ -108,6 +149,16 @@ class ControlClient:
             except OSError as problem:
                 raise exchange.unanswered(problem) from None
         return exchange.result()
+
+    def _open(self, talk: socket.socket, exchange: Exchange[Any]) -> None:
+        try:
+            talk.settimeout(self._timeout)
+            talk.connect(self._path)
+        except TimeoutError:
+            raise exchange.late() from None
+        except OSError as problem:
+            raise exchange.unreachable(problem) from None
+        exchange.check(talk)
 
 
 def _send(talk: socket.socket, exchange: Exchange[Any]) -> None:

@@ -9,6 +9,7 @@ one of CLIENTS places, for TIME_LIMIT. Who may ask is a matter of the socket's p
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -24,12 +25,15 @@ from mooring.app.search import Found, FoundConnection, Search
 from mooring.errors import AdminError, MooringError
 from mooring.journal import own_logger
 from mooring.net.refusals import RefusalLog
-from mooring.types import ClientInfo
+from mooring.types import ClientInfo, CloseRecord
 
 log = own_logger("mooring.control")
 
 CLIENTS = 32  # at the same time; more are refused
 TIME_LIMIT = 5.0  # seconds for a request to arrive, and for its answer to be taken
+TAILS = 4  # of these clients may look at close records
+TAIL_LIMIT = 60.0  # seconds for which one of them may take nothing
+TAIL_BATCH = 200  # records in a line
 FINISH = 0.5  # seconds that whoever has asked is waited for when this process ends
 ACCEPT_AGAIN = 0.5  # seconds
 
@@ -59,12 +63,32 @@ class Finds(Protocol):
     def listing(self, search: Search) -> tuple[int, Iterator[list[FoundConnection]]]: ...
 
 
+class Tail(Protocol):
+    """Close records for one who looks; see mooring.worker.ends."""
+
+    @property
+    def over(self) -> bool: ...
+    def end(self) -> None: ...
+    async def take(self, most: int, timeout: float) -> tuple[int, list[CloseRecord]]: ...
+
+
+class Ends(Protocol):
+    """Where close records come from; see mooring.worker.ends."""
+
+    def open_tail(self, wants: Callable[[CloseRecord], bool]) -> Any: ...
+    def close_tail(self, tail: Any) -> None: ...
+    def end_tails(self) -> None: ...
+
+
 class Tally(Protocol):
-    """Where refusals are counted and logged; see mooring.worker.Worker."""
+    """Where refusals are counted and logged, and whose close records can be looked at; see mooring.worker.Worker."""
 
     counters: dict[str, int]
     control_refused_reasons: dict[str, int]
     refusals: RefusalLog
+
+    @property
+    def ends(self) -> Ends: ...
 
 
 class _Listing(NamedTuple):
@@ -96,6 +120,7 @@ class Desk:
         self._can_reload = can_reload
         self._clients: set[asyncio.Task[None]] = set()
         self._talks: set[socket.socket] = set()
+        self._tailing = 0  # who look at close records
         self._asking = 0  # those of them that have no answer yet
         self._listening = False
         self._closed = False
@@ -122,6 +147,7 @@ class Desk:
         self._deafen()
         self._closed = True
         self._listener.close()
+        self._tally.ends.end_tails()
 
     def abandon(self) -> None:
         """In a forked child: gives the sockets back, and those who ask see the parent's end of them."""
@@ -160,7 +186,10 @@ class Desk:
         reader, writer = await asyncio.open_unix_connection(sock=talk, limit=LINE_LIMIT)
         ended = False
         try:
-            if await self._answer(reader, writer, peer_uid(talk)):
+            asked = await self._answer(reader, writer, peer_uid(talk))
+            if isinstance(asked, requests.Tail):
+                await self._tail(asked, reader, writer)
+            if asked:
                 async with asyncio.timeout(TIME_LIMIT):
                     writer.close()
                     await writer.wait_closed()
@@ -175,12 +204,39 @@ class Desk:
             if not ended:  # asyncio fails to abort what has ended behind a buffer
                 writer.transport.abort()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, uid: int) -> bool:
-        """Whether something was asked. Who sees the answer has given its place back."""
+    async def _tail(self, asked: requests.Tail, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Close records, until the client leaves or takes none for TAIL_LIMIT. Nobody waits for it: what it does not
+        take in time is only counted."""
+        tail: Tail = self._tally.ends.open_tail(asked.fits)
+        gone = asyncio.get_running_loop().create_task(_end_of(reader))
+        gone.add_done_callback(lambda _: tail.end())
+        self._tailing += 1
+        try:
+            writer.write(requests.encode(Answer(ok=True)))
+            while True:
+                missed, records = await tail.take(TAIL_BATCH, TIME_LIMIT)
+                if missed or records:
+                    writer.write(requests.encode(Answer(ok=True, result={"missed": missed, "records": records})))
+                elif tail.over:  # it has left, or this process does
+                    break
+                async with asyncio.timeout(TAIL_LIMIT):
+                    await writer.drain()
+        finally:
+            gone.cancel()
+            self._tailing -= 1
+            self._tally.ends.close_tail(tail)
+
+    async def _answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, uid: int
+    ) -> bool | requests.Tail:
+        """Whether something was asked, or what is answered with more than one answer. Who sees the answer has given its
+        place back."""
         self._asking += 1
         try:
             async with asyncio.timeout(TIME_LIMIT):
                 answer = await self._converse(reader, uid)
+            if answer is not None and isinstance(answer.result, requests.Tail):
+                return answer.result
             for part in () if answer is None else self._parts(answer):
                 writer.write(part)
                 async with asyncio.timeout(TIME_LIMIT):
@@ -241,6 +297,11 @@ class Desk:
                 return self._push(request)
             case requests.Kick():
                 return self._kick(request)
+            case requests.Tail():
+                request.check()
+                if self._tailing >= TAILS:
+                    raise ValueError(f"{TAILS} others look at close records already")
+                return request
             case requests.Reload():
                 if not self._can_reload:
                     raise AdminError(
@@ -295,6 +356,13 @@ class Desk:
         if there:
             log.info("closing connection %d", fd)
         return there
+
+
+async def _end_of(reader: asyncio.StreamReader) -> None:
+    """Until the other end says no more."""
+    with contextlib.suppress(OSError):
+        while await reader.read(4096):
+            pass
 
 
 def _one_of(**given: object) -> None:

@@ -4,8 +4,8 @@
     {"command": "push", "fd": 7, "text": "a", "extra": 1}    ->  {"ok": false, "error": "Object contains unknown ..."}
 
 One connection, one request: nobody keeps a place there that others need, and a client does not notice that the worker
-which answers was replaced between two requests. A request that does not fit one of the types here is refused with what
-is wrong in it; nothing of it is carried out.
+which answers was replaced between two requests. Only `tail` is answered with line after line. A request that does not
+fit one of the types here is refused with what is wrong in it; nothing of it is carried out.
 """
 
 from typing import Any, TypeAlias
@@ -14,6 +14,8 @@ import msgspec
 
 from mooring.app.search import Search
 from mooring.errors import AdminError
+from mooring.near import nearest
+from mooring.types import CAUSES, CloseRecord
 
 LINE_LIMIT = 2 << 20  # bytes of a request; 1.5 MiB of binary data, which travels as base64
 
@@ -65,6 +67,39 @@ class Kick(_Request, tag="kick"):
     reason: str = ""
 
 
+class Tail(_Request, tag="tail"):
+    """Close records as they come, until the client leaves: the one answer that has many lines."""
+
+    cause: list[str] = []
+    """Any of these."""
+    user: str | None = None
+    path: str | None = None
+    """Without the query; with a `*` at its end, what begins so."""
+    listener: int | None = None
+    code: int | None = None
+
+    def check(self) -> None:
+        """Raises ValueError for what can't be meant."""
+        unknown = next((cause for cause in self.cause if cause not in CAUSES), None)
+        if unknown is not None:
+            near = nearest(unknown, CAUSES, {})
+            raise ValueError(f"cause={unknown!r}: {f'did you mean {near!r}?' if near else 'there is no such cause'}")
+
+    def fits(self, record: CloseRecord) -> bool:
+        """Whether it is wanted."""
+        return (
+            (not self.cause or record.cause in self.cause)
+            and self.user in (None, record.user)
+            and self.listener in (None, record.listener)
+            and self.code in (None, record.code)
+            and (
+                self.path is None
+                or record.path == self.path
+                or (self.path.endswith("*") and record.path.startswith(self.path[:-1]))
+            )
+        )
+
+
 class Reload(_Request, tag="reload"):
     """`Server.reload()`."""
 
@@ -73,7 +108,7 @@ class Stop(_Request, tag="stop"):
     """`Server.shutdown()`."""
 
 
-Request: TypeAlias = Stats | Connections | Processes | Inspect | Push | Kick | Reload | Stop
+Request: TypeAlias = Stats | Connections | Processes | Inspect | Push | Kick | Tail | Reload | Stop
 
 
 class Answer(msgspec.Struct, omit_defaults=True):

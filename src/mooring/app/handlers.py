@@ -35,6 +35,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "message": ("server", "frame"),
     "close": ("server", "fd", "code", "reason"),
     "disconnect": ("server", "fd", "reason"),
+    "ended": ("server", "record"),
     "request": ("request", "response"),
     "error": ("server", "fd", "failure"),
     "invalid": ("server", "fd", "problem"),
@@ -56,6 +57,7 @@ CONNECTION_EVENTS = frozenset(
         "message",
         "close",
         "disconnect",
+        "ended",
         "request",
         "error",
         "invalid",
@@ -145,6 +147,10 @@ class Handlers:
         """The handler of the event; None when there is none."""
         handler = self._handlers.get(name)
         return self._fallback.get(name) if handler is None and self._fallback is not None else handler
+
+    def falls_back(self, name: str) -> bool:
+        """Whether the event's handler is that of the server, and this is a listener."""
+        return self._fallback is not None and name not in self._handlers
 
     def is_async(self, name: str) -> bool:
         """Whether the event's handler is an `async def`, or an object whose `__call__` is one."""

@@ -5,7 +5,7 @@ from importlib.metadata import version
 import click
 
 from mooring.app.loader import load
-from mooring.cli import control, pages, top
+from mooring.cli import control, pages, tail, top
 from mooring.config import HOME
 from mooring.errors import BootError, ConfigError
 from mooring.near import SETTINGS, nearest
@@ -91,7 +91,7 @@ def run(
         raise click.ClickException(str(error)) from error
 
 
-for command in (*control.COMMANDS, top.top):
+for command in (*control.COMMANDS, tail.tail, top.top):
     main.add_command(command)
 
 

@@ -172,6 +172,7 @@ COLUMNS: Sequence[Column] = (
     ("out ", lambda one: size(one["bytes_sent"])),
     ("queued", lambda one: size(one["bytes_queued"])),
     ("rtt", lambda one: duration(one["round_trip"])),
+    ("spawned", lambda one: number(one["spawned"])),
 )
 """What is shown of a connection, and how."""
 LEFT = ("fd", "state", "path", "user", "from")

@@ -50,6 +50,13 @@ class Flow(Section):
         low=0,
         high=1 << 40,
     )
+    close_records: str = option(
+        "off",
+        "Keep a record of each connection that ends: who ended it and why, how long it was, what it has sent. `on`: "
+        "for the handler of `ended` and for `mooring tail`. `log`: also as a line in the log, whatever `log_level` is; "
+        "the logger is `mooring.closed`.",
+        choices=("off", "on", "log"),
+    )
     in_flight_messages: int = option(
         16,
         "Messages of one connection handed to its worker and not yet finished; then reading stops.",

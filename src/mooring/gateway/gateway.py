@@ -16,10 +16,12 @@ import msgspec
 
 from mooring._core.acceptor import Acceptor
 from mooring._core.connection import Connections
+from mooring._core.exchange import cause_of
 from mooring._core.finder import Finder
 from mooring._core.http import HttpError, ParsedRequest
 from mooring._core.hub import Hub
 from mooring._core.reactor import Reactor
+from mooring._core.registry import Cause
 from mooring._core.relay import Port, Relay, wake_asking
 from mooring._core.room import Rooms
 from mooring._core.table import Table
@@ -28,6 +30,7 @@ from mooring.app.request_record import RequestRecord, encode_request
 from mooring.app.search import Search
 from mooring.config import Settings
 from mooring.counters import Part, zeros
+from mooring.gateway.closed import CloseRecords, WorkerEnd
 from mooring.gateway.degraded import DegradedPool
 from mooring.gateway.extensions import Agreed
 from mooring.gateway.farewell import Farewell
@@ -129,6 +132,8 @@ class Gateway:
         self.relay.redeliver = [one.flow.redeliver for one in settings.per_listener]
         if settings.process.overdue_after:
             reactor.call_later(min(OVERDUE_LOOK, settings.process.overdue_after), self._look_for_overdue)
+        self._records = CloseRecords(number, settings.per_listener, reactor.call_later)
+        self.connections.on_ended = self._records.ended
         self._rules = [Rules(one) for one in settings.per_listener]
         self._shown: dict[int, ClientCertificate | None] = {}
         self._refusals = RefusalLog(reactor.call_later, log)
@@ -220,19 +225,20 @@ class Gateway:
     def on_request(self, fd: int, number: int, request: ParsedRequest) -> None:
         """A whole request: a handshake is judged here, anything else goes to a worker."""
         if self._draining is not None:
-            self._refuse(
-                fd, 503, "the server is shutting down", (("Retry-After", "1"),), head_only=request.method == "HEAD"
-            )
+            self._refuse_drained(fd, head_only=request.method == "HEAD")
             return
         if self.pool.hopeless:
             self._refuse_unserved(fd, head_only=request.method == "HEAD")
             return
-        rules = self._rules[self.connections.listener(fd)]
+        listener = self.connections.listener(fd)
+        self._records.requested(fd, listener, request.target)
+        rules = self._rules[listener]
         peer, port, server_port = self.connections.peer(fd)
         if not rules.allows_host(request.headers):
             self.counters["hosts_refused"] += 1
             self._refusals.say(logging.INFO, "request of %s refused with 421: its Host is not in allowed_hosts", peer)
-            self._refuse(fd, 421, "this host is not served here", head_only=request.method == "HEAD")
+            head_only = request.method == "HEAD"
+            self._refuse(fd, 421, "this host is not served here", Cause.BAD_HOST, head_only=head_only)
             return
         ip, scheme = rules.proxies.client(peer, rules.policy.scheme, request.headers)
         record = RequestRecord(
@@ -261,16 +267,16 @@ class Gateway:
                 logging.INFO, "handshake of %s refused with %d: %s", ip or "a client", verdict.status, why
             )
             head_only = request.method == "HEAD"
-            self._refuse(fd, verdict.status, verdict.reason, verdict.headers, head_only=head_only)
+            self._refuse(fd, verdict.status, verdict.reason, Cause.BAD_HANDSHAKE, verdict.headers, head_only=head_only)
             return
         self._finder.note_path(fd, unquote(request.target.partition("?")[0]).encode())  # as `request.path`
         self.relay.sessions.pop(fd, None)  # of requests before: a WebSocket begins with an empty session
         payload = encode_request(record, b"")
         if wants & Wants.HANDSHAKE or verdict.foreign or (verdict.offers and wants & Wants.SUBPROTOCOL):
-            self._pending[self.connections.listener(fd)].add(fd, verdict, payload)
+            self._pending[listener].add(fd, verdict, payload)
             self.relay.event(fd, Event.HANDSHAKE, verdict.foreign, 0, payload)
         else:
-            self._open(fd, verdict.response, verdict, payload)
+            self._open(fd, verdict.response, verdict, payload, verdict.subprotocol)
 
     def _certificate(self, fd: int) -> ClientCertificate | None:
         """What the client of this connection has shown; read once."""
@@ -279,10 +285,12 @@ class Gateway:
             self._shown[fd] = None if session is None else shown_certificate(session)
         return self._shown[fd]
 
-    def _open(self, fd: int, response: bytes, verdict: Accepted, request: bytes) -> None:
+    def _open(self, fd: int, response: bytes, verdict: Accepted, request: bytes, subprotocol: str | None) -> None:
         """The client becomes a WebSocket, and its worker hears of it."""
         if not self.connections.upgrade(fd, response, self._terms(fd, verdict.compression)):
             return
+        compressed = verdict.compression is not None
+        self._records.opened(fd, self.connections.listener(fd), subprotocol, compressed=compressed)
         session = self.relay.sessions.get(fd)
         if session:
             self.relay.tell(fd, Event.SESSION, 1, self.encode_session(session))
@@ -297,13 +305,14 @@ class Gateway:
             return  # it was late, or the client has left
         if status != 101:
             self.counters["handshakes_refused"] += 1
-            self.connections.answer(fd, payload, status, f"{status}: the handshake was refused".encode())
+            reason = f"{status}: the handshake was refused".encode()
+            self.connections.answer(fd, payload, status, reason, Cause.HANDSHAKE_REFUSED)
         elif self.draining:
-            self._refuse(fd, 503, "the server is shutting down", (("Retry-After", "1"),))
+            self._refuse_drained(fd)
         else:
             verdict = waiting.verdict
             chosen = verdict.subprotocol if subprotocol is None else subprotocol
-            self._open(fd, verdict.switching(chosen, headers), verdict, waiting.request)
+            self._open(fd, verdict.switching(chosen, headers), verdict, waiting.request, chosen)
 
     def _waiting(self, fd: int) -> Waiting | None:
         """A handshake that waits for the application; it does not any more."""
@@ -317,15 +326,17 @@ class Gateway:
         self.counters["handshakes_timed_out"] += 1
         if any(port is not None and port.usable for port in self.relay.ports):
             status, reason = 504, "the application did not decide about this handshake in time"
+            cause = Cause.HANDSHAKE_TIMEOUT
         else:
             status, reason = 503, "there is no worker to decide about this handshake"
+            cause = Cause.NO_WORKER
         self._refusals.say(logging.WARNING, "handshake on connection %d refused with %d: %s", fd, status, reason)
-        self._refuse(fd, status, reason)
+        self._refuse(fd, status, reason, cause)
 
     def on_handshake_lost(self, fd: int) -> None:
         """Its worker ended while its handler ran."""
         if self._waiting(fd) is not None:
-            self._refuse(fd, 502, "the worker that was judging this handshake has ended")
+            self._refuse(fd, 502, "the worker that was judging this handshake has ended", Cause.WORKER_LOST)
 
     def _terms(self, fd: int, agreed: Agreed | None) -> tuple[object, ...] | None:
         if agreed is None:
@@ -334,35 +345,49 @@ class Gateway:
         return (*sides, self._rules[self.connections.listener(fd)].deflate)
 
     def _refuse(
-        self, fd: int, status: int, reason: str, headers: tuple[tuple[str, str], ...] = (), *, head_only: bool = False
+        self,
+        fd: int,
+        status: int,
+        reason: str,
+        cause: int,
+        headers: tuple[tuple[str, str], ...] = (),
+        *,
+        head_only: bool = False,
     ) -> None:
         data = answer(status, reason, headers, close=True, head_only=head_only)
-        self.connections.answer(fd, data, status, f"{status}: {reason}".encode())
+        self.connections.answer(fd, data, status, f"{status}: {reason}".encode(), cause)
+
+    def _refuse_drained(self, fd: int, *, head_only: bool = False) -> None:
+        headers = (("Retry-After", "1"),)
+        self._refuse(fd, 503, "the server is shutting down", Cause.SHUTDOWN, headers, head_only=head_only)
 
     def _refuse_unserved(self, fd: int, *, head_only: bool = False) -> None:
         self._waiting(fd)
         self.counters["unserved_refused"] += 1
         self._refusals.say(logging.WARNING, "request on connection %d refused with 503: %s", fd, NO_WORKER)
-        self._refuse(fd, 503, NO_WORKER, self._retry_after, head_only=head_only)
+        self._refuse(fd, 503, NO_WORKER, Cause.NO_WORKER, self._retry_after, head_only=head_only)
 
     def _close_unserved(self, fd: int) -> None:
         self.counters["unserved_closed"] += 1
-        self.connections.disconnect(fd, CloseCode.TRY_AGAIN_LATER, b"try again later: no worker serves")
+        reason = b"try again later: no worker serves"
+        self.connections.disconnect(fd, CloseCode.TRY_AGAIN_LATER, reason, Cause.NO_WORKER)
 
     def on_bad_request(self, fd: int, error: HttpError) -> None:
         """Bytes that are no acceptable request: one answer, and the connection ends."""
         self.counters["requests_refused"] += 1
         self._refusals.say(logging.INFO, "request refused with %d: %s", error.status, error.reason)
-        self._refuse(fd, error.status, error.reason, LATER if error.status in (429, 503) else ())
+        headers = LATER if error.status in (429, 503) else ()
+        self._refuse(fd, error.status, error.reason, cause_of(error.status), headers)
 
     def on_request_lost(self, fd: int, number: int) -> None:
         """Its worker ended while its handler ran: the client is told, unless the answer has begun."""
         if self.connections.is_answered(fd, number):
             return  # the rest of it may be a file, which needs no worker
         if not self.connections.answer_begun(fd):
-            self._refuse(fd, 502, "the worker that was handling this request has ended; it may have had an effect")
+            reason = "the worker that was handling this request has ended; it may have had an effect"
+            self._refuse(fd, 502, reason, Cause.WORKER_LOST)
         else:
-            self.connections.cut(fd, b"the worker ended in the middle of the answer")
+            self.connections.cut(fd, b"the worker ended in the middle of the answer", Cause.WORKER_LOST)
 
     def on_gone(self, fd: int, code: int, reason: bytes) -> None:
         """A connection has ended."""
@@ -418,6 +443,9 @@ class Gateway:
     def apply(self, port: Port, command: Notice) -> None:
         """The commands that are not compiled."""
         self._rare[command.kind](port, command)
+
+    def _on_tail(self, port: WorkerEnd, _command: Notice) -> None:
+        self._records.watch(port)
 
     def _on_call(self, port: Port, command: Notice) -> None:
         port.reply(command.ticket, self.call(command.arg, command.fd, command.payload))
@@ -521,7 +549,7 @@ class Gateway:
             late = time.monotonic() >= deadline
             self._close_worked_off()
             for fd in self.connections.table.connections() if late else self.connections.idle_http():
-                self.connections.cut(fd, b"the server is shutting down")
+                self.connections.cut(fd, b"the server is shutting down", Cause.SHUTDOWN)
             # what waits for a worker when there is none, and none will be started any more, waits in vain
             serving = any(port is not None and port.serves for port in self.relay.ports)
             handed_over = self.relay.idle() or not serving
@@ -535,7 +563,7 @@ class Gateway:
         reason = b"the server restarts" if code == 1012 else b"the server is shutting down"
         table = self.connections.table
         clients = [fd for fd in table.connections() if table.is_open(fd)]
-        self._close = lambda fd: self.connections.disconnect(fd, code, reason)
+        self._close = lambda fd: self.connections.disconnect(fd, code, reason, Cause.SHUTDOWN)
         self._owning = {fd for fd in clients if fd in self.relay.works}
         others = [fd for fd in clients if fd not in self._owning]
         self._farewell = Farewell(self.reactor, others, timeout, self._close)

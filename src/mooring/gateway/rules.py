@@ -40,6 +40,7 @@ def profile(settings: Settings) -> dict[str, Any]:
         "open_ping": websocket.open_websocket_ping_frame,
         "open_pong": websocket.open_websocket_pong_frame,
         "open_close": websocket.open_websocket_close_frame,
+        "records": flow.close_records != "off",
         "preface": ProxyPreface(settings.listen) if settings.listen.proxy_protocol != "off" else None,
         "preface_timeout": settings.listen.proxy_protocol_timeout,
         "tls": new_context(settings.tls),

@@ -18,6 +18,7 @@ from mooring._core.answering import Answering
 from mooring._core.connection import Connections
 from mooring._core.http import HttpError, ParsedRequest, response_head
 from mooring._core.reactor import Reactor
+from mooring._core.registry import Cause
 from mooring._core.table import Table
 from mooring.app.dates import http_date
 from mooring.journal import own_logger
@@ -100,7 +101,7 @@ class Endpoint:
     def _answer(self, fd: int, status: int, body: bytes, media_type: str, *more: tuple[str, str]) -> None:
         head = [("Content-Type", media_type), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")]
         head += [("Date", http_date()), ("Server", "mooring"), ("Connection", "close"), *more]
-        self.connections.answer(fd, response_head(status, head) + body, status, b"")
+        self.connections.answer(fd, response_head(status, head) + body, status, b"", Cause.ANSWERED)
 
 
 def _json(verdict: health.Verdict) -> tuple[int, bytes, str]:

@@ -173,6 +173,7 @@ def log_to(settings: Settings, name: str) -> None:
         access.addHandler(_Handler(stream(wanted.access_log_file)))
         access.propagate = False
     access.setLevel(logging.INFO)  # it has a setting of its own
+    own_logger("mooring.closed").setLevel(logging.INFO)  # likewise
     log_as(name)
     public = logging.getLogger("mooring")
     public.setLevel(settings.process.log_level.upper())

@@ -70,6 +70,11 @@ class Failures:
             return None
         return self._failed(self._sites[listener], Event(kind).name.lower(), fd, error)
 
+    def ended_failed(self, site: Site, fd: int, error: BaseException) -> Coroutine[Any, Any, None] | None:
+        """The handler of `ended` has raised."""
+        forks.leave(error)
+        return self._failed(site, "ended", fd, error)
+
     def work_failed(self, listener: int, fd: int, name: str, error: BaseException) -> None:
         """The same for work that a connection owns, beside its handlers."""
         self._run(self._failed(self._sites[listener], SPAWN, fd, error, name))

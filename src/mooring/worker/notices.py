@@ -6,6 +6,7 @@ from mooring._core.channel import BadRecord
 from mooring._core.outlet import Outlet
 from mooring._core.wire import TICKETED, Event, Notice
 from mooring.journal import own_logger
+from mooring.worker.ends import Ends
 from mooring.worker.leaving import Leaving
 from mooring.worker.session import Sessions
 from mooring.worker.streams import Streams
@@ -17,11 +18,12 @@ log = own_logger("mooring.worker")
 class Notices:
     """Those of one worker. An event of the table of records (_core/wire.toml) comes to the method of its name."""
 
-    def __init__(self, sessions: Sessions, streams: Streams, works: Works, leaving: Leaving) -> None:
+    def __init__(self, sessions: Sessions, streams: Streams, works: Works, leaving: Leaving, ends: Ends) -> None:
         self._sessions = sessions
         self._streams = streams
         self._works = works
         self._leaving = leaving
+        self._ends = ends
         self._taken: dict[int, Callable[[Outlet, Notice], None]] = {
             event: getattr(self, event.name.lower()) for event in Event if event not in TICKETED
         }
@@ -60,3 +62,6 @@ class Notices:
 
     def work(self, _outlet: Outlet, notice: Notice) -> None:
         self._works.on_cancel(notice.fd, notice.payload.decode() if notice.extra else None)
+
+    def tail(self, _whose: object, notice: Notice) -> None:
+        self._ends.on_records(notice.payload)

@@ -19,6 +19,8 @@ class Site:
         self.http = http
         self.keeps_failed = settings.websocket.on_error == "keep"  # a WebSocket stays open when its handler raises
         self.on_invalid = settings.websocket.on_invalid
+        self.close_records = settings.flow.close_records
+        self.as_json = settings.operation.log_format == "json"
         self.max_spawned = settings.websocket.max_spawned
         self.window = settings.flow.write_high_water  # bytes sent without asking whether the client reads
         self.forms = FormLimits(

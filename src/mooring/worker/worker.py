@@ -24,7 +24,7 @@ from mooring._core.outlet import Outbox, Outlet
 from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
 from mooring._core.steps import failure_of
-from mooring._core.wire import TICKETED, Event, Notice, Respond, Wants
+from mooring._core.wire import RECORD_MARK, TICKETED, Event, Notice, Respond, Wants
 from mooring.app.foreign import function_name, hides_class, is_a, refuse_odd, running_of, text_of, traceback_of
 from mooring.app.forms import FormLimits
 from mooring.app.handlers import Handlers
@@ -43,6 +43,7 @@ from mooring.net.report import new_error_id, report
 from mooring.types import CloseCode, ClosedBy, CloseReason, ConnectionState
 from mooring.worker import access, advice
 from mooring.worker.blocking import BlockWatch
+from mooring.worker.ends import Ends
 from mooring.worker.failures import Failures, reason_of
 from mooring.worker.handshake import FOREIGN, Handshakes
 from mooring.worker.leaving import Leaving
@@ -98,10 +99,11 @@ class Worker:
         self.inlet.output_limit = settings.flow.gateway_bytes
         self._failures = Failures(server, self._sites, self.outbox, self.refusals, self.call, self.on_bad_record)
         self.failed = self._failures.failed  # for the inlet
+        self.ends = Ends(server, self._sites, self.outbox, self._failures.ended_failed)
         told = (self._failures.work_failed, self._failures.work_cut)
         self.works = Works(self.outbox, self._sites, *told, serves=number < settings.process.worker_num)
         self._leaving = Leaving(self.streams, self.works)
-        self.note = Notices(self.sessions, self.streams, self.works, self._leaving).take  # for the inlet
+        self.note = Notices(self.sessions, self.streams, self.works, self._leaving, self.ends).take  # for the inlet
         self._cold: dict[int, Callable[[Site, Notice], Awaitable[Any] | None]] = {
             event: getattr(self, f"_on_{event.name.lower()}") for event in TICKETED - {Event.MESSAGE}
         }
@@ -400,16 +402,21 @@ class Worker:
             message = "the channel to gateway %d has ended: %s; %d connections that this worker served are lost with it"
             log.warning(message, outlet.gateway, why, len(served))
         reason = f"gateway {outlet.gateway} has ended".encode()
+        if self.number == 0 and not self.stopping.is_set():
+            served += outlet.table.served(0)
         for fd, state, listener, opened in served:
             # it frees an entry before it tells of the end, so nobody was told of these
-            if opened or fd in self._opened:
+            is_open = opened or fd in self._opened
+            record = self.ends.lost(outlet.gateway, outlet.table, fd, opened=is_open)
+            if is_open:
                 kind = Event.CLOSE
-            elif state == ConnectionState.HTTP and self._sites[listener].handlers.get("disconnect") is not None:
+            elif record or (state == ConnectionState.HTTP and self._sites[listener].handlers.get("disconnect")):
                 kind = Event.DISCONNECT
             else:
                 continue
+            told = reason + RECORD_MARK + record if record else reason
             code = CloseCode.ABNORMAL
-            self.inlet.end(outlet, Notice(kind, fd, reason, opcode=ClosedBy.SERVER, arg=code, extra=listener))
+            self.inlet.end(outlet, Notice(kind, fd, told, opcode=ClosedBy.SERVER, arg=code, extra=listener))
 
     # ------------------------------------------------------------------ events
 
@@ -422,10 +429,16 @@ class Worker:
         return self.running_of(handler(self._server, request), Event.OPEN) if handler is not None else None
 
     def _on_close(self, site: Site, event: Notice) -> Awaitable[Any] | None:
-        return self._close(site, event.fd, "close", event.arg, _reason(event))
+        return self._last(site, event, partial(self._close, site, event.fd, "close", event.arg, _reason(event)))
 
     def _on_disconnect(self, site: Site, event: Notice) -> Awaitable[Any] | None:
-        return self._close(site, event.fd, "disconnect", _reason(event, event.arg))
+        reason = _reason(event, event.arg)
+        return self._last(site, event, partial(self._close, site, event.fd, "disconnect", reason))
+
+    def _last(self, site: Site, event: Notice, close: Callable[[], Awaitable[Any] | None]) -> Awaitable[Any] | None:
+        """The last event of a connection: `close` or `disconnect`; and behind it, with a record, `ended`."""
+        record = event.payload.partition(RECORD_MARK)[2]
+        return self.ends.tell(site, event.fd, close, record) if record else close()
 
     def _on_handshake(self, site: Site, event: Notice) -> Awaitable[Any] | None:
         return self._handshakes[event.listener].judge(_told(event), foreign=event.opcode == FOREIGN)
@@ -436,7 +449,6 @@ class Worker:
     _on_quarantined = _on_uncertain
 
     def _close(self, site: Site, fd: int, event: str, *arguments: object) -> Awaitable[Any] | None:
-        """The last event of a connection: `close` with code and reason, or `disconnect` with the reason."""
         self._opened.discard(fd)
         handler = site.handlers.get(event)
         running = None
@@ -598,5 +610,6 @@ def _told(event: Notice, *limits: FormLimits) -> Request:
 
 
 def _reason(event: Notice, status: int = CloseCode.NORMAL) -> CloseReason:
-    text, by = event.payload.decode(errors="replace"), ClosedBy(event.opcode)
+    text = event.payload.partition(RECORD_MARK)[0].decode(errors="replace")
+    by = ClosedBy(event.opcode)
     return CloseReason(text, by, status if status < CloseCode.NORMAL else None)
