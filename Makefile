@@ -34,7 +34,7 @@ check: build/debug/built $(VENV)/group-test  ## run the half that takes a minute
 lint: $(VENV)/group-lint  ## style and likely mistakes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint src/mooring/_core
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint src/mooring/_core  # it runs pycodestyle
 	$(BIN)/python tools/layers.py src
 	$(BIN)/python tools/shape.py
 

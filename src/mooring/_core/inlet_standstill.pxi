@@ -1,13 +1,14 @@
 """What a worker does for a gateway that does not take its commands. Included by `inlet.pyx`.
 
-A worker does not fill its memory for a gateway that is behind: from a quarter of `output_limit` on it waits for that, as
-long as the gateway takes something, and so what publishes too much is slowed down. But whoever waits keeps the clients of
-all other gateways waiting, too, and a gateway that stands still (stopped, stuck in the kernel, swapped out) takes nothing for
-as long as it pleases. So nobody waits for it for longer than PATIENCE looks, and for LONGEST when the queue is at its limit;
-looks and not a time, because a machine that stood still with all its processes blames nobody. Then its clients are what
-clients are that do not read: what they cannot be sent ends them, by name. Instead of a command for a connection
-the gateway is told, once, that this one misses something, and instead of a publish, once, that all do who are subscribed;
-it closes them when it goes on. So nothing is missed silently, in the order of all other commands, and the queue is bounded.
+A worker does not fill its memory for a gateway that is behind: from a quarter of `output_limit` on it waits for that,
+as long as the gateway takes something, and so what publishes too much is slowed down. But whoever waits keeps the
+clients of all other gateways waiting, too, and a gateway that stands still (stopped, stuck in the kernel, swapped out)
+takes nothing for as long as it pleases. So nobody waits for it for longer than PATIENCE looks, and for LONGEST when the
+queue is at its limit; looks and not a time, because a machine that stood still with all its processes blames nobody.
+Then its clients are what clients are that do not read: what they cannot be sent ends them, by name. Instead of a
+command for a connection the gateway is told, once, that this one misses something, and instead of a publish, once, that
+all do who are subscribed; it closes them when it goes on. So nothing is missed silently, in the order of all other
+commands, and the queue is bounded.
 
 When it takes something again, everything is as before. If it never does, the supervisor ends it (watchdog.py).
 """

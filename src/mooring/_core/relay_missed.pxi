@@ -1,5 +1,5 @@
-# What a worker could not tell this gateway while it stood still. Included by `relay.pyx`; the worker's side and the reasons
-# are in `inlet_standstill.pxi`.
+# What a worker could not tell this gateway while it stood still. Included by `relay.pyx`; the worker's side and the
+# reasons are in `inlet_standstill.pxi`.
 
 cdef bytes _MISSED = b"a process of the server stood still, and you have missed something"
 MISSED_CODE = 1013           # try again later: RFC 6455 section 7.4.2, the registry of IANA

@@ -1,10 +1,10 @@
 """An even share of the connections for a worker that is new. Included by `relay.pyx`.
 
-While a worker is away, those of its connections that speak go to the others, and would stay there for good. So when one is
-there, at its start or as the successor of one that has ended or was replaced, connections of the others are marked (MOVES):
-each is looked at when it speaks next, and changes hands as at a reload, when nothing of it is in flight, its session ahead
-of it. Where keys decide all are looked at, and those move whose key is the new worker's; else as many as make the shares
-even, taken evenly from the busy and the quiet ones.
+While a worker is away, those of its connections that speak go to the others, and would stay there for good. So when one
+is there, at its start or as the successor of one that has ended or was replaced, connections of the others are marked
+(MOVES): each is looked at when it speaks next, and changes hands as at a reload, when nothing of it is in flight, its
+session ahead of it. Where keys decide all are looked at, and those move whose key is the new worker's; else as many as
+make the shares even, taken evenly from the busy and the quiet ones.
 """
 
 cdef int give_share(Relay self, Port newcomer) except -1:

@@ -1,10 +1,10 @@
 # How much of what workers publish is copied in one turn of the loop. Included by `relay.pyx`.
 #
-# A record of a few bytes may be a copy for each of very many subscribers, and a worker can hand over thousands of them at
-# once. Unrelated clients wait as long as they are copied, and nobody gets the first before the turn ends. So a turn copies
-# for TURN_MS, or for as long as handing out what was copied takes, if that is longer: else most of the time would go into
-# system calls for a few bytes. A worker's channel whose publish is over that is read on in the next turn, as a whole, so that
-# what one worker sends keeps its order. Those that wait take turns.
+# A record of a few bytes may be a copy for each of very many subscribers, and a worker can hand over thousands of them
+# at once. Unrelated clients wait as long as they are copied, and nobody gets the first before the turn ends. So a turn
+# copies for TURN_MS, or for as long as handing out what was copied takes, if that is longer: else most of the time
+# would go into system calls for a few bytes. A worker's channel whose publish is over that is read on in the next turn,
+# as a whole, so that what one worker sends keeps its order. Those that wait take turns.
 
 cdef enum:
     TURN_MS = 8
