@@ -42,6 +42,9 @@ class Notes:
     def on_retired(self, child):
         self.notes.append("retired")
 
+    def on_drained(self, child, counts):
+        self.notes.append(("drained", counts))
+
     def on_distrust(self):
         pass
 
@@ -67,6 +70,7 @@ def tree_of(owner, descriptors):
 
     def make(code, program=sys.executable):
         trees.append(Tree(owner, [program, "-c", HEAD + code], [], lambda spec, generation: {}, 20.0))
+        trees[-1].plan = owner
         return trees[-1]
 
     yield make

@@ -20,67 +20,62 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import partial
+from typing import Any
 
 from mooring.journal import own_logger
 from mooring.net import messages
+from mooring.supervisor.plans import Serve
 from mooring.supervisor.process import Child, ChildState
 from mooring.supervisor.slot import Slot
+from mooring.supervisor.slots import Slots
 from mooring.supervisor.tree import Tree
+from mooring.types import CloseCode
 
-__all__ = ["Outcome", "Reload"]
+__all__ = ["Reload", "ReloadOutcome"]
 
 log = own_logger("mooring.supervisor")
 
-SERVICE_RESTART = 1012  # close code for clients of a server process that is replaced (RFC 6455 registry)
 
-
-class Outcome(Enum):
+class ReloadOutcome(Enum):
     """Where a reload stands."""
 
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
-    ABANDONED = "abandoned"  # the server stops
 
 
-class Reload:
-    """The supervisor passes on what concerns it, and looks at `outcome` afterwards."""
+class Reload(Serve):
+    """Serves, while slots get other processes; the supervisor looks at `outcome` before each wait."""
 
     def __init__(
         self,
         tree: Tree,
-        slots: Iterable[Slot],
+        slots: Slots,
         generation: int,
         graceful_timeout: float,
         why: str,
         worn: Sequence[Child] = (),
     ) -> None:
         """`worn`: it is about these workers, which have worked long enough, and not about new code."""
-        slots = [slot for slot in slots if slot.spec.worker is not None]
-        workers = [slot for slot in slots if slot.spec.gateway is None]
+        super().__init__(tree, slots, graceful_timeout)
+        concerned = [slots.of(child) for child in worn] or [one for one in slots.wanted if one.spec.worker is not None]
+        workers = [slot for slot in concerned if slot.spec.gateway is None]
         self.generation = generation
         self.worn = worn
         self.why = why
         self.failure = ""
+        self.reason = f"{'replaced' if worn else 'reload'}: {why}"
         self._name = f"replacing {', '.join(map(str, worn))}" if worn else "reload"
-        self.outcome = Outcome.RUNNING
-        self._tree = tree
-        self._graceful_timeout = graceful_timeout
+        self.outcome = ReloadOutcome.RUNNING
         self._batches = [workers] if workers else []
-        self._batches += [[slot] for slot in slots if slot.spec.gateway is not None]
+        self._batches += [[slot] for slot in concerned if slot.spec.gateway is not None]
         self._successors: dict[Child, Slot] = {}
         self._leaving: set[Child] = set()  # the old ones, or the successors that failed
         self._failed = False
-        self._switched = False
         self._preparing: Child | None = None  # runs the handler of before_reload
-
-    @property
-    def new_code_serves(self) -> bool:
-        """Some slots have another generation of the application now."""
-        return self._switched and not self.worn
 
     def begin(self) -> None:
         """Spawn the first batch."""
@@ -99,18 +94,12 @@ class Reload:
             self.begin()
 
     def on_handled(self, child: Child, answer: int) -> None:
-        """A worker has run the handler of an event."""
         if self._preparing is child and answer == self.generation:
             self.begin()
 
-    @property
-    def reason(self) -> str:
-        """Why the old processes have to leave, for the application."""
-        return f"{'replaced' if self.worn else 'reload'}: {self.why}"
-
     def _next_batch(self) -> None:
         if not self._batches:
-            self.outcome = Outcome.DONE
+            self.outcome = ReloadOutcome.DONE
             return
         self._successors = {slot.new_child(self.generation): slot for slot in self._batches.pop(0)}
         try:
@@ -118,17 +107,17 @@ class Reload:
         except OSError as problem:
             self._fail(f"a process can't be started: {problem.strerror or problem}")
 
-    def on_ready(self, child: Child) -> bool:
-        """Whether the child was one of ours."""
+    def on_ready(self, child: Child) -> None:
         if child not in self._successors:
-            return False
-        if all(one.state is ChildState.READY for one in self._successors):
+            super().on_ready(child)
+        elif all(one.state is ChildState.READY for one in self._successors):
             self._switch()
-        return True
+            if not self.worn:  # spares have loaded code that does not serve any more
+                self._slots.end_spares()
+                self._slots.warm_spares()
 
     def _switch(self) -> None:
         batch, self._successors = self._successors, {}
-        self._switched = True
         old = [slot.current for slot in batch.values() if slot.current is not None]
         for child, slot in batch.items():
             slot.adopt(child, new_code=not self.worn)
@@ -143,28 +132,25 @@ class Reload:
                 if child.spec.gateway is None:
                     self._tree.retire(child)
                 else:
-                    self._tree.drain(child, self._graceful_timeout, SERVICE_RESTART)
+                    self._tree.drain(child, self._graceful_timeout, CloseCode.SERVICE_RESTART)
             elif child.state is not ChildState.STOPPING:
                 self._tree.terminate(child)  # restarted after a crash, not yet ready: it has nothing
         self._look()
 
-    def on_drained(self, child: Child) -> None:
-        """An old server has no clients any more."""
+    def on_drained(self, child: Child, counts: Mapping[str, Any]) -> None:
+        super().on_drained(child, counts)
         if child in self._leaving and child.state is ChildState.DRAINED:
             self._tree.stop(child, self.reason)
 
-    def on_failure(self, child: Child, why: str) -> bool:
-        """A child failed, or ended unasked; whether it was one of ours."""
+    def on_failure(self, child: Child, why: str) -> None:
         if child in self._successors:
             self._fail(f"{child} {why}")
-            return True
-        if child in self._leaving:
+        elif child in self._leaving:
             log.warning("%s: %s of generation %d %s while it was leaving", self._name, child, child.generation, why)
-            return True
-        return False
+        else:
+            super().on_failure(child, why)
 
     def on_end(self, child: Child) -> None:
-        """A child is gone."""
         if child is self._preparing:
             self.begin()
         if child in self._leaving:
@@ -175,12 +161,11 @@ class Reload:
         """The server stops: end what does not serve yet."""
         self._preparing = None
         self._end_successors()
-        self.outcome = Outcome.ABANDONED
 
     def _look(self) -> None:
-        if self.outcome is Outcome.RUNNING and not self._leaving and not self._successors:
+        if self.outcome is ReloadOutcome.RUNNING and not self._leaving and not self._successors:
             if self._failed:
-                self.outcome = Outcome.FAILED
+                self.outcome = ReloadOutcome.FAILED
             else:
                 self._next_batch()
 

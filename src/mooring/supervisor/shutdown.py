@@ -25,11 +25,12 @@ from typing import Any
 
 from mooring.journal import own_logger
 from mooring.supervisor.deadlines import Deadline
+from mooring.supervisor.plans import Phase, Plan
 from mooring.supervisor.process import Child, ChildState
 from mooring.supervisor.tree import Tree
 from mooring.types import CloseCode
 
-__all__ = ["Shutdown", "Stage", "drained_line"]
+__all__ = ["Stage", "Stop", "drained_line"]
 
 log = own_logger("mooring.supervisor")
 
@@ -49,16 +50,16 @@ class Stage(IntEnum):
     DONE = 5
 
 
-class Shutdown:
-    """The supervisor passes on what concerns it, and looks at `done` afterwards."""
+class Stop(Plan):
+    """Ends everything; see the module's text."""
 
     def __init__(
         self, tree: Tree, last: Child | None, graceful_timeout: float, *, event: bool, reason: str = "shutdown"
     ) -> None:
         """`last` is the child that carries worker 0; `event`: it shall run the `shutdown` event. `reason`: for those
         that leave."""
+        super().__init__(tree)
         self.stage = Stage.BEGIN
-        self._tree = tree
         self._last = last
         self._event = event
         self._reason = reason
@@ -69,8 +70,8 @@ class Shutdown:
         self._asked: list[Child] = []
 
     @property
-    def done(self) -> bool:
-        return self.stage is Stage.DONE
+    def phase(self) -> Phase:
+        return Phase.ENDED if self.stage is Stage.DONE else Phase.STOPPING
 
     def begin(self) -> None:
         """Drain, or whatever there is to do next."""
@@ -93,13 +94,14 @@ class Shutdown:
         self._enter(Stage.LAST)
 
     def on_drained(self, child: Child, counts: Mapping[str, Any]) -> None:
-        """A process with a gateway has closed its clients."""
         if child in self._asked:
             self._drained[child] = counts
         self._look()
 
-    def on_end(self) -> None:
-        """A child is gone."""
+    def on_retired(self, child: Child) -> None:
+        self._tree.stop(child, self._reason)
+
+    def on_end(self, child: Child) -> None:
         self._look()
 
     def summary(self) -> str | None:

@@ -36,11 +36,10 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from enum import Enum
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from mooring.journal import own_logger
 from mooring.net import messages
@@ -51,12 +50,13 @@ from mooring.net.messages import ToSupervisor
 from mooring.net.refusals import RefusalLog
 from mooring.roles import ProcessSpec
 from mooring.supervisor.bulletin import Bulletin
+from mooring.supervisor.plans import Phase, Serve, Start
 from mooring.supervisor.process import Child, ChildState, Exit
-from mooring.supervisor.reload import Outcome, Reload
+from mooring.supervisor.reload import Reload, ReloadOutcome
 from mooring.supervisor.scores import PERIOD as SCORES_PERIOD
 from mooring.supervisor.scores import Scores
 from mooring.supervisor.service import Keepalive, Service
-from mooring.supervisor.shutdown import Shutdown
+from mooring.supervisor.shutdown import Stop
 from mooring.supervisor.signals import Signals
 from mooring.supervisor.slots import Limits as SlotLimits
 from mooring.supervisor.slots import Slots
@@ -65,13 +65,11 @@ from mooring.supervisor.vitals import vitals
 from mooring.supervisor.watchdog import Limits as WatchdogLimits
 from mooring.supervisor.watchdog import Watchdog
 from mooring.supervisor.watcher import Watcher
-from mooring.types import CloseCode
 
 __all__ = ["Limits", "Phase", "Supervisor"]
 
 log = own_logger("mooring.supervisor")
 
-LEAVE_LIMIT = 0.5  # seconds that a process may take to end, when it has left
 REPLACE_AGAIN = 10.0  # seconds until a worker is replaced whose successor could not start
 STACKS_APART = 0.05  # seconds between two processes that write theirs
 QUICK_TIMEOUT = 0.4  # seconds of grace after SIGQUIT, so that it is over within 2 s
@@ -86,15 +84,6 @@ class Limits(SlotLimits, WatchdogLimits, Protocol):
     def event_timeout(self) -> float: ...
     @property
     def boot_timeout(self) -> float: ...
-
-
-class Phase(Enum):
-    """The life of the supervisor, see the file's theory."""
-
-    STARTING = "starting"
-    RUNNING = "running"
-    STOPPING = "stopping"
-    ENDED = "ended"
 
 
 class Supervisor:
@@ -120,7 +109,6 @@ class Supervisor:
         `watch` names files and folders whose change is a reload, but for `own_files`. `control` listens, too; worker 0
         is given it, and it stays the caller's. `service` is told how it goes, and so is `scores`.
         """
-        self.phase = Phase.STARTING
         self._settings = settings
         self._listeners = list(listeners)
         self._watch, self._own_files = watch, own_files
@@ -137,9 +125,10 @@ class Supervisor:
         self._last_failed = False  # the last reload
         self._worn: deque[tuple[Child, str]] = deque()  # workers to be replaced, and why
         self._tried = 1  # the newest generation that was tried
-        self._reload: Reload | None = None
+        self._start = Start(self._tree, self._slots, self._serve_all, self._fail_start)
+        self._plan: Start | Serve | Stop = self._start
+        self._tree.plan = self._start
         self._pending: str | None = None  # why one more reload shall follow
-        self._shutdown: Shutdown | None = None
         self._started = time.monotonic()
         self._exit_code = 0
 
@@ -156,7 +145,7 @@ class Supervisor:
                 self._tree.watch(signals.fileno(), lambda: self._on_signals(signals.take()))
                 if watcher is not None:
                     self._tree.watch(watcher.fileno(), lambda: self._on_change(watcher.take()))
-                self._start()
+                self._begin()
                 self._look()
                 self._turn_again()
                 while self.phase is not Phase.ENDED:
@@ -168,30 +157,35 @@ class Supervisor:
             self._close_listeners()
             if watcher is not None:
                 watcher.close()
-        summary = self._shutdown.summary() if self._shutdown else None
+        summary = self._plan.summary() if isinstance(self._plan, Stop) else None
         if summary:
             log.info("%s", summary)
         return self._exit_code
 
-    def _enter(self, phase: Phase) -> None:
-        """The one place where the phase changes."""
+    @property
+    def phase(self) -> Phase:
+        """That of the plan that is followed."""
+        return self._plan.phase
+
+    def _follow(self, plan: Serve | Stop) -> None:
+        """The one place where the plan changes; the phase only goes on."""
         order = list(Phase)
-        assert order.index(phase) > order.index(self.phase), f"{self.phase} to {phase}"
-        self.phase = phase
+        assert order.index(plan.phase) >= order.index(self.phase), f"{self.phase} to {plan.phase}"
+        self._plan = self._tree.plan = plan
+
+    @property
+    def _reload(self) -> Reload | None:
+        return self._plan if isinstance(self._plan, Reload) else None
 
     # -- start
 
-    def _start(self) -> None:
+    def _begin(self) -> None:
         where = ", ".join(address_text(listener.getsockname()) for listener in self._listeners)
         log.info("starting %d processes, listening on %s", len(self._slots.wanted), where or "nothing")
-        batch = self._slots.first(self._tried)
-        try:
-            self._tree.spawn(batch)
-        except OSError as problem:
-            self._fail_start(f"a process can't be started: {problem.strerror or problem}")
+        self._start.begin()
 
     def _serve_all(self) -> None:
-        self._enter(Phase.RUNNING)
+        self._serve()
         children = self._slots.serving
         self._tree.announce(children, started=True)
         log.info("ready after %.1f s: %d processes serve", time.monotonic() - self._started, len(children))
@@ -205,31 +199,15 @@ class Supervisor:
         log.error("the start failed: %s", why)
         self._service.stopping(f"the start failed: {why}")
         self._exit_code = 1
-        self._enter(Phase.STOPPING)
         self._close_listeners()
-        self._shutdown = Shutdown(self._tree, None, self._settings.graceful_timeout, event=False)
-        self._shutdown.kill()
+        stop = Stop(self._tree, None, self._settings.graceful_timeout, event=False)
+        self._follow(stop)
+        stop.kill()
+
+    def _serve(self) -> None:
+        self._follow(Serve(self._tree, self._slots, self._settings.graceful_timeout))
 
     # -- what happens to children (Owner)
-
-    def on_ready(self, child: Child) -> None:
-        if self.phase is Phase.STARTING:
-            if all(slot.current and slot.current.state is ChildState.READY for slot in self._slots.wanted):
-                self._serve_all()
-        elif self.phase is not Phase.RUNNING:
-            return
-        elif child.state is ChildState.WARM:
-            log.info("%s is ready to take the place of a worker", child)
-            self._slots.hope(child)
-        elif self._reload is not None and self._reload.on_ready(child):
-            if self._reload.new_code_serves:
-                self._slots.end_spares()
-                self._slots.warm_spares()
-        else:
-            self._tree.announce([child])
-            log.info("%s serves in place of the one that ended", child)
-            self._slots.hope(child)
-            self._slots.warm_spares()
 
     def on_message(self, child: Child, message: ToSupervisor) -> None:
         match message:
@@ -239,19 +217,19 @@ class Supervisor:
                 self._stop(f"asked for by {child}")
             case messages.Replace():
                 self._ask_replacement(child, message.why)
-            case messages.Drained():
-                self._on_drained(child, message.counts)
             case messages.Vitals():
                 rows = vitals(self._tree.children, self._slots.of, self._started)
                 self._tree.tell(child, messages.Processes(rows))
             case messages.Handled():
                 self._bulletin.on_handled(child, message.answer)
-                if self._reload is not None:
-                    self._reload.on_handled(child, message.answer)
+                self._plan.on_handled(child, message.answer)
             case messages.Broken():
                 self._on_broken(child, message)
             case messages.Leaving():
-                self._on_leaving(child)
+                if child.state is ChildState.STOPPING:  # it was us
+                    self._tree.tell(child, messages.Stop("SIGTERM", last=False))
+                else:
+                    self._plan.on_leaving(child)
 
     def on_refused(self, child: Child, problem: MessageRefused) -> None:
         self._bulletin.counts["control_errors"] += 1
@@ -263,56 +241,8 @@ class Supervisor:
             if worker.is_named(message):
                 self._tree.distrust(worker, f"{child} can't follow it: {message.why[:200]}")
 
-    def _on_leaving(self, child: Child) -> None:
-        """Somebody has sent it SIGTERM, and not the server: it leaves in order, and another one takes its place."""
-        slot = self._slots.of(child)
-        if child.state is ChildState.STOPPING:  # it was us
-            self._tree.tell(child, messages.Stop("SIGTERM", last=False))
-        elif self.phase is Phase.RUNNING and child.state is ChildState.SERVING and slot.current is child:
-            log.info("%s leaves: it was sent SIGTERM", child)
-            timeout = self._settings.graceful_timeout
-            child.deadlines.append(self._tree.deadlines.after(timeout + LEAVE_LIMIT, partial(self._stays, child)))
-            if child.spec.gateway is not None:
-                child.leaves = True
-                self._tree.drain(child, timeout, CloseCode.GOING_AWAY)
-            elif child.spec.worker is not None:
-                self._tree.retire(child)
-                self._slots.fill(slot)
-            else:
-                self._tree.stop(child, "SIGTERM")
-                self._slots.fill(slot)
-
-    def _stays(self, child: Child) -> None:
-        """It said that it leaves, and has not."""
-        log.warning("%s did not leave in time: killing it", child)
-        self._tree.kill(child)
-        if self.phase is Phase.RUNNING and self._slots.holds(child):
-            self._slots.fill(self._slots.of(child))  # its end was asked for, so nobody else will
-
-    def _on_drained(self, child: Child, counts: Mapping[str, Any]) -> None:
-        if child.state is ChildState.DRAINING:
-            child.become(ChildState.DRAINED)
-        if self._shutdown is not None:
-            self._shutdown.on_drained(child, counts)
-        elif child.leaves and child.state is ChildState.DRAINED:
-            self._tree.stop(child, "SIGTERM")
-            if self._slots.holds(child):
-                self._slots.fill(self._slots.of(child))
-        elif self._reload is not None:
-            self._reload.on_drained(child)
-
-    def on_retired(self, child: Child) -> None:
-        self._tree.stop(child, self._reload.reason if self._reload is not None else "SIGTERM")
-
     def on_distrust(self) -> None:
         self._bulletin.counts["control_errors"] += 1
-
-    def on_failure(self, child: Child, why: str) -> None:
-        if self.phase is Phase.STARTING:
-            self._fail_start(f"{child} {why}")
-        elif self._reload is None or not self._reload.on_failure(child, why):
-            again = self._slots.repair(child) if self.phase is Phase.RUNNING else ""
-            log.warning("%s %s%s", child, why, again)
 
     def on_end(self, child: Child, how: Exit, asked: bool) -> None:
         self._bulletin.on_end(child)
@@ -320,13 +250,10 @@ class Supervisor:
             if child.spec.worker is not None and self.phase is Phase.RUNNING:
                 reason = f"{self._ended(child, how)}{child.last_event()}"
                 self._bulletin.event("worker_error", child.spec.worker, child.pid, how.code, how.signal, reason)
-            self.on_failure(child, self._ended(child, how) + child.last_event())
+            self._plan.on_failure(child, self._ended(child, how) + child.last_event())
         elif how != Exit(0, None) and not child.killed:
             log.warning("%s ended with %s when told to stop", child, how)
-        if self._reload is not None:
-            self._reload.on_end(child)
-        if self._shutdown is not None:
-            self._shutdown.on_end()
+        self._plan.on_end(child)
 
     @staticmethod
     def _ended(child: Child, how: Exit) -> str:
@@ -357,11 +284,7 @@ class Supervisor:
             self._tried += 1
             for child, why in worn:
                 log.info("replacing %s: %s", child, why)
-            children = [child for child, _ in worn]
-            slots = [self._slots.of(child) for child in children]
-            limit = self._settings.graceful_timeout
-            self._reload = Reload(self._tree, slots, self._tried, limit, worn[0][1], children)
-            self._reload.begin()
+            self._new_reload(worn[0][1], [child for child, _ in worn]).begin()
 
     def _replace_again(self, worn: Sequence[Child]) -> None:
         for child in worn:
@@ -391,14 +314,18 @@ class Supervisor:
             self._tried += 1
             log.info("reload: %s; starting generation %d", why, self._tried)
             self._service.reloading(f"reloading, generation {self._tried}")
-            limit = self._settings.graceful_timeout
-            self._reload = Reload(self._tree, self._slots.wanted, self._tried, limit, why)
+            reload = self._new_reload(why)
             told = self._bulletin.listener()
             if told is not None:
-                self._reload.prepare(told, self._settings.event_timeout)
+                reload.prepare(told, self._settings.event_timeout)
             else:
-                self._reload.begin()
+                reload.begin()
             self._look()
+
+    def _new_reload(self, why: str, worn: Sequence[Child] = ()) -> Reload:
+        reload = Reload(self._tree, self._slots, self._tried, self._settings.graceful_timeout, why, worn)
+        self._follow(reload)
+        return reload
 
     def _turn_again(self) -> None:
         """The scoreboard shall tell, also when nothing happens, that this loop turns."""
@@ -407,15 +334,14 @@ class Supervisor:
 
     def _look(self) -> None:
         """Before each wait: is the reload, or the stop, over?"""
-        if self._reload is not None and self._reload.outcome is not Outcome.RUNNING:
-            reload, self._reload = self._reload, None
+        reload = self._reload
+        if reload is not None and reload.outcome is not ReloadOutcome.RUNNING:
+            self._serve()
             self._count(reload)
-            if not reload.worn and self.phase is Phase.RUNNING:
+            if not reload.worn:
                 self._service.ready(self._status())
             self._next_reload()
-        if self._shutdown is not None and self._shutdown.done:
-            self._enter(Phase.ENDED)
-        elif self.phase in (Phase.STARTING, Phase.RUNNING):
+        if self.phase in (Phase.STARTING, Phase.RUNNING):
             self._bulletin.look()
             if self.phase is Phase.RUNNING and self._reload is None:
                 self._service.status(self._status())
@@ -436,19 +362,19 @@ class Supervisor:
     def _count(self, reload: Reload) -> None:
         """A reload, or a replacement, is over."""
         counts = self._bulletin.counts
-        if reload.outcome is Outcome.DONE and reload.worn:
+        if reload.outcome is ReloadOutcome.DONE and reload.worn:
             counts["replacements"] += len(reload.worn)
             for child in reload.worn:
                 log.info("replacing %s: done, it is gone", child)
-        elif reload.outcome is Outcome.DONE:
+        elif reload.outcome is ReloadOutcome.DONE:
             counts["reloads"] += 1
             self._last_failed = False
             self._slots.forgive()
             log.info("reload: done, the generation before %d is gone", reload.generation)
             self._bulletin.event("after_reload", True, reload.why)
-        elif reload.outcome is Outcome.FAILED and reload.worn:
+        elif reload.outcome is ReloadOutcome.FAILED and reload.worn:
             self._tree.deadlines.after(REPLACE_AGAIN, partial(self._replace_again, reload.worn))
-        elif reload.outcome is Outcome.FAILED:
+        elif reload.outcome is ReloadOutcome.FAILED:
             counts["reloads_failed"] += 1
             self._last_failed = True
             self._bulletin.event("after_reload", False, reload.failure)
@@ -471,11 +397,11 @@ class Supervisor:
                 self._reopen_logs()
             elif number == signal.SIGUSR2:
                 self._ask_stacks()
-            elif self._shutdown is None:
+            elif not isinstance(self._plan, Stop):
                 self._stop(name, quick=number == signal.SIGQUIT)
             elif number != signal.SIGTERM:
                 log.info("stopping at once: %s", name)
-                self._shutdown.hasten()
+                self._plan.hasten()
 
     def _ask_stacks(self) -> None:
         """Of each child, one after the other: what two write at a time would be mixed."""
@@ -495,13 +421,12 @@ class Supervisor:
             self._tree.tell(child, messages.Reopen())
 
     def _stop(self, why: str, *, quick: bool = False) -> None:
-        if self._shutdown is not None:
+        if isinstance(self._plan, Stop):
             return
         log.info("stopping: %s", why)
         self._service.stopping(f"stopping: {why}")
         self._keepalive.stopping()
         had_started = self.phase is Phase.RUNNING
-        self._enter(Phase.STOPPING)
         self._close_listeners()
         self._slots.close()
         self._pending = None
@@ -510,8 +435,9 @@ class Supervisor:
         last = next((slot.current for slot in self._slots.wanted if slot.spec.worker == 0), None)
         timeout = self._settings.graceful_timeout
         timeout = min(timeout, QUICK_TIMEOUT) if quick else timeout
-        self._shutdown = Shutdown(self._tree, last, timeout, event=had_started, reason=f"shutdown: {why}")
-        self._shutdown.begin()
+        stop = Stop(self._tree, last, timeout, event=had_started, reason=f"shutdown: {why}")
+        self._follow(stop)
+        stop.begin()
 
     def _close_listeners(self) -> None:
         # Ours must go too: a client that still connects would wait in the queue of a socket nobody reads.

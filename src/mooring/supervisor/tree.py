@@ -1,7 +1,7 @@
 """The children that exist, and the loop that hears of them.
 
-This is mechanism: it spawns, links, tells, signals and reaps, and knows no plan. Its owner has the plan
-and is called for what happens. What holds here at all times:
+This is mechanism: it spawns, links, tells, signals and reaps. It decides nothing: what happens to children it tells the
+plan that is followed at the moment, which its owner sets. What holds here at all times:
 
 * a child is in `children` from its spawn until it is reaped, and its descriptors are ours no longer;
 * its last messages are delivered before its end is;
@@ -46,19 +46,23 @@ MARGIN = 0.5  # seconds that an answer may take to come, or a tenth of the timeo
 
 
 class Owner(Protocol):
-    """Who is told what happens to the children."""
-
-    def on_ready(self, child: Child) -> None:
-        """It can be announced; a spare: it can take a slot."""
+    """Who is told what children say beyond their life, and how they end."""
 
     def on_message(self, child: Child, message: ToSupervisor) -> None: ...
     def on_refused(self, child: Child, problem: MessageRefused) -> None: ...
-    def on_retired(self, child: Child) -> None: ...
     def on_distrust(self) -> None: ...
-    def on_failure(self, child: Child, why: str) -> None:
-        """It will not serve, or serves no longer, without having been asked to."""
-
     def on_end(self, child: Child, how: Exit, asked: bool) -> None: ...
+
+
+class Plan(Protocol):
+    """Who is told how far the children are; see plans.py."""
+
+    @property
+    def phase(self) -> Any: ...
+    def on_ready(self, child: Child) -> None: ...
+    def on_retired(self, child: Child) -> None: ...
+    def on_drained(self, child: Child, counts: Mapping[str, Any]) -> None: ...
+    def on_failure(self, child: Child, why: str) -> None: ...
 
 
 class Tree:
@@ -74,6 +78,7 @@ class Tree:
         control_fd: int = -1,
         scores: Scores | None = None,
     ) -> None:
+        self.plan: Plan
         self.children: list[Child] = []
         self.deadlines = Deadlines()
         self._owner = owner
@@ -246,7 +251,7 @@ class Tree:
     def _late(self, child: Child, state: ChildState) -> None:
         if child.state is state:
             self.terminate(child)
-            self._owner.on_failure(child, f"was not ready within {self._boot_timeout:g} s")
+            self.plan.on_failure(child, f"was not ready within {self._boot_timeout:g} s")
 
     # -- telling
 
@@ -289,7 +294,7 @@ class Tree:
             elif link.gateway.state is ChildState.SERVING:
                 self._tell_retired(link.gateway, worker)
         if worker.settled:
-            self._owner.on_retired(worker)
+            self.plan.on_retired(worker)
 
     def _tell_retired(self, child: Child, worker: Child) -> None:
         assert worker.spec.worker is not None
@@ -301,7 +306,7 @@ class Tree:
             if link.gateway is gateway and worker.is_named(message) and worker.state is ChildState.RETIRING:
                 link.settled = True
                 if worker.settled:
-                    self._owner.on_retired(worker)
+                    self.plan.on_retired(worker)
 
     def drain(self, child: Child, timeout: float, code: int) -> None:
         """Have a process with a gateway close its clients; it answers `drained`.
@@ -355,7 +360,7 @@ class Tree:
         if child.state not in (ChildState.STOPPING, ChildState.GONE):
             self.kill(child)
             self._owner.on_distrust()
-            self._owner.on_failure(child, f"can't be talked to: {why}")
+            self.plan.on_failure(child, f"can't be talked to: {why}")
 
     # -- hearing
 
@@ -403,13 +408,17 @@ class Tree:
             case messages.Ready():
                 if child.state is ChildState.STARTING:
                     child.become(ChildState.READY)
-                    self._owner.on_ready(child)
+                    self.plan.on_ready(child)
             case messages.Warm():
                 if child.state is ChildState.WARMING:  # else it has taken a slot already
                     child.become(ChildState.WARM)
-                    self._owner.on_ready(child)
+                    self.plan.on_ready(child)
             case messages.Retired():
                 self._retired(child, message)
+            case messages.Drained():
+                if child.state is ChildState.DRAINING:
+                    child.become(ChildState.DRAINED)
+                self.plan.on_drained(child, message.counts)
             case _:
                 self._owner.on_message(child, message)
 
@@ -470,4 +479,4 @@ class Tree:
         self._scores.give_back(child)
         for worker in peers:
             if worker.settled:
-                self._owner.on_retired(worker)
+                self.plan.on_retired(worker)
