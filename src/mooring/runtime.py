@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack, suppress
+from importlib.util import find_spec
 from typing import NoReturn
 
 import msgspec
@@ -86,6 +87,8 @@ CONTROL_FRAMES = ("open_websocket_ping_frame", "open_websocket_pong_frame", "ope
 
 def check_handlers(server: Server, settings: Settings) -> None:
     """Raises ConfigError for handlers that a server with these settings can't start with."""
+    if settings.operation.tracing and find_spec("opentelemetry") is None:
+        raise ConfigError("tracing needs opentelemetry-api: pip install 'mooring-server[otel]'")
     further = [listener._handlers for listener in server._listeners]
     server._handlers.check(
         further,

@@ -37,6 +37,11 @@ class Operation(Section):
     access_log_file: str = option(
         "", "File for the lines of `access_log`. Empty: they stand in the log.", check=check_path
     )
+    tracing: bool = option(
+        False,
+        "OpenTelemetry spans for what the application's handlers do. Where they go, is a matter of its SDK, which "
+        "the application sets up. Needs `mooring-server[otel]`.",
+    )
     metrics_listen: str = option(
         "",
         "Where `/metrics` (for Prometheus), `/health` and `/ready` (for Kubernetes and load balancers) are served: "

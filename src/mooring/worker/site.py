@@ -1,6 +1,7 @@
 """What of a worker depends on the listener that a connection came from: its handlers, and how it is answered."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from mooring.app.compress import Compressor
 from mooring.app.forms import FormLimits
@@ -28,6 +29,14 @@ class Site:
         )
         self.compressor = Compressor(http.compress_min_size) if http.compress else None
         self.documents = Documents(http.document_root) if http.document_root else None
+
+
+def trace_sites(sites: Sequence[Site], session: Callable[[int], Any]) -> None:
+    """Gives each call of a handler a span; nothing of OpenTelemetry is imported elsewhere."""
+    from mooring.worker.tracing import TracedHandlers
+
+    for site in sites:
+        site.handlers = TracedHandlers(site.handlers, session)
 
 
 def sites_of(handlers: Handlers, listeners: Sequence[Handlers], settings: Settings, spools: Spools) -> list[Site]:

@@ -51,7 +51,7 @@ from mooring.worker.notices import Notices
 from mooring.worker.pipe import Pipe
 from mooring.worker.process import OwnProcess
 from mooring.worker.session import Session, Sessions
-from mooring.worker.site import Site, sites_of
+from mooring.worker.site import Site, sites_of, trace_sites
 from mooring.worker.streams import Streams
 from mooring.worker.tasks import Outcome, Task, TaskBench, TaskDesk
 from mooring.worker.timers import Timers
@@ -94,6 +94,8 @@ class Worker:
         self.streams = Streams(self.outbox)
         self.spools = Spools(settings.http.upload_file_limit or min(MOST, soft_limit() // 2))
         self._sites = sites_of(handlers, listeners, settings, self.spools)
+        if settings.operation.tracing:
+            trace_sites(self._sites, self.session)
         on_message = tuple([site.handlers.get("message") or _no_message for site in self._sites])
         self.inlet = Inlet(server, on_message, self, self.outbox)
         self.inlet.output_limit = settings.flow.gateway_bytes
