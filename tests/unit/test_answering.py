@@ -9,6 +9,7 @@ from mooring._core.answering import Answering
 from mooring._core.connection import Connections
 from mooring._core.http import HttpError, ParsedRequest
 from mooring._core.reactor import Reactor
+from mooring._core.registry import Cause
 from mooring._core.table import Table
 from mooring.monitor.endpoint import PROFILE
 
@@ -21,11 +22,11 @@ def test_requests_and_others():
 
     def on_page(fd: int, request: ParsedRequest) -> None:
         told.append(f"{request.method} {request.target}")
-        connections.answer(fd, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", 200, b"")
+        connections.answer(fd, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", 200, b"", Cause.ANSWERED)
 
     def on_bad(fd: int, error: HttpError) -> None:
         told.append(str(error.status))
-        connections.answer(fd, b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", 400, b"")
+        connections.answer(fd, b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", 400, b"", Cause.BAD_REQUEST)
 
     kept = Answering(connections, on_page, on_bad)
     with socket.create_server(("127.0.0.1", 0)) as listener:

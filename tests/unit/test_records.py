@@ -94,7 +94,7 @@ cdef int on_echo(Relay self, Port port, const Record* record, const uint8_t* pay
 }
 #: What is compiled: those that have a new function, and those that look at kinds. All others are as they are.
 OPTIONS = ("-O0", "-w", "-shared", "-fPIC", "-DMOORING_DEBUG=1")
-COMPILED = ("wire", "outlet", "inlet", "relay")
+COMPILED = ("wire", "latency", "outlet", "inlet", "relay")
 PROGRAM = """
 import os
 from fuzz.targets.worker_channel import SERVER, Watched
