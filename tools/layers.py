@@ -26,9 +26,9 @@ LAYERS: list[set[str]] = [
     {"boot"},
     {"parts"},
     {"process_host"},
-    {"single", "supervised"},
+    {"single", "supervise", "supervised"},
     {"runtime"},
-    {"server", "asgi"},
+    {"entry", "server", "asgi"},
     {"cli", "__init__", "testing"},
     {"__main__"},
 ]

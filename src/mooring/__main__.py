@@ -9,7 +9,7 @@ import sys
 
 def main() -> None:
     if len(sys.argv) == 3 and sys.argv[1] == "_process":
-        from .runtime import boot
+        from .entry import boot
 
         boot(int(sys.argv[2]))
     else:

@@ -8,7 +8,9 @@ application and waits, and then everything is as if it had been told so from the
 
 import os
 import select
+import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import msgspec
 import setproctitle
 
+from mooring.app.launched import launched
 from mooring.app.loader import Application
 from mooring.app.shared import Declared
 from mooring.journal import own_logger
@@ -25,6 +28,14 @@ from mooring.net.log import log_as, reopen_logs
 from mooring.roles import SUPERVISOR
 
 log = own_logger("mooring.runtime")
+
+#: Not by -m: what is in the current directory, such as a mooring.py, is not meant, and -P would be inherited.
+#: The application may have found this package in a folder of its own, which no other interpreter looks into.
+ENTER = (
+    "import sys; sys.flags.safe_path or sys.path.pop(0); "
+    "{0!r} in sys.path or sys.path.append({0!r}); from mooring.__main__ import main; main()"
+)
+HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class LinkEnd(msgspec.Struct):
@@ -141,3 +152,16 @@ def wait_for_place(told: Boot) -> None:
                     log.error("the control message %r is for processes that serve", messages.op_of(message))
     setproctitle.setproctitle(f"mooring: {told.name}")
     log_as(told.name)
+
+
+def command() -> list[str]:
+    """The command line of a process that is started with a `Boot`, whose file comes behind it."""
+    flags = launched.command.options
+    if flags is None:  # the standard library's way to start a child with the flags of its parent
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return [launched.executable, *flags, "-c", ENTER.format(HOME), "_process"]
+
+
+def clock_offset() -> int:
+    """Milliseconds from the clock that nobody sets to the wall clock, at this moment."""
+    return (time.time_ns() - time.monotonic_ns()) // 1_000_000

@@ -6,26 +6,31 @@ signals in the place of messages. A process with a part that needs asyncio runs 
 reactor alone.
 """
 
-import asyncio
+from __future__ import annotations
+
 import os
 from functools import partial
 from pkgutil import resolve_name
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from mooring._core.process import keep_freed_memory
 from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
-from mooring._core.relay import Relay
 from mooring.boot import Boot, LinkEnd
 from mooring.config import Settings
 from mooring.monitor.reporter import Counts, Reporter, Timings, counts_of
 from mooring.net import forks
 from mooring.net.descriptors import raise_descriptor_limit
-from mooring.net.loop import new_event_loop, outcome
 from mooring.net.messages import ToChild
 from mooring.parts import Controller, OpenLink, Part, Server
 from mooring.roles import ROLES
-from mooring.worker.worker import Worker
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from mooring._core.relay import Relay
+    from mooring.worker.worker import Worker
 
 
 class ProcessHost:
@@ -68,6 +73,10 @@ class ProcessHost:
         for end in self.boot.links:
             self.link(end)
         if any(part.needs_asyncio for part in self.parts):
+            import asyncio
+
+            from mooring.net.loop import new_event_loop
+
             with asyncio.Runner(loop_factory=partial(new_event_loop, self.reactor)) as runner:
                 runner.run(self.main())
         else:
@@ -80,6 +89,10 @@ class ProcessHost:
 
     async def main(self) -> None:
         """The same, in a loop whose selector is the reactor."""
+        import asyncio
+
+        from mooring.net.loop import outcome
+
         self.loop = asyncio.get_running_loop()
         self.ended = self.loop.create_future()
         self.controller.starting()

@@ -9,40 +9,35 @@ is also there when workers send messages to one another. A spare is what can bec
 How a server starts. The application runs up to `start()`, which calls `launch`. What must be known of it (settings, how
 to find it again) goes into a memory file, and this process becomes the supervisor by exec: the same process id, without
 a line of the application in it, and without what it has done to its process (mooring.app.launched). The supervisor
-starts gateways and workers as fresh interpreters; all of them enter by `boot`. A worker runs the application again, up
-to its `start()`, which leads here again and becomes the worker's loop.
+(mooring.supervise) starts gateways and workers as fresh interpreters; all of them enter by mooring.entry, and come here
+by `join`. A worker runs the application again, up to its `start()`, which leads here again and becomes the worker's
+loop.
+
+What not every process needs is imported where it is needed: whatever stands at the top here, each of them loads.
 """
 
-import asyncio
+from __future__ import annotations
+
 import os
 import signal
-import subprocess
 import sys
 import threading
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from importlib.util import find_spec
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
-import setproctitle
 
 from mooring._core.process import die_with_parent
 from mooring.app.debugging import Breakpoints, own_terminal
 from mooring.app.launched import current_folder, launched, was_forked
 from mooring.app.loader import identify, load_function
-from mooring.app.shared import remove
-from mooring.app.static import Documents
-from mooring.boot import Boot, wait_for_place
+from mooring.boot import Boot, command, wait_for_place
 from mooring.config import Settings
 from mooring.errors import BootError, ConfigError, StateError
 from mooring.journal import own_logger
-from mooring.monitor.metrics import check_client
-from mooring.monitor.scoreboard import new_scoreboard
 from mooring.net import forks
-from mooring.net.bind import bind_all, bind_control, bind_metrics
-from mooring.net.descriptors import raise_descriptor_limit
 from mooring.net.ending import FAILED_LIMIT, end_helpers, end_within
-from mooring.net.listener import ListenError
 from mooring.net.log import (
     check_log_files,
     fill_standard_streams,
@@ -54,29 +49,15 @@ from mooring.net.log import (
 )
 from mooring.net.report import finish_output
 from mooring.net.signals import handle, ignore
-from mooring.net.tls import new_context
-from mooring.parts import Server
-from mooring.parts.gateway import clock_offset
-from mooring.process_host import ProcessHost
-from mooring.roles import SPARE, SUPERVISOR, Needs, specs
-from mooring.single import run_single
-from mooring.supervised import ORPHAN_GRACE, Supervised
-from mooring.supervisor import Supervisor
-from mooring.supervisor.pid_file import take_pid_file
-from mooring.supervisor.scores import Scores
-from mooring.supervisor.service import Service
+from mooring.roles import SPARE, SUPERVISOR
 from mooring.supervisor.signals import hold_signals
 from mooring.types import Guarantees
 
-log = own_logger("mooring.runtime")
+if TYPE_CHECKING:
+    from mooring.parts import Server
+    from mooring.process_host import ProcessHost
 
-#: Not by -m: what is in the current directory, such as a mooring.py, is not meant, and -P would be inherited.
-#: The application may have found this package in a folder of its own, which no other interpreter looks into.
-ENTER = (
-    "import sys; sys.flags.safe_path or sys.path.pop(0); "
-    "{0!r} in sys.path or sys.path.append({0!r}); from mooring.__main__ import main; main()"
-)
-HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+log = own_logger("mooring.runtime")
 
 _boot: Boot | None = None  # of this process, when a supervisor started it
 _breakpoints: Breakpoints | None = None  # those of the application in it
@@ -134,6 +115,8 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
         lend_level(settings)
         if not own_terminal():
             Breakpoints("", os.getpid())
+        from mooring.single import run_single
+
         code = run_single(server)
         finish_output(log)
         sys.exit(code)
@@ -169,11 +152,15 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
             if stream is not None:  # it was closed from the beginning
                 stream.flush()
     hold_signals()
-    os.execv(launched.executable, [*_command(), str(file)])
+    os.execv(launched.executable, [*command(), str(file)])
 
 
 def _check_settings(settings: Settings) -> None:
     """Raises ConfigError for what they name and is not there: that belongs here, not into the log of each process."""
+    from mooring.app.static import Documents
+    from mooring.monitor.metrics import check_client
+    from mooring.net.tls import new_context
+
     check_log_files(settings)
     if ":" in settings.process.dispatch:
         load_function(settings.process.dispatch)
@@ -187,6 +174,8 @@ def _check_settings(settings: Settings) -> None:
 
 def _check_caller() -> None:
     """Raises ConfigError where nobody can serve: signals come to the main thread, and no loop runs inside another."""
+    import asyncio
+
     if threading.current_thread() is not threading.main_thread():
         raise ConfigError(
             f"start() was called in the thread {threading.current_thread().name!r}, and needs the main thread: call it "
@@ -237,22 +226,12 @@ def _supervised(server: Server) -> bool:
     return bool(several or more or wanted)
 
 
-def boot(fd: int) -> None:
-    """`_process FD` on the command line: becomes what the memory file says."""
+def join(told: Boot, settings: Settings) -> None:
+    """Becomes the process of the tree that it is told to be. One with a worker loads the application first, whose
+    `start()` leads to `launch`."""
+    from mooring.supervised import ORPHAN_GRACE
+
     global _boot, _breakpoints
-    fill_standard_streams()
-    with open(fd, "rb") as file:
-        told = msgspec.msgpack.decode(file.read(), type=Boot)
-    told.keep_descriptors()
-    if told.place:
-        os.chdir(told.place)
-    settings = Settings.from_options(told.settings)
-    setproctitle.setproctitle(f"mooring: {told.name}")
-    log_to(settings, told.name)
-    for note in told.notes:
-        log.warning("%s", note)
-    if told.role == SUPERVISOR:
-        sys.exit(_supervise(told, settings))
     log_stacks(settings)
     # a terminal's Ctrl-C is for the supervisor, which tells everybody else in order
     ignore(signal.SIGINT)
@@ -286,6 +265,8 @@ def boot(fd: int) -> None:
 
 def _become(told: Boot, server: Server | None) -> NoReturn:
     """Serves, as one of the processes of the tree, and ends with it."""
+    from mooring.supervised import Supervised
+
     global _host
     leave_level()
     _host = Supervised(told, server).host
@@ -307,74 +288,3 @@ def _give_back() -> None:
         _host.abandon()
     elif _boot is not None:
         _boot.give_back()
-
-
-def _command() -> list[str]:
-    flags = launched.command.options
-    if flags is None:  # the standard library's way to start a child with the flags of its parent
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [launched.executable, *flags, "-c", ENTER.format(HOME), "_process"]
-
-
-def _supervise(told: Boot, settings: Settings) -> int:
-    process = settings.process
-    wanted = list(specs(settings, Needs(told.dispatcher, told.processes)))
-    extra = {
-        "application": told.application,
-        "settings": told.settings,
-        "parent": os.getpid(),
-        "clock": clock_offset(),
-        "shared": told.shared,
-        "place": told.place,
-        "terminal": told.terminal,
-        # in base mode a process has one with each other one for its gateway, and one for its worker
-        "link_num": sum(spec.worker is not None for spec in wanted) + (len(wanted) if process.mode == "base" else 0),
-    }
-    if b"LC_CTYPE" not in launched.environment:
-        os.environb.pop(b"LC_CTYPE", None)  # the interpreter has set it (PEP 538), as it does in each process itself
-    with ExitStack() as ours:
-        ours.callback(remove, told.shared)
-        service = Service.from_environment()
-        ours.callback(service.close)
-        try:
-            raise_descriptor_limit()
-            pid_file = take_pid_file(settings.operation.pid_file)
-            if pid_file is not None:
-                ours.callback(pid_file.close)
-            control = bind_control(process.control_socket)
-            if control is not None:
-                ours.callback(control.close)
-            scores = _scores(settings, ours)
-            listeners = bind_all([one.listen for one in settings.per_listener])
-            watch = [os.path.abspath(path) for path in process.watch]
-            own = _own_files(told, settings)
-            if told.place:
-                assert told.application is not None
-                os.chdir(told.application.folder)  # where Python shall begin in what is started now
-            return Supervisor(
-                wanted, listeners, lambda _spec, _gen: extra, process, _command(), watch, control, service, own, scores
-            ).run()
-        except (ListenError, ConfigError) as error:
-            log.error("%s", error)
-            return error.exit_code if isinstance(error, ListenError) else 1
-
-
-def _scores(settings: Settings, ours: ExitStack) -> Scores:
-    """With the listener of /metrics, if there shall be one; `ours` closes it. Raises ListenError."""
-    listener = bind_metrics(settings.operation.metrics_listen)
-    if listener is None:
-        return Scores()
-    ours.callback(listener.close)
-    file = new_scoreboard()
-    ours.callback(os.close, file)
-    return Scores(file, listener.fileno())
-
-
-def _own_files(told: Boot, settings: Settings) -> list[str]:
-    """What the server itself writes, by absolute paths: no change of the application."""
-    operation = settings.operation
-    written = [operation.log_file, operation.access_log_file, operation.pid_file, settings.process.control_socket]
-    written += [told.shared.folder, *(one.listen.unix_socket for one in settings.per_listener)]
-    if operation.metrics_listen.startswith("unix:"):
-        written.append(operation.metrics_listen.removeprefix("unix:"))
-    return [os.path.abspath(path) for path in written if path]

@@ -14,7 +14,7 @@ from typing import Any
 import setproctitle
 
 from mooring.app.shared import remove
-from mooring.boot import Boot
+from mooring.boot import Boot, clock_offset
 from mooring.config import Settings
 from mooring.errors import ConfigError
 from mooring.journal import own_logger
@@ -26,7 +26,6 @@ from mooring.net.listener import ListenError, address_text
 from mooring.net.log import log_stacks, reopen_logs
 from mooring.net.signals import handle, handle_in_loop
 from mooring.parts import Peer, Server
-from mooring.parts.gateway import clock_offset
 from mooring.process_host import ProcessHost
 from mooring.supervisor.bulletin import alone
 from mooring.supervisor.pid_file import PidFile, take_pid_file

@@ -3,12 +3,13 @@
 Without the supervisor it ends, in order: nobody would start again what ends here.
 """
 
-import asyncio
+from __future__ import annotations
+
 import os
 import signal
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mooring.boot import Boot
 from mooring.config import Settings
@@ -17,10 +18,12 @@ from mooring.net import messages
 from mooring.net.child_socket import ChildSocket, ChildSocketError, MessageRefused
 from mooring.net.log import reopen_logs
 from mooring.net.signals import SignalSocket, handle_in_loop
-from mooring.parts import Peer, Server
-from mooring.parts.worker import ORPHANED
+from mooring.parts import ORPHANED, Peer, Server
 from mooring.process_host import ProcessHost
 from mooring.types import CloseCode
+
+if TYPE_CHECKING:
+    import asyncio
 
 log = own_logger("mooring.runtime")
 
@@ -95,6 +98,8 @@ class Supervised:
             self.host.end(ORPHANED)
 
     async def processes(self) -> list[dict[str, Any]]:
+        import asyncio
+
         if self._vitals is None:
             self._vitals = asyncio.get_running_loop().create_future()
             self._tell(messages.Vitals())

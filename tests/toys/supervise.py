@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mooring.net.listener import bind_listener
 from mooring.roles import ProcessSpec
-from mooring.supervisor import Supervisor
+from mooring.supervisor.supervisor import Supervisor
 
 PR_SET_CHILD_SUBREAPER = 36
 

@@ -207,7 +207,7 @@ def test_python_m_mooring_is_the_command_line():
 
 def test_a_process_of_the_server_does_not_import_the_command_line():
     program = (
-        "import sys, mooring.runtime; mooring.runtime.boot = print; sys.argv = ['mooring', '_process', '7']; "
+        "import sys, mooring.entry; mooring.entry.boot = print; sys.argv = ['mooring', '_process', '7']; "
         "from mooring.__main__ import main; main(); print('click' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from mooring.parts.gateway import clock_offset, first_serial, share
+from mooring.boot import clock_offset
+from mooring.parts.gateway import first_serial, share
 
 
 @pytest.mark.parametrize("step", [-3600, 3600])

@@ -23,7 +23,7 @@ WALL_CLOCK = {
     "src/mooring/_core/table.pyx": 1,  # the epoch that turns monotonic times into those a user is shown
     "src/mooring/gateway/gateway.py": 1,  # when a request was received, as the application is told
     "src/mooring/app/dates.py": 1,  # the Date field (RFC 9110 section 6.6.1)
-    "src/mooring/parts/gateway.py": 1,  # the first serial of a start, so that no fd comes back after a restart
+    "src/mooring/boot.py": 1,  # the first serial of a start, so that no fd comes back after a restart
 }
 WALL_CALLS = {
     "time": {"time", "time_ns", "ctime", "asctime", "localtime"},
@@ -157,8 +157,8 @@ CORE = "src/mooring/_core/new.pyx"
         (f18_wall_clocks, NEW, "from datetime import datetime\nnow = datetime.now(tz=None)\n"),
         (f18_wall_clocks, CORE, "cdef double now = time.time()\n"),
         (f18_wall_clocks, CORE, "clock_gettime(CLOCK_REALTIME, &now)\n"),
-        (f18_wall_clocks, "src/mooring/parts/gateway.py", "import time\n"),
-        (f18_wall_clocks, "src/mooring/parts/gateway.py", "import time\ntime.time()\ntime.time()\n"),
+        (f18_wall_clocks, "src/mooring/boot.py", "import time\n"),
+        (f18_wall_clocks, "src/mooring/boot.py", "import time\ntime.time()\ntime.time()\n"),
         (without_stub, CORE, '"""New."""\n'),
         (without_stub, "src/mooring/_core/gone.pyi", ""),
         (stale_paths, "CONTRIBUTING.md", "CONTRIBUTING: see `_core/old.pyx`\n"),

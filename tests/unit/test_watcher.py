@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mooring.supervisor import Watcher
+from mooring.supervisor.watcher import Watcher
 from support.serving import LIMIT, eventually
 
 QUIET = 0.4  # seconds: some looks

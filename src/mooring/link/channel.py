@@ -3,12 +3,16 @@
 Both functions take over the descriptors they are given.
 """
 
-import socket
+from __future__ import annotations
 
-from mooring._core.inlet import ChannelOutlet, Inlet
-from mooring._core.reactor import Reactor
-from mooring._core.relay import ChannelPort, Relay
-from mooring._core.table import Table
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # who has one end need not load the other
+    from mooring._core.inlet import ChannelOutlet, Inlet
+    from mooring._core.reactor import Reactor
+    from mooring._core.relay import ChannelPort, Relay
+    from mooring._core.table import Table
 
 
 def open_port(
@@ -23,6 +27,8 @@ def open_port(
     page: int,
 ) -> ChannelPort:
     """The gateway's end. `serves`: whether the worker may be given connections of this gateway."""
+    from mooring._core.relay import ChannelPort
+
     answers = socket.socket(fileno=reply)
     port = ChannelPort(relay, worker, generation, serves, reactor, channel, answers, page)
     relay.attach(port)
@@ -33,4 +39,6 @@ def open_outlet(
     inlet: Inlet, reactor: Reactor, *, gateway: int, table: Table, channel: int, reply: int, page: int
 ) -> ChannelOutlet:
     """The worker's end; `table` is that gateway's table of connections."""
+    from mooring._core.inlet import ChannelOutlet
+
     return ChannelOutlet(gateway, table, inlet, reactor, channel, socket.socket(fileno=reply), page)

@@ -20,24 +20,33 @@ others have the reactor alone, and neither `start`, `greet` nor `finish`.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from mooring._core.pulse import Pulse
-from mooring._core.reactor import Reactor
-from mooring._core.relay import Relay
-from mooring.admin.desk import Controlled
-from mooring.app.handlers import Handlers
-from mooring.app.listener import Listener
-from mooring.app.shared import Shared
-from mooring.boot import Boot, LinkEnd
-from mooring.config import Settings
-from mooring.net.messages import ToChild
-from mooring.worker.worker import Worker
+if TYPE_CHECKING:  # each part imports what it is made of
+    import asyncio
+    from collections.abc import Sequence
 
-__all__ = ["Controller", "Host", "OpenLink", "Part", "Peer", "Server"]
+    from mooring._core.pulse import Pulse
+    from mooring._core.reactor import Reactor
+    from mooring._core.relay import Relay
+    from mooring.admin.desk import Controlled
+    from mooring.app.handlers import Handlers
+    from mooring.app.listener import Listener
+    from mooring.app.shared import Shared
+    from mooring.boot import Boot, LinkEnd
+    from mooring.config import Settings
+    from mooring.net.messages import ToChild
+    from mooring.worker.worker import Worker
+else:
 
+    class Controlled(Protocol):
+        """What is said of it, mooring.admin.desk says, which not every process loads."""
+
+
+__all__ = ["ORPHANED", "Controller", "Drained", "Host", "OpenLink", "Part", "Peer", "Server"]
+
+ORPHANED = "the supervisor is gone"  # a reason to end
 Drained = Callable[[dict[str, int]], None]
 
 

@@ -103,11 +103,6 @@ class GatewayPart(Part):
             listener.close()
 
 
-def clock_offset() -> int:
-    """Milliseconds from the clock that nobody sets to the wall clock, at this moment."""
-    return (time.time_ns() - time.monotonic_ns()) // 1_000_000
-
-
 def first_serial(offset: int) -> int:
     """Where the serials of a gateway's fds begin, so that none comes back when a gateway, or the server, starts again.
 

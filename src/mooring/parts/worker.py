@@ -8,15 +8,13 @@ from mooring._core.table import Table
 from mooring.boot import LinkEnd
 from mooring.journal import own_logger
 from mooring.link.channel import open_outlet
-from mooring.link.local import open_local
 from mooring.net import messages
-from mooring.parts import Drained, Host, OpenLink, Part
+from mooring.parts import ORPHANED, Drained, Host, OpenLink, Part
 from mooring.worker.tasks import DispatcherLink
 from mooring.worker.worker import Worker
 
 log = own_logger("mooring.runtime")
 
-ORPHANED = "the supervisor is gone"
 STOPS = ("shutdown", ORPHANED)  # how the reason begins when clients were sent away
 
 
@@ -81,6 +79,8 @@ class WorkerPart(Part):
         worker.loop = asyncio.get_running_loop()
         worker.timers.open()
         if self.host.relay is not None:
+            from mooring.link.local import open_local
+
             gateway = self.host.boot.gateway
             assert gateway is not None
             worker.outbox.connect(

@@ -4,8 +4,3 @@
 repairs; `tree.py` is the mechanism below them; `process.py`, `links.py`, `slot.py`, `restarts.py`, `deadlines.py`,
 `watchdog.py`, `bulletin.py`, `service.py`, `pid_file.py`, `signals.py` and `watcher.py` one thing each.
 """
-
-from mooring.supervisor.supervisor import Limits, Supervisor
-from mooring.supervisor.watcher import Watcher
-
-__all__ = ["Limits", "Supervisor", "Watcher"]
