@@ -262,6 +262,12 @@ async def test_commands(asked: Serving, path: Path):
         fd = str(peer.fd)
         assert json.loads(command(path, "status", "--json").output)["connections"] >= 1
         assert "workers" in command(path, "status").output
+        counted = command(path, "counters", "accepted").output
+        assert "Clients that were accepted." in counted
+        assert "bytes_sent" not in counted
+        everything = json.loads(command(path, "counters", "--json").output)
+        assert everything["connections_accepted"] >= 1
+        assert everything["workers_running"] == everything["workers_wanted"]
         assert fd in command(path, "connections").output
         assert fd in command(path, "connections", "--path", "/", "--idle", "0", "--younger", "1h").output
         assert command(path, "connections", "--path", "/none").output == "no connection fits\n"

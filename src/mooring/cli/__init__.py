@@ -48,6 +48,7 @@ def main() -> None:
 @click.option("--watch", metavar="PATH", multiple=True, help="Reload when something below PATH changes (repeatable).")
 @click.option("--pid-file", metavar="PATH", help="Locked file with the process id; a second server does not start.")
 @click.option("--control-socket", metavar="PATH", help="Unix socket on which other programs ask: mooring status, ...")
+@click.option("--metrics", metavar="ADDRESS", help="HOST:PORT or unix:PATH of /metrics, /health and /ready.")
 @click.option("--log-level", help="debug, info, warning, error or critical.")
 def run(
     target: str,
@@ -61,6 +62,7 @@ def run(
     watch: tuple[str, ...],
     pid_file: str | None,
     control_socket: str | None,
+    metrics: str | None,
     log_level: str | None,
 ) -> None:
     """Serve the Server that MODULE:ATTR names, such as chat:server.
@@ -78,6 +80,7 @@ def run(
         "watch": list(watch) or None,
         "pid_file": pid_file,
         "control_socket": control_socket,
+        "metrics_listen": metrics,
         "log_level": log_level,
     }
     if any(value is not None for value in (host, port, unix, inherited)):

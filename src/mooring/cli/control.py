@@ -12,6 +12,7 @@ from mooring.admin.client import TIMEOUT, ControlClient
 from mooring.app.search import LISTED_LIMIT, SORTS, STATES
 from mooring.cli.pid_file import also_by_pid_file, reload_by_signal, status_by_lock, stop_by_signal
 from mooring.cli.text import duration, number, plain, seconds, size, table
+from mooring.counters import ROWS, TABLE
 from mooring.errors import AdminError
 
 COMMANDS: list[click.Command] = []
@@ -113,8 +114,14 @@ def plural(counts: dict[str, Any], name: str) -> str:
 
 def refused(stats: dict[str, Any]) -> dict[str, int]:
     """What was refused so far, by reason."""
+    counts = _counted(stats)
+    return {name: n for name, n in counts.items() if "refused" in name and n}
+
+
+def _counted(stats: dict[str, Any]) -> dict[str, Any]:
+    """What of it is one number and stands in the table of counters, in the order of the table."""
     counts = stats["tree"] | stats
-    return {name: n for name, n in counts.items() if "refused" in name and isinstance(n, int) and n}
+    return {row.name: counts[row.name] for row in TABLE if row.name in counts and not row.label}
 
 
 def by_reason(counts: dict[str, int]) -> str:
@@ -123,6 +130,24 @@ def by_reason(counts: dict[str, int]) -> str:
     return ", ".join(
         f"{number(n)} {words.get(name, name.replace('_refused', '').replace('_', ' '))}" for name, n in counts.items()
     )
+
+
+@command
+@click.argument("name", nargs=-1)
+def counters(client: ControlClient, name: tuple[str, ...]) -> tuple[Any, Show]:
+    """Every counter, and what it is; with NAME those whose names have that in them."""
+    found = {one: n for one, n in _counted(client.stats()).items() if not name or any(part in one for part in name)}
+    return found, lambda found: click.echo("\n".join(counter_lines(found)))
+
+
+def counter_lines(counts: dict[str, Any]) -> list[str]:
+    """For people."""
+    rows = [(name, _amount(ROWS[name].unit, count), ROWS[name].text) for name, count in counts.items()]
+    return table(("counter", "", "what it is"), rows, ("counter", "what it is"))
+
+
+def _amount(unit: str, count: float) -> str:
+    return size(count) if unit == "bytes" else duration(count) if unit == "seconds" else number(count)
 
 
 @command
