@@ -376,3 +376,18 @@ def test_a_terminals_interrupt_reaches_the_supervisor_alone(tmp_path):
         groups = {event["group"] for event in tree.find(event="born")}
         assert os.getpgid(tree.pid) not in groups
         assert len(groups) == 3
+
+
+def test_who_watches_is_there_to_the_end(tmp_path):
+    """/ready says that the server is stopping until nobody else is left."""
+    with Running(tmp_path, [*process_mode(), {"role": "monitor", "number": 0}]) as tree:
+        tree.wait_ready()
+        tree.signal(signal.SIGTERM)
+        assert tree.ended() == 0
+        told = stops(tree)
+        last = told.pop("monitor 0")
+        assert set(told) == {"gateway 0", "worker 0", "worker 1"}
+        assert all(event["index"] < last["index"] for event in told.values())
+        assert told["worker 0"]["fields"]["last"]
+        assert not last["fields"]["last"]
+        assert tree.alive() == []
