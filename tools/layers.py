@@ -34,7 +34,7 @@ LAYERS: list[set[str]] = [
 ]
 CORE: list[set[str]] = [
     {"__init__"},
-    {"atomic", "buffer", "counters", "process", "pulse", "room", "steps", "timer"},
+    {"atomic", "buffer", "orphan", "counters", "pulse", "room", "steps", "timer"},
     {"admission", "deflate", "http", "page", "table", "wire", "ws"},
     {"latency", "profile", "reactor"},
     {"order", "registry"},

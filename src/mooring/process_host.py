@@ -14,7 +14,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from mooring._core.process import keep_freed_memory
+from mooring._core.orphan import keep_freed_memory
 from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
 from mooring.boot import Boot, LinkEnd

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
-from mooring._core.process import die_with_parent
+from mooring._core.orphan import die_with_parent
 from mooring.app.debugging import Breakpoints, own_terminal
 from mooring.app.launched import current_folder, launched, was_forked
 from mooring.app.loader import identify, load_function

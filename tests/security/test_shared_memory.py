@@ -14,19 +14,19 @@ from support.serving import Serving, eventually
 # Descriptors of memory that it is given, and those that are closed once they are mapped.
 APP = """
 import mmap, random, re, signal
-from mooring import member
+from mooring.parts import gateway, worker
 memory = []
 
-def spy(name, key):
-    real = getattr(member, name)
+def spy(part, name, key):
+    real = getattr(part, name)
     def opened(*arguments, **named):
         memory.append(os.dup(named[key] if key else arguments[-1]))
         return real(*arguments, **named)
-    setattr(member, name, opened)
+    setattr(part, name, opened)
 
-spy("open_outlet", "page")
-spy("open_port", "page")
-spy("Order", None)
+spy(worker, "open_outlet", "page")
+spy(gateway, "open_port", "page")
+spy(gateway, "Order", None)
 
 def attempts(rng):
     for name in os.listdir("/proc/self/fd"):

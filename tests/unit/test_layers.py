@@ -73,7 +73,7 @@ def test_every_source_was_looked_at_and_its_imports_seen():
         "mooring.journal.own_logger",
     } <= seen["_core/relay.pyx"]
     assert "mooring._core.http.HttpCodec" in seen["_core/exchange.pyx"]
-    assert "mooring.supervisor.process.Child" in seen["supervisor/tree.py"]
+    assert "mooring.supervisor.child.Child" in seen["supervisor/tree.py"]
     for name, found in seen.items():
         text = (package / name).read_text()
         assert ("cimport mooring" in text or "from mooring" in text) <= bool(found), name

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from mooring.roles import ProcessSpec
+from mooring.supervisor.child import Child, ChildState
 from mooring.supervisor.plans import Phase, Plan, Serve, Start
-from mooring.supervisor.process import Child, ChildState
 from mooring.supervisor.reload import Reload
 from mooring.supervisor.shutdown import Stop
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from mooring.monitor.scoreboard import PLACES, TREE, Place, TreeReport, new_scoreboard
-from mooring.supervisor.process import Child, ProcessSpec
+from mooring.supervisor.child import Child, ProcessSpec
 from mooring.supervisor.restarts import Restarts
 from mooring.supervisor.scores import Scores
 from mooring.supervisor.slot import Slot

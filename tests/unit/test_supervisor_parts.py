@@ -12,8 +12,8 @@ import pytest
 
 from mooring.errors import ConfigError
 from mooring.roles import ProcessSpec
+from mooring.supervisor.child import Child, ChildState, Exit
 from mooring.supervisor.deadlines import Deadlines
-from mooring.supervisor.process import Child, ChildState, Exit
 from mooring.supervisor.restarts import Restarts
 from mooring.supervisor.signals import HANDLED, Signals
 from mooring.supervisor.watcher import Watcher

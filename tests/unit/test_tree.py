@@ -10,7 +10,7 @@ import pytest
 from mooring.net import messages
 from mooring.net.child_socket import ChildSocket
 from mooring.roles import ProcessSpec
-from mooring.supervisor.process import Child, ChildState, Exit
+from mooring.supervisor.child import Child, ChildState, Exit
 from mooring.supervisor.tree import MESSAGES_A_TURN, Tree
 
 pytestmark = pytest.mark.usefixtures("descriptors")
@@ -137,7 +137,7 @@ def test_a_program_that_is_not_there_leaves_nothing(tree_of, owner):
     with pytest.raises(FileNotFoundError):
         tree.spawn(batch)
     assert tree.children == []
-    assert [child.links for child in batch] == [[], []]
+    assert [tree._links.of(child) for child in batch] == [[], []]
     assert owner.notes == []
 
 

@@ -11,7 +11,7 @@ import threading
 import time
 from contextlib import suppress
 
-from mooring._core.process import exit_after
+from mooring._core.orphan import exit_after
 from mooring.journal import own_logger
 
 __all__ = ["FAILED_LIMIT", "end_helpers", "end_within"]

@@ -22,7 +22,7 @@ from mooring.counters import Part, zeros
 from mooring.journal import own_logger
 from mooring.net import messages
 from mooring.roles import ROLES
-from mooring.supervisor.process import Child, ChildState
+from mooring.supervisor.child import Child, ChildState
 from mooring.supervisor.slot import Slot
 from mooring.supervisor.tree import Tree
 

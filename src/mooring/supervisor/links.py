@@ -24,9 +24,9 @@ from mooring._core.order import ORDER_BYTES
 from mooring._core.page import PAGE_BYTES
 from mooring._core.pulse import PULSE_BYTES
 from mooring._core.room import ROOMS_BYTES
-from mooring.supervisor.process import Child
+from mooring.supervisor.child import Child
 
-__all__ = ["End", "Link", "new_order", "new_pulse", "new_rooms", "new_table"]
+__all__ = ["End", "Link", "Links", "new_order", "new_pulse", "new_rooms", "new_table"]
 
 CHANNEL_BUFFER = 4 << 20  # bytes; the default holds only 278 messages of 100 bytes
 _SO_SNDBUFFORCE = 32  # not in the socket module
@@ -80,8 +80,6 @@ class Link:
             worker: End(*made[0::2]),
             gateway: End(*made[1::2]),
         }
-        worker.links.append(self)
-        gateway.links.append(self)
 
     def peer_of(self, child: Child) -> Child:
         return self.gateway if child is self.worker else self.worker
@@ -107,12 +105,40 @@ class Link:
         }
 
     def close(self) -> None:
-        """Forget the link: close what was not handed over."""
-        self.worker.links.remove(self)
-        self.gateway.links.remove(self)
+        """Close what was not handed over."""
         for end in self._ends.values():
             end.close()
         self._ends.clear()
+
+
+class Links:
+    """Those that there are; a child does not know its own."""
+
+    def __init__(self) -> None:
+        self._of: dict[Child, list[Link]] = {}
+
+    def of(self, child: Child) -> list[Link]:
+        """Those of one child, at this moment."""
+        return list(self._of.get(child, ()))
+
+    def make(self, worker: Child, gateway: Child) -> Link:
+        """Raises OSError when there are no descriptors left."""
+        link = Link(worker, gateway)
+        for child in (worker, gateway):
+            self._of.setdefault(child, []).append(link)
+        return link
+
+    def close(self, link: Link) -> None:
+        """Forget it: close what was not handed over."""
+        for child in (link.worker, link.gateway):
+            self._of[child].remove(link)
+            if not self._of[child]:
+                del self._of[child]
+        link.close()
+
+    def settled(self, worker: Child) -> bool:
+        """Whether no gateway has anything of this worker, which retires, in flight."""
+        return all(link.settled for link in self._of.get(worker, ()))
 
 
 def new_table(gateway: int) -> int:

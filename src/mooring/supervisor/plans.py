@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from mooring.journal import own_logger
-from mooring.supervisor.process import Child, ChildState
+from mooring.supervisor.child import Child, ChildState
 from mooring.supervisor.slots import Slots
 from mooring.supervisor.tree import Tree
 from mooring.types import CloseCode

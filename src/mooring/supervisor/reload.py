@@ -27,8 +27,8 @@ from typing import Any
 
 from mooring.journal import own_logger
 from mooring.net import messages
+from mooring.supervisor.child import Child, ChildState
 from mooring.supervisor.plans import Serve
-from mooring.supervisor.process import Child, ChildState
 from mooring.supervisor.slot import Slot
 from mooring.supervisor.slots import Slots
 from mooring.supervisor.tree import Tree

@@ -13,7 +13,7 @@ from typing import Any
 from mooring.journal import own_logger
 from mooring.monitor.scoreboard import PLACES, TREE, Place, Seen, TreeReport
 from mooring.roles import SUPERVISOR
-from mooring.supervisor.process import Child
+from mooring.supervisor.child import Child
 from mooring.supervisor.slot import Slot
 
 __all__ = ["Scores"]

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from mooring.journal import own_logger
-from mooring.supervisor.process import ChildState
+from mooring.supervisor.child import ChildState
 from mooring.supervisor.slot import Slot
 
 __all__ = ["Keepalive", "Service"]

@@ -24,9 +24,9 @@ from functools import partial
 from typing import Any
 
 from mooring.journal import own_logger
+from mooring.supervisor.child import Child, ChildState
 from mooring.supervisor.deadlines import Deadline
 from mooring.supervisor.plans import Phase, Plan
-from mooring.supervisor.process import Child, ChildState
 from mooring.supervisor.tree import Tree
 from mooring.types import CloseCode
 

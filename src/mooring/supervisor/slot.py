@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mooring.roles import ProcessSpec
+from mooring.supervisor.child import Child
 from mooring.supervisor.deadlines import Deadline
-from mooring.supervisor.process import Child
 from mooring.supervisor.restarts import Restarts
 
 __all__ = ["Slot"]

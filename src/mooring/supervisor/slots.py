@@ -22,7 +22,7 @@ from typing import Protocol
 
 from mooring.journal import own_logger
 from mooring.roles import SPARE, ProcessSpec
-from mooring.supervisor.process import Child
+from mooring.supervisor.child import Child
 from mooring.supervisor.restarts import Restarts
 from mooring.supervisor.slot import Slot
 from mooring.supervisor.tree import Tree

@@ -50,8 +50,8 @@ from mooring.net.messages import ToSupervisor
 from mooring.net.refusals import RefusalLog
 from mooring.roles import ProcessSpec
 from mooring.supervisor.bulletin import Bulletin
+from mooring.supervisor.child import Child, ChildState, Exit
 from mooring.supervisor.plans import Phase, Serve, Start
-from mooring.supervisor.process import Child, ChildState, Exit
 from mooring.supervisor.reload import Reload, ReloadOutcome
 from mooring.supervisor.scores import PERIOD as SCORES_PERIOD
 from mooring.supervisor.scores import Scores

@@ -28,9 +28,9 @@ from mooring.net import messages
 from mooring.net.child_socket import ChildSocket, ChildSocketError, MessageRefused
 from mooring.net.messages import ToChild, ToSupervisor
 from mooring.roles import ProcessSpec
+from mooring.supervisor.child import PEERS, Child, ChildState, Exit
 from mooring.supervisor.deadlines import Deadlines
-from mooring.supervisor.links import Link, new_order, new_pulse, new_rooms, new_table
-from mooring.supervisor.process import PEERS, Child, ChildState, Exit
+from mooring.supervisor.links import Link, Links, new_order, new_pulse, new_rooms, new_table
 from mooring.supervisor.scores import Scores
 
 __all__ = ["BootPayload", "Owner", "Tree"]
@@ -81,6 +81,7 @@ class Tree:
         self.plan: Plan
         self.children: list[Child] = []
         self.deadlines = Deadlines()
+        self._links = Links()
         self._owner = owner
         self._argv = argv
         self._listener_fds = listener_fds
@@ -216,12 +217,12 @@ class Tree:
 
     def _connect(self, child: Child, peer: Child) -> list[Link]:
         """The links of two processes, made when they shall have some and have none."""
-        links = [link for link in child.links if link.peer_of(child) is peer]
+        links = [link for link in self._links.of(child) if link.peer_of(child) is peer]
         # Two incarnations of one slot are not peers: one replaces the other.
         if not links and peer.spec != child.spec and peer.state in PEERS:
             for worker, gateway in ((child, peer), (peer, child)):
                 if worker.spec.worker is not None and gateway.spec.row.takes_links:
-                    links.append(Link(worker, gateway))
+                    links.append(self._links.make(worker, gateway))
         return links
 
     def place(self, child: Child) -> None:
@@ -262,7 +263,7 @@ class Tree:
         for child in batch:
             child.become(ChildState.SERVING)
         for child in batch:
-            for link in list(child.links):
+            for link in self._links.of(child):
                 peer = link.peer_of(child)
                 if peer.state is ChildState.SERVING:
                     for side in (peer, child):
@@ -288,12 +289,12 @@ class Tree:
         """Have every gateway move the worker's connections away; ends in `on_retired`."""
         worker.become(ChildState.RETIRING)
         self._tell_retired(worker, worker)
-        for link in list(worker.links):
+        for link in self._links.of(worker):
             if link.holds(link.gateway):
-                link.close()  # that gateway never heard of it
+                self._links.close(link)  # that gateway never heard of it
             elif link.gateway.state is ChildState.SERVING:
                 self._tell_retired(link.gateway, worker)
-        if worker.settled:
+        if self._links.settled(worker):
             self.plan.on_retired(worker)
 
     def _tell_retired(self, child: Child, worker: Child) -> None:
@@ -301,11 +302,11 @@ class Tree:
         self.tell(child, messages.Retire(worker.spec.worker, worker.generation))
 
     def _retired(self, gateway: Child, message: messages.Retired) -> None:
-        for link in list(gateway.links):
+        for link in self._links.of(gateway):
             worker = link.worker
             if link.gateway is gateway and worker.is_named(message) and worker.state is ChildState.RETIRING:
                 link.settled = True
-                if worker.settled:
+                if self._links.settled(worker):
                     self.plan.on_retired(worker)
 
     def drain(self, child: Child, timeout: float, code: int) -> None:
@@ -468,15 +469,15 @@ class Tree:
             self._unwatch(child.pidfd)
             if child.control is not None:
                 self._unwatch(child.control.fileno())
-        peers = [link.worker for link in child.links if link.worker.state is ChildState.RETIRING]
-        for link in list(child.links):
+        peers = [link.worker for link in self._links.of(child) if link.worker.state is ChildState.RETIRING]
+        for link in self._links.of(child):
             peer = link.peer_of(child)
             knows = not link.holds(peer) and peer.state is not ChildState.GONE
-            link.close()
+            self._links.close(link)
             if knows:
                 self.tell(peer, messages.Gone(link.number))
         child.forget()
         self._scores.give_back(child)
         for worker in peers:
-            if worker.settled:
+            if self._links.settled(worker):
                 self.plan.on_retired(worker)

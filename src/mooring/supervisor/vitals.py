@@ -14,7 +14,7 @@ from typing import Any
 from mooring._core.pulse import Pulse
 from mooring.monitor.kernel import cpu_seconds, resident_bytes
 from mooring.roles import ROLES, SUPERVISOR
-from mooring.supervisor.process import Child
+from mooring.supervisor.child import Child
 from mooring.supervisor.slot import Slot
 
 __all__ = ["SHOWN", "one", "vitals"]

@@ -24,7 +24,7 @@ from typing import Protocol
 
 from mooring.journal import own_logger
 from mooring.monitor.kernel import resident_bytes
-from mooring.supervisor.process import Child, ChildState
+from mooring.supervisor.child import Child, ChildState
 from mooring.supervisor.tree import Tree
 
 __all__ = ["Watchdog"]

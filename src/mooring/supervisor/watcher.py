@@ -31,7 +31,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mooring._core.process import has_watches
+from mooring._core.orphan import has_watches
 from mooring.errors import ConfigError
 from mooring.journal import own_logger
 

@@ -48,8 +48,8 @@ from mooring.worker.failures import Failures, reason_of
 from mooring.worker.handshake import FOREIGN, Handshakes
 from mooring.worker.leaving import Leaving
 from mooring.worker.notices import Notices
+from mooring.worker.own_process import OwnProcess
 from mooring.worker.pipe import Pipe
-from mooring.worker.process import OwnProcess
 from mooring.worker.session import Session, Sessions
 from mooring.worker.site import Site, sites_of, trace_sites
 from mooring.worker.streams import Streams

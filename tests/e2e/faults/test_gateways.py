@@ -341,7 +341,7 @@ async def test_f27_a_fault_in_the_core_ends_the_gateway_with_its_stack(number):
             await logged(server, "^report open")
             os.kill(old, number)
             await logged(server, "Fatal Python error: " + {6: "Aborted", 11: "Segmentation fault"}[number])
-            await logged(server, r"member.py\", line \d+ in run")
+            await logged(server, r"process_host.py\", line \d+ in run")
             await logged(server, rf"gateway 0 \(pid {old}\) was ended by {number.name}: restarting it")
             assert (await ended(ws)).rcvd is None
             await logged(server, rf"^report close {fd} 1006 gateway 0 has ended")

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -29,10 +29,7 @@ from mooring._core.wire import Event
 from mooring.net.child_socket import ChildSocket
 from mooring.net.messages import Broken, Retired, ToSupervisor
 from mooring.roles import SPARE, ProcessSpec
-
-if TYPE_CHECKING:
-    from mooring.supervisor.deadlines import Deadline
-    from mooring.supervisor.links import Link
+from mooring.supervisor.deadlines import Deadline
 
 __all__ = ["Child", "ChildState", "Exit"]
 
@@ -110,7 +107,6 @@ class Child:
         self.pidfd = -1
         self.control: ChildSocket[ToSupervisor] | None = None
         self.table = -1  # of its gateway, for the workers that come later
-        self.links: list[Link] = []
         self.deadlines: list[Deadline] = []  # cancelled when it is gone
         self._popen: subprocess.Popen[bytes] | None = None
 
@@ -138,11 +134,6 @@ class Child:
         self.spec, self.generation, self.incarnation = spec, generation, incarnation
         self.was_ready = False
         self.serving_since = None
-
-    @property
-    def settled(self) -> bool:
-        """Whether no gateway has anything of this worker, which leaves, in flight."""
-        return all(link.settled for link in self.links)
 
     @property
     def served(self) -> float:
