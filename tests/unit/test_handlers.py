@@ -325,3 +325,10 @@ def test_tables_share_nothing() -> None:
     one.register("message", later)
     assert other.get("message") is None
     assert not other.is_async("message")
+
+
+def test_what_is_said_of_events_at_the_wrong_place() -> None:
+    with pytest.raises(ConfigError, match="'task' is an event of the whole server: register it there"):
+        Handlers(Handlers()).register("task", lambda server, task: None)
+    with pytest.raises(ConfigError, match=r'handed over with on\("message", type=...\)'):
+        Handlers().register("message", lambda server, frame, value: None)

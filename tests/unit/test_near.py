@@ -60,7 +60,13 @@ def test_what_an_error_advises() -> None:
 
 
 def test_what_is_there_has_raised_the_error_itself() -> None:
-    assert attribute_meant(of(Own(), "broken"), "") == ""
+    class Speaking(Own):
+        @property
+        def broadcast(self) -> object:  # a word of another server
+            return self.broken
+
+    assert attribute_meant(of(Server(), "broadcast"), "") == "did you mean publish(topic, data)?"
+    assert attribute_meant(of(Speaking(), "broadcast"), "") == ""
 
 
 def test_only_objects_of_ours_are_advised_about() -> None:

@@ -4,7 +4,9 @@ import collections
 import dataclasses
 import datetime
 import enum
+import io
 import math
+import struct
 import sys
 import uuid
 import zoneinfo
@@ -166,3 +168,19 @@ def test_what_was_not_packed_here_is_a_value_error(packed: bytes):
 def test_a_set_of_what_has_no_hash_is_a_value_error():
     with pytest.raises(ValueError):
         unpack(msgspec.msgpack.encode(msgspec.msgpack.Ext(2, msgspec.msgpack.encode([[1]]))))
+
+
+def test_what_equality_does_not_see() -> None:
+    zone = datetime.timezone(datetime.timedelta(hours=2), "here")
+    assert unpack(pack(datetime.datetime(2024, 1, 1, tzinfo=zone), "it")).tzname() == "here"
+
+
+def test_what_looks_like_something_else_is_refused() -> None:
+    class Rooms(list[int]):
+        pass
+
+    utc = struct.pack(">4sc15x6l", b"TZif", b"\0", 0, 0, 0, 0, 1, 4) + struct.pack(">lbb", 0, 0, 0) + b"UTC\0"
+    nameless = zoneinfo.ZoneInfo.from_file(io.BytesIO(utc))  # without a key by which it could be found again
+    for value, why in ((Rooms(), "subclass of list"), (datetime.datetime(2024, 1, 1, tzinfo=nameless), "time zone")):
+        with pytest.raises(TypeError, match=why):
+            pack(value, "it")
