@@ -190,6 +190,7 @@ def test_what_waits_for_a_loop_that_stands_still_has_waited(watched: tuple[Servi
         os.kill(pid, signal.SIGCONT)
         assert {client.answer().status for client in asked} == {200}
         eventually(lambda: watcher.total("mooring_queue_seconds_sum") > began + 0.2)
+        assert watcher.total("mooring_queue_seconds_sum") < began + 300
 
 
 def test_nobody_waits_for_handlers_that_block(watched: tuple[Serving, Watcher], mode: dict[str, Any]):
