@@ -36,7 +36,7 @@ CORE: list[set[str]] = [
     {"__init__"},
     {"atomic", "buffer", "orphan", "counters", "pulse", "room", "steps", "timer"},
     {"admission", "deflate", "http", "page", "table", "wire", "ws"},
-    {"latency", "profile", "reactor"},
+    {"latency", "ledger", "profile", "reactor"},
     {"order", "registry"},
     {"channel", "outlet", "transport"},
     {"secure"},

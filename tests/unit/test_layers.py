@@ -67,7 +67,7 @@ def test_every_source_was_looked_at_and_its_imports_seen():
             place = path.relative_to(package)
             seen[str(place)] = layers.imports(path, ["mooring", *place.with_suffix("").parts])
     assert {
-        "mooring._core.buffer.buffer_append",
+        "mooring._core.ledger.Books",
         "mooring._core.hub.Hub",
         "mooring._core.exchange.Sink",
         "mooring.journal.own_logger",

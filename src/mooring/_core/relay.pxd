@@ -3,39 +3,15 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from mooring._core.buffer cimport Buffer
 from mooring._core.channel cimport Channel
 from mooring._core.connection cimport Connections
 from mooring._core.exchange cimport Sink
 from mooring._core.hub cimport Hub
+from mooring._core.ledger cimport Backlog, Books, Ledger
 from mooring._core.order cimport Order, Publisher
-from mooring._core.page cimport Mark, Page
+from mooring._core.page cimport Page
 from mooring._core.registry cimport Connection
-from mooring._core.wire cimport Record
-
-
-cdef struct Ticket:
-    # one event that a worker was given and has not acknowledged; payload is kept to give it to another
-    Record record
-    uint64_t order
-    uint64_t since       # when it was given
-    Buffer payload
-    bint used
-    bint told            # it has been reported as overdue
-
-
-cdef class Backlog:
-    """Events that have no ticket, in order, each a tuple (fd, kind, opcode, arg, extra, payload)."""
-
-    cdef Relay relay
-    cdef object events               # a deque
-    cdef readonly size_t size        # bytes of their payloads
-    cdef readonly uint32_t count
-
-    cdef int add(self, tuple event) except -1
-    cdef int add_first(self, tuple event) except -1
-    cdef tuple take(self)
-    cdef int _count(self, tuple event, int sign) except -1
+from mooring._core.wire cimport Notice, Record
 
 
 cdef class Port(Publisher):
@@ -51,19 +27,10 @@ cdef class Port(Publisher):
     cdef readonly bint retiring      # gets no new connection; those it has move when it has finished them
     cdef readonly bint left          # was told to leave
     cdef bint going_on               # _went_on is at work
-    cdef bint keeps                  # tickets keep the payload
     cdef readonly uint32_t bound     # connections it serves
     cdef uint64_t spared             # see give_share
-    # the ledger: free ticket numbers go round, so that acknowledgements come in ranges
-    cdef Ticket* tickets
-    cdef uint32_t* free_tickets
-    cdef uint32_t ticket_count, free_head, free_count
-    cdef readonly uint32_t in_flight
-    cdef readonly uint64_t in_flight_bytes
-    cdef readonly uint32_t works     # that connections own and it runs, see relay_works.pxi
-    cdef uint64_t heard              # when it last finished something, or had nothing to do
-    # who waits: events without a ticket, fds of connections that hold
-    cdef readonly Backlog backlog
+    cdef readonly Ledger ledger
+    # who waits: fds of connections that hold
     cdef list waiting
     cdef list parts                  # fds of connections that hold a part of a body
     cdef uint64_t woken_in           # a turn, and how many of `waiting` were woken in it
@@ -72,9 +39,8 @@ cdef class Port(Publisher):
 
     cdef int transmit(self, Record* record, const uint8_t* payload) except -1
     cdef int make_room(self, size_t size) noexcept
-    cdef Mark mark_of(self, uint32_t ticket) noexcept
-    cdef int clear_mark(self, uint32_t ticket) noexcept
     cpdef int say(self, int kind, uint32_t extra=*, bytes payload=*) except -1
+    cdef bint torn(self) noexcept
     cdef bint full(self) noexcept
     cpdef size_t unsent(self) noexcept
 
@@ -107,7 +73,6 @@ cdef class Relay(Sink):
     cdef readonly list ports         # index -> Port or None
     cdef uint32_t max_messages, max_bytes, port_messages
     cdef uint64_t port_bytes
-    cdef uint64_t order
     cdef readonly dict sessions      # fd -> {key: msgpack bytes}, for connections that have any
     # publishes: see relay_turns.pxi
     cdef list paused                 # ports whose next publish waits for another turn
@@ -120,33 +85,28 @@ cdef class Relay(Sink):
     cdef readonly dict works         # fd -> {(port, number): name}: see relay_works.pxi
     cdef public uint32_t grace       # milliseconds a worker that retires has for them
     # without a worker: events in order, fds of connections that hold
-    cdef readonly Backlog limbo
+    cdef readonly Backlog limbo      # that of the books
     cdef int wanted                  # `wants` of the worker that greeted last
     cdef list unbound
-    # bytes of all events that are with workers or wait for one, and how many there may be
-    cdef readonly size_t kept
-    cdef size_t kept_limit
+    cdef readonly Books books
+    cdef size_t kept_limit           # how many bytes of events there may be with workers, or wait for one
     cdef bint crowded                # somebody waits for it to become less
     cdef set abandoned               # fds of connections that have ended and may have asked for something that waits
-    cdef readonly uint64_t accepted
-    cdef readonly uint64_t finished
-    cdef readonly uint64_t uncertain
-    cdef readonly uint64_t redelivered
-    cdef readonly uint64_t repeated  # handled again, their handler having started before
-    cdef readonly uint64_t reports_lost
     cdef readonly uint64_t bad_records            # that made no sense and were ignored
     cdef readonly uint64_t missed    # connections that missed something while this process stood still
-    cdef readonly dict dropped       # reason -> count
-    cdef readonly uint64_t overdue   # reported by take_overdue
 
     cdef Port port_of(self, Connection* c)
     cdef int bind(self, Connection* c, Port port) except -1
     cdef int bring_session(self, uint64_t fd, Port port) except -1
     cdef int unbind(self, Connection* c) except -1
-    cdef int hand(self, Port port, uint64_t fd, int kind, int opcode, int arg, int extra,
-                  const uint8_t* data, size_t size) except -1
-    # 1 when there was no such ticket
+    # 1: there is no memory, and nothing has happened
+    cdef int hand(self, Port port, Record* record, const uint8_t* data) except -1
+    cdef int _queue(self, Port port, Notice event) except -1
+    # 1: there was no such ticket
     cdef int finish(self, Port port, uint32_t number, int how) except -1
     cdef int _tell(self, Connection* c, int kind, uint32_t extra, bytes payload) except -1
     cdef int on_command(self, Port port, const Record* record, const uint8_t* payload) except -1
     cdef int lost(self, Port port, str why) except -1
+    cdef int _detach(self, Port port) except -1
+    cdef int _started(self, Port port, Notice event, list doubtful) except -1
+    cdef int _report(self, Port port, Notice event, bint quarantined) except -1

@@ -1,58 +1,44 @@
-"""The gateway's half of the seam: which worker gets an event, and the ledger of what is not finished.
+"""The gateway's half of the seam: which worker gets an event, and what happens when it ends.
 
 Theory
 ------
-Every event that asks a worker for something takes a *ticket* of that worker's ledger and gives it back when the worker
-acknowledges it, which it does behind everything that the handler sent. The number of tickets is the worker's credit:
-when none is left (or too many bytes are out), connections bound to that worker are not read any more.
+Every event that asks a worker for something takes a ticket of that worker's ledger and gives it back when the worker
+acknowledges it, which it does behind everything that the handler sent (ledger.pyx). The number of tickets is the worker's
+credit: when none is left (or too many bytes are out), connections bound to that worker are not read any more.
 
-Before a worker calls a handler it marks the ticket in a page of shared memory, which survives SIGKILL, and again when the
-handler is done; the page also keeps what the worker had not sent yet (page.pyx). When its channel ends, the gateway has
-read everything the worker had sent; then it applies what was kept, then walks the ledger:
-
-    acknowledged       finished: the ticket is free again, nothing to do
-    not marked         the handler had not started: the event goes to another worker, in order
-    marked as started  the handler had started: it is *uncertain*, and reported to the application as such
-    marked as done     finished: the acknowledgement had not left
-
-With `redeliver` an event of a WebSocket that had started is handled again, in its place; how often is counted in `extra`.
-When MAX_ATTEMPTS workers have ended over it, it is *quarantined*: dropped, and reported. Reports themselves are told again in
-any case. A request is not handled again: its client is told, and knows better whether it may be.
-
-So the ledger is the truth and never the pipe: what lies unread in the dead worker's socket does not matter.
-At all times: accepted = finished + uncertain + dropped + in flight, counted over messages and requests.
+When a worker's channel ends, the gateway has read everything the worker had sent; then it applies what the page has kept
+(page.pyx), and then asks the ledger. So the ledger is the truth and never the pipe: what lies unread in the dead worker's
+socket does not matter.
 
 Order. All events of a connection go to one worker. It changes hands only when nothing of it is in flight (a retiring
-worker, or one that is new and has too few), or when its events were taken back (a dead one). A connection whose next event cannot be taken yet waits, with
-its bytes unparsed. Events that cannot wait there (open, close, those taken back) queue in `backlog`, and in `limbo` while
-there is no worker at all; as long as they do, no message passes them.
+worker, or one that is new and has too few), or when its events were taken back (a dead one). A connection whose next
+event cannot be taken yet waits, with its bytes unparsed. Events that cannot wait there (open, close, those taken back)
+queue in the ledger's backlog, and in `limbo` while there is no worker at all; as long as they do, no message passes them.
 
 Bounds. A message or a request is taken only while its worker has a free ticket and less than `port_bytes`, and while all
-that is with workers or waits for one (`kept`) is less than `kept_limit`: what was taken back from dead workers comes on top
-of what their successors have, again and again if those end, too. Without a worker as much may wait in `limbo` as one would
-be given. What is taken beyond that has to be told: the opens and closes of connections that are there, whose number is
-limited. A request or handshake that no worker was given is dropped when its client leaves.
+that is with workers or waits for one (`kept`) is less than `kept_limit`: what was taken back from dead workers comes on
+top of what their successors have, again and again if those end, too. Without a worker as much may wait in `limbo` as one
+would be given. What is taken beyond that has to be told: the opens and closes of connections that are there, whose number
+is limited. A request or handshake that no worker was given is dropped when its client leaves.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport UINT16_MAX, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
-from collections import deque
 from functools import partial
-from operator import itemgetter
 
-from mooring._core.buffer cimport Buffer, buffer_append, buffer_free, buffer_reserve, buffer_size
+from mooring._core.buffer cimport buffer_reserve, buffer_size
 from mooring._core.channel cimport Channel
 from mooring._core.closed cimport with_record
 from mooring._core.connection cimport Connections
 from mooring._core.exchange cimport Sink
 from mooring._core.files cimport FileClaim
 from mooring._core.hub cimport Hub
+from mooring._core.ledger cimport DOUBT, QUARANTINE, REPEAT, UNREPORTED, Books, Ledger
 from mooring._core.order cimport Order, Publisher
-from mooring._core.page cimport DONE, MARKS, NOT_STARTED, STARTED, Mark, Page
+from mooring._core.page cimport Page
 from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.registry cimport (
     ASKED, BUSY, BY_APPLICATION, BY_SERVER, HELD, HTTP, MOVES, NO_PORT, OPEN, OWNS, PAUSED, UPGRADED, W_STANDSTILL,
@@ -60,21 +46,21 @@ from mooring._core.registry cimport (
 )
 from mooring._core.table cimport SLOT_BITS, user_mark
 from mooring._core.wire cimport (
-    ACK_ENDED, ACK_FAILED, ACK_HANDLED, ATTEMPT_UNIT, CM_HELLO, EV_CLOSE, EV_DISCONNECT, EV_FILE, EV_FINISH, EV_GONE,
+    ACK_ENDED, ACK_FAILED, ACK_HANDLED, CM_HELLO, EV_CLOSE, EV_DISCONNECT, EV_FILE, EV_FINISH, EV_GONE,
     EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_ROOM, EV_SESSION, EV_UNCERTAIN, EV_WORK,
-    EXCLUDED_LIMIT, FILE_LATE, LISTENER_MASK, MAX_ATTEMPTS, MISSED_CLIENT, MISSED_PUBLISHES, MISSED_TOPIC, MISSED_TOPICS,
-    RECORD_BYTES, RESPOND_ASKS, RESPOND_REFUSES, VERSION, WANTS_DISCONNECT, WORK_BEGUN, WORK_CANCEL, WORK_CUT, Record,
-    is_asking, is_command, is_counted, is_last, is_repeatable, is_report, kind_of, make_record, new_notice,
+    EXCLUDED_LIMIT, FILE_LATE, MAX_ATTEMPTS, MISSED_CLIENT, MISSED_PUBLISHES, MISSED_TOPIC, MISSED_TOPICS,
+    RECORD_BYTES, RESPOND_ASKS, RESPOND_REFUSES, VERSION, WANTS_DISCONNECT, WORK_BEGUN, WORK_CANCEL, WORK_CUT, Notice, Record,
+    is_asking, is_command, is_counted, is_last, kind_of, make_record, new_notice,
 )
 from mooring._core.ws cimport OP_BINARY, OP_PING, OP_PONG, OP_TEXT, is_utf8, may_send_close_code
 
 from mooring._core.channel import BadRecord
+from mooring._core.ledger import GIVEN_UP
 from mooring._core.wire import USER as _USER
 from mooring.journal import own_logger
 
 log = own_logger("mooring.gateway")
 
-cdef tuple GIVEN_UP = ("", "handler failed", "disconnected")     # by what an acknowledgement says
 cdef int INTERNAL_ERROR = 1011
 cdef double RETRY = 0.05             # seconds, after there was no memory for an event
 cdef int WOKEN_AT_ONCE = 256         # of a crowd, in one turn
@@ -100,8 +86,6 @@ cdef class Relay(Sink):
 
     def __cinit__(self, connections: Connections, hub: Hub, max_messages: int, max_bytes: int, port_messages: int,
                   port_bytes: int) -> None:
-        if not 0 < port_messages <= MARKS:
-            raise ValueError(f"a worker can have 1 to {MARKS} messages in flight, not {port_messages}")
         self.connections = connections
         self.hub = hub
         self.max_messages = max_messages
@@ -114,10 +98,10 @@ cdef class Relay(Sink):
         self.asking = {}
         self.works = {}
         self.paused = []
-        self.limbo = Backlog(self)
+        self.books = Books()
+        self.limbo = self.books.limbo
         self.abandoned = set()
         self.unbound = []
-        self.dropped = {}
         connections.sink = self
 
     # ------------------------------------------------------------------ workers come and go
@@ -211,107 +195,40 @@ cdef class Relay(Sink):
 
     def _settle(self, port: Port) -> None:
         """A retiring worker that has finished everything may go."""
-        if port.retiring and not port.left and port.in_flight == 0 and port.backlog.count == 0 and port.works == 0:
+        if port.retiring and not port.left and not port.ledger.in_flight and not port.ledger.backlog.count and not port.ledger.works:
             port.leave()
             self.gateway.on_retired(port)
 
     cdef int lost(self, Port port, str why) except -1:
         """The worker's channel has ended, and all it had sent is done. See the module's text."""
-        cdef uint32_t i, slot
-        cdef Ticket* ticket
-        cdef Connection* c
-        cdef const uint8_t* data
+        cdef Notice event
+        cdef uint32_t number
+        cdef uint64_t redelivered = self.books.redelivered
+        cdef uint64_t repeated = self.books.repeated
+        done, doubtful = [], []
         port.usable = False
-        taken_back, done, doubtful = [], [], []
-        for i in range(port.ticket_count):
-            ticket = &port.tickets[i]
-            if not ticket.used:
-                continue
-            if port.mark_of(i) == DONE:
-                done.append(i)
-                continue
-            data = ticket.payload.data + ticket.payload.start
-            payload = PyBytes_FromStringAndSize(<const char*> data, buffer_size(&ticket.payload))
-            taken_back.append((ticket.order, ticket.record.fd, ticket.record.kind, ticket.record.opcode,
-                               ticket.record.arg, ticket.record.extra, payload, port.mark_of(i) == STARTED))
-            buffer_free(&ticket.payload)
-            ticket.used = False
-            port.in_flight_bytes -= ticket.record.size
-            self.kept -= ticket.record.size
-        taken_back.sort(key=itemgetter(0))
-        for item in port.backlog.take_all():
-            taken_back.append((0, *item, False))
-        if port.index >= 0:
-            for slot in range(self.connections.used):
-                c = self.connections.slots[slot]
-                if c != NULL and c.port == port.index:
-                    c.port = NO_PORT
-                    c.flags &= ~OWNS
-                    c.entry.worker = c.entry.owner = 0
-                    if c.flags & HELD:
-                        self.unbound.append(c.fd)
-            self.ports[port.index] = None
-            port.index = -1
+        taken_back = port.ledger.take_back(port.torn(), done)
+        self._detach(port)
         if self.publish_order is not None:
             self.publish_order.leave(port)
-        ended = {fd: code for _, fd, kind, by, code, _, _, _ in taken_back if kind == EV_CLOSE and by == BY_APPLICATION}
-        redelivered = repeated = 0
-        # ahead of what waits already: that is later, or of other connections
-        later = self.limbo.take_all()
-        for _, fd, kind, opcode, arg, extra, payload, started in taken_back:
-            if not started and kind == EV_MESSAGE and given_up(self, fd, ended):
-                self._forget(fd, len(payload))
-                continue
-            if not started:
-                if is_abandoned(self, fd, kind):
-                    continue
-                redelivered += 1
-                self.limbo.add((fd, kind, opcode, arg, extra, payload))
-                continue
-            again = is_report(kind) or (is_repeatable(kind) and self.redeliver[extra & LISTENER_MASK])
-            extra += ATTEMPT_UNIT
-            if again and extra < MAX_ATTEMPTS * ATTEMPT_UNIT:
-                repeated += 1
-                if kind == EV_OPEN and fd in self.sessions:
-                    opcode = 1       # the first attempt has written it
-                self.limbo.add((fd, kind, opcode, arg, extra, payload))
-                continue
-            if is_report(kind):
-                # no report about the report; the message itself is counted already
-                log.error("%d workers ended while they were told of a lost event of connection %d", MAX_ATTEMPTS, fd)
-                self.reports_lost += 1
-                self._forget(fd, len(payload))
-                continue
-            reason = f"worker {port.worker} (pid {port.pid}) ended while its handler ran"
-            if again:
-                about = EV_QUARANTINED
-                reason += f", the last of {MAX_ATTEMPTS}"
-                log.error("an event of connection %d is quarantined: %s", fd, reason)
-                if is_counted(kind):
-                    self.dropped["quarantined"] = self.dropped.get("quarantined", 0) + 1
-            else:
-                about = EV_UNCERTAIN
-                doubtful.append(fd)
-                if is_counted(kind):
-                    self.uncertain += 1
-            if kind == EV_REQUEST:
-                self.gateway.on_request_lost(fd, arg)
-            elif kind == EV_HANDSHAKE:
-                self.gateway.on_handshake_lost(fd)
-            reason = reason.encode()
-            report = len(reason).to_bytes(2, "little") + reason + payload
-            c = self.connections.find(fd)
-            if c != NULL:
-                c.in_flight_bytes += <uint32_t> (len(report) - len(payload))
-            self.limbo.add((fd, about, opcode, kind, extra & LISTENER_MASK, report))
+        closed = {event.fd: event.arg for event, _ in taken_back
+                  if event.kind == EV_CLOSE and event.opcode == BY_APPLICATION}
+        later = self.limbo.take_all()    # what was taken back is ahead of it: the rest is later, or of other connections
+        for event, started in taken_back:
+            if started:
+                self._started(port, event, doubtful)
+            elif event.record.kind == EV_MESSAGE and given_up(self, event.record.fd, closed):
+                self._forget(event)
+            elif not is_abandoned(self, event):
+                self.books.redeliver(event)
         lose_works(self, port, doubtful)
-        for item in later:
-            self.limbo.add(item)
+        for event in later:
+            self.limbo.add(event)
         set_limit(self)
-        for i in done:
-            self.finish(port, i, ACK_HANDLED)
-        self.redelivered += redelivered
-        self.repeated += repeated
+        for number in done:
+            self.finish(port, number, ACK_HANDLED)
+        self.books.close(port.ledger)
+        redelivered, repeated = self.books.redelivered - redelivered, self.books.repeated - repeated
         left = port.left
         port.close()
         if not left:
@@ -322,15 +239,70 @@ cdef class Relay(Sink):
         end_limbo(self)
         return 0
 
-    def _drop(self, reason: str) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+    cdef int _detach(self, Port port) except -1:
+        """No connection is with this worker any more."""
+        cdef uint32_t slot
+        cdef Connection* c
+        if port.index < 0:
+            return 0
+        for slot in range(self.connections.used):
+            c = self.connections.slots[slot]
+            if c != NULL and c.port == port.index:
+                c.port = NO_PORT
+                c.flags &= ~OWNS
+                c.entry.worker = c.entry.owner = 0
+                if c.flags & HELD:
+                    self.unbound.append(c.fd)
+        self.ports[port.index] = None
+        port.index = -1
+        return 0
 
-    def _forget(self, fd: int, size: int) -> None:
-        """An event of this connection is not in flight any more."""
-        cdef Connection* c = self.connections.find(fd)
+    cdef int _started(self, Port port, Notice event, list doubtful) except -1:
+        """The worker has ended while the handler of this event ran."""
+        cdef uint64_t fd = event.record.fd
+        verdict = self.books.judge(event, self.redeliver[event.listener])
+        if verdict == REPEAT:
+            if event.record.kind == EV_OPEN and fd in self.sessions:
+                event.record.opcode = 1          # the first attempt has written it
+            self.limbo.add(event)
+        elif verdict == UNREPORTED:
+            log.error("%d workers ended while they were told of a lost event of connection %d", MAX_ATTEMPTS, fd)
+            self._forget(event)
+        else:
+            if verdict == DOUBT:
+                doubtful.append(fd)
+            self._report(port, event, verdict == QUARANTINE)
+        return 0
+
+    cdef int _report(self, Port port, Notice event, bint quarantined) except -1:
+        """A worker will tell the application of it; a client that waits for an answer is told here."""
+        cdef Connection* c
+        cdef int kind = event.record.kind
+        cdef uint64_t fd = event.record.fd
+        text = f"worker {port.worker} (pid {port.pid}) ended while its handler ran"
+        if quarantined:
+            text += f", the last of {MAX_ATTEMPTS}"
+            log.error("an event of connection %d is quarantined: %s", fd, text)
+        if kind == EV_REQUEST:
+            self.gateway.on_request_lost(fd, event.record.arg)
+        elif kind == EV_HANDSHAKE:
+            self.gateway.on_handshake_lost(fd)
+        reason = text.encode()
+        report = Notice(EV_QUARANTINED if quarantined else EV_UNCERTAIN, fd,
+                        len(reason).to_bytes(2, "little") + reason + event.payload,
+                        opcode=event.opcode, arg=kind, extra=event.listener)
+        c = self.connections.find(fd)
+        if c != NULL:
+            c.in_flight_bytes += report.record.size - event.record.size
+        self.limbo.add(report)
+        return 0
+
+    def _forget(self, event: Notice) -> None:
+        """An event of its connection is not in flight any more."""
+        cdef Connection* c = self.connections.find(event.record.fd)
         if c != NULL:
             c.in_flight -= 1
-            c.in_flight_bytes -= <uint32_t> size
+            c.in_flight_bytes -= event.record.size
             c.entry.in_flight = c.in_flight
             self.connections.wake(c)
 
@@ -368,12 +340,15 @@ cdef class Relay(Sink):
 
     cdef int on_message(self, Connection* c, int opcode, const uint8_t* data, size_t size) except -1:
         cdef Port port = self.ports[c.port]
-        self.accepted += 1
+        cdef Record record = make_record(EV_MESSAGE, c.fd, <uint32_t> size)
+        record.opcode = opcode
+        record.extra = c.profile.index
+        self.books.accept()
         c.in_flight += 1
         c.in_flight_bytes += <uint32_t> size
         c.entry.in_flight = c.in_flight
-        if self.hand(port, c.fd, EV_MESSAGE, opcode, 0, c.profile.index, data, size):
-            self.dropped["no memory"] = self.dropped.get("no memory", 0) + 1
+        if self.hand(port, &record, data):
+            self.books.drop("no memory", EV_MESSAGE)
             raise MemoryError("no memory for a message")         # which ends the connection
         return 0
 
@@ -415,10 +390,7 @@ cdef class Relay(Sink):
             if kind:
                 # the last event of the connection; it goes where the others went
                 port = None if self.limbo.count else self.port_of(c)
-                if port is None:
-                    self.limbo.add((c.fd, kind, c.closed_by, code, c.profile.index, told))
-                else:
-                    self._queue(port, c.fd, kind, c.closed_by, code, c.profile.index, told)
+                self._queue(port, Notice(kind, c.fd, told, opcode=c.closed_by, arg=code, extra=c.profile.index))
             else:
                 self.sessions.pop(c.fd, None)        # no handler will read it
         finally:
@@ -428,114 +400,80 @@ cdef class Relay(Sink):
             self.gateway.on_gone(c.fd, code, reason)
         return 0
 
-    def event(self, fd: int, kind: int, opcode: int, arg: int, payload: bytes) -> None:
+    def event(self, event: Notice) -> None:
         """An event that the gateway itself makes: HANDSHAKE, OPEN, REQUEST."""
-        cdef Connection* c = self.connections.find(fd)
+        cdef Connection* c = self.connections.find(event.record.fd)
         cdef Port port
         if c == NULL:
             return
         port = None if self.limbo.count else self.port_of(c)
-        if is_counted(kind):
-            self.accepted += 1
+        if is_counted(event.record.kind):
+            self.books.accept()
         c.in_flight += 1
-        c.in_flight_bytes += <uint32_t> len(payload)
+        c.in_flight_bytes += event.record.size
         c.entry.in_flight = c.in_flight
+        event.record.extra = c.profile.index
+        self._queue(port, event)
+
+    cdef int _queue(self, Port port, Notice event) except -1:
+        """Gives it to this worker (None: there is none) as soon as it can be."""
         if port is None:
-            self.limbo.add((fd, kind, opcode, arg, c.profile.index, payload))
-        else:
-            self._queue(port, fd, kind, opcode, arg, c.profile.index, payload)
+            self.limbo.add(event)
+        elif port.ledger.backlog.count or port.ledger.free == 0:
+            port.ledger.backlog.add(event)
+        elif self.hand(port, &event.record, event.payload):
+            self._put_off(port, event)
+        return 0
 
-    def _queue(self, port: Port, fd: int, kind: int, opcode: int, arg: int, extra: int, payload: bytes) -> None:
-        if port.backlog.count or port.free_count == 0:
-            port.backlog.add((fd, kind, opcode, arg, extra, payload))
-        elif self.hand(port, fd, kind, opcode, arg, extra, payload, len(payload)):
-            self._put_off(port, (fd, kind, opcode, arg, extra, payload))
-
-    def _put_off(self, port: Port, event: tuple) -> None:
+    def _put_off(self, port: Port, event: Notice) -> None:
         """There was no memory for an event that must not be lost: it is tried again."""
-        port.backlog.add_first(event)
+        port.ledger.backlog.add_first(event)
         self.connections.reactor.call_later(RETRY, lambda: self._went_on(port))
 
-    cdef int hand(self, Port port, uint64_t fd, int kind, int opcode, int arg, int extra,
-                  const uint8_t* data, size_t size) except -1:
+    cdef int hand(self, Port port, Record* record, const uint8_t* data) except -1:
         """Gives an event to a worker, on a ticket; there is a free one. 1: there is no memory, and nothing has happened."""
-        cdef uint32_t number = port.free_tickets[port.free_head]
-        cdef Ticket* ticket = &port.tickets[number]
-        cdef Record record = make_record(kind, fd, <uint32_t> size)
-        record.opcode = opcode
-        record.arg = arg
-        record.ticket = number
-        record.extra = extra
-        if port.keeps and (port.make_room(size) < 0 or buffer_append(&ticket.payload, data, size) < 0):
+        if port.make_room(record.size) < 0 or port.ledger.give(record, data, self.connections.reactor.now):
             return 1
-        port.free_head = port.free_head + 1 if port.free_head + 1 < port.ticket_count else 0
-        port.free_count -= 1
-        self.order += 1
-        ticket.record = record
-        ticket.order = self.order
-        ticket.since = self.connections.reactor.now
-        ticket.used = True
-        ticket.told = False
-        port.clear_mark(number)
-        if port.in_flight == 0:
-            port.heard = self.connections.reactor.now
-        port.in_flight += 1
-        port.in_flight_bytes += size
-        self.kept += size
-        port.transmit(&record, data)
+        port.transmit(record, data)
         return 0
 
     cdef int finish(self, Port port, uint32_t number, int how) except -1:
         """The handler of this ticket is done, or was not called, because the application had given the connection up."""
-        cdef Ticket* ticket
+        cdef const Record* record
         cdef Connection* c
-        cdef uint32_t place
-        if number >= port.ticket_count or not port.tickets[number].used:
+        if not port.ledger.settle(number, how, self.connections.reactor.now):
             return 1
-        ticket = &port.tickets[number]
-        ticket.used = False
-        buffer_free(&ticket.payload)
-        place = port.free_head + port.free_count
-        port.free_tickets[place if place < port.ticket_count else place - port.ticket_count] = number
-        port.free_count += 1
-        port.in_flight -= 1
-        port.in_flight_bytes -= ticket.record.size
-        self.kept -= ticket.record.size
-        port.heard = self.connections.reactor.now
-        if is_counted(ticket.record.kind):
-            if how == ACK_HANDLED:
-                self.finished += 1
-            else:
-                self._drop(GIVEN_UP[how])
-        c = self.connections.find(ticket.record.fd)
-        if c == NULL and self.sessions and is_last(kind_of(&ticket.record)):
-            self.sessions.pop(ticket.record.fd, None)    # its last handler may have read it until now
-        if c != NULL and ticket.record.kind != EV_CLOSE:
+        record = &port.ledger.tickets[number].record
+        c = self.connections.find(record.fd)
+        if c == NULL and self.sessions and is_last(kind_of(record)):
+            self.sessions.pop(record.fd, None)       # its last handler may have read it until now
+        if c != NULL and record.kind != EV_CLOSE:
             c.in_flight -= 1
-            c.in_flight_bytes -= ticket.record.size
+            c.in_flight_bytes -= record.size
             c.entry.in_flight = c.in_flight
-            if kind_of(&ticket.record) == EV_OPEN:
+            if kind_of(record) == EV_OPEN:
                 c.entry.opened = 1
             if c.flags & HELD:
                 self.connections.wake(c)
-        if port.usable and (port.backlog.count or port.waiting or port.retiring):
+        if port.usable and (port.ledger.backlog.count or port.waiting or port.retiring):
             self._went_on(port)
-        if self.crowded and self.kept < self.kept_limit:
+        if self.crowded and self.books.kept < self.kept_limit:
             let_in(self)
         return 0
 
     def _went_on(self, port: Port) -> None:
         """A ticket came back: whoever waited for one may be next."""
-        cdef Connection* c
+        cdef Ledger ledger = port.ledger
+        cdef Notice event
         if port.going_on:
             return       # inside of one process a handler may end within hand(): not ever deeper, the loop below goes on
         port.going_on = True
         try:
-            while port.backlog.count and port.free_count:
-                fd, kind, opcode, arg, extra, payload = event = port.backlog.take()
-                if is_abandoned(self, fd, kind):
+            while ledger.backlog.count and ledger.free:
+                event = ledger.backlog.take()
+                if is_abandoned(self, event):
                     continue
-                if self.hand(port, fd, kind, opcode, arg, extra, payload, len(payload)):
+                if self.hand(port, &event.record, event.payload):
                     self._put_off(port, event)
                     break
         finally:
@@ -543,8 +481,8 @@ cdef class Relay(Sink):
         if port.waiting and not port.full():
             # not at the first free ticket: a crowd woken for one place would only queue again. But not never either, when
             # what is left in flight stays there for long
-            if (port.free_count >= port.ticket_count // 4
-                    and port.in_flight_bytes <= self.port_bytes - self.port_bytes // 4):
+            if (ledger.free >= ledger.size // 4
+                    and ledger.in_flight_bytes <= self.port_bytes - self.port_bytes // 4):
                 wake_some(self, port)
             elif not port.waking:
                 port.waking = True
@@ -595,20 +533,21 @@ cdef class Relay(Sink):
 
     def in_flight(self) -> int:
         """Messages and requests handed over and not finished, and work that connections own."""
-        return _in_flight(self)
+        return self.books.in_flight
 
     def oldest(self) -> int:
         """Milliseconds for which the event has been with its worker that is there longest; 0: there is none."""
-        return _oldest(self)
+        return self.books.oldest(self.connections.reactor.now)
 
     def take_overdue(self, limit: int) -> list[tuple[int, int, int, Port]]:
         """Events that have been with their worker for more than `limit` ms: kind, fd, ms, worker; each is told once."""
-        return _take_overdue(self, limit)
+        now = self.connections.reactor.now
+        return [(kind, fd, age, port) for port in self.ports if port is not None
+                for kind, fd, age in (<Port> port).ledger.take_overdue(limit, now)]
 
     def idle(self) -> bool:
         """Whether no event of any kind is with a worker or on its way to one."""
-        return self.limbo.count == 0 and not self.works and not any(
-            (<Port> p).in_flight or (<Port> p).backlog.count for p in self.ports if p is not None)
+        return self.books.idle()
 
     def stats(self) -> dict[str, object]:
         """accepted = finished + uncertain + dropped + in_flight, over messages, requests and work that connections own."""

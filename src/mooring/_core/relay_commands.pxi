@@ -25,10 +25,10 @@ cdef int on_hello(Relay self, Port port, const Record* record, const uint8_t* pa
 
 cdef int on_ack(Relay self, Port port, const Record* record, const uint8_t* payload) except -1:
     cdef uint32_t i, unknown = 0
-    if record.ticket >= port.ticket_count or record.extra > port.ticket_count or record.opcode > ACK_ENDED:
-        raise BadRecord(f"{record.extra} tickets from {record.ticket} on are acknowledged, of {port.ticket_count}")
+    if record.ticket >= port.ledger.size or record.extra > port.ledger.size or record.opcode > ACK_ENDED:
+        raise BadRecord(f"{record.extra} tickets from {record.ticket} on are acknowledged, of {port.ledger.size}")
     for i in range(record.extra):
-        unknown += self.finish(port, (record.ticket + i) % port.ticket_count, record.opcode)
+        unknown += self.finish(port, (record.ticket + i) % port.ledger.size, record.opcode)
     if unknown:
         raise BadRecord(f"{unknown} tickets are acknowledged that are not in use")
     return 0

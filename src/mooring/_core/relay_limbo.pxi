@@ -5,9 +5,12 @@ cdef int end_limbo(Relay self) except -1:
     """Hands out what had no worker, in order, and lets the connections go on that waited for one."""
     cdef Connection* c
     cdef Port port
+    cdef Notice event
+    cdef uint64_t fd
     chosen: dict[int, Port] = {}
     while self.limbo.count:
-        fd, kind, opcode, arg, extra, payload = self.limbo.events[0]
+        event = self.limbo.first()
+        fd = event.record.fd
         c = self.connections.find(fd)
         if c != NULL:
             port = self.port_of(c)
@@ -22,15 +25,10 @@ cdef int end_limbo(Relay self) except -1:
         if port is None:
             return 0
         self.limbo.take()
-        if is_abandoned(self, fd, kind):
-            continue
-        self._queue(port, fd, kind, opcode, arg, extra, payload)
+        if not is_abandoned(self, event):
+            self._queue(port, event)
     waiting, self.unbound = self.unbound, []
-    for fd in waiting:
-        c = self.connections.find(fd)
-        if c != NULL:
-            self.connections.wake(c)
-    return 0
+    return wake_these(self, waiting)
 
 
 def refuse_waiting(Relay relay, reason: str) -> list[int]:
@@ -38,11 +36,10 @@ def refuse_waiting(Relay relay, reason: str) -> list[int]:
     that are not even read are looked at again, and refused then."""
     cdef Connection* c
     refused = []
-    for fd, kind, _, _, _, payload in relay.limbo.take_unless(lambda event: not is_asking(event[1])):
-        if is_counted(kind):
-            relay.dropped[reason] = relay.dropped.get(reason, 0) + 1
-        relay._forget(fd, len(payload))
-        refused.append(fd)
+    for event in relay.limbo.take_unless(lambda event: not is_asking(event.kind)):
+        relay.books.drop(reason, event.kind)
+        relay._forget(event)
+        refused.append(event.fd)
     for fd in relay.unbound:
         c = relay.connections.find(fd)
         if c != NULL and c.phase == HTTP:
@@ -54,7 +51,7 @@ def holding(Relay relay) -> set[int]:
     """WebSockets with messages that wait because there is no worker."""
     cdef Connection* c
     found = set()
-    for fd in [*relay.unbound, *[item[0] for item in relay.limbo.events if item[1] == EV_MESSAGE]]:
+    for fd in [*relay.unbound, *[event.fd for event in relay.limbo if event.kind == EV_MESSAGE]]:
         c = relay.connections.find(fd)
         if c != NULL and c.phase == OPEN:
             found.add(fd)
@@ -69,5 +66,5 @@ cdef bint given_up(Relay self, uint64_t fd, dict gone) except -1:
     if c != NULL and c.closed_by == BY_APPLICATION:
         code = c.close_code
     if code:
-        self._drop(GIVEN_UP[ACK_FAILED if code == INTERNAL_ERROR else ACK_ENDED])
+        self.books.drop(GIVEN_UP[ACK_FAILED if code == INTERNAL_ERROR else ACK_ENDED], EV_MESSAGE)
     return code != 0

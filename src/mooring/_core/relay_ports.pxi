@@ -8,31 +8,14 @@ cdef class Port(Publisher):
     """One worker, as the gateway sees it. Subclasses carry records to it."""
 
     def __cinit__(self, relay: Relay, worker: int, generation: int = 0, serves: bool = True, *args: object) -> None:
-        cdef uint32_t i
         self.relay = relay
         self.index = -1
         self.worker = worker
         self.generation = generation
         self.serves = serves
-        self.backlog = Backlog(relay)
         self.waiting = []
         self.parts = []
-        self.ticket_count = relay.port_messages
-        self.tickets = <Ticket*> calloc(self.ticket_count, sizeof(Ticket))
-        self.free_tickets = <uint32_t*> malloc(self.ticket_count * sizeof(uint32_t))
-        if self.tickets == NULL or self.free_tickets == NULL:
-            raise MemoryError("no memory for the ledger of a worker")
-        for i in range(self.ticket_count):
-            self.free_tickets[i] = i
-        self.free_count = self.ticket_count
-
-    def __dealloc__(self) -> None:
-        cdef uint32_t i
-        if self.tickets != NULL:
-            for i in range(self.ticket_count):
-                buffer_free(&self.tickets[i].payload)
-        free(self.tickets)
-        free(self.free_tickets)
+        self.ledger = relay.books.open(relay.port_messages)
 
     cdef int transmit(self, Record* record, const uint8_t* payload) except -1:
         """Carries one record to the worker."""
@@ -42,19 +25,17 @@ cdef class Port(Publisher):
         """Memory for a record of that size, which `transmit` then has; -1: there is none."""
         return 0
 
-    cdef Mark mark_of(self, uint32_t ticket) noexcept:
-        """How far the worker came with it."""
-        return NOT_STARTED
-
-    cdef int clear_mark(self, uint32_t ticket) noexcept:
-        return 0
+    cdef bint torn(self) noexcept:
+        """Whether a part of what it sent was lost."""
+        return False
 
     cdef bint full(self) noexcept:
         """No message can be given to it now."""
-        if self.relay.kept >= self.relay.kept_limit:
+        cdef Ledger ledger = self.ledger
+        if ledger.books.kept >= self.relay.kept_limit:
             self.relay.crowded = True
             return True
-        return self.free_count == 0 or self.in_flight_bytes >= self.relay.port_bytes or self.backlog.count != 0
+        return ledger.free == 0 or ledger.in_flight_bytes >= self.relay.port_bytes or ledger.backlog.count != 0
 
     cpdef size_t unsent(self) noexcept:
         """Bytes for the worker that the kernel has not taken."""
@@ -63,7 +44,12 @@ cdef class Port(Publisher):
     @property
     def silent(self) -> int:
         """Milliseconds for which it has had something to do and has finished nothing."""
-        return self.relay.connections.reactor.now - self.heard if self.in_flight else 0
+        return self.ledger.silent(self.relay.connections.reactor.now)
+
+    @property
+    def in_flight(self) -> int:
+        """Events that it was given and has not finished."""
+        return self.ledger.in_flight
 
     @property
     def still(self) -> int:
@@ -140,8 +126,7 @@ cdef class ChannelPort(Port):
 
     def __init__(self, relay: Relay, worker: int, generation: int, serves: bool, reactor: Reactor, channel: int,
                  reply_socket: object, page: int) -> None:
-        self.keeps = True
-        self.page = Page(page)
+        self.ledger.page = self.page = Page(page)
         self.reply_socket = reply_socket
         reply_socket.setblocking(False)
         self.answers = bytearray()
@@ -161,12 +146,8 @@ cdef class ChannelPort(Port):
     cpdef size_t unsent(self) noexcept:
         return buffer_size(&self.channel.output)
 
-    cdef Mark mark_of(self, uint32_t ticket) noexcept:
-        cdef Mark mark = self.page.mark_of(ticket)
-        return STARTED if mark == DONE and self.channel.torn else mark       # what it sent may be in the lost part
-
-    cdef int clear_mark(self, uint32_t ticket) noexcept:
-        return self.page.offer(ticket, self.relay.connections.reactor.now)
+    cdef bint torn(self) noexcept:
+        return self.channel.torn
 
     @property
     def still(self) -> int:

@@ -4,64 +4,12 @@ A connection that may not go on is in a list: `port.waiting` until its worker ha
 what was sent to it, `unbound` until there is a worker. Whoever is woken asks again, and may have to wait again.
 """
 
-cdef class Backlog:
-    """What waits counts, so that what is yet to be read can be left where it is: see `Relay.takes`."""
-
-    def __cinit__(self, relay: Relay) -> None:
-        self.relay = relay
-        self.events = deque()
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> object:
-        return iter(self.events)
-
-    cdef int _count(self, tuple event, int sign) except -1:
-        cdef size_t size = len(event[5])
-        self.count += sign
-        self.size += sign * size
-        self.relay.kept += sign * size
-        return 0
-
-    cdef int add(self, tuple event) except -1:
-        self.events.append(event)
-        return self._count(event, 1)
-
-    cdef int add_first(self, tuple event) except -1:
-        self.events.appendleft(event)
-        return self._count(event, 1)
-
-    cdef tuple take(self):
-        """The first one."""
-        cdef tuple event = self.events.popleft()
-        self._count(event, -1)
-        return event
-
-    def take_all(self) -> list[tuple]:
-        events, self.events = list(self.events), deque()
-        for event in events:
-            self._count(event, -1)
-        return events
-
-    def take_unless(self, stays: object) -> list[tuple]:
-        """Those for whom `stays(event)` is false; the others stay in order."""
-        kept, taken = [], []
-        for event in self.events:
-            (kept if stays(event) else taken).append(event)
-        if taken:
-            self.events = deque(kept)
-            for event in taken:
-                self._count(event, -1)
-        return taken
-
-
 cdef bint may_ask(Relay self, Connection* c) except -1:
     """Whether a request of it can be taken: by its worker, or to wait for one, or because it is refused in any case."""
     cdef Port port = None if self.limbo.count else self.port_of(c)
     if port is None:
         if (self.limbo.count < self.port_messages and self.limbo.size < self.port_bytes
-                and self.kept < self.kept_limit or self.gateway.refuses_all):
+                and self.books.kept < self.kept_limit or self.gateway.refuses_all):
             return True
         return wait_in(self, self.unbound, c.fd)
     if not port.full() or self.gateway.refuses_all:
@@ -111,10 +59,12 @@ cdef int wake_some(Relay self, Port port) except -1:
     """The first of those who wait, as many as probably find room, since who doesn't goes to the end of the line; the next
     ones when these have had their chance."""
     cdef uint64_t turn = self.connections.reactor.turns
-    cdef uint64_t room = port.free_count
+    cdef Ledger ledger = port.ledger
+    cdef uint64_t room = ledger.free
     cdef int count
-    if port.in_flight_bytes:
-        room = min(room, max(<uint64_t> 1, (self.port_bytes - port.in_flight_bytes) * port.in_flight // port.in_flight_bytes))
+    if ledger.in_flight_bytes:
+        room = min(room, max(
+            <uint64_t> 1, (self.port_bytes - ledger.in_flight_bytes) * ledger.in_flight // ledger.in_flight_bytes))
     if port.woken_in != turn:
         port.woken_in = turn
         port.woken = 0
@@ -164,18 +114,17 @@ cdef int let_in(Relay self) except -1:
     return 0
 
 
-cdef bint is_abandoned(Relay self, uint64_t fd, int kind) except -1:
+cdef bint is_abandoned(Relay self, Notice event) except -1:
     """Whether this event, which no worker was given yet, asks for an answer that nobody waits for any more."""
-    if not is_asking(kind) or self.connections.find(fd) != NULL:
+    if not is_asking(event.record.kind) or self.connections.find(event.record.fd) != NULL:
         return False
-    if is_counted(kind):
-        self.dropped["client left"] = self.dropped.get("client left", 0) + 1
+    self.books.drop("client left", event.record.kind)
     return True
 
 
 cdef int leave_behind(Relay self, uint64_t fd) except -1:
     """A connection has ended, with a request that may still wait for a place. One walk for all that end in this turn."""
-    if self.limbo.count == 0 and not any([(<Port> p).backlog.count for p in self.ports if p is not None]):
+    if not self.books.waiting:
         return 0
     if not self.abandoned:
         self.connections.reactor.post(partial(_drop_abandoned, self))
@@ -185,6 +134,6 @@ cdef int leave_behind(Relay self, uint64_t fd) except -1:
 
 def _drop_abandoned(Relay self) -> None:
     fds, self.abandoned = self.abandoned, set()
-    for events in [self.limbo, *[(<Port> port).backlog for port in self.ports if port is not None]]:
-        for event in events.take_unless(lambda event: event[0] not in fds or not is_asking(event[1])):
-            is_abandoned(self, event[0], event[1])
+    for events in [self.limbo, *[(<Ledger> ledger).backlog for ledger in self.books.ledgers]]:
+        for event in events.take_unless(lambda event: event.fd not in fds or not is_asking(event.kind)):
+            is_abandoned(self, event)

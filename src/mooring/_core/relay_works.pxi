@@ -15,10 +15,6 @@ Of a dead worker's work the application is told as of an event whose handler had
 cdef uint32_t MOST_WORKS = 1 << 20   # of one worker; each connection may have few, see the setting max_spawned
 
 
-cdef int _works_of_all(Relay self) except -1:
-    return sum([(<Port> port).works for port in self.ports if port is not None])
-
-
 cdef int on_work(Relay self, Port port, const Record* record, const uint8_t* payload) except -1:
     """WORK: something has begun, has ended, or is to be cancelled in other workers."""
     cdef Connection* c = self.connections.find(record.fd)
@@ -31,11 +27,10 @@ cdef int on_work(Relay self, Port port, const Record* record, const uint8_t* pay
     if record.opcode == WORK_CANCEL:
         return cancel_works(self, record.fd, name if record.extra else None, port) if owned is not None else 0
     if record.opcode == WORK_BEGUN:
-        if known or port.works >= MOST_WORKS:
-            raise BadRecord(f"work {record.extra} begins and runs already, or {port.works} others do")
+        if known or port.ledger.works >= MOST_WORKS:
+            raise BadRecord(f"work {record.extra} begins and runs already, or {port.ledger.works} others do")
         self.works.setdefault(record.fd, {})[key] = name
-        port.works += 1
-        self.accepted += 1
+        self.books.begin_work(port.ledger)
         if c == NULL:
             return cancel_works(self, record.fd, None, None)     # it has ended meanwhile
     else:
@@ -44,11 +39,7 @@ cdef int on_work(Relay self, Port port, const Record* record, const uint8_t* pay
         del owned[key]
         if not owned:
             del self.works[record.fd]
-        port.works -= 1
-        if record.opcode == WORK_CUT:
-            self._drop("cut")
-        else:
-            self.finished += 1
+        self.books.end_work(port.ledger, "cut" if record.opcode == WORK_CUT else "")
         self._settle(port)
     if c != NULL:
         note_owner(self, c)
@@ -60,7 +51,7 @@ cdef int note_owner(Relay self, Connection* c) except -1:
     cdef Port port = None if c.port == NO_PORT else self.ports[c.port]
     c.entry.spawned = <uint16_t> min(len(self.works.get(c.fd, ())), UINT16_MAX)
     c.flags &= ~OWNS
-    if port is not None and port.works:
+    if port is not None and port.ledger.works:
         for whose, _ in self.works.get(c.fd, ()):
             if whose is port:
                 c.flags |= OWNS
@@ -80,7 +71,7 @@ cdef int cancel_works(Relay self, uint64_t fd, bytes name, Port asks) except -1:
 cdef int lose_works(Relay self, Port port, list doubtful) except -1:
     """Its worker has ended: nobody knows how far what it ran has come."""
     cdef Connection* c
-    if port.works == 0:
+    if port.ledger.works == 0:
         return 0
     reason = f"worker {port.worker} (pid {port.pid}) ended while it ran".encode()
     head = len(reason).to_bytes(2, "little") + reason
@@ -88,15 +79,14 @@ cdef int lose_works(Relay self, Port port, list doubtful) except -1:
         for key in [key for key in owned if key[0] is port]:
             report = head + owned.pop(key)
             doubtful.append(fd)
-            self.uncertain += 1
+            self.books.lose_work(port.ledger)
             c = self.connections.find(fd)
             if c != NULL and c.phase == OPEN:
                 note_owner(self, c)
                 c.in_flight += 1
                 c.in_flight_bytes += <uint32_t> len(report)
                 c.entry.in_flight = c.in_flight
-                self.limbo.add((fd, EV_UNCERTAIN, 0, EV_WORK, c.profile.index, report))
+                self.limbo.add(Notice(EV_UNCERTAIN, fd, report, arg=EV_WORK, extra=c.profile.index))
         if not owned:
             del self.works[fd]
-    port.works = 0
     return 0

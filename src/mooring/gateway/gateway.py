@@ -256,7 +256,7 @@ class Gateway:
             self._certificate(fd) if rules.asks_certificates else None,
         )
         if not request.upgrade:
-            self.relay.event(fd, Event.REQUEST, 0, number, encode_request(record, request.body))
+            self.relay.event(Notice(Event.REQUEST, fd, encode_request(record, request.body), arg=number))
             return
         wants = self.relay.wants(fd)
         verdict = judge(request, rules.policy, scheme, ask_origin=bool(wants & Wants.ORIGIN))
@@ -274,7 +274,7 @@ class Gateway:
         payload = encode_request(record, b"")
         if wants & Wants.HANDSHAKE or verdict.foreign or (verdict.offers and wants & Wants.SUBPROTOCOL):
             self._pending[listener].add(fd, verdict, payload)
-            self.relay.event(fd, Event.HANDSHAKE, verdict.foreign, 0, payload)
+            self.relay.event(Notice(Event.HANDSHAKE, fd, payload, opcode=verdict.foreign))
         else:
             self._open(fd, verdict.response, verdict, payload, verdict.subprotocol)
 
@@ -294,7 +294,7 @@ class Gateway:
         session = self.relay.sessions.get(fd)
         if session:
             self.relay.tell(fd, Event.SESSION, 1, self.encode_session(session))
-        self.relay.event(fd, Event.OPEN, bool(session), 0, request)
+        self.relay.event(Notice(Event.OPEN, fd, request, opcode=bool(session)))
 
     def _on_handshake(self, _port: Port, command: Notice) -> None:
         """A worker says what the application makes of a handshake."""
