@@ -200,10 +200,10 @@ def main() -> int:
     folder = ROOT / "build" / name
     begun = folder / "begun"  # what is edited meanwhile is newer
     folder.mkdir(parents=True, exist_ok=True)
-    begun.touch()
     counters.main()
     if records.main(ROOT):
         return 1
+    begun.touch()
     code = compile_core(name, folder)
     if code:
         print((folder / "log").read_text(), end="", file=sys.stderr)

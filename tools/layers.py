@@ -38,15 +38,15 @@ CORE: list[set[str]] = [
     {"admission", "deflate", "http", "page", "table", "wire", "ws"},
     {"latency", "ledger", "profile", "reactor"},
     {"order", "registry"},
-    {"channel", "outlet", "transport"},
-    {"secure"},
+    {"channel", "outlet", "port", "transport"},
+    {"contract", "secure"},
     {"files"},
     {"exchange"},
     {"connection"},
-    {"acceptor", "answering", "hub", "inlet", "records"},
+    {"acceptor", "answering", "asking", "hub", "inlet", "owned", "parking", "records", "shares", "turns"},
     {"closed"},
-    {"finder", "relay"},
-    {"local"},
+    {"channel_link", "finder", "relay"},
+    {"commands", "local"},
 ]
 PURE = {"deflate", "http", "wire", "ws"}
 IMPURE = {"asyncio", "logging", "select", "selectors", "socket", "threading", "time"}

@@ -3,7 +3,7 @@
     _core/wire_kinds.pxi       constants, enums and predicates in C, a part of wire.pxd
     _core/wire_names.pxi       the enums that Python knows, a part of wire.pyx
     _core/wire.pyi             their stub
-    _core/relay_table.pxi      which function applies which command
+    _core/commands_table.pxi      which function applies which command
     docs/records.md            the page of the manual
 
 tools/build.py runs it before it compiles. A file that is as it should be is not written. What the table must not say is
@@ -313,7 +313,7 @@ MAKES: dict[str, Callable[[Table], str]] = {
     "src/mooring/_core/wire_kinds.pxi": kinds,
     "src/mooring/_core/wire_names.pxi": names,
     "src/mooring/_core/wire.pyi": stub,
-    "src/mooring/_core/relay_table.pxi": dispatch,
+    "src/mooring/_core/commands_table.pxi": dispatch,
     "docs/records.md": page,
 }
 

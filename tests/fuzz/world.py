@@ -207,7 +207,7 @@ class Front:
         self.loop.turn()
         gateway = self.gateway
         for fd in gateway.connections.table.connections():
-            gateway.connections.cut(fd, b"the input is over")
+            gateway.connections.cut(fd, b"the input is over", 0)
         self.loop.turn()
         for acceptor in gateway._acceptors:
             acceptor.stop()

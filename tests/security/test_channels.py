@@ -21,7 +21,9 @@ import mooring
 from contract.clients import TEXT, Raw, get
 from frames import frame
 from mooring._core.channel import BadRecord
-from mooring._core.inlet import ChannelOutlet, Inlet
+from mooring._core.channel_link import ChannelOutlet
+from mooring._core.contract import WorkerContract
+from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outbox
 from mooring._core.page import PAGE_BYTES
 from mooring._core.reactor import Reactor
@@ -285,7 +287,7 @@ def test_a_worker_that_is_told_nonsense_ends(what: str):
         assert server.stop() == 0
 
 
-class Host:
+class Host(WorkerContract):
     """What a worker is to its channels; it notes what it is told."""
 
     def __init__(self) -> None:

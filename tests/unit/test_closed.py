@@ -14,6 +14,7 @@ import pytest
 from mooring import CloseRecord
 from mooring._core.acceptor import Acceptor
 from mooring._core.connection import Connections
+from mooring._core.contract import GatewayContract
 from mooring._core.finder import Finder
 from mooring._core.hub import Hub
 from mooring._core.reactor import Reactor
@@ -66,7 +67,7 @@ def gateway(reactor: Reactor, **options: Any) -> tuple[Connections, Relay]:
     return connections, Relay(connections, Hub(connections, 8), 16, 1 << 16, 64, 1 << 20)
 
 
-class Quiet:
+class Quiet(GatewayContract):
     """What a relay asks of its gateway here."""
 
     def on_gone(self, fd: int, code: int, reason: bytes) -> None: ...

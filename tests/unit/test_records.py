@@ -81,11 +81,11 @@ def echo(Outbox outbox, fd: int, number: int) -> None:
     record.extra = number
     outbox.outlet_of(fd).command(&record, NULL)
 """,
-    "_core/relay_commands.pxi": """
+    "_core/commands.pyx": """
 from mooring._core cimport wire
 
-cdef int on_echo(Relay self, Port port, const Record* record, const uint8_t* payload) except -1:
-    return port.say(wire.EV_ECHO, record.extra + 1)
+cdef int on_echo(Relay relay, Port port, const Record* record, const uint8_t* payload) except -1:
+    return port.say(wire.EV_ECHO, 0, record.extra + 1)
 """,
     "worker/notices.py": """
     def echo(self, _outlet: Outlet, notice: Notice) -> None:
@@ -94,12 +94,12 @@ cdef int on_echo(Relay self, Port port, const Record* record, const uint8_t* pay
 }
 #: What is compiled: those that have a new function, and those that look at kinds. All others are as they are.
 OPTIONS = ("-O0", "-w", "-shared", "-fPIC", "-DMOORING_DEBUG=1")
-COMPILED = ("wire", "latency", "outlet", "inlet", "relay")
+COMPILED = ("wire", "latency", "outlet", "inlet", "channel_link", "commands")
 PROGRAM = """
 import os
 from fuzz.targets.worker_channel import SERVER, Watched
 from fuzz.world import Front, Loop, new_server, page
-from mooring._core.inlet import ChannelOutlet
+from mooring._core.channel_link import ChannelOutlet
 from mooring._core.outlet import echo
 from mooring._core.table import Table
 
@@ -132,7 +132,7 @@ def test_a_new_record_is_a_row_and_two_functions(tmp_path: Path):
         file = package / name
         text = file.read_text()
         # a function stands behind the last one, but ahead of the table of functions
-        head, cut, rest = text.partition('include "relay_table.pxi"\n')
+        head, cut, rest = text.partition('include "commands_table.pxi"\n')
         file.write_text(f"{head.rstrip()}\n\n{more}\n\n{cut}{rest}")
     assert records.main(root) == 0
     with ThreadPoolExecutor(2) as several:

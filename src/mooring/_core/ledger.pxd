@@ -36,6 +36,10 @@ cdef class Books:
     cdef readonly uint64_t overdue   # reported by take_overdue
     cdef readonly dict dropped       # reason -> count
     cdef readonly size_t kept        # bytes of all events that are with workers or wait for one
+    cdef public size_t limit         # how many of them there may be
+    cdef public bint crowded         # somebody waits for it to become less
+    cdef public uint32_t tickets     # of each worker
+    cdef public uint64_t ledger_bytes        # in flight to each worker
     cdef readonly Backlog limbo      # those for which there is no worker
     cdef readonly list ledgers
     cdef uint64_t order              # number of the last event that was given out
@@ -73,6 +77,7 @@ cdef class Ledger:
     cdef public uint32_t works       # that connections own and its worker runs, see works.pyx
     cdef uint64_t heard              # when its worker last finished something, or had nothing to do
 
+    cdef bint full(self) noexcept
     cdef int give(self, Record* record, const uint8_t* data, uint64_t now) except -1
     cpdef bint settle(self, uint32_t number, int how, uint64_t now) except -1
     cdef int _free(self, Ticket* ticket) except -1

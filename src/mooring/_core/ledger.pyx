@@ -42,9 +42,11 @@ GIVEN_UP = ("", "handler failed", "disconnected")     # reasons to drop, by what
 
 @cython.final
 cdef class Books:
-    """Those of one gateway."""
+    """Those of one gateway. Each worker may have so many events and bytes in flight."""
 
-    def __cinit__(self) -> None:
+    def __cinit__(self, tickets: int = MARKS, ledger_bytes: int = 1 << 62) -> None:
+        self.tickets = tickets
+        self.ledger_bytes = self.limit = ledger_bytes
         self.dropped = {}
         self.limbo = Backlog(self)
         self.ledgers = []
@@ -236,6 +238,13 @@ cdef class Ledger:
                 buffer_free(&self.tickets[i].payload)
         free(self.tickets)
         free(self.free_tickets)
+
+    cdef bint full(self) noexcept:
+        """No message can be given to its worker now."""
+        if self.books.kept >= self.books.limit:
+            self.books.crowded = True
+            return True
+        return self.free == 0 or self.in_flight_bytes >= self.books.ledger_bytes or self.backlog.count != 0
 
     cdef int give(self, Record* record, const uint8_t* data, uint64_t now) except -1:
         """Takes a ticket for an event, and writes its number into the record; there is a free one. 1: there is no

@@ -1,9 +1,11 @@
 from typing_extensions import disjoint_base
 
-from mooring._core.inlet import Inlet, Waiting
+from mooring._core.contract import Waiting
+from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outlet
+from mooring._core.port import Port
 from mooring._core.reactor import Source
-from mooring._core.relay import Port, Relay
+from mooring._core.relay import Relay
 
 @disjoint_base
 class LocalPort(Port): ...

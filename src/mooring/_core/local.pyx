@@ -8,7 +8,7 @@ is the flush at the end of the turn. For the same reason no handler, and so no w
 Among several gateways publishes have an order (order.pyx). One of this worker may have to wait for that of another, so it
 goes the way that those for the other gateways go: into a queue (`LocalQueue`), and out of it together with theirs, when
 the turn ends. What the worker commands behind it goes there as well, until the queue is empty. With one gateway it is,
-unless so much was published in one turn that the rest has to wait for the next (relay_turns.pxi).
+unless so much was published in one turn that the rest has to wait for the next (turns.pyx).
 """
 
 from libc.stddef cimport size_t
@@ -22,10 +22,13 @@ import threading
 import time
 
 from mooring._core.buffer cimport Buffer, buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size
-from mooring._core.inlet cimport Inlet, Waiting
+from mooring._core.channel_link cimport ChannelPort
+from mooring._core.contract cimport Waiting
+from mooring._core.inlet cimport Inlet
 from mooring._core.outlet cimport Outlet
+from mooring._core.port cimport Port
 from mooring._core.reactor cimport Reactor, Source
-from mooring._core.relay cimport ChannelPort, Port, Relay
+from mooring._core.relay cimport Relay
 from mooring._core.wire cimport ACK_HANDLED, CM_PUBLISH, RECORD_BYTES, Record
 
 cdef enum:
@@ -41,6 +44,7 @@ CALL_TIMEOUT = 5.0           # seconds for which a call waits for the commands b
 cdef class LocalPort(Port):
     """The worker of this process, as its gateway sees it. It cannot be lost: both end together."""
 
+    cdef Relay relay
     cdef Inlet inlet
     cdef LocalOutlet outlet
     cdef LocalQueue queue
@@ -50,7 +54,7 @@ cdef class LocalPort(Port):
 
     cdef int transmit(self, Record* record, const uint8_t* payload) except -1:
         # when this is called by the flush before a sleep, a handler may have something to do in asyncio now
-        self.relay.connections.reactor.hurry = True
+        self.receiver.reactor.hurry = True
         return self.inlet.deliver(self.outlet, record, payload)
 
 
@@ -92,7 +96,8 @@ cdef class LocalQueue(Source):
         return 0
 
     cdef bint full(self) noexcept:
-        return buffer_size(&self.commands) > QUEUE_LIMIT and (self.port.held or self.port in self.port.relay.paused)
+        return buffer_size(&self.commands) > QUEUE_LIMIT and (
+            self.port.held or self.port in self.port.relay.turns.paused)
 
     cdef int flush(self) except -1:
         """To all gateways: what some have and others don't, these wait for."""
@@ -106,8 +111,8 @@ cdef class LocalQueue(Source):
             while buffer_size(&self.commands):
                 memcpy(&record, self.commands.data + self.commands.start, RECORD_BYTES)
                 try:
-                    if self.port.relay.on_command(self.port, &record,
-                                                  self.commands.data + self.commands.start + RECORD_BYTES):
+                    if self.port.receiver.on_command(self.port, &record,
+                                                     self.commands.data + self.commands.start + RECORD_BYTES):
                         return 0
                 except Exception:
                     self.reactor._error("handling a command")
@@ -153,11 +158,12 @@ cdef class ServingWait(Waiting):
         if buffer == NULL:
             raise MemoryError("no memory to serve other workers")
         ended = set()
-        unlimited, self.relay.unlimited = self.relay.unlimited, True     # no turn ends before this wait does
+        unlimited = self.relay.turns.unlimited
+        self.relay.turns.unlimited = True        # no turn ends before this wait does
         try:
             while True:
-                if self.relay.paused:
-                    self.relay.resume_paused()
+                if self.relay.turns.paused:
+                    self.relay.turns.resume()
                 poll = select.poll()
                 if fd >= 0:
                     poll.register(fd, events)
@@ -180,7 +186,7 @@ cdef class ServingWait(Waiting):
                 if left <= 0:
                     return False
         finally:
-            self.relay.unlimited = unlimited
+            self.relay.turns.unlimited = unlimited
             free(buffer)
 
     cdef bint _answer(self) except -1:
@@ -217,7 +223,7 @@ cdef class LocalOutlet(Outlet):
             if record.kind != CM_PUBLISH:
                 self.make_room()     # of a publish it was called before, see Outbox._publish
             return queue.put(record, payload)
-        if self.port.relay.on_command(self.port, record, payload):
+        if self.port.receiver.on_command(self.port, record, payload):
             return queue.put(record, payload)            # a publish, and enough were copied in this turn
         return 0
 
@@ -271,10 +277,11 @@ cdef class LocalOutlet(Outlet):
 
 def join(relay: Relay, inlet: Inlet, gateway: int, worker: int, generation: int) -> LocalOutlet:
     """Makes the two ends know each other; the outlet is the worker's. To be called by the thread of the loop."""
-    cdef LocalPort port = LocalPort(relay, worker, generation, True)
+    cdef LocalPort port = LocalPort(relay.commands, worker, generation, True)
     cdef LocalOutlet outlet = LocalOutlet()
     cdef LocalQueue queue = LocalQueue()
     cdef ServingWait waiting = ServingWait()
+    port.relay = relay
     port.inlet = inlet
     port.outlet = outlet
     port.queue = queue

@@ -48,7 +48,7 @@ cdef enum Flag:
     DEFERRED = 1048576  # it has had its share of this turn, and is not read before the next
     LATE = 2097152   # a time limit has ended it, and is counted
     HEAD_ONLY = 4194304  # HTTP: it has asked with HEAD, and the answer is to have no content
-    OWNS = 8388608   # the worker that serves it runs work that it owns, see relay_works.pxi
+    OWNS = 8388608   # the worker that serves it runs work that it owns, see owned.pyx
     SHAKING = 16777216  # its TLS handshake is under way
 
 

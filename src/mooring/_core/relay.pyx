@@ -3,79 +3,59 @@
 Theory
 ------
 Every event that asks a worker for something takes a ticket of that worker's ledger and gives it back when the worker
-acknowledges it, which it does behind everything that the handler sent (ledger.pyx). The number of tickets is the worker's
-credit: when none is left (or too many bytes are out), connections bound to that worker are not read any more.
+acknowledges it, which it does behind everything that the handler sent (ledger.pyx). The number of tickets is the
+worker's credit: when none is left (or too many bytes are out), connections bound to that worker are not read any
+more.
 
-When a worker's channel ends, the gateway has read everything the worker had sent; then it applies what the page has kept
-(page.pyx), and then asks the ledger. So the ledger is the truth and never the pipe: what lies unread in the dead worker's
-socket does not matter.
+When a worker's channel ends, the gateway has read everything the worker had sent; then it applies what the page has
+kept (page.pyx), and then asks the ledger. So the ledger is the truth and never the pipe: what lies unread in the dead
+worker's socket does not matter.
 
 Order. All events of a connection go to one worker. It changes hands only when nothing of it is in flight (a retiring
 worker, or one that is new and has too few), or when its events were taken back (a dead one). A connection whose next
-event cannot be taken yet waits, with its bytes unparsed. Events that cannot wait there (open, close, those taken back)
-queue in the ledger's backlog, and in `limbo` while there is no worker at all; as long as they do, no message passes them.
+event cannot be taken yet waits, with its bytes unparsed. Events that cannot wait there (open, close, those taken
+back) queue in the ledger's backlog, and in `limbo` while there is no worker at all; as long as they do, no message
+passes them.
 
-Bounds. A message or a request is taken only while its worker has a free ticket and less than `port_bytes`, and while all
-that is with workers or waits for one (`kept`) is less than `kept_limit`: what was taken back from dead workers comes on
-top of what their successors have, again and again if those end, too. Without a worker as much may wait in `limbo` as one
-would be given. What is taken beyond that has to be told: the opens and closes of connections that are there, whose number
-is limited. A request or handshake that no worker was given is dropped when its client leaves.
+Bounds. A message or a request is taken only while its worker has a free ticket and less than `port_bytes`, and while
+all that is with workers or waits for one (`kept`) is less than `kept_limit`: what was taken back from dead workers
+comes on top of what their successors have, again and again if those end, too. Without a worker as much may wait in
+`limbo` as one would be given. What is taken beyond that has to be told: the opens and closes of connections that are
+there, whose number is limited. A request or handshake that no worker was given is dropped when its client leaves.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
-from libc.stdint cimport UINT16_MAX, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from functools import partial
-
-from mooring._core.buffer cimport buffer_reserve, buffer_size
-from mooring._core.channel cimport Channel
+from mooring._core.asking cimport Asking
 from mooring._core.closed cimport with_record
 from mooring._core.connection cimport Connections
+from mooring._core.contract cimport GatewayContract
 from mooring._core.exchange cimport Sink
-from mooring._core.files cimport FileClaim
 from mooring._core.hub cimport Hub
 from mooring._core.ledger cimport DOUBT, QUARANTINE, REPEAT, UNREPORTED, Books, Ledger
-from mooring._core.order cimport Order, Publisher
-from mooring._core.page cimport Page
-from mooring._core.reactor cimport Reactor, monotonic_ms
+from mooring._core.order cimport Order
+from mooring._core.owned cimport OwnedWork
+from mooring._core.parking cimport Parking
+from mooring._core.port cimport Port, Receiver
 from mooring._core.registry cimport (
-    ASKED, BUSY, BY_APPLICATION, BY_SERVER, HELD, HTTP, MOVES, NO_PORT, OPEN, OWNS, PAUSED, UPGRADED, W_STANDSTILL,
-    Connection, blame,
+    BY_APPLICATION, BY_SERVER, HELD, HTTP, MOVES, NO_PORT, OPEN, OWNS, PAUSED, UPGRADED, Connection,
 )
-from mooring._core.table cimport SLOT_BITS, user_mark
+from mooring._core.shares cimport give_share, has_more
+from mooring._core.turns cimport Turns
 from mooring._core.wire cimport (
-    ACK_ENDED, ACK_FAILED, ACK_HANDLED, CM_HELLO, EV_CLOSE, EV_DISCONNECT, EV_FILE, EV_FINISH, EV_GONE,
-    EV_HANDSHAKE, EV_LEAVE, EV_MESSAGE, EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_ROOM, EV_SESSION, EV_UNCERTAIN, EV_WORK,
-    EXCLUDED_LIMIT, FILE_LATE, MAX_ATTEMPTS, MISSED_CLIENT, MISSED_PUBLISHES, MISSED_TOPIC, MISSED_TOPICS,
-    RECORD_BYTES, RESPOND_ASKS, RESPOND_REFUSES, VERSION, WANTS_DISCONNECT, WORK_BEGUN, WORK_CANCEL, WORK_CUT, Notice, Record,
-    is_asking, is_command, is_counted, is_last, kind_of, make_record, new_notice,
+    ACK_ENDED, ACK_FAILED, ACK_HANDLED, EV_CLOSE, EV_DISCONNECT, EV_FINISH, EV_GONE, EV_HANDSHAKE, EV_MESSAGE, EV_OPEN,
+    EV_QUARANTINED, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, MAX_ATTEMPTS, WANTS_DISCONNECT, Notice, Record, is_asking,
+    is_counted, is_last, kind_of, make_record,
 )
-from mooring._core.ws cimport OP_BINARY, OP_PING, OP_PONG, OP_TEXT, is_utf8, may_send_close_code
 
-from mooring._core.channel import BadRecord
-from mooring._core.ledger import GIVEN_UP
-from mooring._core.wire import USER as _USER
+from mooring._core.ledger import GIVEN_UP as _GIVEN_UP
 from mooring.journal import own_logger
 
 log = own_logger("mooring.gateway")
 
 cdef int INTERNAL_ERROR = 1011
 cdef double RETRY = 0.05             # seconds, after there was no memory for an event
-cdef int WOKEN_AT_ONCE = 256         # of a crowd, in one turn
-
-include "relay_waiting.pxi"
-include "relay_limbo.pxi"
-include "relay_shares.pxi"
-include "relay_ports.pxi"
-include "relay_files.pxi"
-include "relay_room.pxi"
-include "relay_turns.pxi"
-include "relay_missed.pxi"
-include "relay_commands.pxi"
-include "relay_works.pxi"
-include "relay_counts.pxi"
 
 
 cdef class Relay(Sink):
@@ -90,18 +70,14 @@ cdef class Relay(Sink):
         self.hub = hub
         self.max_messages = max_messages
         self.max_bytes = max_bytes
-        self.port_messages = port_messages
-        self.port_bytes = port_bytes
         self.ports = []
-        self.kept_limit = port_bytes
         self.sessions = {}
-        self.asking = {}
-        self.works = {}
-        self.paused = []
-        self.books = Books()
+        self.books = Books(port_messages, port_bytes)
         self.limbo = self.books.limbo
-        self.abandoned = set()
-        self.unbound = []
+        self.turns = Turns(connections)
+        self.asking = Asking(connections)
+        self.owned = OwnedWork(connections, self.books, self.ports)
+        self.parking = Parking(connections, self.books, self.ports)
         connections.sink = self
 
     # ------------------------------------------------------------------ workers come and go
@@ -124,9 +100,9 @@ cdef class Relay(Sink):
         port.usable = True
         if port.serves:
             self.wanted = wants
-            set_limit(self)
-            give_share(self, port)
-            end_limbo(self)
+            self._set_limit()
+            give_share(self.connections, self.ports, port, self.by_key)
+            self._end_limbo()
 
     def retire(self, worker: int, generation: int) -> None:
         """Moves a worker's connections away; gateway.on_retired(port) when nothing of it is left."""
@@ -135,7 +111,7 @@ cdef class Relay(Sink):
             if port.worker == worker and port.generation == generation and not port.retiring:
                 port.retiring = True
                 port.say(EV_FINISH, self.grace)
-                self._settle(port)
+                self.settle(port)
 
     cdef Port port_of(self, Connection* c):
         """The worker of a connection; binds it to one. None: there is none now."""
@@ -145,9 +121,9 @@ cdef class Relay(Sink):
             port = self.ports[c.port]
             if not (port.retiring or c.flags & MOVES) or c.in_flight or c.flags & OWNS:
                 return port
-        other = self._any_port(c.fd)
+        other = self.any_port(c.fd)
         if other is port and port is not None:
-            if self.by_key or not has_more(self, port):
+            if self.by_key or not has_more(self.ports, port):
                 c.flags &= ~MOVES    # it is the right one still; else the one that is new is only slow just now
             return port
         self.unbind(c)
@@ -161,8 +137,8 @@ cdef class Relay(Sink):
         port.bound += 1
         c.entry.worker = <uint16_t> (port.worker + 1)
         c.entry.owner = port.pid
-        if self.works:
-            note_owner(self, c)
+        if self.owned.works:
+            self.owned.note_owner(c)
         return self.bring_session(c.fd, port)
 
     cdef int bring_session(self, uint64_t fd, Port port) except -1:
@@ -193,11 +169,13 @@ cdef class Relay(Sink):
         cdef Port port = None if c == NULL or self.limbo.count else self.port_of(c)
         return self.wanted if port is None else port.wants
 
-    def _settle(self, port: Port) -> None:
+    cdef int settle(self, Port port) except -1:
         """A retiring worker that has finished everything may go."""
-        if port.retiring and not port.left and not port.ledger.in_flight and not port.ledger.backlog.count and not port.ledger.works:
+        cdef Ledger ledger = port.ledger
+        if port.retiring and not port.left and not ledger.in_flight and not ledger.backlog.count and not ledger.works:
             port.leave()
             self.gateway.on_retired(port)
+        return 0
 
     cdef int lost(self, Port port, str why) except -1:
         """The worker's channel has ended, and all it had sent is done. See the module's text."""
@@ -213,18 +191,18 @@ cdef class Relay(Sink):
             self.publish_order.leave(port)
         closed = {event.fd: event.arg for event, _ in taken_back
                   if event.kind == EV_CLOSE and event.opcode == BY_APPLICATION}
-        later = self.limbo.take_all()    # what was taken back is ahead of it: the rest is later, or of other connections
+        later = self.limbo.take_all()    # behind what was taken back: it is later, or of other connections
         for event, started in taken_back:
             if started:
                 self._started(port, event, doubtful)
-            elif event.record.kind == EV_MESSAGE and given_up(self, event.record.fd, closed):
+            elif event.record.kind == EV_MESSAGE and self._is_given_up(event.record.fd, closed):
                 self._forget(event)
-            elif not is_abandoned(self, event):
+            elif not self.parking.is_abandoned(event):
                 self.books.redeliver(event)
-        lose_works(self, port, doubtful)
+        self.owned.lose(port, doubtful)
         for event in later:
             self.limbo.add(event)
-        set_limit(self)
+        self._set_limit()
         for number in done:
             self.finish(port, number, ACK_HANDLED)
         self.books.close(port.ledger)
@@ -236,8 +214,95 @@ cdef class Relay(Sink):
                         port.worker, port.pid, why, redelivered, len(doubtful),
                         f", {repeated} are handled again" if repeated else "")
         self.gateway.on_port_lost(port)
-        end_limbo(self)
+        self._end_limbo()
         return 0
+
+    cdef bint _is_given_up(self, uint64_t fd, dict closed) except -1:
+        """Whether the application had closed that connection, by what it said or by an error, before its worker ended:
+        then a message of it is dropped, as that worker would have done. `closed`: codes of those that closed since."""
+        cdef Connection* c = self.connections.find(fd)
+        code = closed.get(fd, 0)
+        if c != NULL and c.closed_by == BY_APPLICATION:
+            code = c.close_code
+        if code:
+            self.books.drop(_GIVEN_UP[ACK_FAILED if code == INTERNAL_ERROR else ACK_ENDED], EV_MESSAGE)
+        return code != 0
+
+    cdef int _set_limit(self) except -1:
+        """So many workers are there now."""
+        cdef size_t count = sum([1 for p in self.ports if p is not None and (<Port> p).usable and (<Port> p).serves])
+        self.books.limit = self.books.ledger_bytes * max(count, <size_t> 1)
+        if 0 < self.connections.ceiling < self.books.limit:
+            self.books.limit = self.connections.ceiling
+        return self._let_in()
+
+    cdef int _let_in(self) except -1:
+        """Those who waited because too much was kept in all are looked at again."""
+        cdef Port port
+        self.books.crowded = False
+        for port in self.ports:
+            if port is not None and port.usable and port.waiting:
+                self._went_on(port)
+        return 0
+
+    # ------------------------------------------------------------------ no worker
+
+    cdef int _end_limbo(self) except -1:
+        """Hands out what had no worker, in order, and lets the connections go on that waited for one."""
+        cdef Connection* c
+        cdef Port port
+        cdef Notice event
+        cdef uint64_t fd
+        chosen: dict[int, Port] = {}
+        while self.limbo.count:
+            event = self.limbo.first()
+            fd = event.record.fd
+            c = self.connections.find(fd)
+            if c != NULL:
+                port = self.port_of(c)
+            else:
+                # gone, but its last events still go to one worker
+                port = chosen.get(fd)
+                if port is None:
+                    port = self.any_port(fd)
+                    chosen[fd] = port
+                    if port is not None:
+                        self.bring_session(fd, port)
+            if port is None:
+                return 0
+            self.limbo.take()
+            if not self.parking.is_abandoned(event):
+                self._queue(port, event)
+        return self.parking.wake_unbound()
+
+    def refuse_waiting(self, reason: str) -> list[int]:
+        """Gives up the requests and handshakes that wait for a worker, `dropped` for that reason; their connections.
+        Those that are not even read are looked at again, and refused then."""
+        cdef Connection* c
+        refused = []
+        for event in self.limbo.take_unless(lambda event: not is_asking(event.kind)):
+            self.books.drop(reason, event.kind)
+            self._forget(event)
+            refused.append(event.fd)
+        for fd in self.parking.unbound:
+            c = self.connections.find(fd)
+            if c != NULL and c.phase == HTTP:
+                self.connections.wake(c)
+        return refused
+
+    def holding(self) -> set[int]:
+        """WebSockets with messages that wait because there is no worker."""
+        cdef Connection* c
+        found = set()
+        for fd in [*self.parking.unbound, *[event.fd for event in self.limbo if event.kind == EV_MESSAGE]]:
+            c = self.connections.find(fd)
+            if c != NULL and c.phase == OPEN:
+                found.add(fd)
+        return found
+
+    def wake_asking(self) -> None:
+        """Those that wait with a request: the gateway answers it now, whatever it is."""
+        self.parking.wake_asking()
 
     cdef int _detach(self, Port port) except -1:
         """No connection is with this worker any more."""
@@ -252,7 +317,7 @@ cdef class Relay(Sink):
                 c.flags &= ~OWNS
                 c.entry.worker = c.entry.owner = 0
                 if c.flags & HELD:
-                    self.unbound.append(c.fd)
+                    self.parking.unbound.append(c.fd)
         self.ports[port.index] = None
         port.index = -1
         return 0
@@ -306,7 +371,8 @@ cdef class Relay(Sink):
             c.entry.in_flight = c.in_flight
             self.connections.wake(c)
 
-    def _any_port(self, fd: int) -> Port | None:
+    def any_port(self, fd: int) -> Port | None:
+        """The worker that the policy gives a connection now."""
         candidates = [p for p in self.ports
                       if p is not None and (<Port> p).usable and (<Port> p).serves and not (<Port> p).retiring]
         return None if not candidates else candidates[0] if len(candidates) == 1 else self.policy(candidates, fd)
@@ -320,23 +386,28 @@ cdef class Relay(Sink):
         if c.flags & PAUSED:
             return False             # CM_PAUSE with 0 wakes it
         if self.limbo.count:
-            return wait_in(self, self.unbound, c.fd)
+            return self.parking.park(self.parking.unbound, c.fd)
         if c.port != NO_PORT:
             port = self.ports[c.port]
             if not (port.retiring or c.flags & MOVES) or c.flags & OWNS:
-                return True if not port.full() else wait_in(self, port.waiting, c.fd)
+                return self.parking.park_unless_room(port, c.fd)
             if c.in_flight:
                 return False         # moves when the present worker has finished it; finish() wakes it
-        port = self.port_of(c)
-        if port is None:
-            return wait_in(self, self.unbound, c.fd)
-        return True if not port.full() else wait_in(self, port.waiting, c.fd)
+        return self.parking.park_unless_room(self.port_of(c), c.fd)
 
     cdef bint takes(self, Connection* c) except -1:
-        return may_ask(self, c)
+        """Whether a request of it can be taken: by its worker, or to wait for one, or because it is refused anyway."""
+        cdef Port port = None if self.limbo.count else self.port_of(c)
+        if port is not None:
+            if not port.ledger.full():
+                return True
+        elif (self.limbo.count < self.books.tickets and self.limbo.size < self.books.ledger_bytes
+                and self.books.kept < self.books.limit):
+            return True
+        return True if self.gateway.refuses_all else self.parking.park_unless_room(port, c.fd)
 
     cdef bint takes_part(self, Connection* c) except -1:
-        return may_send_part(self, c)
+        return c.port == NO_PORT or self.parking.takes_part(self.ports[c.port], c.fd)
 
     cdef int on_message(self, Connection* c, int opcode, const uint8_t* data, size_t size) except -1:
         cdef Port port = self.ports[c.port]
@@ -363,7 +434,7 @@ cdef class Relay(Sink):
     cdef int on_note(self, Connection* c, int kind, bytes payload) except -1:
         """ROOM, GONE, BODY, FILE, HALF: for whoever handles its request; ROOM of a WebSocket for whoever has asked."""
         if c.flags & UPGRADED:
-            return _answer_asking(self, c.fd, kind)
+            return self.asking.answer(c.fd, kind)
         self._tell(c, kind, c.requests, payload)
         return 0
 
@@ -377,16 +448,15 @@ cdef class Relay(Sink):
         if kind == 0 and told is not reason:
             kind = EV_DISCONNECT
         self.hub.leave(c)
-        if c.fd in self.works:
-            cancel_works(self, c.fd, None, None)
+        if c.fd in self.owned.works:
+            self.owned.cancel(c.fd, None, None)
         if c.in_flight and not c.flags & UPGRADED:
-            leave_behind(self, c.fd)
+            self.parking.leave_behind(c.fd)
         try:
-            if c.fd in self.asking:
-                try:
-                    _answer_asking(self, c.fd, EV_GONE)
-                except MemoryError:
-                    pass             # that its `close` is told matters more
+            try:
+                self.asking.answer(c.fd, EV_GONE)
+            except MemoryError:
+                pass                 # that its `close` is told matters more
             if kind:
                 # the last event of the connection; it goes where the others went
                 port = None if self.limbo.count else self.port_of(c)
@@ -431,14 +501,14 @@ cdef class Relay(Sink):
         self.connections.reactor.call_later(RETRY, lambda: self._went_on(port))
 
     cdef int hand(self, Port port, Record* record, const uint8_t* data) except -1:
-        """Gives an event to a worker, on a ticket; there is a free one. 1: there is no memory, and nothing has happened."""
+        """Gives an event to a worker, on a ticket; there is a free one. 1: there is no memory, nothing has happened."""
         if port.make_room(record.size) < 0 or port.ledger.give(record, data, self.connections.reactor.now):
             return 1
         port.transmit(record, data)
         return 0
 
     cdef int finish(self, Port port, uint32_t number, int how) except -1:
-        """The handler of this ticket is done, or was not called, because the application had given the connection up."""
+        """The handler of this ticket is done, or was not called: the application had given the connection up."""
         cdef const Record* record
         cdef Connection* c
         if not port.ledger.settle(number, how, self.connections.reactor.now):
@@ -457,8 +527,8 @@ cdef class Relay(Sink):
                 self.connections.wake(c)
         if port.usable and (port.ledger.backlog.count or port.waiting or port.retiring):
             self._went_on(port)
-        if self.crowded and self.books.kept < self.kept_limit:
-            let_in(self)
+        if self.books.crowded and self.books.kept < self.books.limit:
+            self._let_in()
         return 0
 
     def _went_on(self, port: Port) -> None:
@@ -466,44 +536,28 @@ cdef class Relay(Sink):
         cdef Ledger ledger = port.ledger
         cdef Notice event
         if port.going_on:
-            return       # inside of one process a handler may end within hand(): not ever deeper, the loop below goes on
+            return       # inside of one process a handler may end within hand(): the loop below goes on, not ever deeper
         port.going_on = True
         try:
             while ledger.backlog.count and ledger.free:
                 event = ledger.backlog.take()
-                if is_abandoned(self, event):
+                if self.parking.is_abandoned(event):
                     continue
                 if self.hand(port, &event.record, event.payload):
                     self._put_off(port, event)
                     break
         finally:
             port.going_on = False
-        if port.waiting and not port.full():
-            # not at the first free ticket: a crowd woken for one place would only queue again. But not never either, when
-            # what is left in flight stays there for long
-            if (ledger.free >= ledger.size // 4
-                    and ledger.in_flight_bytes <= self.port_bytes - self.port_bytes // 4):
-                wake_some(self, port)
-            elif not port.waking:
-                port.waking = True
-                self.connections.reactor.call_later(RETRY, partial(_wake_more, self, port))
+        self.parking.wake_waiting(port)
         if port.retiring:
-            self._settle(port)
+            self.settle(port)
 
-    # ------------------------------------------------------------------ down: commands
+    # ------------------------------------------------------------------ down, and what is told of it
 
-    cdef int on_command(self, Port port, const Record* record, const uint8_t* payload) except -1:
-        return _apply(self, port, record, payload)
-
-    def resume_paused(self) -> None:
-        """Those go on whose publishes were too many for the turn before."""
-        self.posted = False
-        try:
-            _resume_paused(self)
-        finally:
-            if self.paused and not self.posted:
-                self.posted = True
-                self.connections.reactor.post(self.resume_paused)
+    @property
+    def works(self) -> dict[int, dict[tuple[Port, int], bytes]]:
+        """Work that connections own: fd -> its name, by worker and number."""
+        return self.owned.works
 
     def user_of(self, fd: int) -> str:
         """The user id a connection is bound to; empty for none."""
@@ -527,7 +581,7 @@ cdef class Relay(Sink):
         return port.pid
 
     def end_streams(self, milliseconds: int) -> None:
-        """Tells the workers of this gateway that what would never end by itself shall end, and the rest in that time."""
+        """Tells the workers that what would never end by itself shall end now, and the rest in that time."""
         for port in [p for p in self.ports if p is not None and (<Port> p).serves]:
             (<Port> port).say(EV_FINISH, milliseconds)
 
@@ -550,5 +604,28 @@ cdef class Relay(Sink):
         return self.books.idle()
 
     def stats(self) -> dict[str, object]:
-        """accepted = finished + uncertain + dropped + in_flight, over messages, requests and work that connections own."""
-        return _stats(self)
+        """accepted = finished + uncertain + dropped + in_flight, over messages, requests and owned work."""
+        return {
+            "accepted": self.books.accepted,
+            "finished": self.books.finished,
+            "uncertain": self.books.uncertain,
+            "redelivered": self.books.redelivered,
+            "repeated": self.books.repeated,
+            "dropped": sum(self.books.dropped.values()),
+            "dropped_reasons": dict(self.books.dropped),
+            "in_flight": self.books.in_flight,
+            "spawned": self.books.spawned,
+            "oldest_in_flight": self.oldest() / 1000,
+            "overdue": self.books.overdue,
+            "reports_lost": self.books.reports_lost,
+            "bad_records": self.bad_records,
+            "ended_by_standstill": self.missed,
+            "events_waiting": self.books.waiting,
+            "bytes_waiting": self.books.kept,
+            "published_out_of_order": 0 if self.publish_order is None else self.publish_order.out_of_order,
+            "workers": [
+                {"worker": p.worker, "generation": p.generation, "pid": p.pid, "connections": p.bound,
+                 "in_flight": p.ledger.in_flight, "spawned": p.ledger.works, "retiring": p.retiring}
+                for p in self.ports if p is not None
+            ],
+        }

@@ -93,6 +93,12 @@ class FileNote(IntEnum):
     OVER = 2
     LATE = 3
 
+class Missed(IntEnum):
+    CLIENT = 0
+    TOPIC = 1
+    TOPICS = 2
+    PUBLISHES = 3
+
 class Wants(IntEnum):
     HANDSHAKE = 1
     ORIGIN = 2

@@ -101,6 +101,15 @@ class FileNote(IntEnum):
     LATE = FILE_LATE
 
 
+class Missed(IntEnum):
+    """What a worker could not tell a gateway that stood still."""
+
+    CLIENT = MISSED_CLIENT
+    TOPIC = MISSED_TOPIC
+    TOPICS = MISSED_TOPICS
+    PUBLISHES = MISSED_PUBLISHES
+
+
 class Wants(IntEnum):
     """What an application has handlers for, as far as a gateway must know."""
 

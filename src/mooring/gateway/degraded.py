@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from mooring._core.reactor import Reactor
-from mooring._core.relay import Relay, holding, refuse_waiting
+from mooring._core.relay import Relay
 from mooring.journal import own_logger
 
 log = own_logger("mooring.gateway")
@@ -63,9 +63,9 @@ class DegradedPool:
         if not self._degraded or self._looking:
             return
         if self.hopeless:
-            for fd in refuse_waiting(self._relay, "degraded"):
+            for fd in self._relay.refuse_waiting("degraded"):
                 self._refuse(fd)
-        waiting = holding(self._relay) if self.hopeless else set()
+        waiting = self._relay.holding() if self.hopeless else set()
         now = time.monotonic()
         self._since = {fd: self._since.get(fd, now) for fd in waiting}
         for fd, since in list(self._since.items()):

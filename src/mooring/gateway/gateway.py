@@ -15,14 +15,17 @@ from urllib.parse import unquote
 import msgspec
 
 from mooring._core.acceptor import Acceptor
+from mooring._core.commands import Commands
 from mooring._core.connection import Connections
+from mooring._core.contract import GatewayContract
 from mooring._core.exchange import cause_of
 from mooring._core.finder import Finder
 from mooring._core.http import HttpError, ParsedRequest
 from mooring._core.hub import Hub
+from mooring._core.port import Port
 from mooring._core.reactor import Reactor
 from mooring._core.registry import Cause
-from mooring._core.relay import Port, Relay, wake_asking
+from mooring._core.relay import Relay
 from mooring._core.room import Rooms
 from mooring._core.table import Table
 from mooring._core.wire import RARE, USER, Call, Event, Notice, Wants
@@ -71,7 +74,7 @@ _fds = msgspec.msgpack.Decoder(list[int])
 _search = msgspec.msgpack.Decoder(Search)
 
 
-class Gateway:
+class Gateway(GatewayContract):
     """One gateway; `on_retired(port)` is told when a worker that leaves has nothing in flight here, `on_broken(port,
     why)` when one has to be replaced because it speaks nonsense."""
 
@@ -123,6 +126,7 @@ class Gateway:
             command: getattr(self, f"_on_{command.name.lower()}") for command in RARE
         }
         self.relay.gateway = self
+        self.relay.commands = Commands(self.relay)
         self.relay.grace = int(settings.process.graceful_timeout * 1000)
         self._finder = Finder(self.connections, self.relay.hub)
         dispatch = settings.process.dispatch
@@ -568,7 +572,7 @@ class Gateway:
         others = [fd for fd in clients if fd not in self._owning]
         self._farewell = Farewell(self.reactor, others, timeout, self._close)
         self.relay.end_streams(max(0, int((deadline - time.monotonic()) * 1000)))
-        wake_asking(self.relay)
+        self.relay.wake_asking()
         self.reactor.post(look)
 
     def _close_worked_off(self) -> None:

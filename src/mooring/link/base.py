@@ -7,26 +7,6 @@ Up (gateway -> worker), through the port that `Relay.attach` was given:
 Down (worker -> gateway), through the outlet:
     commands are applied in the order they were given, whole or not at all; a command for a connection that is gone has
     no effect; `call` waits for an answer and is refused with StateError when none can come.
+
+What a relay asks of its gateway beside that, and an inlet of its worker, is written in mooring._core.contract.
 """
-
-from typing import Protocol
-
-
-class WorkerOutlet(Protocol):
-    """What the runtime does with an outlet; the commands themselves go through mooring._core.outlet.Outbox."""
-
-    @property
-    def gateway(self) -> int:
-        """Number of the gateway that it leads to."""
-
-    def hello(self) -> None:
-        """Tells the gateway that this worker is ready for events."""
-
-    def flush(self) -> None:
-        """Hands everything queued over, waiting for room if need be."""
-
-    def close(self) -> None:
-        """Gives the seam up; the gateway takes back what is not finished."""
-
-    def call(self, what: int, fd: int, payload: bytes) -> bytes:
-        """Asks the gateway and waits for its answer."""

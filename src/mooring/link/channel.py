@@ -8,10 +8,11 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # who has one end need not load the other
-    from mooring._core.inlet import ChannelOutlet, Inlet
+if TYPE_CHECKING:  # who opens none need not load them
+    from mooring._core.channel_link import ChannelOutlet, ChannelPort
+    from mooring._core.inlet import Inlet
     from mooring._core.reactor import Reactor
-    from mooring._core.relay import ChannelPort, Relay
+    from mooring._core.relay import Relay
     from mooring._core.table import Table
 
 
@@ -27,10 +28,10 @@ def open_port(
     page: int,
 ) -> ChannelPort:
     """The gateway's end. `serves`: whether the worker may be given connections of this gateway."""
-    from mooring._core.relay import ChannelPort
+    from mooring._core.channel_link import ChannelPort
 
     answers = socket.socket(fileno=reply)
-    port = ChannelPort(relay, worker, generation, serves, reactor, channel, answers, page)
+    port = ChannelPort(relay.commands, worker, generation, serves, reactor, channel, answers, page)
     relay.attach(port)
     return port
 
@@ -39,6 +40,6 @@ def open_outlet(
     inlet: Inlet, reactor: Reactor, *, gateway: int, table: Table, channel: int, reply: int, page: int
 ) -> ChannelOutlet:
     """The worker's end; `table` is that gateway's table of connections."""
-    from mooring._core.inlet import ChannelOutlet
+    from mooring._core.channel_link import ChannelOutlet
 
     return ChannelOutlet(gateway, table, inlet, reactor, channel, socket.socket(fileno=reply), page)

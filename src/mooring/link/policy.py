@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from mooring._core.relay import Port
+from mooring._core.port import Port
 from mooring.app.loader import load_function
 from mooring.journal import own_logger
 

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, NoReturn, Protocol
 
 from mooring._core.channel import BadRecord
+from mooring._core.contract import WorkerContract
 from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outbox, Outlet
 from mooring._core.pulse import Pulse
@@ -69,7 +70,7 @@ class Controller(Protocol):
     def end(self, reason: str) -> None: ...
 
 
-class Worker:
+class Worker(WorkerContract):
     """One worker; `server` is what its handlers are given."""
 
     def __init__(
@@ -100,12 +101,11 @@ class Worker:
         self.inlet = Inlet(server, on_message, self, self.outbox)
         self.inlet.output_limit = settings.flow.gateway_bytes
         self._failures = Failures(server, self._sites, self.outbox, self.refusals, self.call, self.on_bad_record)
-        self.failed = self._failures.failed  # for the inlet
         self.ends = Ends(server, self._sites, self.outbox, self._failures.ended_failed)
         told = (self._failures.work_failed, self._failures.work_cut)
         self.works = Works(self.outbox, self._sites, *told, serves=number < settings.process.worker_num)
         self._leaving = Leaving(self.streams, self.works)
-        self.note = Notices(self.sessions, self.streams, self.works, self._leaving, self.ends).take  # for the inlet
+        self._notices = Notices(self.sessions, self.streams, self.works, self._leaving, self.ends)
         self._cold: dict[int, Callable[[Site, Notice], Awaitable[Any] | None]] = {
             event: getattr(self, f"_on_{event.name.lower()}") for event in TICKETED - {Event.MESSAGE}
         }
@@ -305,8 +305,13 @@ class Worker:
             for handle in list(getattr(self.loop, "_ready", ())):
                 handle.cancel()  # they would run before the loop comes to wait, see forks.came_back
 
-    leave_child = staticmethod(forks.leave)
-    came_back = staticmethod(forks.came_back)
+    def leave_child(self, error: BaseException | None) -> None:
+        """In such a child, when the handler that has forked it is over."""
+        forks.leave(error)
+
+    def came_back(self) -> None:
+        """In such a child, when its handler awaits something."""
+        forks.came_back()
 
     # ------------------------------------------------------------------ tasks and messages
 
@@ -349,6 +354,14 @@ class Worker:
     def cold(self, event: Notice) -> Awaitable[Any] | None:
         """Any event on a ticket but a message; what is still to be awaited when its handler is a coroutine."""
         return self._cold[event.kind](self._sites[event.listener], event)
+
+    def note(self, outlet: Outlet, notice: Notice) -> None:
+        """What a gateway tells without waiting for an answer."""
+        self._notices.take(outlet, notice)
+
+    def failed(self, kind: int, listener: int, fd: int, error: BaseException) -> Awaitable[Any] | None:
+        """A handler has raised; what is still to be awaited."""
+        return self._failures.failed(kind, listener, fd, error)
 
     def running_of(self, result: object, kind: int) -> Awaitable[Any] | None:
         """What is still to be awaited of what a handler has returned. Raises TypeError for what runs nothing."""

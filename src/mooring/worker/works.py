@@ -4,7 +4,7 @@ A piece of work ends by itself, by a cancel of the application, when its connect
 its worker has to go: then it has the time that the gateway tells (see Leaving), and is *cut* at its end: cancelled,
 logged, counted as dropped, and told to the handler of `error`. In each case `finally` runs.
 
-The gateway is told when a piece begins and ends (_core/relay_works.pxi). As long as one runs, it leaves the connection
+The gateway is told when a piece begins and ends (_core/owned.pyx). As long as one runs, it leaves the connection
 with this worker and waits for it in a drain; when the connection ends, it has it cancelled in whichever worker it runs.
 """
 

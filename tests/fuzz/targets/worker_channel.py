@@ -11,7 +11,7 @@ import msgspec
 import mooring
 from fuzz.harness import pieces
 from fuzz.world import Loop, Nobody, is_about_bytes, new_server, nothing_is_left, page, records, short
-from mooring._core.inlet import ChannelOutlet
+from mooring._core.channel_link import ChannelOutlet
 from mooring._core.table import Table
 from mooring._core.wire import Command, Event
 from mooring.app.request_record import RequestRecord, encode_request

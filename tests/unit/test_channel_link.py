@@ -7,14 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from mooring._core import inlet as inlet_module
+from mooring._core import channel_link
+from mooring._core.channel_link import ChannelOutlet, ChannelPort
+from mooring._core.commands import Commands
 from mooring._core.connection import Connections
 from mooring._core.hub import Hub
-from mooring._core.inlet import ChannelOutlet, Inlet
+from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outbox
 from mooring._core.page import PAGE_BYTES
 from mooring._core.reactor import Reactor
-from mooring._core.relay import ChannelPort, Relay
+from mooring._core.relay import Relay
 from mooring._core.table import Table
 from unit.options import OPTIONS
 
@@ -51,7 +53,7 @@ def test_an_answer_need_not_fit_into_the_socket(table: Table, sockets: tuple[soc
     reactor = Reactor()
     connections = Connections(reactor, table, 0, 1, OPTIONS)
     relay = Relay(connections, Hub(connections, 8), 16, 1 << 18, 64, 1 << 22)
-    port = ChannelPort(relay, 0, 1, True, reactor, ours.detach(), reply, new_page())
+    port = ChannelPort(Commands(relay), 0, 1, True, reactor, ours.detach(), reply, new_page())
     expected = answer(1, b"a" * 3_000_000) + answer(2, b"") + answer(3, b"c" * 500_000)
     received = bytearray()
 
@@ -80,10 +82,10 @@ def test_an_answer_that_came_too_late_is_not_taken_for_the_next(
     reply.settimeout(0.05)
     late = answer(1, b"late" * 1000)
     theirs.sendall(late[:7])
-    with pytest.raises(inlet_module.StateError, match="does not answer"):
+    with pytest.raises(channel_link.StateError, match="does not answer"):
         outlet.call(2, 0, b"")
     theirs.sendall(late[7:500])
-    with pytest.raises(inlet_module.StateError, match="does not answer"):
+    with pytest.raises(channel_link.StateError, match="does not answer"):
         outlet.call(2, 0, b"")
     theirs.sendall(late[500:] + answer(2, b"too") + answer(3, b"this"))
     assert outlet.call(2, 0, b"") == b"this"

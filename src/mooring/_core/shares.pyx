@@ -1,4 +1,4 @@
-"""An even share of the connections for a worker that is new. Included by `relay.pyx`.
+"""An even share of the connections for a worker that is new.
 
 While a worker is away, those of its connections that speak go to the others, and would stay there for good. So when one
 is there, at its start or as the successor of one that has ended or was replaced, connections of the others are marked
@@ -7,32 +7,40 @@ session ahead of it. Where keys decide all are looked at, and those move whose k
 make the shares even, taken evenly from the busy and the quiet ones.
 """
 
-cdef int give_share(Relay self, Port newcomer) except -1:
+from libc.stdint cimport uint32_t, uint64_t
+
+from mooring._core.connection cimport Connections
+from mooring._core.port cimport Port
+from mooring._core.registry cimport MOVES, NO_PORT, Connection
+
+
+cdef bint _takes(Port port) except -1:
+    return port is not None and port.usable and port.serves and not port.retiring
+
+
+cdef int give_share(Connections connections, list ports, Port newcomer, bint by_key) except -1:
     cdef uint32_t slot
     cdef Connection* c
     cdef Port port
     cdef uint64_t total = 0, count = 0, share
-    for other in self.ports:
-        port = other
-        if port is not None and port.usable and port.serves and not port.retiring:
+    for port in ports:
+        if _takes(port):
             total += port.bound
             count += 1
     if count < 2 or total == 0:
         return 0
     share = total // count
-    for other in self.ports:
-        if other is not None:
-            port = other
-            # a fraction of them: (bound - share) out of bound
-            port.spared = port.bound // 2
-    for slot in range(self.connections.used):
-        c = self.connections.slots[slot]
+    for port in ports:
+        if port is not None:
+            port.spared = port.bound // 2            # a fraction of them: (bound - share) out of bound
+    for slot in range(connections.used):
+        c = connections.slots[slot]
         if c == NULL or c.port == NO_PORT:
             continue
-        port = self.ports[c.port]
+        port = ports[c.port]
         if port is newcomer or port.retiring:
             continue
-        if self.by_key:
+        if by_key:
             c.flags |= MOVES
         elif port.bound > share:
             port.spared += port.bound - share
@@ -42,12 +50,10 @@ cdef int give_share(Relay self, Port newcomer) except -1:
     return 0
 
 
-cdef bint has_more(Relay self, Port port) except -1:
+cdef bint has_more(list ports, Port port) except -1:
     """Whether it has more connections than another worker, so that one of them could go there."""
     cdef Port other
-    for one in self.ports:
-        other = one
-        if (other is not None and other.usable and other.serves and not other.retiring
-                and other.bound + 1 < port.bound):
+    for other in ports:
+        if _takes(other) and other.bound + 1 < port.bound:
             return True
     return False

@@ -1,0 +1,14 @@
+"""Workers that wait until a WebSocket has taken what was pushed to it. Words in asking.pyx."""
+
+from libc.stdint cimport uint64_t
+
+from mooring._core.connection cimport Connections
+from mooring._core.port cimport Port
+
+
+cdef class Asking:
+    cdef Connections connections
+    cdef dict ports                  # fd -> those that have asked for ROOM and were not answered
+
+    cdef int ask(self, Port port, uint64_t fd) except -1
+    cdef int answer(self, uint64_t fd, int kind) except -1
