@@ -9,6 +9,7 @@ with Serving(APP, mode="process", worker_num=2) as server:
 import contextlib
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -23,7 +24,9 @@ import mooring
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = str(Path(mooring.__file__).parents[1])  # where the build is that these tests run on
-LIMIT = 20.0  # seconds; the longest wait for anything
+LIMIT = 20.0  # seconds; the longest wait for anything,
+START = 60.0  # and for a server to be ready: several interpreters import everything, while others use the processors
+PIPE = 1 << 20  # bytes; a pipe has no more in it
 
 PREAMBLE = """
 import json, os, sys, time
@@ -72,7 +75,9 @@ class Serving:
         else:
             self.script = Path(self._folder.name) / "app.py"
             self.script.write_text(PREAMBLE + textwrap.dedent(app) + ("\nserver.start()\n" if start else ""))
-        self.lines: list[str] = []
+        self._lines: list[str] = []
+        self._begun = b""  # a line that has no end yet
+        self._over = False
         self._more = threading.Condition()
         import json
 
@@ -88,33 +93,56 @@ class Serving:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
             env=environment,
             pass_fds=pass_fds,
             cwd=cwd or self._folder.name,
         )
         self.pid = self.process.pid
         self._seen: set[int] = {self.pid}
+        assert self.process.stdout is not None
+        self._output = self.process.stdout.fileno()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._port = port
         if ready:
             try:
-                self.wait_log(r"\bready\b")
+                self.wait_log(r"\bready\b", limit=START)
             except BaseException:
                 self._end()
                 raise
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._more:
-                self.lines.append(line.rstrip("\n"))
-                self._more.notify_all()
+        output = select.poll()
+        output.register(self._output, select.POLLIN)
+        while not self._over:
+            output.poll()
+            self._take()
+
+    def _take(self) -> None:
+        """Takes what was written so far: whoever has got an answer finds what was reported before it, also when the
+        reading thread had no turn yet."""
+        output = select.poll()
         with self._more:
-            self.lines.append("(end of output)")
+            if self._over:
+                return
+            output.register(self._output, select.POLLIN)
+            if not output.poll(0):
+                return
+            part = os.read(self._output, PIPE)
+            *whole, self._begun = (self._begun + part).split(b"\n")
+            if not part:
+                whole = [self._begun] if self._begun else []
+                self._over = True
+            self._lines += [line.decode(errors="replace").rstrip("\r") for line in whole]
+            if self._over:
+                self._lines.append("(end of output)")
             self._more.notify_all()
+
+    @property
+    def lines(self) -> list[str]:
+        """What the server's processes have written so far."""
+        self._take()
+        return self._lines
 
     def __enter__(self) -> "Serving":
         return self
@@ -133,6 +161,8 @@ class Serving:
                 if "mooring:" in Path(f"/proc/{pid}/cmdline").read_text():
                     os.kill(pid, signal.SIGKILL)
         self._reader.join(LIMIT)
+        with self._more:  # if another program still has the other end
+            self._over = True
         assert self.process.stdout is not None
         self.process.stdout.close()
         self._folder.cleanup()
@@ -145,7 +175,7 @@ class Serving:
 
         def there() -> bool:
             found[:] = [m for line in self.lines[since:] if (m := re.search(pattern, line))]
-            return len(found) >= count or (bool(self.lines) and self.lines[-1] == "(end of output)")
+            return len(found) >= count or self._over
 
         with self._more:
             self._more.wait_for(there, limit)
