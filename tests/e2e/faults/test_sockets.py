@@ -170,8 +170,12 @@ KEPT_BACK = 64
     ids=["process-1", "process-8", "base-1", "base-3"],
 )
 def test_f32_descriptors_are_kept_back(mode, limit):
-    """A server that is full of clients still has 64, and those that new workers need besides."""
-    with Serving(FEW + ECHO, max_connections=limit, **mode) as server, contextlib.ExitStack() as stack:
+    """A server that is full of clients still has 64, and those that new workers need besides.
+
+    They have WebSockets that nobody pings: however long it takes until it is full, none of them gives way or goes.
+    """
+    settings = {"max_connections": limit, "ping_interval": 0, "close_timeout": 0.5, **mode}
+    with Serving(FEW + ECHO, **settings) as server, contextlib.ExitStack() as stack:
         pids = [
             pid for pid, title in server.titles().items() if title.startswith(("mooring: gateway", "mooring: server"))
         ]
@@ -179,10 +183,10 @@ def test_f32_descriptors_are_kept_back(mode, limit):
         assert first.upgrade("/").status == 101
         refused = 0
         for _ in range(400 * len(pids)):
-            raw = stack.enter_context(Raw(server, get("/?hello")))
-            refused += raw.answer().status == 503
+            refused += stack.enter_context(Raw(server)).upgrade("/").status == 503
             if refused == 10 * len(pids):
                 break
+        assert refused == 10 * len(pids)
         server.wait_log("descriptors run short" if limit else "all [0-9]+ connections are taken: new clients get 503")
         for pid in pids:
             left = 400 - descriptors(pid)
