@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
+import select
 import signal
 import sys
 import time
@@ -12,7 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from e2e.peers import BOTH_MODES, HELD_BACK, Rude, alive, app, client, drained, in_loop, logged
-from support.serving import Serving
+from support.serving import LIMIT, Serving
 
 MODES = pytest.mark.parametrize("mode", BOTH_MODES, ids=lambda settings: settings["mode"])
 
@@ -48,6 +49,27 @@ def stops(server, worker_id):
 def ends(server):
     report("shutdown")
 """
+
+
+def told_and_gone(rude):
+    """When the close frame is there, and when the stream ends, for each client; nothing is read."""
+    told, gone = {}, {}
+    poller = select.poll()
+    clients = {one.socket.fileno(): one for one in rude}
+    for number in clients:
+        poller.register(number, select.POLLIN | select.POLLRDHUP)
+    while clients.keys() - gone.keys():
+        found = poller.poll(LIMIT * 1000)
+        now = time.monotonic()
+        assert found, f"{len(clients) - len(gone)} clients are still connected"
+        for number, events in found:
+            told.setdefault(number, now)
+            if events & ~select.POLLIN:
+                gone[number] = now
+                poller.unregister(number)
+            else:
+                poller.modify(number, select.POLLRDHUP)
+    return [told[number] for number in clients], [gone[number] for number in clients]
 
 
 async def told_to_go(ws):
@@ -167,10 +189,12 @@ async def test_clients_that_never_answer(mode):
     with Serving(APP, close_timeout=0.5, **mode) as server:
         with contextlib.ExitStack() as stack:
             rude = [stack.enter_context(Rude(server)) for _ in range(20)]
+            looking = asyncio.create_task(asyncio.to_thread(told_and_gone, rude))
             start = time.monotonic()
             assert await asyncio.to_thread(server.stop) == 0
-            took = time.monotonic() - start
-            assert 0.4 < took < 3.0
+            told, gone = await looking
+            assert min(gone) - start > 0.4
+            assert max(end - begin for begin, end in zip(told, gone, strict=True)) < 3.0
             for one in rude:
                 _, close = await asyncio.to_thread(one.read_to_end)
                 assert close is not None
