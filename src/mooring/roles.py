@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from mooring.config import Settings
 
-__all__ = ["ROLES", "SPARE", "SUPERVISOR", "Needs", "ProcessSpec", "Role", "specs"]
+__all__ = ["ROLES", "SPARE", "SUPERVISOR", "Needs", "ProcessSpec", "Role", "gateways", "specs"]
 
 SUPERVISOR = "supervisor"  # the parent, which is in no row: it has no parts, and nobody starts it again
 
@@ -140,6 +140,11 @@ class ProcessSpec:
 
     def __str__(self) -> str:
         return f"{self.role} {self.number}"
+
+
+def gateways(settings: Settings) -> int:
+    """How many processes of a server own connections."""
+    return sum(row.number(settings, Needs()) for row in _TABLE if row.gateway)
 
 
 def specs(settings: Settings, needs: Needs) -> Iterator[ProcessSpec]:

@@ -88,7 +88,6 @@ class Gateway(GatewayContract):
         first_serial: int,
         on_retired: Callable[[Port], None] = lambda _port: None,
         on_broken: Callable[[Port, str], None] = lambda _port, _why: None,
-        gateways: int = 1,
     ) -> None:
         self.reactor = reactor
         self.settings = settings
@@ -106,7 +105,7 @@ class Gateway(GatewayContract):
             *[profile(one) for one in settings.per_listener],
             address_limit=0 if shared else flow.max_connections_per_address,
             fresh_limit=0 if shared else flow.max_unfinished_per_address,
-            ceiling=buffer_limit(settings, gateways),
+            ceiling=buffer_limit(settings),
         )
         self.connections.on_tls_failed = self._on_tls_failed
         self.connections.on_file_failed = self._on_file_failed

@@ -11,6 +11,7 @@ from mooring.gateway.forwarded import TrustedProxies
 from mooring.gateway.handshake import Policy
 from mooring.gateway.preface import ProxyPreface
 from mooring.net.tls import new_context
+from mooring.roles import gateways
 
 FRAGMENTS, FRAGMENT = 1024, 64  # so many, or one for so many bytes of a message; a fragment costs no memory of its own
 
@@ -56,15 +57,15 @@ def profile(settings: Settings) -> dict[str, Any]:
     }
 
 
-def buffer_limit(settings: Settings, gateways: int) -> int:
-    """Bytes that may be kept for the clients of one of so many gateways, all together: what is set, or its share of a
-    quarter of the memory that this machine, or its control group, has."""
+def buffer_limit(settings: Settings) -> int:
+    """Bytes that may be kept for the clients of one gateway, all together: what is set, or its share of a quarter of
+    the memory that this machine, or its control group, has."""
     if settings.flow.buffer_limit:
         return settings.flow.buffer_limit
     sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     with contextlib.suppress(OSError, ValueError):  # "max", or no control groups here
         sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    return min(sizes) // 4 // gateways
+    return min(sizes) // 4 // gateways(settings)
 
 
 class Rules:

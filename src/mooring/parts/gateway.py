@@ -37,7 +37,6 @@ class GatewayPart(Part):
             first_serial=first_serial(boot.clock),
             on_retired=host.controller.retired,
             on_broken=host.controller.broken,
-            gateways=len(boot.tables),
         )
         self.gateway.connections.file_limit = descriptors.files
         self.gateway.connections.kept_from = descriptors.kept_from
