@@ -118,6 +118,21 @@ def test_counters_never_fall_and_gauges_go_with_their_process(file: int):
     assert "handlers_suspended" not in gone
 
 
+def test_the_time_of_a_process_that_has_ended_stays(file: int, monkeypatch: pytest.MonkeyPatch):
+    """The kernel says nothing of it any more: a moment before the supervisor does, or before it has reported at all."""
+    times: dict[int, float | None] = {ME: 2.0, 7: 3.0}
+    monkeypatch.setattr(boards.kernel, "cpu_seconds", times.get)
+    board = Board(file)
+    place(file).write(report(accepted=1))
+    tell(file, seen(0), seen(1, pid=7, at=2, state="starting"))
+    assert [look(board)[f"worker {n}"].counts["process_cpu"] for n in (0, 1)] == [2.0, 3.0]
+    times.clear()
+    assert [look(board)[f"worker {n}"].counts["process_cpu"] for n in (0, 1)] == [2.0, 3.0]
+    times[8] = 1.0
+    tell(file, seen(0, pid=8, at=3), seen(1, pid=8, at=4))
+    assert [look(board)[f"worker {n}"].counts["process_cpu"] for n in (0, 1)] == [3.0, 4.0]
+
+
 def test_of_one_whose_place_is_taken_the_last_report_counts(file: int):
     board = Board(file)
     place(file, 1).write(report(bad_records=10))

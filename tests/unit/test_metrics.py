@@ -62,3 +62,16 @@ def test_promtool_finds_no_fault_with_the_text():
     text, _ = Metrics(lambda: Snapshot(None, 0.0, [everything()])).text("")
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=60)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "version", ["", ";version=1.0.0", ";version=a", ";version=2.a", ";version=3.\xff;escaping=\xff"]
+)
+def test_a_strange_version_is_not_passed_on(version: str):
+    metrics = Metrics(lambda: Snapshot(None, 0.0, [everything()]))
+    text, media_type = metrics.text(f"text/html, Application/openmetrics-text{version};q=0.7, */*")
+    assert media_type == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert list(parse_openmetrics(text.decode()))
+    text, media_type = metrics.text(f"text/plain{version}")
+    assert media_type.startswith("text/plain; version=0.0.4;")
+    assert list(parse(text.decode()))

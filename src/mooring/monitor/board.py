@@ -137,18 +137,21 @@ class Board:
         own["process_up"] = int(seen.state in SERVES and not late)
         if expected and (told is not None or seen.place == TREE):
             own["process_report_age"] = age
+        last = self._last.get((seen.place, seen.pid))
+        cpu = kernel.cpu_seconds(seen.pid)
+        if cpu is None and last is not None:  # it has ended, which the supervisor is about to write
+            cpu = last[1].counts.get("process_cpu")
         for name, value in (
-            ("process_cpu", kernel.cpu_seconds(seen.pid)),
+            ("process_cpu", cpu),
             ("process_memory", kernel.resident_bytes(seen.pid)),
             ("process_proportional_memory", self._proportional_of(seen.pid)),
         ):
             if value is not None:
                 own[name] = value
-        if told is not None:
-            report = told[0]
-            counts = report.counts | {name: own[name] for name in ("process_cpu",) if name in own}
-            self._last[seen.place, seen.pid] = (seen.role, seen.number), Report(seen.pid, counts, report.timings)
-            process.add(report.counts, report.timings)
+        report = Report(seen.pid, {}, {}) if told is None else told[0]  # it may end before it reports
+        counts = report.counts | {name: own[name] for name in ("process_cpu",) if name in own}
+        self._last[seen.place, seen.pid] = (seen.role, seen.number), Report(seen.pid, counts, report.timings)
+        process.add(report.counts, report.timings)
         process.add(own, {})
 
     def _proportional_of(self, pid: int) -> int | None:

@@ -18,6 +18,7 @@ from mooring.monitor.board import Process, Snapshot
 __all__ = ["Metrics", "check_client"]
 
 LABELS = ("role", "number")
+OPENMETRICS = "application/openmetrics-text"
 BOUNDS = [*map(str, BOUNDS_SECONDS), "+Inf"]
 
 
@@ -43,7 +44,8 @@ class Metrics:
         """What to answer to who sends that Accept field, and its media type."""
         from prometheus_client.exposition import choose_encoder
 
-        encode, media_type = choose_encoder(accept)
+        # What else the field says is not passed on: prometheus-client raises on a version that is none, or echoes it.
+        encode, media_type = choose_encoder(OPENMETRICS if OPENMETRICS in accept.lower() else "")
         return encode(self._registry), media_type
 
     def describe(self) -> Iterator[Any]:
