@@ -44,26 +44,27 @@ NO_TICKET = 0xFFFFFFFF
 
 # The descriptors of a process, as it opens its ends; and a handler that writes to them.
 APP = """
-from mooring import member, runtime
+from mooring import runtime
+from mooring.parts import gateway as gateway_part, worker as worker_part
 ends = {}
 
-def spy(name, key=None):
-    real = getattr(member, name)
+def spy(module, name, key=None):
+    real = getattr(module, name)
     def opened(*arguments, **named):
         ends.setdefault(name, named[key] if key else arguments[1])
         return real(*arguments, **named)
-    setattr(member, name, opened)
+    setattr(module, name, opened)
 
-spy("open_outlet", "channel")
-spy("open_port", "channel")
-spy("DispatcherLink")
+spy(worker_part, "open_outlet", "channel")
+spy(gateway_part, "open_port", "channel")
+spy(worker_part, "DispatcherLink")
 
 @server.on("message")
 def said(server, frame):
     word, _, rest = frame.data.partition(" ")
     if word == "write":
         name, data = rest.split()
-        fd = runtime._member._control.fileno() if name == "control" else ends[name]
+        fd = runtime._host.controller._socket.fileno() if name == "control" else ends[name]
         return os.write(fd, bytes.fromhex(data)) and None
     server.push(frame.fd, str(os.getpid()) if word == "pid" else frame.data)
 

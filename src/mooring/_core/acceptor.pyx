@@ -112,6 +112,30 @@ cdef bytes FULL = (
 )
 
 
+cdef struct Peer:
+    int family           # 4 or 6; 0: a Unix socket
+    int port
+    uint8_t address[16]
+
+
+cdef int read_peer(const sockaddr_storage* storage, Peer* peer) noexcept:
+    """Who has connected."""
+    memset(peer, 0, sizeof(Peer))
+    if storage.ss_family == AF_INET:
+        peer.family = 4
+        memcpy(peer.address, &(<sockaddr_in*> storage).sin_addr, 4)
+        peer.port = ntohs((<sockaddr_in*> storage).sin_port)
+    elif storage.ss_family == AF_INET6:
+        peer.family = 6
+        memcpy(peer.address, &(<sockaddr_in6*> storage).sin6_addr, 16)
+        if memcmp(peer.address, MAPPED, 12) == 0:
+            peer.family = 4              # an IPv4 client of a socket for both
+            memcpy(peer.address, peer.address + 12, 4)
+            memset(peer.address + 4, 0, 12)
+        peer.port = ntohs((<sockaddr_in6*> storage).sin6_port)
+    return 0
+
+
 cdef class Acceptor(Source):
     """Takes clients of the listening socket `fd` (not owned) into `connections`, with the profile of that index, until
     stop(). Raises ValueError when there is no such profile.
@@ -213,88 +237,93 @@ cdef class Acceptor(Source):
     cdef int _accept(self, bint refuses) except -1:
         """`refuses`: it is full, and so are all others."""
         cdef sockaddr_storage storage
-        cdef unsigned int size
-        cdef uint8_t address[16]
-        cdef int family, remote_port, client, _turn
+        cdef Peer peer
+        cdef int client, _turn
         cdef int failed = 0
         cdef bint accepted = False
-        cdef Welcome welcome
+        cdef bint goes_on = True
         for _turn in range(ACCEPTS):
-            if not refuses and (not self.listening or self._steps_back()):
+            if not goes_on or (not refuses and (not self.listening or self._steps_back())):
                 break
-            size = sizeof(storage)
-            client = accept4(self.fd, <sockaddr*> &storage, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            client = self._next_client(&storage)
             if client < 0:
-                if errno == EAGAIN:
-                    break
-                if errno == EINTR or errno == ECONNABORTED or errno == EPROTO or errno == EPERM:
-                    failed += 1      # this client is gone; the next one may be there
-                    if failed < ACCEPTS:
-                        continue
-                if not refuses:
-                    self._pause(errno)
-                elif errno == EMFILE or errno == ENFILE:
-                    self._tell_one()
+                failed += 1
+                if self._may_try_again(failed, refuses):
+                    continue
                 break
             accepted = True
-            if self.connections.kept_from and client >= self.connections.kept_from:
-                self.connections.counters.connections_refused += 1
-                self._refuse(client, FULL)
-                self._log("descriptors run short, the last ones are kept back: new clients get %s; raise the limit of "
-                          "open files", "no answer" if self.secure else "503")
+            if self._has_no_place(client):
                 continue
-            self.reactor.read_clock()    # the oldest connection of all gateways is the one that came first
-            self._make_room()
-            if self.connections.free_count == 0:
-                self.connections.counters.connections_refused += 1
-                self._refuse(client, FULL)
-                self._log("all %d connections are taken: new clients get %s", self.connections.table.slots,
-                          "no answer" if self.secure else "503")
+            read_peer(&storage, &peer)
+            if self._is_unwelcome(client, &peer):
                 continue
-            memset(address, 0, 16)
-            family = remote_port = 0
-            if storage.ss_family == AF_INET:
-                family = 4
-                memcpy(address, &(<sockaddr_in*> &storage).sin_addr, 4)
-                remote_port = ntohs((<sockaddr_in*> &storage).sin_port)
-            elif storage.ss_family == AF_INET6:
-                family = 6
-                memcpy(address, &(<sockaddr_in6*> &storage).sin6_addr, 16)
-                if memcmp(address, MAPPED, 12) == 0:
-                    family = 4       # an IPv4 client of a socket for both
-                    memcpy(address, address + 12, 4)
-                    memset(address + 4, 0, 12)
-                remote_port = ntohs((<sockaddr_in6*> &storage).sin6_port)
-            if self.connections.profiles[self.listener].preface:
-                # not counted by address: that of the client is not known yet
-                if not self.connections.admits(self.listener, family, address):
-                    self.connections.counters.connections_refused += 1
-                    self.connections.counters.proxy_headers_refused += 1
-                    c_close(client)
-                    continue
-                welcome = WELCOME
-            else:
-                welcome = self.connections.admission.welcome(family, address)
-            if welcome != WELCOME:
-                self.connections.counters.connections_refused += 1
-                if welcome == CROWDED:
-                    self.connections.counters.connections_refused_by_address += 1
-                    self._refuse(client, CROWD)
-                    self._log("%s has as many connections as one address may: new ones get %s",
-                              address_text(family, address), "no answer" if self.secure else "429")
-                else:
-                    self.connections.counters.connections_refused_unfinished += 1
-                    self._refuse(client, HASTE)
-                    self._log("%s has as many connections without an answered request as one address may: new ones "
-                              "get %s", address_text(family, address), "no answer" if self.secure else "429")
-                continue
-            if self.rate and not self._in_rate():
-                self.connections.adopt(client, family, address, remote_port, self.port, self.listener)
-                break
-            self.connections.adopt(client, family, address, remote_port, self.port, self.listener)
+            goes_on = not self.rate or self._in_rate()
+            self.connections.adopt(client, peer.family, peer.address, peer.port, self.port, self.listener)
         if accepted:
             self._to_the_end_of_the_line()
         return 0
+
+    cdef int _next_client(self, sockaddr_storage* storage) noexcept:
+        cdef unsigned int size = sizeof(sockaddr_storage)
+        return accept4(self.fd, <sockaddr*> storage, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+
+    cdef bint _may_try_again(self, int failed, bint refuses) except -1:
+        """Whether accept4, which has failed so often, may succeed with the next client."""
+        if errno == EAGAIN:
+            return False
+        if errno == EINTR or errno == ECONNABORTED or errno == EPROTO or errno == EPERM:
+            if failed < ACCEPTS:
+                return True              # this client is gone; the next one may be there
+        if not refuses:
+            self._pause(errno)
+        elif errno == EMFILE or errno == ENFILE:
+            self._tell_one()
+        return False
+
+    cdef bint _has_no_place(self, int client) except -1:
+        """Whether there is no place for it, or no descriptor, and it was told so."""
+        if self.connections.kept_from and client >= self.connections.kept_from:
+            self.connections.counters.connections_refused += 1
+            self._refuse(client, FULL)
+            self._log("descriptors run short, the last ones are kept back: new clients get %s; raise the limit of "
+                      "open files", "no answer" if self.secure else "503")
+            return True
+        self.reactor.read_clock()        # the oldest connection of all gateways is the one that came first
+        self._make_room()
+        if self.connections.free_count == 0:
+            self.connections.counters.connections_refused += 1
+            self._refuse(client, FULL)
+            self._log("all %d connections are taken: new clients get %s", self.connections.table.slots,
+                      "no answer" if self.secure else "503")
+            return True
+        return False
+
+    cdef bint _is_unwelcome(self, int client, const Peer* peer) except -1:
+        """Whether its address, or that of the proxy before it, may not have one more connection, and it was told so."""
+        cdef Welcome welcome
+        if self.connections.profiles[self.listener].preface:
+            # not counted by address: that of the client is not known yet
+            if self.connections.admits(self.listener, peer.family, peer.address):
+                return False
+            self.connections.counters.connections_refused += 1
+            self.connections.counters.proxy_headers_refused += 1
+            c_close(client)
+            return True
+        welcome = self.connections.admission.welcome(peer.family, peer.address)
+        if welcome == WELCOME:
+            return False
+        self.connections.counters.connections_refused += 1
+        if welcome == CROWDED:
+            self.connections.counters.connections_refused_by_address += 1
+            self._refuse(client, CROWD)
+            self._log("%s has as many connections as one address may: new ones get %s",
+                      address_text(peer.family, peer.address), "no answer" if self.secure else "429")
+        else:
+            self.connections.counters.connections_refused_unfinished += 1
+            self._refuse(client, HASTE)
+            self._log("%s has as many connections without an answered request as one address may: new ones "
+                      "get %s", address_text(peer.family, peer.address), "no answer" if self.secure else "429")
+        return True
 
     cdef bint _is_full(self) noexcept:
         """No place, or the next descriptor is one of those that are kept back. That is asked of the kernel where it may
