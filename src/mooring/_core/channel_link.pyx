@@ -361,7 +361,7 @@ cdef class ChannelOutlet(Outlet):
                 self.channel.put(&record, NULL)
             except MemoryError:
                 self.channel.reactor.call_later(RETRY, partial(self._ack_again, record.ticket, record.extra,
-                                                                      record.opcode))
+                                                               record.opcode))
 
     def _ack_again(self, first: int, count: int, how: int) -> None:
         self.send_acks()

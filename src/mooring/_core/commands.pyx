@@ -236,7 +236,7 @@ cdef int on_file(Relay relay, Port port, const Record* record, const uint8_t* pa
         memcpy(&claim, payload, sizeof(claim))
         path = PyBytes_FromStringAndSize(<const char*> payload + sizeof(claim), record.arg)
         note = relay.connections.respond_file(c, record.extra, record.opcode, &claim, path, payload + head,
-                                             record.size - head)
+                                              record.size - head)
     answer.extra = record.extra
     return port.transmit(&answer, &note)
 

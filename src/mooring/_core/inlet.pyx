@@ -97,11 +97,11 @@ cdef class Inlet(Taker):
         """Reports it, also when there is hardly any memory, or it can't even be looked at. Who waits for an answer is not
         left waiting, nor is what comes next on that connection: nothing is raised here. 1: the handler of `error` is
         suspended, and the event not over."""
-        cdef int attempt
+        cdef int _attempt
         cdef object running = None
         if self.child:
             self.worker.leave_child(error)
-        for attempt in range(3):
+        for _attempt in range(3):
             try:
                 if context is None:
                     context = self.context.copy()

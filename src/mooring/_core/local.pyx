@@ -11,7 +11,6 @@ the turn ends. What the worker commands behind it goes there as well, until the 
 unless so much was published in one turn that the rest has to wait for the next (turns.pyx).
 """
 
-from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
@@ -27,7 +26,7 @@ from mooring._core.contract cimport Waiting
 from mooring._core.inlet cimport Inlet
 from mooring._core.outlet cimport Outlet
 from mooring._core.port cimport Port
-from mooring._core.reactor cimport Reactor, Source
+from mooring._core.reactor cimport Source
 from mooring._core.relay cimport Relay
 from mooring._core.wire cimport ACK_HANDLED, CM_PUBLISH, RECORD_BYTES, Record
 

@@ -30,14 +30,12 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from mooring._core.asking cimport Asking
 from mooring._core.closed cimport with_record
 from mooring._core.connection cimport Connections
-from mooring._core.contract cimport GatewayContract
 from mooring._core.exchange cimport Sink
 from mooring._core.hub cimport Hub
 from mooring._core.ledger cimport DOUBT, QUARANTINE, REPEAT, UNREPORTED, Books, Ledger
-from mooring._core.order cimport Order
 from mooring._core.owned cimport OwnedWork
 from mooring._core.parking cimport Parking
-from mooring._core.port cimport Port, Receiver
+from mooring._core.port cimport Port
 from mooring._core.registry cimport (
     BY_APPLICATION, BY_SERVER, HELD, HTTP, MOVES, NO_PORT, OPEN, OWNS, PAUSED, UPGRADED, Connection,
 )
