@@ -83,6 +83,26 @@ def test_a_build_that_is_behind_its_sources_says_what_to_do(tree):
     assert "has no src/mooring/run.py" in build.lacks("debug")
 
 
+def test_what_a_build_writes_of_a_table_is_in_it(tree, monkeypatch):
+    """Whoever adds a counter or a record builds once."""
+    folder, made = tree / "build" / "debug", tree / "src" / "mooring" / "_core" / "counters.pxd"
+    begun = folder / "begun"
+
+    def write() -> None:
+        made.write_text("")
+        if begun.exists():  # then it is newer, which the clocks of file systems do not always show
+            os.utime(made, ns=(begun.stat().st_mtime_ns + 10**6,) * 2)
+
+    monkeypatch.setattr(build.counters, "main", write)
+    monkeypatch.setattr(build.records, "main", lambda _root: 0)
+    monkeypatch.setattr(build, "compile_core", lambda _name, _folder: 0)
+    monkeypatch.setattr(build, "make_interpreter", lambda _folder: None)
+    monkeypatch.setattr(build, "show_to_environment", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["build.py", "debug"])
+    assert build.main() == 0
+    assert build.lacks("debug") == ""
+
+
 def test_the_interpreter_of_a_build_has_it_whatever_its_environment(tree, monkeypatch):
     folder = tree / "build" / "debug"
     build.link(folder)
