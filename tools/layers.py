@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"counters", "errors", "journal", "near", "types"},
     {"_core"},
     {"config", "app"},
-    {"net", "pubsub", "roles"},
+    {"engine", "net", "roles"},
     {"link", "monitor"},
     {"gateway", "worker", "dispatcher", "supervisor", "admin"},
     {"boot"},

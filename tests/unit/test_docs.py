@@ -100,6 +100,23 @@ def test_each_package_has_a_page_of_its_own(package):
         assert any((package.parent).rglob(name)), f"{name} is not there"
 
 
+def test_the_table_of_changes_names_what_is_there():
+    """Files, and in the files of a row what it names in them."""
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("## Which files does a change touch?")[2]
+    rows = re.findall(r"^\| (.*) \| (.*) \|$", text.partition("\n## ")[0], re.MULTILINE)
+    assert len(rows) > 20
+    for change, row in rows:
+        words = set(re.findall(r"`([^`]+)`", row)) - {".pyi"}
+        paths = {word for word in words if re.search(r"/$|\.(py|pyi|pyx|pxd|md|toml|yml)$", word)}
+        files = [path for word in paths for path in (ROOT / word, ROOT / "src/mooring" / word) if path.exists()]
+        assert len(files) >= len(paths), f"{change}: one of {paths} is not there"
+        there = "\n".join(file.read_text() for file in files if file.is_file())
+        for word in words - paths - {"engine"}:
+            name = word.rpartition(".")[2]
+            if re.fullmatch(r"_?[A-Za-z]\w+(\.\w+)?", word) and not name.endswith("NAME"):
+                assert re.search(rf"\b{name}\b", there), f"{change}: {word} is in none of {paths}"
+
+
 OBJECTS = {
     "server": mooring.Server,
     "request": mooring.Request,  # but for pytest's, which has a `param`
