@@ -24,10 +24,10 @@ from mooring._core.exchange cimport Exchanges
 from mooring._core.http cimport HttpCodec
 from mooring._core.reactor cimport Reactor, monotonic_us
 from mooring._core.registry cimport (
-    BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_PING, D_PONG, DEAD, FEEDING, HALF, HELD, HIGH, HTTP,
-    OPEN, PAUSED, SHUT, SLOWLY, UPGRADED, W_CLIENT_CLOSED, W_HANDLER_FAILED, W_HEARTBEAT_TIMEOUT, W_INVALID_DATA,
-    W_MEMORY_FULL, W_MESSAGE_REFUSED, W_MESSAGE_TOO_BIG, W_OUT_OF_MEMORY, W_PING_TIMEOUT, W_PROTOCOL_ERROR,
-    W_SLOW_CONSUMER, W_TOO_MANY_PINGS, By, Connection, Deadline, Why, blame,
+    BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_PING, D_PONG, DEAD, END_WHEN_WRITTEN, FEEDING, HALF,
+    HELD, HIGH, HTTP, OPEN, PAUSED, SLOWLY, UPGRADED, W_CLIENT_CLOSED, W_HANDLER_FAILED, W_HEARTBEAT_TIMEOUT,
+    W_INVALID_DATA, W_MEMORY_FULL, W_MESSAGE_REFUSED, W_MESSAGE_TOO_BIG, W_OUT_OF_MEMORY, W_PING_TIMEOUT,
+    W_PROTOCOL_ERROR, W_SLOW_CONSUMER, W_TOO_MANY_PINGS, By, Connection, Deadline, Why, blame,
 )
 from mooring._core.table cimport Table
 from mooring._core.transport cimport is_behind, say_at_once, takes_on, watch
@@ -108,7 +108,7 @@ cdef class Connections(Exchanges):
         cdef size_t used
         if c.phase == OPEN or c.phase == CLOSING and c.flags & UPGRADED:
             used = self._feed(c, buffer, got)
-            if c.phase <= CLOSING and used < got and not c.flags & SHUT:
+            if c.phase <= CLOSING and used < got and not c.flags & END_WHEN_WRITTEN:
                 if buffer_append(&c.held, buffer + used, got - used) < 0:
                     return self._fail(c, 1011, b"out of memory")
                 c.flags |= HELD
@@ -161,7 +161,7 @@ cdef class Connections(Exchanges):
                 self._fail(c, event.code, event.reason)
             else:
                 break
-            if c.phase > CLOSING or c.flags & SHUT:
+            if c.phase > CLOSING or c.flags & END_WHEN_WRITTEN:
                 return size
         decoder_release(&c.decoder)
         return at
@@ -231,7 +231,7 @@ cdef class Connections(Exchanges):
                 self._decide(c, BY_PEER, code, event.data[2:event.size] if event.size > 2 else b"")
                 self.send(c, OP_CLOSE, event.data, event.size if event.size < 2 else 2)
                 self._enter(c, CLOSING)
-            c.flags |= SHUT
+            c.flags |= END_WHEN_WRITTEN
             self._await_close(c, buffer_size(&c.out) > 0)
             if buffer_size(&c.out) == 0:
                 self._written(c)
@@ -307,7 +307,7 @@ cdef class Connections(Exchanges):
             if c.phase == DEAD:
                 return 0
             buffer_consume(&c.held, used)
-            if buffer_size(&c.held) == 0 or c.flags & SHUT:
+            if buffer_size(&c.held) == 0 or c.flags & END_WHEN_WRITTEN:
                 buffer_free(&c.held)
                 c.flags &= ~HELD
             self.gather(c, buffer_size(&c.held) + buffer_size(&c.decoder.message))
@@ -324,7 +324,7 @@ cdef class Connections(Exchanges):
         cdef Deflate agreed
         cdef HttpCodec codec
         cdef bytes rest
-        if c == NULL or c.phase != HTTP or c.flags & SHUT:
+        if c == NULL or c.phase != HTTP or c.flags & END_WHEN_WRITTEN:
             return False
         self.write(c, response, len(response), NULL, 0)
         c.boundary = buffer_size(&c.out)
@@ -435,7 +435,7 @@ cdef class Connections(Exchanges):
                 self._enter(c, CLOSING)
         if c.phase != CLOSING:
             return 0
-        c.flags |= SHUT | SLOWLY
+        c.flags |= END_WHEN_WRITTEN | SLOWLY
         self._await_close(c, buffer_size(&c.out) > 0)
         if buffer_size(&c.out) == 0:
             return self._written(c)

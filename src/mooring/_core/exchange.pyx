@@ -27,8 +27,8 @@ from mooring._core.http cimport HttpCodec, ParsedRequest
 from mooring._core.reactor cimport Reactor
 from mooring._core.registry cimport (
     ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_LINGER, D_NONE,
-    D_REQUEST, D_TLS, D_WRITE, DEAD, DEFERRED, DONE, FULL, HALF, HEAD_ONLY, HELD, HTTP, LATE, OPEN, SHUT, SLOWLY,
-    W_ANSWERED, W_BAD_REQUEST, W_CLIENT_ENDED, W_KEEPALIVE_TIMEOUT, W_MEMORY_FULL, W_REQUEST_TIMEOUT,
+    D_REQUEST, D_TLS, D_WRITE, DEAD, DEFERRED, DONE, END_WHEN_WRITTEN, FULL, HALF, HEAD_ONLY, HELD, HTTP, LATE, OPEN,
+    SLOWLY, W_ANSWERED, W_BAD_REQUEST, W_CLIENT_ENDED, W_KEEPALIVE_TIMEOUT, W_MEMORY_FULL, W_REQUEST_TIMEOUT,
     W_TOO_MANY_CONNECTIONS, WANTED, WOKEN, Connection, Deadline, Why, blame,
 )
 from mooring._core.table cimport Table
@@ -269,7 +269,7 @@ cdef class Exchanges(FileSender):
             self._enter(c, CLOSING)
             self._await_end(c)
         if c.phase == CLOSING and buffer_size(&c.out):
-            c.flags |= HALF | SHUT
+            c.flags |= HALF | END_WHEN_WRITTEN
             return self._interest(c)
         return self._lost(c, NO_CLOSE_FRAME)
 
@@ -284,7 +284,7 @@ cdef class Exchanges(FileSender):
 
     cdef int want(self, Connection* c, uint32_t number) except -1:
         """The next part of the body of request `number`: now, or when it comes. 0: that request is over."""
-        if c.phase == HTTP and c.flags & (BUSY | DONE | SHUT) == BUSY and c.requests == number:
+        if c.phase == HTTP and c.flags & (BUSY | DONE | END_WHEN_WRITTEN) == BUSY and c.requests == number:
             c.flags |= WANTED
             c.flags &= ~HALF         # the peer's end is told by the next read
             _next_part(self, c)
@@ -318,7 +318,7 @@ cdef class Exchanges(FileSender):
         if closes or codec is not None and codec.streaming:
             blame(c, W_ANSWERED)
             self._decide(c, BY_SERVER, 1006, b"the answer was the last one")
-            c.flags |= SHUT | SLOWLY
+            c.flags |= END_WHEN_WRITTEN | SLOWLY
             c.flags &= ~(BUSY | WANTED)
             self._enter(c, CLOSING)
             self._await_end(c)
@@ -333,7 +333,7 @@ cdef class Exchanges(FileSender):
 
     cdef int respond_file(self, Connection* c, uint32_t number, int flags, const FileClaim* claim, bytes path,
                           const uint8_t* head, size_t size) except -1:
-        if c.phase != HTTP or c.flags & (BUSY | DONE | SHUT) != BUSY or c.requests != number:
+        if c.phase != HTTP or c.flags & (BUSY | DONE | END_WHEN_WRITTEN) != BUSY or c.requests != number:
             return FILE_LATE
         if c.flags & BEGUN or not self.take_file(c, claim, path, flags & RESPOND_CLOSE != 0):
             return FILE_LEFT
@@ -375,7 +375,7 @@ cdef class Exchanges(FileSender):
     def answer(self, fd: int, data: bytes, status: int, reason: bytes, cause: int) -> None:
         """The gateway's own last answer on a connection, which is closed behind it, with this status and reason."""
         cdef Connection* c = self.find(fd)
-        if c != NULL and c.phase == HTTP and not c.flags & SHUT:
+        if c != NULL and c.phase == HTTP and not c.flags & END_WHEN_WRITTEN:
             blame(c, cause)
             self._decide(c, BY_SERVER, status, reason)
             c.flags |= BUSY
@@ -395,9 +395,9 @@ cdef class Exchanges(FileSender):
 
     cdef int leave(self, Connection* c) except -1:
         """Ends a connection that speaks HTTP behind what is queued."""
-        if c.phase == HTTP and not c.flags & SHUT:
+        if c.phase == HTTP and not c.flags & END_WHEN_WRITTEN:
             self._decide(c, BY_APPLICATION, 1006, b"")
-            c.flags |= SHUT
+            c.flags |= END_WHEN_WRITTEN
             self._enter(c, CLOSING)
             self._await_end(c)
             self._mark(c)
@@ -410,7 +410,7 @@ cdef class Exchanges(FileSender):
         cdef Connection* c
         for slot in range(self.used):
             c = self.slots[slot]
-            if c != NULL and c.phase == HTTP and not c.flags & (BUSY | SHUT | HALF) and c.deadline != D_IDLE:
+            if c != NULL and c.phase == HTTP and not c.flags & (BUSY | END_WHEN_WRITTEN | HALF) and c.deadline != D_IDLE:
                 return True
         return False
 

@@ -12,7 +12,7 @@ cdef int _next_request(Exchanges self, Connection* c) except -1:
     cdef ParsedRequest request
     if codec is None:
         return 0
-    while c.phase == HTTP and not c.flags & (BUSY | SHUT | DEFERRED):
+    while c.phase == HTTP and not c.flags & (BUSY | END_WHEN_WRITTEN | DEFERRED):
         cleared = False
         event = self.parked.pop(c.fd, None) if self.parked else None
         if event is None:

@@ -30,8 +30,8 @@ import ssl
 from mooring._core.buffer cimport buffer_consume, buffer_free, buffer_size
 from mooring._core.reactor cimport EPOLLIN, RECEIVE_BYTES, Reactor
 from mooring._core.registry cimport (
-    BEGUN, BUSY, BY_PEER, BY_SERVER, CLOSING, D_TLS, DEAD, DEFERRED, DONE, FULL, HELD, HTTP, LINGER, SHAKING, SHUT,
-    SLOWLY, W_REQUEST_TIMEOUT, W_TLS_FAILED, WANTED, Connection, blame,
+    BEGUN, BUSY, BY_PEER, BY_SERVER, CLOSING, D_TLS, DEAD, DEFERRED, DONE, END_WHEN_WRITTEN, FULL, HELD, HTTP, LINGER,
+    SHAKING, SLOWLY, W_REQUEST_TIMEOUT, W_TLS_FAILED, WANTED, Connection, blame,
 )
 from mooring._core.table cimport Table, address_text
 from mooring._core.transport cimport Transport, reads
@@ -144,7 +144,7 @@ cdef class SecureTransport(Transport):
     cdef int _greet(self, Connection* c, uint8_t* buffer, size_t got) except -1:
         """A part of the handshake."""
         cdef Tls tls = <Tls> c.tls
-        if c.flags & SHUT:
+        if c.flags & END_WHEN_WRITTEN:
             return 0
         if not tls.met and buffer[0] != HANDSHAKE_RECORD:
             return self._refuse_plaintext(c)
@@ -216,7 +216,7 @@ cdef class SecureTransport(Transport):
         does, for 30 s): that is its FIN. Only who reads can know it from a request, so the first octet of one is taken,
         too."""
         cdef Tls tls = <Tls> c.tls
-        return (c.phase == HTTP and c.flags & (BUSY | BEGUN | DONE | HELD | WANTED | SHUT | DEFERRED) == BUSY | BEGUN
+        return (c.phase == HTTP and c.flags & (BUSY | BEGUN | DONE | HELD | WANTED | END_WHEN_WRITTEN | DEFERRED) == BUSY | BEGUN
                 and not tls.shaking and not tls.ahead and not tls.closed)
 
     cdef int _listen(self, Connection* c, Tls tls) except -1:
@@ -267,7 +267,7 @@ cdef class SecureTransport(Transport):
         self.write(c, <const uint8_t*> PyBytes_AS_STRING(PLAIN), len(PLAIN), NULL, 0)
         blame(c, W_TLS_FAILED)
         self._decide(c, BY_SERVER, 1006, b"TLS: it does not speak TLS")
-        c.flags |= SHUT | SLOWLY
+        c.flags |= END_WHEN_WRITTEN | SLOWLY
         self._enter(c, CLOSING)
         self._await_end(c)
         return self._mark(c)
@@ -297,9 +297,9 @@ cdef class SecureTransport(Transport):
             return self._gone(c, 1006, f"TLS: {why}".encode())
         self._decide(c, BY_SERVER, 1006, f"TLS: {why}".encode())
         buffer_free(&c.out)
-        c.flags &= ~SHUT
+        c.flags &= ~END_WHEN_WRITTEN
         self.write(c, <const uint8_t*> PyBytes_AS_STRING(last), len(last), NULL, 0)
-        c.flags |= SHUT | SLOWLY
+        c.flags |= END_WHEN_WRITTEN | SLOWLY
         if c.phase != CLOSING:
             self._enter(c, CLOSING)
         self._await_end(c)

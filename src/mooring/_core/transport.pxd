@@ -4,7 +4,9 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from mooring._core.counters cimport Counters
-from mooring._core.registry cimport BUSY, DEFERRED, HELD, HTTP, LINGER, SHUT, WANTED, Connection, Deadline, Registry
+from mooring._core.registry cimport (
+    BUSY, DEFERRED, END_WHEN_WRITTEN, HELD, HTTP, LINGER, WANTED, Connection, Deadline, Registry,
+)
 
 
 cdef enum:
@@ -15,7 +17,7 @@ cdef inline bint reads(const Connection* c) noexcept:
     """Whether what its peer sends can be acted on now."""
     if c.phase == LINGER:
         return True
-    return not (c.flags & (HELD | SHUT | DEFERRED) or c.phase == HTTP and c.flags & (BUSY | WANTED) == BUSY)
+    return not (c.flags & (HELD | END_WHEN_WRITTEN | DEFERRED) or c.phase == HTTP and c.flags & (BUSY | WANTED) == BUSY)
 
 
 cdef class Transport(Registry):

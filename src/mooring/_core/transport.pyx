@@ -27,10 +27,10 @@ from mooring._core.admission cimport WELCOME, bucket_take
 from mooring._core.buffer cimport buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size
 from mooring._core.reactor cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, RECEIVE_BYTES, Reactor
 from mooring._core.registry cimport (
-    ASKED, BUSY, BY_PEER, BY_SERVER, CLOSING, DEAD, DEFERRED, DIRTY, DONE, D_CLOSE, D_IDLE, D_LINGER, D_NONE, D_PING,
-    D_PONG, D_PREFACE, D_WRITE, FULL, HALF, HELD, HIGH, HTTP, LINGER, PREFACE, SHUT, SLOWLY, UPGRADED, WANTED,
-    W_BAD_PROXY_HEADER, W_CLIENT_ENDED, W_CLIENT_RESET, W_OUT_OF_MEMORY, W_SERVER_ERROR, WOKEN, Connection, Deadline,
-    Registry, blame,
+    ASKED, BUSY, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_IDLE, D_LINGER, D_NONE, D_PING, D_PONG, D_PREFACE, D_WRITE,
+    DEAD, DEFERRED, DIRTY, DONE, END_WHEN_WRITTEN, FULL, HALF, HELD, HIGH, HTTP, LINGER, PREFACE, SLOWLY, UPGRADED,
+    W_BAD_PROXY_HEADER, W_CLIENT_ENDED, W_CLIENT_RESET, W_OUT_OF_MEMORY, W_SERVER_ERROR, WANTED, WOKEN, Connection,
+    Deadline, Registry, blame,
 )
 from mooring._core.table cimport SLOT_BITS, Table, address_text
 from mooring._core.ws cimport decoder_free
@@ -348,7 +348,7 @@ cdef class Transport(Registry):
     cdef int write(self, Connection* c, const uint8_t* head, size_t head_size,
                    const uint8_t* data, size_t size) except -1:
         cdef size_t queued = buffer_size(&c.out)
-        if c.phase >= LINGER or c.flags & SHUT:
+        if c.phase >= LINGER or c.flags & END_WHEN_WRITTEN:
             return 0
         if queued > c.profile.write_limit:
             if not c.flags & FULL:
@@ -408,7 +408,7 @@ cdef class Transport(Registry):
             self._enter(c, CLOSING)
         buffer_free(&c.out)
         self._count_out(c)
-        c.flags |= SHUT
+        c.flags |= END_WHEN_WRITTEN
         c.flags &= ~(FULL | SLOWLY)
         return self._mark(c)
 
@@ -479,7 +479,7 @@ cdef class Transport(Registry):
             self.on_room(c)
         if buffer_size(&c.out) or c.owed:
             return self._interest(c)
-        return self._written(c) if c.flags & SHUT else self._interest(c)
+        return self._written(c) if c.flags & END_WHEN_WRITTEN else self._interest(c)
 
     cdef int _outlasts(self, Connection* c) except -1:
         """What waits may take longer than what comes behind it."""
