@@ -25,7 +25,7 @@ from mooring._core.http cimport HttpCodec
 from mooring._core.reactor cimport Reactor, monotonic_us
 from mooring._core.registry cimport (
     BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_PING, D_PONG, DEAD, END_WHEN_WRITTEN, FEEDING, HALF,
-    HELD, HIGH, HTTP, OPEN, PAUSED, SLOWLY, UPGRADED, W_CLIENT_CLOSED, W_HANDLER_FAILED, W_HEARTBEAT_TIMEOUT,
+    HELD, HIGH, HTTP, OPEN, PAUSED, THEN_LINGER, UPGRADED, W_CLIENT_CLOSED, W_HANDLER_FAILED, W_HEARTBEAT_TIMEOUT,
     W_INVALID_DATA, W_MEMORY_FULL, W_MESSAGE_REFUSED, W_MESSAGE_TOO_BIG, W_OUT_OF_MEMORY, W_PING_TIMEOUT,
     W_PROTOCOL_ERROR, W_SLOW_CONSUMER, W_TOO_MANY_PINGS, By, Connection, Deadline, Why, blame,
 )
@@ -435,7 +435,7 @@ cdef class Connections(Exchanges):
                 self._enter(c, CLOSING)
         if c.phase != CLOSING:
             return 0
-        c.flags |= END_WHEN_WRITTEN | SLOWLY
+        c.flags |= END_WHEN_WRITTEN | THEN_LINGER
         self._await_close(c, buffer_size(&c.out) > 0)
         if buffer_size(&c.out) == 0:
             return self._written(c)

@@ -28,7 +28,7 @@ from mooring._core.reactor cimport Reactor
 from mooring._core.registry cimport (
     ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_LINGER, D_NONE,
     D_REQUEST, D_TLS, D_WRITE, DEAD, DEFERRED, DONE, END_WHEN_WRITTEN, FULL, HALF, HEAD_ONLY, HELD, HTTP, LATE, OPEN,
-    SLOWLY, W_ANSWERED, W_BAD_REQUEST, W_CLIENT_ENDED, W_KEEPALIVE_TIMEOUT, W_MEMORY_FULL, W_REQUEST_TIMEOUT,
+    THEN_LINGER, W_ANSWERED, W_BAD_REQUEST, W_CLIENT_ENDED, W_KEEPALIVE_TIMEOUT, W_MEMORY_FULL, W_REQUEST_TIMEOUT,
     W_TOO_MANY_CONNECTIONS, WANTED, WOKEN, Connection, Deadline, Why, blame,
 )
 from mooring._core.table cimport Table
@@ -318,7 +318,7 @@ cdef class Exchanges(FileSender):
         if closes or codec is not None and codec.streaming:
             blame(c, W_ANSWERED)
             self._decide(c, BY_SERVER, 1006, b"the answer was the last one")
-            c.flags |= END_WHEN_WRITTEN | SLOWLY
+            c.flags |= END_WHEN_WRITTEN | THEN_LINGER
             c.flags &= ~(BUSY | WANTED)
             self._enter(c, CLOSING)
             self._await_end(c)

@@ -31,7 +31,7 @@ from mooring._core.buffer cimport buffer_consume, buffer_free, buffer_size
 from mooring._core.reactor cimport EPOLLIN, RECEIVE_BYTES, Reactor
 from mooring._core.registry cimport (
     BEGUN, BUSY, BY_PEER, BY_SERVER, CLOSING, D_TLS, DEAD, DEFERRED, DONE, END_WHEN_WRITTEN, FULL, HELD, HTTP, LINGER,
-    SHAKING, SLOWLY, W_REQUEST_TIMEOUT, W_TLS_FAILED, WANTED, Connection, blame,
+    SHAKING, THEN_LINGER, W_REQUEST_TIMEOUT, W_TLS_FAILED, WANTED, Connection, blame,
 )
 from mooring._core.table cimport Table, address_text
 from mooring._core.transport cimport Transport, reads
@@ -267,7 +267,7 @@ cdef class SecureTransport(Transport):
         self.write(c, <const uint8_t*> PyBytes_AS_STRING(PLAIN), len(PLAIN), NULL, 0)
         blame(c, W_TLS_FAILED)
         self._decide(c, BY_SERVER, 1006, b"TLS: it does not speak TLS")
-        c.flags |= END_WHEN_WRITTEN | SLOWLY
+        c.flags |= END_WHEN_WRITTEN | THEN_LINGER
         self._enter(c, CLOSING)
         self._await_end(c)
         return self._mark(c)
@@ -299,7 +299,7 @@ cdef class SecureTransport(Transport):
         buffer_free(&c.out)
         c.flags &= ~END_WHEN_WRITTEN
         self.write(c, <const uint8_t*> PyBytes_AS_STRING(last), len(last), NULL, 0)
-        c.flags |= END_WHEN_WRITTEN | SLOWLY
+        c.flags |= END_WHEN_WRITTEN | THEN_LINGER
         if c.phase != CLOSING:
             self._enter(c, CLOSING)
         self._await_end(c)

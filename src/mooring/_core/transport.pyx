@@ -28,7 +28,7 @@ from mooring._core.buffer cimport buffer_append, buffer_consume, buffer_free, bu
 from mooring._core.reactor cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, RECEIVE_BYTES, Reactor
 from mooring._core.registry cimport (
     ASKED, BUSY, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_IDLE, D_LINGER, D_NONE, D_PING, D_PONG, D_PREFACE, D_WRITE,
-    DEAD, DEFERRED, DIRTY, DONE, END_WHEN_WRITTEN, FULL, HALF, HELD, HIGH, HTTP, LINGER, PREFACE, SLOWLY, UPGRADED,
+    DEAD, DEFERRED, DIRTY, DONE, END_WHEN_WRITTEN, FULL, HALF, HELD, HIGH, HTTP, LINGER, PREFACE, THEN_LINGER, UPGRADED,
     W_BAD_PROXY_HEADER, W_CLIENT_ENDED, W_CLIENT_RESET, W_OUT_OF_MEMORY, W_SERVER_ERROR, WANTED, WOKEN, Connection,
     Deadline, Registry, blame,
 )
@@ -409,7 +409,7 @@ cdef class Transport(Registry):
         buffer_free(&c.out)
         self._count_out(c)
         c.flags |= END_WHEN_WRITTEN
-        c.flags &= ~(FULL | SLOWLY)
+        c.flags &= ~(FULL | THEN_LINGER)
         return self._mark(c)
 
     cdef int flush(self) except -1:
@@ -508,7 +508,7 @@ cdef class Transport(Registry):
 
     cdef int _written(self, Connection* c) except -1:
         """The last byte is out and the connection is to end."""
-        if not c.flags & SLOWLY or c.flags & HALF:
+        if not c.flags & THEN_LINGER or c.flags & HALF:
             return self._gone(c, 1006, b"")
         # closing with unread input would send a reset, which may overtake our last bytes (RFC 9112 section 9.6)
         shutdown(c.socket, SHUT_WR)
