@@ -24,8 +24,8 @@ from mooring._core.exchange cimport Exchanges
 from mooring._core.http cimport HttpCodec
 from mooring._core.reactor cimport Reactor, monotonic_us
 from mooring._core.registry cimport (
-    BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_PING, D_PONG, DEAD, END_WHEN_WRITTEN, FEEDING, HALF,
-    HELD, HIGH, HTTP, OPEN, PAUSED, THEN_LINGER, UPGRADED, W_CLIENT_CLOSED, W_HANDLER_FAILED, W_HEARTBEAT_TIMEOUT,
+    BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_PING, D_PONG, DEAD, END_WHEN_WRITTEN, FEEDING, HELD,
+    HIGH, HTTP, OPEN, PAUSED, PEER_ENDED, THEN_LINGER, UPGRADED, W_CLIENT_CLOSED, W_HANDLER_FAILED, W_HEARTBEAT_TIMEOUT,
     W_INVALID_DATA, W_MEMORY_FULL, W_MESSAGE_REFUSED, W_MESSAGE_TOO_BIG, W_OUT_OF_MEMORY, W_PING_TIMEOUT,
     W_PROTOCOL_ERROR, W_SLOW_CONSUMER, W_TOO_MANY_PINGS, By, Connection, Deadline, Why, blame,
 )
@@ -330,7 +330,7 @@ cdef class Connections(Exchanges):
         c.boundary = buffer_size(&c.out)
         codec = self.codecs.pop(fd, None)
         rest = codec.take_rest() if codec is not None else b""
-        c.flags &= ~(BUSY | HALF)        # if the peer has ended its half, the next read tells
+        c.flags &= ~(BUSY | PEER_ENDED)        # if the peer has ended its half, the next read tells
         c.flags |= UPGRADED
         self.counters.websockets_opened += 1
         self.settle(c)

@@ -27,16 +27,16 @@ from mooring._core.http cimport HttpCodec, ParsedRequest
 from mooring._core.reactor cimport Reactor
 from mooring._core.registry cimport (
     ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_LINGER, D_NONE,
-    D_REQUEST, D_TLS, D_WRITE, DEAD, DEFERRED, DONE, END_WHEN_WRITTEN, FULL, HALF, HEAD_ONLY, HELD, HTTP, LATE, OPEN,
-    THEN_LINGER, W_ANSWERED, W_BAD_REQUEST, W_CLIENT_ENDED, W_KEEPALIVE_TIMEOUT, W_MEMORY_FULL, W_REQUEST_TIMEOUT,
-    W_TOO_MANY_CONNECTIONS, WANTED, WOKEN, Connection, Deadline, Why, blame,
+    D_REQUEST, D_TLS, D_WRITE, DEAD, DEFERRED, DONE, END_WHEN_WRITTEN, FULL, HEAD_ONLY, HELD, HTTP, LATE, OPEN,
+    PEER_ENDED, THEN_LINGER, W_ANSWERED, W_BAD_REQUEST, W_CLIENT_ENDED, W_KEEPALIVE_TIMEOUT, W_MEMORY_FULL,
+    W_REQUEST_TIMEOUT, W_TOO_MANY_CONNECTIONS, WANTED, WOKEN, Connection, Deadline, Why, blame,
 )
 from mooring._core.table cimport Table
 from mooring._core.transport cimport (
     LINGER_MS, end_by_reset, is_behind, is_served, keeps_pace, say_at_once, takes_on, watch, watch_pace,
 )
 from mooring._core.wire cimport (
-    EV_BODY, EV_FILE, EV_GONE, EV_HALF, EV_ROOM, FILE_LATE, FILE_LEFT, FILE_OVER, FILE_TAKEN, RESPOND_ASKS,
+    EV_BODY, EV_FILE, EV_GONE, EV_PEER_ENDED, EV_ROOM, FILE_LATE, FILE_LEFT, FILE_OVER, FILE_TAKEN, RESPOND_ASKS,
     RESPOND_CLOSE, RESPOND_LAST,
 )
 
@@ -250,7 +250,7 @@ cdef class Exchanges(FileSender):
             _next_request(self, c)
             _count_kept(self, c)
         # the peer's end is told by the next read
-        c.flags &= ~HALF
+        c.flags &= ~PEER_ENDED
         return self._interest(c)
 
     cdef int on_end(self, Connection* c) except -1:
@@ -259,9 +259,9 @@ cdef class Exchanges(FileSender):
             if c.flags & WANTED:
                 return self._lost(c, ENDED)
             if c.flags & BUSY:
-                c.flags |= HALF
+                c.flags |= PEER_ENDED
                 self._interest(c)
-                return self.on_half(c)
+                return self.on_peer_ended(c)
             if buffer_size(&c.out) == 0:
                 return self._lost(c, ENDED)
             blame(c, W_CLIENT_ENDED)
@@ -269,15 +269,15 @@ cdef class Exchanges(FileSender):
             self._enter(c, CLOSING)
             self._await_end(c)
         if c.phase == CLOSING and buffer_size(&c.out):
-            c.flags |= HALF | END_WHEN_WRITTEN
+            c.flags |= PEER_ENDED | END_WHEN_WRITTEN
             return self._interest(c)
         return self._lost(c, NO_CLOSE_FRAME)
 
-    cdef int on_half(self, Connection* c) except -1:
+    cdef int on_peer_ended(self, Connection* c) except -1:
         """For whoever answers: a client that has left looks the same as one that has only said all it wants to say,
         until something is sent to it. Only who knows the answer knows what can be sent."""
         if c.phase == HTTP and c.flags & (BUSY | DONE) == BUSY:
-            return self.sink.on_note(c, EV_HALF, b"")
+            return self.sink.on_note(c, EV_PEER_ENDED, b"")
         return 0
 
     # ------------------------------------------------------------------ out
@@ -286,7 +286,7 @@ cdef class Exchanges(FileSender):
         """The next part of the body of request `number`: now, or when it comes. 0: that request is over."""
         if c.phase == HTTP and c.flags & (BUSY | DONE | END_WHEN_WRITTEN) == BUSY and c.requests == number:
             c.flags |= WANTED
-            c.flags &= ~HALF         # the peer's end is told by the next read
+            c.flags &= ~PEER_ENDED         # the peer's end is told by the next read
             _next_part(self, c)
             _count_kept(self, c)
             return 1
@@ -410,7 +410,8 @@ cdef class Exchanges(FileSender):
         cdef Connection* c
         for slot in range(self.used):
             c = self.slots[slot]
-            if c != NULL and c.phase == HTTP and not c.flags & (BUSY | END_WHEN_WRITTEN | HALF) and c.deadline != D_IDLE:
+            if (c != NULL and c.phase == HTTP and c.deadline != D_IDLE
+                    and not c.flags & (BUSY | END_WHEN_WRITTEN | PEER_ENDED)):
                 return True
         return False
 

@@ -33,7 +33,7 @@ cdef enum Flag:
     HIGH = 32        # the out-queue is above high water, its deadline is armed
     END_WHEN_WRITTEN = 64        # ends when the out-queue is empty
     THEN_LINGER = 128     # ... and lingers then, because the peer may still be sending (RFC 9112 section 9.6)
-    HALF = 256       # the peer has ended its half
+    PEER_ENDED = 256       # the peer has ended its half
     FEEDING = 512    # the decoder is at work: its memory is in use
     UPGRADED = 1024  # was an open WebSocket once
     BEGUN = 2048     # HTTP: a part of the answer is written

@@ -430,7 +430,7 @@ cdef class Relay(Sink):
         return 0
 
     cdef int on_note(self, Connection* c, int kind, bytes payload) except -1:
-        """ROOM, GONE, BODY, FILE, HALF: for whoever handles its request; ROOM of a WebSocket for whoever has asked."""
+        """ROOM, GONE, BODY, FILE, PEER_ENDED: for the request's worker; ROOM of a WebSocket: for whoever asked."""
         if c.flags & UPGRADED:
             return self.asking.answer(c.fd, kind)
         self._tell(c, kind, c.requests, payload)

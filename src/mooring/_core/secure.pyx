@@ -23,7 +23,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 
 import ssl
 
@@ -216,7 +216,8 @@ cdef class SecureTransport(Transport):
         does, for 30 s): that is its FIN. Only who reads can know it from a request, so the first octet of one is taken,
         too."""
         cdef Tls tls = <Tls> c.tls
-        return (c.phase == HTTP and c.flags & (BUSY | BEGUN | DONE | HELD | WANTED | END_WHEN_WRITTEN | DEFERRED) == BUSY | BEGUN
+        cdef uint32_t asked = BUSY | BEGUN | DONE | HELD | WANTED | END_WHEN_WRITTEN | DEFERRED
+        return (c.phase == HTTP and c.flags & asked == BUSY | BEGUN
                 and not tls.shaking and not tls.ahead and not tls.closed)
 
     cdef int _listen(self, Connection* c, Tls tls) except -1:

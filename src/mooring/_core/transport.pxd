@@ -43,7 +43,7 @@ cdef class Transport(Registry):
     cdef bint may_read(self, Connection* c) except -1
     cdef bint listens(self, Connection* c) except -1
     cdef int on_end(self, Connection* c) except -1
-    cdef int on_half(self, Connection* c) except -1
+    cdef int on_peer_ended(self, Connection* c) except -1
     cdef int on_wake(self, Connection* c) except -1
     cdef int on_deadline(self, Connection* c, Deadline deadline) except -1
     cdef int on_slow(self, Connection* c, bytes why) except -1

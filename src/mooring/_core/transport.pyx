@@ -28,9 +28,9 @@ from mooring._core.buffer cimport buffer_append, buffer_consume, buffer_free, bu
 from mooring._core.reactor cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, RECEIVE_BYTES, Reactor
 from mooring._core.registry cimport (
     ASKED, BUSY, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_IDLE, D_LINGER, D_NONE, D_PING, D_PONG, D_PREFACE, D_WRITE,
-    DEAD, DEFERRED, DIRTY, DONE, END_WHEN_WRITTEN, FULL, HALF, HELD, HIGH, HTTP, LINGER, PREFACE, THEN_LINGER, UPGRADED,
-    W_BAD_PROXY_HEADER, W_CLIENT_ENDED, W_CLIENT_RESET, W_OUT_OF_MEMORY, W_SERVER_ERROR, WANTED, WOKEN, Connection,
-    Deadline, Registry, blame,
+    DEAD, DEFERRED, DIRTY, DONE, END_WHEN_WRITTEN, FULL, HELD, HIGH, HTTP, LINGER, PEER_ENDED, PREFACE, THEN_LINGER,
+    UPGRADED, W_BAD_PROXY_HEADER, W_CLIENT_ENDED, W_CLIENT_RESET, W_OUT_OF_MEMORY, W_SERVER_ERROR, WANTED, WOKEN,
+    Connection, Deadline, Registry, blame,
 )
 from mooring._core.table cimport SLOT_BITS, Table, address_text
 from mooring._core.ws cimport decoder_free
@@ -109,7 +109,7 @@ cdef class Transport(Registry):
         """The peer has ended its half, and all that it sent was read."""
         return self._gone(c, 1006, b"")
 
-    cdef int on_half(self, Connection* c) except -1:
+    cdef int on_peer_ended(self, Connection* c) except -1:
         """The peer has ended its half, and what it sent before is not read yet."""
         return 0
 
@@ -241,7 +241,7 @@ cdef class Transport(Registry):
         cdef uint32_t wanted = 0
         if c.phase == DEAD:
             return 0
-        if not c.flags & HALF:
+        if not c.flags & PEER_ENDED:
             wanted = EPOLLIN if reads(c) or c.tls != NULL and self.listens(c) else EPOLLRDHUP
         if c.flags & FULL:
             wanted |= EPOLLOUT
@@ -279,9 +279,9 @@ cdef class Transport(Registry):
             return self._receive(c)      # seen before reading went on
         if events & EPOLLRDHUP:
             # what it sent before is still to be read; for the answer to a request the other half is enough
-            c.flags |= HALF
+            c.flags |= PEER_ENDED
             self._interest(c)
-            return self.on_half(c)
+            return self.on_peer_ended(c)
         return 0
 
     cdef int on_timer(self, uint64_t token) except -1:
@@ -508,7 +508,7 @@ cdef class Transport(Registry):
 
     cdef int _written(self, Connection* c) except -1:
         """The last byte is out and the connection is to end."""
-        if not c.flags & THEN_LINGER or c.flags & HALF:
+        if not c.flags & THEN_LINGER or c.flags & PEER_ENDED:
             return self._gone(c, 1006, b"")
         # closing with unread input would send a reset, which may overtake our last bytes (RFC 9112 section 9.6)
         shutdown(c.socket, SHUT_WR)

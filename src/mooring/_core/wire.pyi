@@ -32,7 +32,7 @@ class Event(IntEnum):
     BODY = 13
     QUARANTINED = 14
     FILE = 15
-    HALF = 16
+    PEER_ENDED = 16
     WORK = 17
     TAIL = 18
 

@@ -30,7 +30,7 @@ cdef enum Kind:
     EV_BODY = 13
     EV_QUARANTINED = 14
     EV_FILE = 15
-    EV_HALF = 16
+    EV_PEER_ENDED = 16
     EV_WORK = 17
     EV_TAIL = 18
     EV_END                          # behind the last one
@@ -139,7 +139,7 @@ cdef enum:
 # whether a head can be one of an event, a command, a mail: if not, what follows is none either
 cdef inline bint is_event(const Record* record) noexcept:
     return EV_OPEN <= record.kind < EV_END and (record.size == 0 or record.kind not in (
-        EV_LEAVE, EV_ROOM, EV_GONE, EV_FINISH, EV_HALF,
+        EV_LEAVE, EV_ROOM, EV_GONE, EV_FINISH, EV_PEER_ENDED,
     ))
 
 

@@ -21,7 +21,7 @@ class Event(IntEnum):
     BODY = EV_BODY
     QUARANTINED = EV_QUARANTINED
     FILE = EV_FILE
-    HALF = EV_HALF
+    PEER_ENDED = EV_PEER_ENDED
     WORK = EV_WORK
     TAIL = EV_TAIL
 

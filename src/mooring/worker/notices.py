@@ -57,8 +57,8 @@ class Notices:
     def file(self, _outlet: Outlet, notice: Notice) -> None:
         self._streams.on_file(notice.fd, notice.extra, notice.payload)
 
-    def half(self, _outlet: Outlet, notice: Notice) -> None:
-        self._streams.on_half(notice.fd, notice.extra)
+    def peer_ended(self, _outlet: Outlet, notice: Notice) -> None:
+        self._streams.on_peer_ended(notice.fd, notice.extra)
 
     def work(self, _outlet: Outlet, notice: Notice) -> None:
         self._works.on_cancel(notice.fd, notice.payload.decode() if notice.extra else None)

@@ -154,7 +154,7 @@ class Streams:
         if found is not None:
             found[0]()
 
-    def on_half(self, fd: int, number: int) -> None:
+    def on_peer_ended(self, fd: int, number: int) -> None:
         """The gateway tells that the client has ended its half of the connection. An answer that is not watched has
         nothing in it that could be sent without being a part of it; it goes on."""
         found = self._open.get((fd, number))
