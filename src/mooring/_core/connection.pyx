@@ -24,10 +24,11 @@ from mooring._core.exchange cimport Exchanges
 from mooring._core.http cimport HttpCodec
 from mooring._core.reactor cimport Reactor, monotonic_us
 from mooring._core.registry cimport (
-    BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_PING, D_PONG, DEAD, END_WHEN_WRITTEN, FEEDING, HELD,
-    HIGH, HTTP, OPEN, PAUSED, PEER_ENDED, THEN_LINGER, UPGRADED, W_CLIENT_CLOSED, W_HANDLER_FAILED, W_HEARTBEAT_TIMEOUT,
-    W_INVALID_DATA, W_MEMORY_FULL, W_MESSAGE_REFUSED, W_MESSAGE_TOO_BIG, W_OUT_OF_MEMORY, W_PING_TIMEOUT,
-    W_PROTOCOL_ERROR, W_SLOW_CONSUMER, W_TOO_MANY_PINGS, By, Connection, Deadline, Why, blame,
+    ABOVE_HIGH_WATER, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_PING, D_PONG, DEAD,
+    END_WHEN_WRITTEN, FEEDING, HELD, HTTP, OPEN, PAUSED, PEER_ENDED, THEN_LINGER, UPGRADED, W_CLIENT_CLOSED,
+    W_HANDLER_FAILED, W_HEARTBEAT_TIMEOUT, W_INVALID_DATA, W_MEMORY_FULL, W_MESSAGE_REFUSED, W_MESSAGE_TOO_BIG,
+    W_OUT_OF_MEMORY, W_PING_TIMEOUT, W_PROTOCOL_ERROR, W_SLOW_CONSUMER, W_TOO_MANY_PINGS, By, Connection, Deadline, Why,
+    blame,
 )
 from mooring._core.table cimport Table
 from mooring._core.transport cimport is_behind, say_at_once, takes_on, watch
@@ -530,7 +531,7 @@ cdef class Connections(Exchanges):
             if c != NULL:
                 websockets += c.phase == OPEN
                 paused += c.flags & (HELD | PAUSED) != 0
-                behind += c.flags & HIGH != 0
+                behind += c.flags & ABOVE_HIGH_WATER != 0
         counts.update(
             connections=self.count, websockets=websockets, connections_paused=paused, connections_behind=behind,
             bytes_queued=self.queued, bytes_gathered=self.gathered, files_open=self.files_open)

@@ -25,7 +25,7 @@ import os
 from mooring._core.buffer cimport buffer_reserve, buffer_size
 from mooring._core.reactor cimport Reactor
 from mooring._core.registry cimport (
-    BY_SERVER, D_NONE, D_WRITE, DEAD, FULL, HIGH, HTTP, W_FILE_BROKEN, W_OUT_OF_MEMORY, Connection, blame,
+    ABOVE_HIGH_WATER, BY_SERVER, D_NONE, D_WRITE, DEAD, FULL, HTTP, W_FILE_BROKEN, W_OUT_OF_MEMORY, Connection, blame,
 )
 from mooring._core.secure cimport SecureTransport
 from mooring._core.table cimport Table
@@ -163,7 +163,7 @@ cdef class FileSender(SecureTransport):
     # ------------------------------------------------------------------ out
 
     cdef int _send_some(self, Connection* c) except -1:
-        if c.file == NULL or c.owed or c.flags & HIGH or buffer_size(&c.out):
+        if c.file == NULL or c.owed or c.flags & ABOVE_HIGH_WATER or buffer_size(&c.out):
             SecureTransport._send_some(self, c)
             if c.file == NULL or c.phase != HTTP:
                 return 0

@@ -30,7 +30,7 @@ cdef enum Flag:
     WOKEN = 4        # in the list of connections to look at again
     BUSY = 8         # HTTP: a request is being answered
     FULL = 16        # the kernel took less than was offered: EPOLLOUT is armed
-    HIGH = 32        # the out-queue is above high water, its deadline is armed
+    ABOVE_HIGH_WATER = 32        # the out-queue is above high water, its deadline is armed
     END_WHEN_WRITTEN = 64        # ends when the out-queue is empty
     THEN_LINGER = 128     # ... and lingers then, because the peer may still be sending (RFC 9112 section 9.6)
     PEER_ENDED = 256       # the peer has ended its half

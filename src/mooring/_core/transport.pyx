@@ -27,10 +27,10 @@ from mooring._core.admission cimport WELCOME, bucket_take
 from mooring._core.buffer cimport buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size
 from mooring._core.reactor cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, RECEIVE_BYTES, Reactor
 from mooring._core.registry cimport (
-    ASKED, BUSY, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_IDLE, D_LINGER, D_NONE, D_PING, D_PONG, D_PREFACE, D_WRITE,
-    DEAD, DEFERRED, DIRTY, DONE, END_WHEN_WRITTEN, FULL, HELD, HIGH, HTTP, LINGER, PEER_ENDED, PREFACE, THEN_LINGER,
-    UPGRADED, W_BAD_PROXY_HEADER, W_CLIENT_ENDED, W_CLIENT_RESET, W_OUT_OF_MEMORY, W_SERVER_ERROR, WANTED, WOKEN,
-    Connection, Deadline, Registry, blame,
+    ABOVE_HIGH_WATER, ASKED, BUSY, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_IDLE, D_LINGER, D_NONE, D_PING, D_PONG,
+    D_PREFACE, D_WRITE, DEAD, DEFERRED, DIRTY, DONE, END_WHEN_WRITTEN, FULL, HELD, HTTP, LINGER, PEER_ENDED, PREFACE,
+    THEN_LINGER, UPGRADED, W_BAD_PROXY_HEADER, W_CLIENT_ENDED, W_CLIENT_RESET, W_OUT_OF_MEMORY, W_SERVER_ERROR, WANTED,
+    WOKEN, Connection, Deadline, Registry, blame,
 )
 from mooring._core.table cimport SLOT_BITS, Table, address_text
 from mooring._core.ws cimport decoder_free
@@ -471,7 +471,7 @@ cdef class Transport(Registry):
             self._count_out(c)
             if buffer_size(&c.out) > c.profile.high_water:
                 self._above(c)
-            elif c.flags & HIGH or c.deadline == D_WRITE and buffer_size(&c.out) == 0:
+            elif c.flags & ABOVE_HIGH_WATER or c.deadline == D_WRITE and buffer_size(&c.out) == 0:
                 self._below(c)
             if buffer_size(&c.out) and (c.deadline == D_CLOSE or c.deadline == D_IDLE):
                 self._outlasts(c)
@@ -491,14 +491,14 @@ cdef class Transport(Registry):
 
     cdef int _above(self, Connection* c) except -1:
         """From now on the peer has to take what waits fast enough, if that is much."""
-        if (buffer_size(&c.out) > c.profile.high_water and not c.flags & HIGH
+        if (buffer_size(&c.out) > c.profile.high_water and not c.flags & ABOVE_HIGH_WATER
                 and (c.deadline == D_NONE or c.deadline == D_PING or c.deadline == D_PONG)):
-            c.flags |= HIGH
+            c.flags |= ABOVE_HIGH_WATER
             watch_pace(self, c)
         return 0
 
     cdef int _below(self, Connection* c) except -1:
-        c.flags &= ~HIGH
+        c.flags &= ~ABOVE_HIGH_WATER
         # an answer is read too slowly as long as anything of it waits
         if c.deadline == D_WRITE and (c.flags & UPGRADED or buffer_size(&c.out) == 0 and c.file == NULL):
             c.deadline = D_NONE

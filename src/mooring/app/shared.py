@@ -38,7 +38,7 @@ ATOMICS = 4096
 ROWS = 1 << 24
 ROW_BYTES = 1 << 16
 KEY_BYTES = 511  # LMDB's own limit
-LOW, HIGH = -(1 << 63), (1 << 63) - 1
+LOWEST, HIGHEST = -(1 << 63), (1 << 63) - 1
 DEFAULTS: dict[str, Any] = {"int": 0, "float": 0.0, "str": "", "bytes": b"", "bool": False}
 READERS = 4096  # threads that can read a table at a time, of all processes
 LOCK_BYTES = 72  # of LMDB's lock file for each of them, and some
@@ -231,7 +231,7 @@ class Table:
                 raise ValueError(f"table {self.name!r} has no column {column!r}; it has {', '.join(self.columns)}")
             if type(value).__name__ != kind and not (kind == "float" and type(value) is int):
                 raise TypeError(f"column {column!r} of table {self.name!r} is {kind}, and {value!r} is not")
-            if type(value) is int and not LOW <= value <= HIGH:
+            if type(value) is int and not LOWEST <= value <= HIGHEST:
                 raise OverflowError(f"{value}: column {column!r} of table {self.name!r} holds integers of 64 bits")
 
     def _key(self, key: str) -> bytes:
@@ -300,7 +300,7 @@ class Shared:
         if name in self.atomics:
             return self.atomics[name]
         self._check(name, "atomic")
-        if isinstance(initial, bool) or not isinstance(initial, int) or not LOW <= initial <= HIGH:
+        if isinstance(initial, bool) or not isinstance(initial, int) or not LOWEST <= initial <= HIGHEST:
             raise ConfigError(f"atomic {name!r} begins with {initial!r}: it has to be an integer of 64 bits")
         if len(self.atomics) >= ATOMICS:
             raise ConfigError(f"atomic {name!r}: there are {ATOMICS} already")
