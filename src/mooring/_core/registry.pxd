@@ -43,7 +43,7 @@ cdef enum Flag:
     WANTED = 32768   # HTTP: the worker waits for the next part of the body
     PAUSED = 65536   # the application does not want its messages for now
     MOVES = 131072   # another worker is to serve it, once nothing of it is in flight
-    FRESH = 262144   # no request of it is answered yet, which Registry.admission counts
+    UNANSWERED = 262144   # no request of it is answered yet, which Registry.admission counts
     COUNTED = 524288  # its address is counted there
     DEFERRED = 1048576  # it has had its share of this turn, and is not read before the next
     LATE = 2097152   # a time limit has ended it, and is counted

@@ -200,12 +200,12 @@ cdef class Registry(Source):
     cdef int _count(self, Connection* c) except -1:
         """One more of this address; `_vacate` takes it back."""
         if self.admission.enter(c.entry.family, c.entry.address):
-            c.flags |= FRESH | COUNTED
+            c.flags |= UNANSWERED | COUNTED
         return 0
 
     cdef int settle(self, Connection* c) except -1:
-        if c.flags & FRESH:
-            c.flags &= ~FRESH
+        if c.flags & UNANSWERED:
+            c.flags &= ~UNANSWERED
             self.admission.settle(c.entry.family, c.entry.address)
         return 0
 
