@@ -148,6 +148,15 @@ WAYS: dict[str, tuple[Callable[[Raw], object], str, int]] = {
         "application_closed",
         4002,
     ),
+    "disconnect, and the client leaves": (
+        lambda raw: (
+            raw.send(frame(TEXT, b"server.disconnect(frame.fd, 4003, 'enough')")),
+            raw.close_frame(),
+            raw.socket.shutdown(socket.SHUT_WR),
+        ),
+        "application_closed",
+        4003,
+    ),
     "close": (lambda raw: raw.send(frame(TEXT, b"server.close(frame.fd)")), "application_closed", 1000),
     "a handler that raises": (lambda raw: raw.send(frame(TEXT, b"1 / 0")), "handler_failed", 1011),
     "a message that is refused": (lambda raw: raw.send(frame(TEXT, b"refuse()")), "message_refused", 1008),

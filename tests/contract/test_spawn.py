@@ -85,6 +85,8 @@ async def said(server, frame):
         server.push(fd, f"stopped {server.cancel(fd, *words)}")
     elif verb == "names":
         server.push(fd, " ".join(task.get_name() for task in server.spawned(fd)))
+    elif verb == "owns":
+        server.push(fd, f"owns {server.get_client_info(fd).spawned}")
     elif verb == "fail":
         server.spawn(fd, fails(words[0]), name="failing")
     elif verb == "result":
@@ -208,12 +210,14 @@ def test_several_by_name(spawning: Serving) -> None:
         client.send("named b two")
         client.send("named c two")
         assert ask(client, "names", r"one two two")
+        eventually(lambda: ask(client, "owns", r"owns (\d)")[1] == "3")
         assert ask(client, "stop two", r"stopped (\d)")[1] == "2"
         hear(client, "b cancelled")
         hear(client, "c cancelled")
         hear(client, r"a \d+ nobody")
         assert ask(client, "stop three", r"stopped (\d)")[1] == "0"
         assert ask(client, "stop", r"stopped (\d)")[1] == "1"
+        eventually(lambda: ask(client, "owns", r"owns (\d)")[1] == "0")
 
 
 def test_who_cancels_is_left_out(spawning: Serving) -> None:
