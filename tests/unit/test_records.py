@@ -85,7 +85,7 @@ def echo(Outbox outbox, fd: int, number: int) -> None:
 from mooring._core cimport wire
 
 cdef int on_echo(Relay relay, Port port, const Record* record, const uint8_t* payload) except -1:
-    return port.say(wire.EV_ECHO, 0, record.extra + 1)
+    return port.say(wire.EV_ECHO, record.extra + 1)
 """,
     "worker/notices.py": """
     def echo(self, _outlet: Outlet, notice: Notice) -> None:
@@ -94,6 +94,7 @@ cdef int on_echo(Relay relay, Port port, const Record* record, const uint8_t* pa
 }
 #: What is compiled: those that have a new function, and those that look at kinds. All others are as they are.
 OPTIONS = ("-O0", "-w", "-shared", "-fPIC", "-DMOORING_DEBUG=1")
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")  # here: two threads that ask first may get None
 COMPILED = ("wire", "latency", "outlet", "inlet", "channel_link", "commands")
 PROGRAM = """
 import os
@@ -145,7 +146,7 @@ def test_a_new_record_is_a_row_and_two_functions(tmp_path: Path):
 def compile_module(root: Path, name: str) -> None:
     """As quickly as it goes; the macros are those of the debug build, as they change what structs are like."""
     file = root / f"src/mooring/_core/{name}.pyx"
-    module = file.with_name(f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}")
+    module = file.with_name(f"{name}{SUFFIX}")
     include = [f"-I{sysconfig.get_path('include')}", f"-I{file.parent}"]
     for command in (
         [sys.executable, "-m", "cython", "-3", "-X", "cdivision=True", "-I", str(root / "src"), str(file)],
