@@ -1,5 +1,6 @@
 """A stream of log lines, where writing fails in the middle of one."""
 
+import logging
 import os
 import resource
 import threading
@@ -10,7 +11,7 @@ import pytest
 
 from mooring.config import Settings
 from mooring.errors import ConfigError
-from mooring.net.log import LogStream, check_log_files
+from mooring.net.log import LogStream, _Handler, check_log_files
 
 
 @contextmanager
@@ -39,6 +40,27 @@ def test_lines_that_do_not_fit_are_counted_and_told_of(tmp_path):
     stream.write("three")
     assert path.read_text() == "one\n3 log lines were dropped: File too large\ntwo\nthree\n"
     assert stream.dropped == 3
+    os.close(stream.fd)
+
+
+def test_a_line_that_cannot_be_made_is_counted_and_told_of(tmp_path, monkeypatch):
+    """As when there is no memory for a traceback, and none for what is said instead: whoever logs goes on."""
+    path = tmp_path / "log"
+    stream = LogStream(str(path))
+    log = logging.Logger("of the test")
+    log.addHandler(_Handler(stream))
+
+    def fails(record):
+        raise MemoryError
+
+    with monkeypatch.context() as poor:
+        poor.setattr(stream.form, "line", fails)
+        log.error("lost")
+    assert stream.dropped == 1
+    log.error("kept")
+    told, kept = path.read_text().splitlines()
+    assert told == "1 log lines were dropped: there was no memory for them, or they have no text"
+    assert kept.endswith("of the test: kept")
     os.close(stream.fd)
 
 

@@ -98,8 +98,17 @@ class LogStream:
             if self._unsaid and self._put(self.form.note(f"{self._unsaid} log lines were dropped: {self._why}")):
                 self._unsaid = 0
             if self._unsaid or not self._put(line):
-                self.dropped += 1
-                self._unsaid += 1
+                self._drop()
+
+    def lose(self) -> None:
+        """A line that could not be made."""
+        with self._lock:
+            self._why = "there was no memory for them, or they have no text"
+            self._drop()
+
+    def _drop(self) -> None:
+        self.dropped += 1
+        self._unsaid += 1
 
     def _put(self, line: str) -> bool:
         data = (("\n" if self._torn else "") + line + "\n").encode("utf-8", "backslashreplace")
@@ -132,7 +141,10 @@ class _Handler(logging.Handler):
         self._stream = stream
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._stream.write(self._stream.form.line(record))
+        try:
+            self._stream.write(self._stream.form.line(record))
+        except Exception:  # whoever logs goes on; from Python 3.13 on a traceback takes hundreds of allocations
+            self._stream.lose()
 
 
 class _LastResort(_Handler):
