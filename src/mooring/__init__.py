@@ -5,6 +5,7 @@ A name is loaded when it is first asked for (PEP 562): every process of a server
 
 from importlib import import_module
 from typing import TYPE_CHECKING
+from warnings import warn
 
 if TYPE_CHECKING:  # for those that read and do not run it
     from mooring._core.ws import CloseFrame, Frame
@@ -54,7 +55,7 @@ if TYPE_CHECKING:  # for those that read and do not run it
         Opcode,
     )
     from mooring.worker.session import Session
-    from mooring.worker.tasks import Outcome, Task
+    from mooring.worker.tasks import Task, TaskOutcome
 
 __all__ = [
     "Accept",
@@ -85,7 +86,6 @@ __all__ = [
     "MooringError",
     "NoThread",
     "Opcode",
-    "Outcome",
     "PipeFull",
     "Reject",
     "Request",
@@ -101,6 +101,7 @@ __all__ = [
     "TaskError",
     "TaskFailed",
     "TaskLost",
+    "TaskOutcome",
     "TaskQueueFull",
     "TaskTimeout",
     "UploadedFile",
@@ -131,14 +132,18 @@ _HOMES = {
         "Headers Opcode"
     ),
     "mooring.worker.session": "Session",
-    "mooring.worker.tasks": "Outcome Task",
+    "mooring.worker.tasks": "Task TaskOutcome",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
+_RENAMED = {"Outcome": "TaskOutcome"}  # names of 0.1.0, which 0.3.0 will not know
 
 
 def __getattr__(name: str) -> object:
     if name in ("errors", "types"):  # as modules they are known of old
         return import_module(f"mooring.{name}")
+    if name in _RENAMED:
+        warn(f"mooring.{name} is called {_RENAMED[name]}; 0.3.0 will not know the old name", DeprecationWarning, 2)
+        return getattr(import_module("mooring"), _RENAMED[name])
     if name not in _HOME:
         raise AttributeError(f"module 'mooring' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOME[name]), name)
@@ -146,4 +151,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__} - {"TYPE_CHECKING", "import_module"})
+    return sorted({*globals(), *__all__} - {"TYPE_CHECKING", "import_module", "warn"})

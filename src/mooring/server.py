@@ -441,7 +441,7 @@ class Server:
         return self._running().tasks.wait(data, timeout, on_progress)
 
     def task_async(self, data: object) -> int:
-        """Hands a task over and returns at once, with its number. Its Outcome comes to the `finish` handler of this
+        """Hands a task over and returns at once, with its number. Its TaskOutcome comes to the `finish` handler of this
         worker, if there is one; without one, a failure is logged. Raises what task() raises before it waits."""
         return self._running().tasks.send(data)
 

@@ -35,7 +35,7 @@ from typing import Any
 import forking  # noqa: F401 - it stands beside this file
 
 import mooring
-from mooring import Frame, Outcome, Request, Response, Server, Task
+from mooring import Frame, TaskOutcome, Request, Response, Server, Task
 
 server = Server("127.0.0.1", 0, **json.loads(os.environ["MOORING_TEST_SETTINGS"]))
 hits = server.atomic("hits", 5)
@@ -210,7 +210,7 @@ if server.settings.tasks.task_worker_num:  # without any there may be no handler
         return eval(task.data, scope(task=task)) if isinstance(task.data, str) else task.data
 
     @server.on("finish")
-    def on_finish(server: Server, outcome: Outcome) -> None:
+    def on_finish(server: Server, outcome: TaskOutcome) -> None:
         report("finish", server.worker_id, outcome.id, as_json(str(outcome.error) if outcome.error else outcome.result))
 
     # else every server of these tests would have a dispatcher

@@ -30,7 +30,6 @@ OFFERED = {
     "CloseFrame": "attempt code data fd finish flags json opcode reason",
     "Headers": "get getlist items keys raw values",
     "Listener": "on",
-    "Outcome": "error id result",
     "Reject": "body headers status",
     "Request": """
         body client_certificate cookies fd file_list files form form_list headers http_version json
@@ -52,6 +51,7 @@ OFFERED = {
     "Session": "clear get items keys pop popitem setdefault update values",
     "Table": "add clear compare_and_set delete get increment items keys set",
     "Task": "progress",
+    "TaskOutcome": "error id result",
     "UploadedFile": "charset content_type data file filename name read save size",
 }
 
@@ -95,6 +95,15 @@ assert not hasattr(mooring, "Servant")
 """
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
     assert shown.splitlines() == ["[]", "['mooring.types']"]
+
+
+@pytest.mark.parametrize(("old", "new"), mooring._RENAMED.items())
+def test_an_old_name_still_works_and_names_the_new_one(old: str, new: str):
+    for _ in range(2):
+        with pytest.warns(DeprecationWarning, match=f"^mooring.{old} is called {new}; ") as told:
+            assert getattr(mooring, old) is getattr(mooring, new)
+        assert [one.filename for one in told] == [__file__]
+    assert old not in mooring.__all__ and old not in dir(mooring)
 
 
 def test_a_star_takes_what_is_in_all():

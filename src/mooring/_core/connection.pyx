@@ -33,7 +33,7 @@ from mooring._core.registry cimport (
 from mooring._core.table cimport Table
 from mooring._core.transport cimport is_behind, say_at_once, takes_on, watch
 from mooring._core.ws cimport (
-    CONTROL, FAILED, MESSAGE, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, RSV1, SERVER_HEADER_LIMIT, FrameEvent, Outcome,
+    CONTROL, FAILED, MESSAGE, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, RSV1, SERVER_HEADER_LIMIT, DecodeResult, FrameEvent,
     decode_next, decoder_free, decoder_release, encode_header, is_utf8, parse_close,
 )
 
@@ -128,7 +128,7 @@ cdef class Connections(Exchanges):
     cdef size_t _decode(self, Connection* c, uint8_t* data, size_t size) except? 0:
         cdef size_t at = 0
         cdef FrameEvent event
-        cdef Outcome outcome
+        cdef DecodeResult outcome
         cdef bytes inflated
         cdef Py_ssize_t share = SHARE
         while at < size:

@@ -62,7 +62,7 @@ cdef struct FrameDecoder:
     bint spent_control
 
 
-cdef enum Outcome:
+cdef enum DecodeResult:
     NEED_MORE = 0
     MESSAGE = 1
     CONTROL = 2
@@ -80,7 +80,7 @@ cdef struct FrameEvent:
     const char* reason
 
 
-cdef Outcome decode_next(FrameDecoder* decoder, const FrameLimits* limits, uint8_t* data, size_t size,
+cdef DecodeResult decode_next(FrameDecoder* decoder, const FrameLimits* limits, uint8_t* data, size_t size,
                          size_t* position, FrameEvent* event) noexcept nogil
 # Gives back the memory of the event handed out last.
 cdef void decoder_release(FrameDecoder* decoder) noexcept nogil

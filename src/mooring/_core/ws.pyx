@@ -40,7 +40,7 @@ cdef dict OPCODES = {int(opcode): opcode for opcode in Opcode}
 cdef tuple OPCODE_OF = tuple([OPCODES.get(code) for code in range(16)])     # by number, without making an int of it
 
 
-cdef inline Outcome _fail(FrameEvent* event, uint16_t code, const char* reason) noexcept nogil:
+cdef inline DecodeResult _fail(FrameEvent* event, uint16_t code, const char* reason) noexcept nogil:
     event.code = code
     event.reason = reason
     return FAILED
@@ -54,7 +54,7 @@ cdef inline uint8_t _header_size(const uint8_t* head) noexcept nogil:
     return 14 if length == 127 else 8 if length == 126 else 6
 
 
-cdef Outcome _begin_frame(FrameDecoder* d, const FrameLimits* limits, const uint8_t* head,
+cdef DecodeResult _begin_frame(FrameDecoder* d, const FrameLimits* limits, const uint8_t* head,
                           FrameEvent* event) noexcept nogil:
     """Judges the length in a complete header, whose first two bytes are good, and sets the frame up; NEED_MORE when
     it is good too."""
@@ -106,7 +106,7 @@ cdef Outcome _begin_frame(FrameDecoder* d, const FrameLimits* limits, const uint
     return NEED_MORE
 
 
-cdef inline Outcome _check_first_two(const FrameDecoder* d, const FrameLimits* limits, const uint8_t* head,
+cdef inline DecodeResult _check_first_two(const FrameDecoder* d, const FrameLimits* limits, const uint8_t* head,
                                      FrameEvent* event) noexcept nogil:
     """What the first two bytes of a header can be refused for; NEED_MORE when they are good."""
     cdef uint8_t opcode = head[0] & 0x0F
@@ -134,7 +134,7 @@ cdef inline Outcome _check_first_two(const FrameDecoder* d, const FrameLimits* l
     return NEED_MORE
 
 
-cdef Outcome _end_data_frame(FrameDecoder* d, FrameEvent* event) noexcept nogil:
+cdef DecodeResult _end_data_frame(FrameDecoder* d, FrameEvent* event) noexcept nogil:
     """The last byte of a data frame is in `message`; a message event if it was the final frame."""
     d.payload = False
     if not d.final:
@@ -150,7 +150,7 @@ cdef Outcome _end_data_frame(FrameDecoder* d, FrameEvent* event) noexcept nogil:
     return MESSAGE
 
 
-cdef Outcome _take_payload(FrameDecoder* d, uint8_t* data, size_t take, FrameEvent* event) noexcept nogil:
+cdef DecodeResult _take_payload(FrameDecoder* d, uint8_t* data, size_t take, FrameEvent* event) noexcept nogil:
     """`take` <= `left` payload bytes of the current frame."""
     # the whole payload is here: nothing of it came before
     cdef bint whole = take == d.left and buffer_size(&d.control if d.opcode >= 8 else &d.message) == 0
@@ -204,10 +204,10 @@ cdef Outcome _take_payload(FrameDecoder* d, uint8_t* data, size_t take, FrameEve
     return _end_data_frame(d, event) if d.left == 0 else NEED_MORE
 
 
-cdef Outcome decode_next(FrameDecoder* d, const FrameLimits* limits, uint8_t* data, size_t size,
+cdef DecodeResult decode_next(FrameDecoder* d, const FrameLimits* limits, uint8_t* data, size_t size,
                          size_t* position, FrameEvent* event) noexcept nogil:
     """Reads on at data[position]; advances it. MESSAGE, CONTROL and FAILED fill `event`."""
-    cdef Outcome outcome
+    cdef DecodeResult outcome
     cdef size_t at = position[0]
     cdef size_t take
     cdef uint8_t needed
@@ -528,7 +528,7 @@ cdef class Decoder:
         """Events in order. After a fault `error` is (close code, reason) and every later feed gives nothing."""
         cdef size_t position = 0
         cdef FrameEvent event
-        cdef Outcome outcome
+        cdef DecodeResult outcome
         cdef size_t size = len(data)
         # the decoder unmasks in place; and a sanitizer sees what reads beyond memory that ends where the bytes end
         cdef uint8_t* copy = <uint8_t*> malloc(size)

@@ -44,7 +44,7 @@ Progress = Callable[[Any], Any]
 _why = msgspec.msgpack.Decoder(list[str])
 
 
-class Outcome:
+class TaskOutcome:
     """What became of a task that nobody waited for; the parameter of the `finish` handler.
 
     `id` is what `task_async` gave, `error` None or a TaskError.
@@ -65,7 +65,7 @@ class Outcome:
         return self._value
 
     def __repr__(self) -> str:
-        return f"Outcome(id={self.id}, {f'error={self.error!r}' if self.error else f'result={self._value!r}'})"
+        return f"TaskOutcome(id={self.id}, {f'error={self.error!r}' if self.error else f'result={self._value!r}'})"
 
 
 class _Given:
@@ -79,13 +79,13 @@ class _Given:
         self.on_progress: Progress | None = None
         self.context: contextvars.Context | None = None  # of whoever waits, for `on_progress`
         self.news: list[Any] | None = None  # progress, for one who waits while the loop stands still
-        self.outcome: Outcome | None = None
+        self.outcome: TaskOutcome | None = None
 
 
 class TaskDesk:
     """Hands tasks over and brings their results; `on_finish` is given the outcome of those that nobody waits for."""
 
-    def __init__(self, limits: Limits, on_finish: Callable[[Outcome], None], call: Callable[..., None]) -> None:
+    def __init__(self, limits: Limits, on_finish: Callable[[TaskOutcome], None], call: Callable[..., None]) -> None:
         """`call(function, *arguments)` calls a function of the application and reports what it raises."""
         self._limits = limits
         self._on_finish = on_finish
@@ -279,11 +279,11 @@ class TaskDesk:
                 self._soon(partial(self._call, context=given.context), given.on_progress, unpack(payload))
         elif kind == Mail.RESULT:
             if opcode == Fate.DONE:
-                self._over(Outcome(number, unpack(payload), None))
+                self._over(TaskOutcome(number, unpack(payload), None))
             else:
                 why = _why.decode(payload)
                 kind_of = {Fate.FAILED: TaskFailed, Fate.REFUSED: TaskQueueFull}.get(Fate(opcode), TaskLost)
-                self._over(Outcome(number, None, kind_of(*why)))
+                self._over(TaskOutcome(number, None, kind_of(*why)))
         else:
             raise BadRecord(f"unknown kind {kind}")
 
@@ -293,9 +293,9 @@ class TaskDesk:
             return
         self._channel = None
         for number in list(self._given):
-            self._over(Outcome(number, None, TaskLost(f"the dispatcher, which kept the queue, has ended: {why}")))
+            self._over(TaskOutcome(number, None, TaskLost(f"the dispatcher, which kept the queue, has ended: {why}")))
 
-    def _over(self, outcome: Outcome) -> None:
+    def _over(self, outcome: TaskOutcome) -> None:
         given = self._forget(outcome.id)
         if given is None:
             return  # it was taken back meanwhile

@@ -54,7 +54,7 @@ from mooring.worker.pipe import Pipe
 from mooring.worker.session import Session, Sessions
 from mooring.worker.site import Site, sites_of, trace_sites
 from mooring.worker.streams import Streams
-from mooring.worker.tasks import Outcome, Task, TaskBench, TaskDesk
+from mooring.worker.tasks import TaskOutcome, Task, TaskBench, TaskDesk
 from mooring.worker.timers import Timers
 from mooring.worker.works import Works
 
@@ -332,7 +332,7 @@ class Worker(WorkerContract):
     def _bench_worn(self) -> None:
         self.controller.ask_replacement(f"it has done task_max_request={self._task_max_request} tasks")
 
-    def _task_over(self, outcome: Outcome) -> None:
+    def _task_over(self, outcome: TaskOutcome) -> None:
         handler = self._handlers.get("finish")
         if handler is not None:
             self.call(handler, self._server, outcome)
