@@ -16,7 +16,7 @@ cdef class WorkerContract:
     cdef object __weakref__
 
 
-cdef class Waiting:
+cdef class GatewayWait:
     pass
 
 
@@ -24,7 +24,7 @@ cdef class Taker:
     cdef list channels               # to gateways in other processes
     cdef WorkerContract worker
     cdef public int wants            # what the application has handlers for: Wants, see mooring._core.wire
-    cdef Waiting waiting
+    cdef GatewayWait waiting
     cdef public size_t output_limit  # bytes that may wait on the way to a gateway; see channel_link.pyx
 
     cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1

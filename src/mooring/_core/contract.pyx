@@ -132,7 +132,7 @@ cdef class Taker:
 
     def __cinit__(self, *args: object) -> None:
         self.channels = []
-        self.waiting = Waiting()
+        self.waiting = GatewayWait()
         self.output_limit = 64 << 20
 
     cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1:
@@ -147,7 +147,7 @@ cdef class Taker:
         return 0
 
 
-cdef class Waiting:
+cdef class GatewayWait:
     """How this worker waits for a gateway while its loop stands still. Where the process is itself a gateway, it must
     go on as one meanwhile: local.pyx has that kind."""
 

@@ -1,6 +1,6 @@
 from typing_extensions import disjoint_base
 
-from mooring._core.contract import Waiting
+from mooring._core.contract import GatewayWait
 from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outlet
 from mooring._core.port import Port
@@ -14,7 +14,7 @@ class LocalPort(Port): ...
 class LocalQueue(Source): ...
 
 @disjoint_base
-class ServingWait(Waiting): ...
+class ServingWait(GatewayWait): ...
 
 @disjoint_base
 class LocalOutlet(Outlet):

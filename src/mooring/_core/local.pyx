@@ -22,7 +22,7 @@ import time
 
 from mooring._core.buffer cimport Buffer, buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size
 from mooring._core.channel_link cimport ChannelPort
-from mooring._core.contract cimport Waiting
+from mooring._core.contract cimport GatewayWait
 from mooring._core.inlet cimport Inlet
 from mooring._core.outlet cimport Outlet
 from mooring._core.port cimport Port
@@ -124,7 +124,7 @@ cdef class LocalQueue(Source):
         return 0
 
 
-cdef class ServingWait(Waiting):
+cdef class ServingWait(GatewayWait):
     """Waits, and goes on to be a gateway for other workers meanwhile. Threads but the loop's only wait: it serves."""
 
     cdef Relay relay

@@ -38,7 +38,7 @@ from mooring.gateway.degraded import DegradedPool
 from mooring.gateway.extensions import Agreed
 from mooring.gateway.farewell import Farewell
 from mooring.gateway.handshake import Accepted, answer, judge
-from mooring.gateway.pending import PendingHandshakes, Waiting
+from mooring.gateway.pending import PendingHandshake, PendingHandshakes
 from mooring.gateway.rules import Rules, buffer_limit, profile
 from mooring.journal import own_logger
 from mooring.link.policy import Client, new_policy
@@ -317,7 +317,7 @@ class Gateway(GatewayContract):
             chosen = verdict.subprotocol if subprotocol is None else subprotocol
             self._open(fd, verdict.switching(chosen, headers), verdict, waiting.request, chosen)
 
-    def _waiting(self, fd: int) -> Waiting | None:
+    def _waiting(self, fd: int) -> PendingHandshake | None:
         """A handshake that waits for the application; it does not any more."""
         for pending in self._pending:
             waiting = pending.take(fd)

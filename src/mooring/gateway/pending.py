@@ -11,7 +11,7 @@ from mooring._core.reactor import Reactor
 from mooring.gateway.handshake import Accepted
 
 
-class Waiting(NamedTuple):
+class PendingHandshake(NamedTuple):
     """One that the gateway would accept: its verdict, and the request as workers get it."""
 
     verdict: Accepted
@@ -26,7 +26,7 @@ class PendingHandshakes:
         self._reactor = reactor
         self._timeout = timeout
         self._late = late
-        self._waiting: dict[int, Waiting] = {}
+        self._waiting: dict[int, PendingHandshake] = {}
         self._armed = False
 
     def __len__(self) -> int:
@@ -34,10 +34,10 @@ class PendingHandshakes:
 
     def add(self, fd: int, verdict: Accepted, request: bytes) -> None:
         """From now on it waits."""
-        self._waiting[fd] = Waiting(verdict, request, time.monotonic() + self._timeout)
+        self._waiting[fd] = PendingHandshake(verdict, request, time.monotonic() + self._timeout)
         self._arm()
 
-    def take(self, fd: int) -> Waiting | None:
+    def take(self, fd: int) -> PendingHandshake | None:
         """It does not wait any more. None: it did not, it was late or its client has left."""
         return self._waiting.pop(fd, None)
 

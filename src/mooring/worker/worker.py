@@ -54,7 +54,7 @@ from mooring.worker.pipe import Pipe
 from mooring.worker.session import Session, Sessions
 from mooring.worker.site import Site, sites_of, trace_sites
 from mooring.worker.streams import Streams
-from mooring.worker.tasks import TaskOutcome, Task, TaskBench, TaskDesk
+from mooring.worker.tasks import Task, TaskBench, TaskDesk, TaskOutcome
 from mooring.worker.timers import Timers
 from mooring.worker.works import Works
 
