@@ -143,7 +143,7 @@ def __getattr__(name: str) -> object:
         return import_module(f"mooring.{name}")
     if name in _RENAMED:
         warn(f"mooring.{name} is called {_RENAMED[name]}; 0.3.0 will not know the old name", DeprecationWarning, 2)
-        return getattr(import_module("mooring"), _RENAMED[name])
+        return __getattr__(_RENAMED[name])
     if name not in _HOME:
         raise AttributeError(f"module 'mooring' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOME[name]), name)

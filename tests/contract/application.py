@@ -35,7 +35,7 @@ from typing import Any
 import forking  # noqa: F401 - it stands beside this file
 
 import mooring
-from mooring import Frame, TaskOutcome, Request, Response, Server, Task
+from mooring import Frame, Request, Response, Server, Task, TaskOutcome
 
 server = Server("127.0.0.1", 0, **json.loads(os.environ["MOORING_TEST_SETTINGS"]))
 hits = server.atomic("hits", 5)

@@ -27,12 +27,12 @@ from mooring.supervisor.restarts import Restarts
 from mooring.supervisor.slot import Slot
 from mooring.supervisor.tree import Tree
 
-__all__ = ["Limits", "Slots"]
+__all__ = ["SlotLimits", "Slots"]
 
 log = own_logger("mooring.supervisor")
 
 
-class Limits(Protocol):
+class SlotLimits(Protocol):
     """What it reads of the settings; seconds or numbers."""
 
     @property
@@ -50,7 +50,7 @@ class Limits(Protocol):
 class Slots:
     """`wanted`: those that serve, in the order of the specs; `spares`: those of the spares."""
 
-    def __init__(self, tree: Tree, specs: Sequence[ProcessSpec], limits: Limits) -> None:
+    def __init__(self, tree: Tree, specs: Sequence[ProcessSpec], limits: SlotLimits) -> None:
         self._tree = tree
         self._limits = limits
         spare_num = limits.spare_worker_num if any(spec.fits_spare for spec in specs) else 0

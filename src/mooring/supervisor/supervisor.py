@@ -58,15 +58,13 @@ from mooring.supervisor.scores import Scores
 from mooring.supervisor.service import Keepalive, Service
 from mooring.supervisor.shutdown import Stop
 from mooring.supervisor.signals import Signals
-from mooring.supervisor.slots import Limits as SlotLimits
-from mooring.supervisor.slots import Slots
+from mooring.supervisor.slots import SlotLimits, Slots
 from mooring.supervisor.tree import BootPayload, Tree
 from mooring.supervisor.vitals import vitals
-from mooring.supervisor.watchdog import Limits as WatchdogLimits
-from mooring.supervisor.watchdog import Watchdog
+from mooring.supervisor.watchdog import Watchdog, WatchdogLimits
 from mooring.supervisor.watcher import Watcher
 
-__all__ = ["Limits", "Phase", "Supervisor"]
+__all__ = ["Phase", "Supervisor", "SupervisorLimits"]
 
 log = own_logger("mooring.supervisor")
 
@@ -75,7 +73,7 @@ STACKS_APART = 0.05  # seconds between two processes that write theirs
 QUICK_TIMEOUT = 0.4  # seconds of grace after SIGQUIT, so that it is over within 2 s
 
 
-class Limits(SlotLimits, WatchdogLimits, Protocol):
+class SupervisorLimits(SlotLimits, WatchdogLimits, Protocol):
     """What the supervisor reads of the settings' process section; seconds, bytes or numbers."""
 
     @property
@@ -94,7 +92,7 @@ class Supervisor:
         specs: Sequence[ProcessSpec],
         listeners: Sequence[socket.socket],
         boot: BootPayload,
-        settings: Limits,
+        settings: SupervisorLimits,
         argv: Sequence[str],
         watch: Sequence[str | Path] = (),
         control: socket.socket | None = None,

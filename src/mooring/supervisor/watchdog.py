@@ -35,7 +35,7 @@ LONGEST_PERIOD = 1.0  # seconds between two looks
 STEP = 1.0  # seconds between two signals
 
 
-class Limits(Protocol):
+class WatchdogLimits(Protocol):
     """What it reads of the settings; 0 means that it does not look."""
 
     @property
@@ -50,7 +50,11 @@ class Watchdog:
     """Looks at the children of `tree` from `start()` on."""
 
     def __init__(
-        self, tree: Tree, limits: Limits, on_hang: Callable[[Child], None], on_large: Callable[[Child, str], None]
+        self,
+        tree: Tree,
+        limits: WatchdogLimits,
+        on_hang: Callable[[Child], None],
+        on_large: Callable[[Child, str], None],
     ) -> None:
         self._tree = tree
         self._limits = limits

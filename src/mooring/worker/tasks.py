@@ -27,7 +27,7 @@ from mooring._core.steps import failure_of
 from mooring._core.wire import Fate, Mail
 from mooring.app.foreign import class_name, running_of, text_of
 from mooring.app.values import pack, unpack
-from mooring.config.tasks import Tasks as Limits
+from mooring.config.tasks import Tasks as TaskLimits
 from mooring.errors import StateError, TaskError, TaskFailed, TaskLost, TaskQueueFull, TaskTimeout
 from mooring.journal import own_logger
 from mooring.net import forks
@@ -85,7 +85,7 @@ class _Given:
 class TaskDesk:
     """Hands tasks over and brings their results; `on_finish` is given the outcome of those that nobody waits for."""
 
-    def __init__(self, limits: Limits, on_finish: Callable[[TaskOutcome], None], call: Callable[..., None]) -> None:
+    def __init__(self, limits: TaskLimits, on_finish: Callable[[TaskOutcome], None], call: Callable[..., None]) -> None:
         """`call(function, *arguments)` calls a function of the application and reports what it raises."""
         self._limits = limits
         self._on_finish = on_finish
