@@ -21,7 +21,7 @@ TOLD = [
     (Notice(Event.WORK, FD, b"name", extra=1), "works.on_cancel", (FD, "name"), {}),
     (Notice(Event.WORK, FD), "works.on_cancel", (FD, None), {}),
     (Notice(Event.TAIL, 0, b"records"), "ends.on_records", (b"records",), {}),
-    (Notice(Event.FINISH, 0, extra=1500), "leaving.within", (1.5,), {}),
+    (Notice(Event.END_STREAMS, 0, extra=1500), "leaving.within", (1.5,), {}),
 ]
 
 
@@ -43,13 +43,13 @@ def test_who_is_told(notice: Notice, name: str, arguments: tuple[Any, ...], name
 def test_a_gateway_that_tells_nothing_more():
     told, notices = parts()
     outlet = Outlet()
-    notices.take(outlet, Notice(Event.LEAVE, 0))
+    notices.take(outlet, Notice(Event.DEPART, 0))
     assert outlet.left
     assert not told.mock_calls
 
 
 def test_all_events_without_a_ticket_are_taken():
-    assert {one[0].kind for one in TOLD} | {Event.LEAVE} == {event for event in Event if event not in TICKETED}
+    assert {one[0].kind for one in TOLD} | {Event.DEPART} == {event for event in Event if event not in TICKETED}
 
 
 @pytest.mark.parametrize("kind", [*sorted(TICKETED), 99])

@@ -23,16 +23,16 @@ def test_that_it_is_to_leave_is_said_and_seen():
     with bench() as one:
         worker = one.worker()
         worker.heard()
-        worker.port.leave()
+        worker.port.depart()
         one.turn()
         assert worker.port.left
-        assert [told.kind for told in worker.heard()] == [Event.LEAVE]
+        assert [told.kind for told in worker.heard()] == [Event.DEPART]
 
 
 def test_by_itself_it_carries_nothing():
     with bench() as one:
         port = Port(one.relay.commands, 5)
-        port.leave()
+        port.depart()
         port.reply(1, b"")
         port.close()
         assert (port.left, port.still, port.index) == (True, 0, -1)

@@ -103,7 +103,8 @@ def test_an_old_name_still_works_and_names_the_new_one(old: str, new: str):
         with pytest.warns(DeprecationWarning, match=f"^mooring.{old} is called {new}; ") as told:
             assert getattr(mooring, old) is getattr(mooring, new)
         assert [one.filename for one in told] == [__file__]
-    assert old not in mooring.__all__ and old not in dir(mooring)
+    assert old not in mooring.__all__
+    assert old not in dir(mooring)
 
 
 def test_a_star_takes_what_is_in_all():

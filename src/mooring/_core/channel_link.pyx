@@ -323,7 +323,7 @@ cdef class ChannelOutlet(Outlet):
             kept &= channel.outlet.keep()
         return kept
 
-    cdef int finish(self, uint32_t ticket) except -1:
+    cdef int settle(self, uint32_t ticket) except -1:
         if self.keep() if len(self.channel.inlet.channels) == 1 else self.all_keep():
             self.page.mark(ticket, DONE)
         return self._acknowledge(ticket, ACK_HANDLED)

@@ -81,7 +81,7 @@ cdef int on_ack(Relay relay, Port port, const Record* record, const uint8_t* pay
     if record.ticket >= port.ledger.size or record.extra > port.ledger.size or record.opcode > ACK_ENDED:
         raise BadRecord(f"{record.extra} tickets from {record.ticket} on are acknowledged, of {port.ledger.size}")
     for i in range(record.extra):
-        unknown += relay.finish(port, (record.ticket + i) % port.ledger.size, record.opcode)
+        unknown += relay.settle(port, (record.ticket + i) % port.ledger.size, record.opcode)
     if unknown:
         raise BadRecord(f"{unknown} tickets are acknowledged that are not in use")
     return 0
@@ -283,7 +283,7 @@ cdef int on_room(Relay relay, Port port, const Record* record, const uint8_t* pa
 
 cdef int on_work(Relay relay, Port port, const Record* record, const uint8_t* payload) except -1:
     relay.owned.note(port, record, bytes_of(payload, record.size))
-    return relay.settle(port)
+    return relay.let_go(port)
 
 
 include "commands_table.pxi"

@@ -32,7 +32,7 @@ cdef class Hub:
     cdef bytes user_of(self, Connection* c)
     cdef int _join(self, Connection* c, bytes name, int limit) except -1
     cdef int unsubscribe(self, Connection* c, bytes name) except -1
-    cdef int leave(self, Connection* c) except -1
+    cdef int unsubscribe_all(self, Connection* c) except -1
     # how many connections took the frame
     cdef int _deliver_compressed(self, Connection* c, int opcode, bytes payload) except -1
     cdef list _places(self, Topic topic, const uint8_t* fds, uint32_t count)

@@ -146,7 +146,7 @@ cdef class Hub:
                     return 1
         return 0
 
-    cdef int leave(self, Connection* c) except -1:
+    cdef int unsubscribe_all(self, Connection* c) except -1:
         while c.topic_count:
             self._remove(c, c.topic_count - 1)
         return 0

@@ -90,7 +90,7 @@ cdef class Inlet(Taker):
                 raise
             if self._failed(outlet, record, error, None, 0):
                 return 0
-            return outlet.finish(record.ticket)
+            return outlet.settle(record.ticket)
 
     cdef int _failed(self, Outlet outlet, const Record* record, object error, object context,
                      uint64_t began) except -1:
@@ -208,7 +208,7 @@ cdef class Inlet(Taker):
         if self.handling is not None:
             self.handling.add(kind, monotonic_us() - began)
         if record.ticket != NO_TICKET:
-            outlet.finish(record.ticket)
+            outlet.settle(record.ticket)
         return 0
 
     cdef int _wait(self, Outlet outlet, const Record* record, object running, object context,
@@ -246,7 +246,7 @@ cdef class Inlet(Taker):
         if self.handling is not None and call.since:
             self.handling.add(call.record.kind, monotonic_us() - call.since)
         if call.record.ticket != NO_TICKET:
-            call.outlet.finish(call.record.ticket)
+            call.outlet.settle(call.record.ticket)
         lane = self.lanes[fd]
         while lane:
             next = lane.popleft()

@@ -120,7 +120,7 @@ cdef class LocalQueue(Source):
             self.draining = False
         finished, self.finished = self.finished, []
         for ticket, how in finished:
-            self.port.relay.finish(self.port, ticket, how)
+            self.port.relay.settle(self.port, ticket, how)
         return 0
 
 
@@ -231,16 +231,16 @@ cdef class LocalOutlet(Outlet):
             self.port.queue.wait_for_room()
         return 0
 
-    cdef int finish(self, uint32_t ticket) except -1:
+    cdef int settle(self, uint32_t ticket) except -1:
         if buffer_size(&self.port.queue.commands):
             return self.give_back(ticket, ACK_HANDLED)
-        return self.port.relay.finish(self.port, ticket, ACK_HANDLED)
+        return self.port.relay.settle(self.port, ticket, ACK_HANDLED)
 
     cdef int give_back(self, uint32_t ticket, int why) except -1:
         if buffer_size(&self.port.queue.commands):
             self.port.queue.finished.append((ticket, why))
             return 0
-        return self.port.relay.finish(self.port, ticket, why)
+        return self.port.relay.settle(self.port, ticket, why)
 
     cdef uint64_t position(self) noexcept:
         return self.port.queue.put_in if buffer_size(&self.port.queue.commands) else 0
@@ -249,10 +249,10 @@ cdef class LocalOutlet(Outlet):
         return self.port.queue.put_in - buffer_size(&self.port.queue.commands) >= position
 
     def call(self, what: int, fd: int, payload: bytes) -> bytes:
-        self.settle()
+        self.apply_all()
         return self.port.relay.gateway.call(what, fd, payload)
 
-    def settle(self) -> None:
+    def apply_all(self) -> None:
         """Has the commands applied that were given so far, for which publishes of others may have to be waited for."""
         cdef LocalQueue queue = self.port.queue
         cdef ServingWait waiting
@@ -268,7 +268,7 @@ cdef class LocalOutlet(Outlet):
         self.port.relay.greet(self.port, os.getpid(), self.port.inlet.wants)
 
     def flush(self) -> None:
-        self.settle()
+        self.apply_all()
 
     def close(self) -> None:
         """Ends with the process."""

@@ -33,7 +33,7 @@ cdef class Outlet:
     cdef int begin(self, uint32_t ticket) noexcept
     # milliseconds since the gateway has given the event on it; 0: at once, or who knows
     cdef uint64_t waited(self, uint32_t ticket, uint64_t now) noexcept
-    cdef int finish(self, uint32_t ticket) except -1
+    cdef int settle(self, uint32_t ticket) except -1
     # instead of both: ACK_FAILED, ACK_ENDED
     cdef int give_back(self, uint32_t ticket, int why) except -1
 

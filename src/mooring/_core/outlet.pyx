@@ -146,7 +146,7 @@ cdef class Outlet:
     cdef uint64_t waited(self, uint32_t ticket, uint64_t now) noexcept:
         return 0
 
-    cdef int finish(self, uint32_t ticket) except -1:
+    cdef int settle(self, uint32_t ticket) except -1:
         return 0
 
     cdef int give_back(self, uint32_t ticket, int why) except -1:

@@ -7,7 +7,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from mooring._core.order cimport Publisher
-from mooring._core.wire cimport EV_LEAVE, Record, make_record
+from mooring._core.wire cimport EV_DEPART, Record, make_record
 
 
 cdef class Receiver:
@@ -81,10 +81,10 @@ cdef class Port(Publisher):
     def reply(self, call: int, payload: bytes) -> None:
         """Answers a call of the worker."""
 
-    def leave(self) -> None:
+    def depart(self) -> None:
         """Tells the worker that nothing more will come."""
         self.left = True
-        self.say(EV_LEAVE)
+        self.say(EV_DEPART)
 
     cpdef int say(self, int kind, uint32_t extra=0, bytes payload=b"", uint64_t fd=0) except -1:
         """An event on no ticket."""

@@ -50,8 +50,8 @@ cdef class Relay(Sink):
     cdef int hand(self, Port port, Record* record, const uint8_t* data) except -1
     cdef int _queue(self, Port port, Notice event) except -1
     # 1: there was no such ticket
-    cdef int finish(self, Port port, uint32_t number, int how) except -1
-    cdef int settle(self, Port port) except -1
+    cdef int settle(self, Port port, uint32_t number, int how) except -1
+    cdef int let_go(self, Port port) except -1
     cdef int _tell(self, Connection* c, int kind, uint32_t extra, bytes payload) except -1
     cdef int lost(self, Port port, str why) except -1
     cdef int _detach(self, Port port) except -1

@@ -42,9 +42,9 @@ from mooring._core.registry cimport (
 from mooring._core.shares cimport give_share, has_more
 from mooring._core.turns cimport Turns
 from mooring._core.wire cimport (
-    ACK_ENDED, ACK_FAILED, ACK_HANDLED, EV_CLOSE, EV_DISCONNECT, EV_FINISH, EV_GONE, EV_HANDSHAKE, EV_MESSAGE, EV_OPEN,
-    EV_QUARANTINED, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, MAX_ATTEMPTS, WANTS_DISCONNECT, Notice, Record, is_asking,
-    is_counted, is_last, kind_of, make_record,
+    ACK_ENDED, ACK_FAILED, ACK_HANDLED, EV_CLOSE, EV_DISCONNECT, EV_END_STREAMS, EV_GONE, EV_HANDSHAKE, EV_MESSAGE,
+    EV_OPEN, EV_QUARANTINED, EV_REQUEST, EV_SESSION, EV_UNCERTAIN, MAX_ATTEMPTS, WANTS_DISCONNECT, Notice, Record,
+    is_asking, is_counted, is_last, kind_of, make_record,
 )
 
 from mooring._core.ledger import GIVEN_UP as _GIVEN_UP
@@ -108,8 +108,8 @@ cdef class Relay(Sink):
         for port in [p for p in self.ports if p is not None]:
             if port.worker == worker and port.generation == generation and not port.retiring:
                 port.retiring = True
-                port.say(EV_FINISH, self.grace)
-                self.settle(port)
+                port.say(EV_END_STREAMS, self.grace)
+                self.let_go(port)
 
     cdef Port port_of(self, Connection* c):
         """The worker of a connection; binds it to one. None: there is none now."""
@@ -167,11 +167,11 @@ cdef class Relay(Sink):
         cdef Port port = None if c == NULL or self.limbo.count else self.port_of(c)
         return self.wanted if port is None else port.wants
 
-    cdef int settle(self, Port port) except -1:
+    cdef int let_go(self, Port port) except -1:
         """A retiring worker that has finished everything may go."""
         cdef Ledger ledger = port.ledger
         if port.retiring and not port.left and not ledger.in_flight and not ledger.backlog.count and not ledger.works:
-            port.leave()
+            port.depart()
             self.gateway.on_retired(port)
         return 0
 
@@ -202,7 +202,7 @@ cdef class Relay(Sink):
             self.limbo.add(event)
         self._set_limit()
         for number in done:
-            self.finish(port, number, ACK_HANDLED)
+            self.settle(port, number, ACK_HANDLED)
         self.books.close(port.ledger)
         redelivered, repeated = self.books.redelivered - redelivered, self.books.repeated - repeated
         left = port.left
@@ -380,7 +380,7 @@ cdef class Relay(Sink):
     cdef bint ready(self, Connection* c) except -1:
         cdef Port port
         if c.in_flight >= self.max_messages or c.in_flight_bytes >= self.max_bytes:
-            return False             # finish() wakes it
+            return False             # settle() wakes it
         if c.flags & PAUSED:
             return False             # CM_PAUSE with 0 wakes it
         if self.limbo.count:
@@ -390,7 +390,7 @@ cdef class Relay(Sink):
             if not (port.retiring or c.flags & MOVES) or c.flags & OWNS:
                 return self.parking.park_unless_room(port, c.fd)
             if c.in_flight:
-                return False         # moves when the present worker has finished it; finish() wakes it
+                return False         # moves when the present worker has finished it; settle() wakes it
         return self.parking.park_unless_room(self.port_of(c), c.fd)
 
     cdef bint takes(self, Connection* c) except -1:
@@ -445,7 +445,7 @@ cdef class Relay(Sink):
             told = with_record(self.connections, self.hub, c, code, reason, wants)
         if kind == 0 and told is not reason:
             kind = EV_DISCONNECT
-        self.hub.leave(c)
+        self.hub.unsubscribe_all(c)
         if c.fd in self.owned.works:
             self.owned.cancel(c.fd, None, None)
         if c.in_flight and not c.flags & UPGRADED:
@@ -505,7 +505,7 @@ cdef class Relay(Sink):
         port.transmit(record, data)
         return 0
 
-    cdef int finish(self, Port port, uint32_t number, int how) except -1:
+    cdef int settle(self, Port port, uint32_t number, int how) except -1:
         """The handler of this ticket is done, or was not called: the application had given the connection up."""
         cdef const Record* record
         cdef Connection* c
@@ -548,7 +548,7 @@ cdef class Relay(Sink):
             port.going_on = False
         self.parking.wake_waiting(port)
         if port.retiring:
-            self.settle(port)
+            self.let_go(port)
 
     # ------------------------------------------------------------------ down, and what is told of it
 
@@ -581,7 +581,7 @@ cdef class Relay(Sink):
     def end_streams(self, milliseconds: int) -> None:
         """Tells the workers that what would never end by itself shall end now, and the rest in that time."""
         for port in [p for p in self.ports if p is not None and (<Port> p).serves]:
-            (<Port> port).say(EV_FINISH, milliseconds)
+            (<Port> port).say(EV_END_STREAMS, milliseconds)
 
     def in_flight(self) -> int:
         """Messages and requests handed over and not finished, and work that connections own."""

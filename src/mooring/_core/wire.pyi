@@ -23,12 +23,12 @@ class Event(IntEnum):
     REQUEST = 4
     UNCERTAIN = 5
     SESSION = 6
-    LEAVE = 7
+    DEPART = 7
     HANDSHAKE = 8
     DISCONNECT = 9
     ROOM = 10
     GONE = 11
-    FINISH = 12
+    END_STREAMS = 12
     BODY = 13
     QUARANTINED = 14
     FILE = 15

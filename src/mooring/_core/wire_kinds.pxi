@@ -21,12 +21,12 @@ cdef enum Kind:
     EV_REQUEST = 4
     EV_UNCERTAIN = 5
     EV_SESSION = 6
-    EV_LEAVE = 7
+    EV_DEPART = 7
     EV_HANDSHAKE = 8
     EV_DISCONNECT = 9
     EV_ROOM = 10
     EV_GONE = 11
-    EV_FINISH = 12
+    EV_END_STREAMS = 12
     EV_BODY = 13
     EV_QUARANTINED = 14
     EV_FILE = 15
@@ -139,7 +139,7 @@ cdef enum:
 # whether a head can be one of an event, a command, a mail: if not, what follows is none either
 cdef inline bint is_event(const Record* record) noexcept:
     return EV_OPEN <= record.kind < EV_END and (record.size == 0 or record.kind not in (
-        EV_LEAVE, EV_ROOM, EV_GONE, EV_FINISH, EV_PEER_ENDED,
+        EV_DEPART, EV_ROOM, EV_GONE, EV_END_STREAMS, EV_PEER_ENDED,
     ))
 
 

@@ -439,7 +439,7 @@ class Gateway(GatewayContract):
         """This gateway ends in order: its workers, who see their channels end, are told."""
         for port in self.relay.ports:
             if port is not None and not port.left:
-                port.leave()
+                port.depart()
 
     # ------------------------------------------------------------------ sessions and calls
 

@@ -38,7 +38,7 @@ class Notices:
     def session(self, _outlet: Outlet, notice: Notice) -> None:
         self._sessions.learn(notice.fd, notice.payload, replace=notice.extra == 1)
 
-    def leave(self, outlet: Outlet, _notice: Notice) -> None:
+    def depart(self, outlet: Outlet, _notice: Notice) -> None:
         log.debug("nothing more comes from gateway %d", outlet.gateway)
         outlet.left = True
 
@@ -48,7 +48,7 @@ class Notices:
     def gone(self, _outlet: Outlet, notice: Notice) -> None:
         self._streams.on_gone(notice.fd, notice.extra)
 
-    def finish(self, _outlet: Outlet, notice: Notice) -> None:
+    def end_streams(self, _outlet: Outlet, notice: Notice) -> None:
         self._leaving.within(notice.extra / 1000)
 
     def body(self, _outlet: Outlet, notice: Notice) -> None:

@@ -39,7 +39,7 @@ def seeds() -> Iterator[bytes]:
     yield b"\1" + short(Event.UNCERTAIN, 1, Event.MESSAGE, lost + b"text") + short(Event.DISCONNECT, 3, payload=b"x")
     yield b"\1" + short(Event.QUARANTINED, 1, Event.MESSAGE, lost) + short(Event.HANDSHAKE, 1, payload=request())
     yield b"\1" + short(Event.SESSION, payload=pack({"a": 1, "b": None}), ticket=255, extra=1)
-    for kind in (Event.LEAVE, Event.ROOM, Event.GONE, Event.FINISH, Event.PEER_ENDED):
+    for kind in (Event.DEPART, Event.ROOM, Event.GONE, Event.END_STREAMS, Event.PEER_ENDED):
         yield b"\1" + short(kind, ticket=255, extra=1) + short(Event.FILE, payload=b"\2" + bytes(8), ticket=255)
     yield b"\0" + bytes([5, 0, 0, 0, 2, 1]) + bytes(18) + b"hello"
 
