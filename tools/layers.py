@@ -42,7 +42,7 @@ CORE: list[set[str]] = [
     {"contract", "secure"},
     {"files"},
     {"exchange"},
-    {"connection"},
+    {"websocket"},
     {"acceptor", "answering", "asking", "hub", "inlet", "owned", "parking", "records", "shares", "turns"},
     {"closed"},
     {"channel_link", "finder", "relay"},

@@ -1,4 +1,4 @@
-"""The options of one listener, as a gateway hands them to mooring._core.connection."""
+"""The options of one listener, as a gateway hands them to mooring._core.websocket."""
 
 OPTIONS = {
     "max_message": 1 << 20,

@@ -6,17 +6,17 @@ import threading
 
 from mooring._core.acceptor import Acceptor
 from mooring._core.answering import Answering
-from mooring._core.connection import Connections
 from mooring._core.http import HttpError, ParsedRequest
 from mooring._core.reactor import Reactor
 from mooring._core.registry import Cause
 from mooring._core.table import Table
+from mooring._core.websocket import WebSockets
 from mooring.monitor.endpoint import PROFILE
 
 
 def test_requests_and_others():
     reactor, table = Reactor(), os.memfd_create("table")
-    connections = Connections(reactor, Table(table, 4), 0, 1, PROFILE)
+    connections = WebSockets(reactor, Table(table, 4), 0, 1, PROFILE)
     os.close(table)
     told: list[str] = []
 

@@ -10,7 +10,6 @@ import pytest
 from mooring._core import channel_link
 from mooring._core.channel_link import ChannelOutlet, ChannelPort
 from mooring._core.commands import Commands
-from mooring._core.connection import Connections
 from mooring._core.hub import Hub
 from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outbox
@@ -18,6 +17,7 @@ from mooring._core.page import PAGE_BYTES
 from mooring._core.reactor import Reactor
 from mooring._core.relay import Relay
 from mooring._core.table import Table
+from mooring._core.websocket import WebSockets
 from unit.options import OPTIONS
 
 
@@ -51,7 +51,7 @@ def test_an_answer_need_not_fit_into_the_socket(table: Table, sockets: tuple[soc
     ours, _, reply, theirs = sockets
     theirs.settimeout(10)
     reactor = Reactor()
-    connections = Connections(reactor, table, 0, 1, OPTIONS)
+    connections = WebSockets(reactor, table, 0, 1, OPTIONS)
     relay = Relay(connections, Hub(connections, 8), 16, 1 << 18, 64, 1 << 22)
     port = ChannelPort(Commands(relay), 0, 1, True, reactor, ours.detach(), reply, new_page())
     expected = answer(1, b"a" * 3_000_000) + answer(2, b"") + answer(3, b"c" * 500_000)

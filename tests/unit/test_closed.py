@@ -13,7 +13,6 @@ import pytest
 
 from mooring import CloseRecord
 from mooring._core.acceptor import Acceptor
-from mooring._core.connection import Connections
 from mooring._core.contract import GatewayContract
 from mooring._core.finder import Finder
 from mooring._core.hub import Hub
@@ -21,6 +20,7 @@ from mooring._core.reactor import Reactor
 from mooring._core.registry import Cause
 from mooring._core.relay import Relay
 from mooring._core.table import Table
+from mooring._core.websocket import WebSockets
 from mooring._core.wire import Event
 from mooring.config import Settings
 from mooring.gateway.closed import KEPT, CloseRecords, LastLook
@@ -60,10 +60,10 @@ RECORD = CloseRecord(
 )
 
 
-def gateway(reactor: Reactor, **options: Any) -> tuple[Connections, Relay]:
+def gateway(reactor: Reactor, **options: Any) -> tuple[WebSockets, Relay]:
     """The compiled half of one, and what stands above it."""
     table = Table(os.memfd_create("table", os.MFD_CLOEXEC), 8)
-    connections = Connections(reactor, table, 3, 100, {**OPTIONS, **options})
+    connections = WebSockets(reactor, table, 3, 100, {**OPTIONS, **options})
     return connections, Relay(connections, Hub(connections, 8), 16, 1 << 16, 64, 1 << 20)
 
 
@@ -74,7 +74,7 @@ class Quiet(GatewayContract):
     def on_failed(self, fd: int, code: int, reason: bytes) -> None: ...
 
 
-def client(reactor: Reactor, connections: Connections) -> int:
+def client(reactor: Reactor, connections: WebSockets) -> int:
     """One that has connected, by the number of its connection."""
     before = set(connections.table.connections())
     with socket.create_server(("127.0.0.1", 0)) as listener:

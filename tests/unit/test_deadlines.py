@@ -9,10 +9,10 @@ from contextlib import ExitStack
 import pytest
 
 from mooring._core.acceptor import Acceptor
-from mooring._core.connection import Connections
 from mooring._core.exchange import Sink
 from mooring._core.reactor import Reactor
 from mooring._core.table import Table
+from mooring._core.websocket import WebSockets
 
 LIMIT = 10.0
 TICK = 0.032  # of the wheel
@@ -35,7 +35,7 @@ class Gate:
         self.stack = stack
         file = os.memfd_create("table", os.MFD_CLOEXEC)
         stack.callback(os.close, file)
-        self.connections = Connections(
+        self.connections = WebSockets(
             reactor,
             Table(file, 64),
             0,

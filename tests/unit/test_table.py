@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from mooring._core.acceptor import Acceptor
-from mooring._core.connection import Connections
 from mooring._core.exchange import Sink
 from mooring._core.reactor import Reactor
 from mooring._core.table import Table
+from mooring._core.websocket import WebSockets
 from mooring.types import ClientInfo, ConnectionState
 from unit.options import OPTIONS
 
@@ -395,7 +395,7 @@ def test_an_entry_is_never_a_mix_of_two_connections(file: int, writer: Writer) -
 )
 def test_what_a_gateway_writes(file: int, family: int, host: str, tmp_path: Any) -> None:
     reactor = Reactor()
-    connections = Connections(reactor, Table(file, 4), 5, 1000, OPTIONS)
+    connections = WebSockets(reactor, Table(file, 4), 5, 1000, OPTIONS)
     connections.sink = Sink()
     table = Table(file)
     with socket.socket(family) as listener, socket.socket(family) as client:
@@ -436,7 +436,7 @@ def test_what_a_gateway_writes(file: int, family: int, host: str, tmp_path: Any)
 def test_an_fd_never_comes_back(file: int) -> None:
     """Many connections one after another, all in the place that was freed last: each has an fd of its own."""
     reactor = Reactor()
-    connections = Connections(reactor, Table(file, 2), 0, 0, OPTIONS)
+    connections = WebSockets(reactor, Table(file, 2), 0, 0, OPTIONS)
     connections.sink = Sink()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)

@@ -3,15 +3,15 @@ from typing import Self
 
 from typing_extensions import disjoint_base
 
-from mooring._core.connection import Connections
 from mooring._core.exchange import Sink
 from mooring._core.http import HttpError, ParsedRequest
+from mooring._core.websocket import WebSockets
 
 @disjoint_base
 class Answering(Sink):
     def __new__(
         cls,
-        connections: Connections,
+        connections: WebSockets,
         on_page: Callable[[int, ParsedRequest], None],
         on_bad: Callable[[int, HttpError], None],
     ) -> Self: ...

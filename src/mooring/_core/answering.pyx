@@ -3,7 +3,7 @@
 What the gateway's relay does for an application is not needed by whoever answers at once: see mooring.monitor.endpoint.
 """
 
-from mooring._core.connection cimport Connections
+from mooring._core.websocket cimport WebSockets
 from mooring._core.exchange cimport Sink
 from mooring._core.registry cimport Connection
 
@@ -14,7 +14,7 @@ cdef class Answering(Sink):
     cdef object on_page
     cdef object on_bad
 
-    def __cinit__(self, connections: Connections, on_page: object, on_bad: object) -> None:
+    def __cinit__(self, connections: WebSockets, on_page: object, on_bad: object) -> None:
         self.on_page = on_page
         self.on_bad = on_bad
         connections.sink = self

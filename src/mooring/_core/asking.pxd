@@ -2,12 +2,12 @@
 
 from libc.stdint cimport uint64_t
 
-from mooring._core.connection cimport Connections
+from mooring._core.websocket cimport WebSockets
 from mooring._core.port cimport Port
 
 
 cdef class Asking:
-    cdef Connections connections
+    cdef WebSockets connections
     cdef dict ports                  # fd -> those that have asked for ROOM and were not answered
 
     cdef int ask(self, Port port, uint64_t fd) except -1

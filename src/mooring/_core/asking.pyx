@@ -6,7 +6,7 @@ Any worker may, not only the one that serves the connection; each is answered as
 from libc.stdint cimport uint64_t
 
 from mooring._core.buffer cimport buffer_size
-from mooring._core.connection cimport Connections
+from mooring._core.websocket cimport WebSockets
 from mooring._core.port cimport Port
 from mooring._core.registry cimport ASKED, OPEN, Connection
 from mooring._core.wire cimport EV_GONE, EV_ROOM
@@ -15,7 +15,7 @@ from mooring._core.wire cimport EV_GONE, EV_ROOM
 cdef class Asking:
     """Those of one gateway."""
 
-    def __cinit__(self, connections: Connections) -> None:
+    def __cinit__(self, connections: WebSockets) -> None:
         self.connections = connections
         self.ports = {}
 

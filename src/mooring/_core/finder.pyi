@@ -2,8 +2,8 @@ from typing import Self, TypeAlias
 
 from typing_extensions import disjoint_base
 
-from mooring._core.connection import Connections
 from mooring._core.hub import Hub
+from mooring._core.websocket import WebSockets
 
 _Row: TypeAlias = tuple[float, int, float, float, bytes, bytes, int, int, float | None, float | None]
 
@@ -13,7 +13,7 @@ FORGET: float
 
 @disjoint_base
 class Finder:
-    def __new__(cls, connections: Connections, hub: Hub) -> Self: ...
+    def __new__(cls, connections: WebSockets, hub: Hub) -> Self: ...
     def note_path(self, fd: int, path: bytes) -> None: ...
     def find(
         self,

@@ -23,7 +23,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
 from mooring._core.buffer cimport buffer_size
-from mooring._core.connection cimport Connections
+from mooring._core.websocket cimport WebSockets
 from mooring._core.hub cimport Hub, Topic
 from mooring._core.registry cimport Connection
 from mooring._core.table cimport Entry, slot_of
@@ -92,14 +92,14 @@ cdef inline bint _worse(const Found* one, const Found* other) noexcept nogil:
 cdef class Finder:
     """Of one gateway."""
 
-    cdef Connections connections
+    cdef WebSockets connections
     cdef Hub hub
     cdef Sample* samples                 # by slot; NULL: nobody asks for rates
     cdef uint64_t sampled                # milliseconds
     cdef uint64_t asked                  # likewise: when rates were asked for last
     cdef bint forgets                    # it looks whether to forget them
 
-    def __cinit__(self, connections: Connections, hub: Hub) -> None:
+    def __cinit__(self, connections: WebSockets, hub: Hub) -> None:
         self.connections = connections
         self.hub = hub
 

@@ -3,7 +3,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
-from mooring._core.connection cimport Connections
+from mooring._core.websocket cimport WebSockets
 from mooring._core.registry cimport Connection
 
 
@@ -21,7 +21,7 @@ cdef class Topic:
 
 
 cdef class Hub:
-    cdef Connections connections
+    cdef WebSockets connections
     cdef dict topics                 # name -> Topic; a topic lives while it has members
     cdef int limit
     cdef readonly uint32_t users     # topics that are users

@@ -2,13 +2,13 @@ from typing import Self
 
 from typing_extensions import disjoint_base
 
-from mooring._core.connection import Connections
+from mooring._core.websocket import WebSockets
 
 ALL_PLACES: int
 
 @disjoint_base
 class Hub:
-    def __new__(cls, connections: Connections, limit: int) -> Self: ...
+    def __new__(cls, connections: WebSockets, limit: int) -> Self: ...
     @property
     def users(self) -> int: ...
     def members(self, name: bytes) -> list[int]: ...

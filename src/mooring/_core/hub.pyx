@@ -20,7 +20,7 @@ from libc.stdint cimport UINT16_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
-from mooring._core.connection cimport Connections
+from mooring._core.websocket cimport WebSockets
 from mooring._core.deflate cimport Deflate
 from mooring._core.registry cimport OPEN, Connection, Membership
 from mooring._core.ws cimport RSV1, SERVER_HEADER_LIMIT, encode_header
@@ -46,7 +46,7 @@ cdef class Topic:
 cdef class Hub:
     """The topics of one gateway; a connection may be in `limit` of them."""
 
-    def __cinit__(self, connections: Connections, limit: int) -> None:
+    def __cinit__(self, connections: WebSockets, limit: int) -> None:
         self.connections = connections
         self.topics = {}
         self.limit = limit

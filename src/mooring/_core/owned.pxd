@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
-from mooring._core.connection cimport Connections
+from mooring._core.websocket cimport WebSockets
 from mooring._core.ledger cimport Books
 from mooring._core.port cimport Port
 from mooring._core.registry cimport Connection
@@ -10,7 +10,7 @@ from mooring._core.wire cimport Record
 
 
 cdef class OwnedWork:
-    cdef Connections connections
+    cdef WebSockets connections
     cdef Books books
     cdef list ports                  # of the relay
     cdef readonly dict works         # fd -> {(port, number): name}

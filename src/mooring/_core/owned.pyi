@@ -2,12 +2,12 @@ from typing import Self
 
 from typing_extensions import disjoint_base
 
-from mooring._core.connection import Connections
 from mooring._core.ledger import Books
 from mooring._core.port import Port
+from mooring._core.websocket import WebSockets
 
 @disjoint_base
 class OwnedWork:
-    def __new__(cls, connections: Connections, books: Books, ports: list[Port | None]) -> Self: ...
+    def __new__(cls, connections: WebSockets, books: Books, ports: list[Port | None]) -> Self: ...
     @property
     def works(self) -> dict[int, dict[tuple[Port, int], bytes]]: ...

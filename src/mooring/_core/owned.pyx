@@ -14,7 +14,7 @@ Of a dead worker's work the application is told as of an event whose handler had
 
 from libc.stdint cimport UINT16_MAX, uint16_t, uint32_t, uint64_t
 
-from mooring._core.connection cimport Connections
+from mooring._core.websocket cimport WebSockets
 from mooring._core.ledger cimport Books
 from mooring._core.port cimport Port
 from mooring._core.registry cimport NO_PORT, OPEN, OWNS, Connection
@@ -30,7 +30,7 @@ cdef uint32_t MOST_WORKS = 1 << 20   # of one worker; each connection may have f
 cdef class OwnedWork:
     """That of one gateway's connections."""
 
-    def __cinit__(self, connections: Connections, books: Books, ports: list[Port | None]) -> None:
+    def __cinit__(self, connections: WebSockets, books: Books, ports: list[Port | None]) -> None:
         self.connections = connections
         self.books = books
         self.ports = ports

@@ -2,14 +2,14 @@
 
 from libc.stdint cimport uint64_t
 
-from mooring._core.connection cimport Connections
+from mooring._core.websocket cimport WebSockets
 from mooring._core.ledger cimport Books
 from mooring._core.port cimport Port
 from mooring._core.wire cimport Notice
 
 
 cdef class Parking:
-    cdef Connections connections
+    cdef WebSockets connections
     cdef Books books
     cdef list ports                  # of the relay
     cdef list unbound                # fds of connections that hold, because there is no worker

@@ -8,7 +8,7 @@ from libc.stdint cimport uint64_t
 
 from functools import partial
 
-from mooring._core.connection cimport Connections
+from mooring._core.websocket cimport WebSockets
 from mooring._core.ledger cimport Books, Ledger
 from mooring._core.port cimport Port
 from mooring._core.registry cimport HTTP, Connection
@@ -21,7 +21,7 @@ cdef int WOKEN_AT_ONCE = 256         # of a crowd, in one turn
 cdef class Parking:
     """That of one gateway."""
 
-    def __cinit__(self, connections: Connections, books: Books, ports: list[Port | None]) -> None:
+    def __cinit__(self, connections: WebSockets, books: Books, ports: list[Port | None]) -> None:
         self.connections = connections
         self.books = books
         self.ports = ports

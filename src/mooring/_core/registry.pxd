@@ -173,7 +173,7 @@ cdef struct Connection:
     uint32_t controls_since
     uint16_t pongs_due               # of pings that it was sent, whoever sent them: these are not counted there
     Bucket bucket                    # of the messages it may send now
-    void* deflate                    # a Deflate, kept alive by Connections.deflates; NULL: messages go as they are
+    void* deflate                    # a Deflate, kept alive by WebSockets.deflates; NULL: messages go as they are
     # hub: what it is subscribed to
     Membership* topics
     uint16_t topic_count

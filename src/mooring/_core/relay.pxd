@@ -4,7 +4,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from mooring._core.asking cimport Asking
-from mooring._core.connection cimport Connections
+from mooring._core.websocket cimport WebSockets
 from mooring._core.contract cimport GatewayContract
 from mooring._core.exchange cimport Sink
 from mooring._core.hub cimport Hub
@@ -19,7 +19,7 @@ from mooring._core.wire cimport Notice, Record
 
 
 cdef class Relay(Sink):
-    cdef readonly Connections connections
+    cdef readonly WebSockets connections
     cdef readonly Hub hub
     cdef readonly Books books
     cdef readonly Backlog limbo      # that of the books: events for which there is no worker, in order

@@ -3,7 +3,6 @@ from typing import Any, Self
 
 from typing_extensions import disjoint_base
 
-from mooring._core.connection import Connections
 from mooring._core.contract import GatewayContract
 from mooring._core.exchange import Sink
 from mooring._core.hub import Hub
@@ -12,6 +11,7 @@ from mooring._core.order import Order
 from mooring._core.parking import Parking
 from mooring._core.port import Port, Receiver
 from mooring._core.turns import Turns
+from mooring._core.websocket import WebSockets
 from mooring._core.wire import Notice
 
 @disjoint_base
@@ -26,7 +26,7 @@ class Relay(Sink):
     grace: int
     def __new__(
         cls,
-        connections: Connections,
+        connections: WebSockets,
         hub: Hub,
         max_messages: int,
         max_bytes: int,
@@ -34,7 +34,7 @@ class Relay(Sink):
         port_bytes: int,
     ) -> Self: ...
     @property
-    def connections(self) -> Connections: ...
+    def connections(self) -> WebSockets: ...
     @property
     def hub(self) -> Hub: ...
     @property

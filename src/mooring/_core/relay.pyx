@@ -29,7 +29,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from mooring._core.asking cimport Asking
 from mooring._core.closed cimport with_record
-from mooring._core.connection cimport Connections
+from mooring._core.websocket cimport WebSockets
 from mooring._core.exchange cimport Sink
 from mooring._core.hub cimport Hub
 from mooring._core.ledger cimport DOUBT, QUARANTINE, REPEAT, UNREPORTED, Books, Ledger
@@ -62,7 +62,7 @@ cdef class Relay(Sink):
     max_messages, max_bytes: in flight per connection; port_messages, port_bytes: per worker.
     """
 
-    def __cinit__(self, connections: Connections, hub: Hub, max_messages: int, max_bytes: int, port_messages: int,
+    def __cinit__(self, connections: WebSockets, hub: Hub, max_messages: int, max_bytes: int, port_messages: int,
                   port_bytes: int) -> None:
         self.connections = connections
         self.hub = hub

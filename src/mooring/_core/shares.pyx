@@ -9,7 +9,7 @@ make the shares even, taken evenly from the busy and the quiet ones.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from mooring._core.connection cimport Connections
+from mooring._core.websocket cimport WebSockets
 from mooring._core.port cimport Port
 from mooring._core.registry cimport MOVES, NO_PORT, Connection
 
@@ -18,7 +18,7 @@ cdef bint _takes(Port port) except -1:
     return port is not None and port.usable and port.serves and not port.retiring
 
 
-cdef int give_share(Connections connections, list ports, Port newcomer, bint by_key) except -1:
+cdef int give_share(WebSockets connections, list ports, Port newcomer, bint by_key) except -1:
     cdef uint32_t slot
     cdef Connection* c
     cdef Port port

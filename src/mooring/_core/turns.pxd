@@ -3,12 +3,12 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
 
-from mooring._core.connection cimport Connections
+from mooring._core.websocket cimport WebSockets
 from mooring._core.order cimport Publisher
 
 
 cdef class Turns:
-    cdef Connections connections
+    cdef WebSockets connections
     cdef readonly list paused        # workers whose next publish waits for another turn
     cdef Publisher resuming
     cdef bint posted                 # resume() will be called

@@ -10,7 +10,7 @@ that what one worker sends keeps its order. Those that wait take turns.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
 
-from mooring._core.connection cimport Connections
+from mooring._core.websocket cimport WebSockets
 from mooring._core.order cimport Publisher
 from mooring._core.reactor cimport Reactor, monotonic_ms
 
@@ -24,7 +24,7 @@ cdef enum:
 cdef class Turns:
     """Those of one gateway."""
 
-    def __cinit__(self, connections: Connections) -> None:
+    def __cinit__(self, connections: WebSockets) -> None:
         self.connections = connections
         self.paused = []
 

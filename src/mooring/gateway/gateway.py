@@ -16,7 +16,6 @@ import msgspec
 
 from mooring._core.acceptor import Acceptor
 from mooring._core.commands import Commands
-from mooring._core.connection import Connections
 from mooring._core.contract import GatewayContract
 from mooring._core.exchange import cause_of
 from mooring._core.finder import Finder
@@ -28,6 +27,7 @@ from mooring._core.registry import Cause
 from mooring._core.relay import Relay
 from mooring._core.room import Rooms
 from mooring._core.table import Table
+from mooring._core.websocket import WebSockets
 from mooring._core.wire import RARE, USER, Call, Event, Notice, Wants
 from mooring.app.request_record import RequestRecord, encode_request
 from mooring.app.search import Search
@@ -97,7 +97,7 @@ class Gateway(GatewayContract):
         flow, websocket = settings.flow, settings.websocket
         # behind proxies many clients share an address, unless the proxies tell it before anything else
         shared = settings.http.trusted_proxies and settings.listen.proxy_protocol == "off"
-        self.connections = Connections(
+        self.connections = WebSockets(
             reactor,
             table,
             number,

@@ -15,11 +15,11 @@ import msgspec
 
 from mooring._core.acceptor import Acceptor
 from mooring._core.answering import Answering
-from mooring._core.connection import Connections
 from mooring._core.http import HttpError, ParsedRequest, response_head
 from mooring._core.reactor import Reactor
 from mooring._core.registry import Cause
 from mooring._core.table import Table
+from mooring._core.websocket import WebSockets
 from mooring.app.dates import http_date
 from mooring.journal import own_logger
 from mooring.monitor import health
@@ -63,7 +63,7 @@ class Endpoint:
             "/ready": lambda _request: _json(health.ready(self._snapshot())),
         }
         table = os.memfd_create("mooring-monitor", os.MFD_CLOEXEC)
-        self.connections = Connections(reactor, Table(table, CLIENTS), 0, 1, PROFILE)
+        self.connections = WebSockets(reactor, Table(table, CLIENTS), 0, 1, PROFILE)
         os.close(table)
         self._answering = Answering(self.connections, self._on_page, self._on_bad)
         refusals = RefusalLog(reactor.call_later, log)

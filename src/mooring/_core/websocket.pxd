@@ -1,4 +1,4 @@
-"""WebSocket on a gateway's connections. Theory in connection.pyx."""
+"""WebSocket on a gateway's connections. Theory in websocket.pyx."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint64_t
@@ -9,7 +9,7 @@ from mooring._core.registry cimport By, Connection
 from mooring._core.ws cimport FrameEvent
 
 
-cdef class Connections(Exchanges):
+cdef class WebSockets(Exchanges):
     cdef uint64_t ping_key           # hides our clock in the payload of pings
     cdef dict deflates               # terms -> Deflate that connections share, fd -> one of its own
 

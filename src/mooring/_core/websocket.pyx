@@ -62,7 +62,7 @@ cdef Why _cause_of(int code) noexcept:
     return W_MEMORY_FULL if code == 1013 else W_OUT_OF_MEMORY
 
 
-cdef class Connections(Exchanges):
+cdef class WebSockets(Exchanges):
     """The connections of a gateway."""
 
     def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, *profiles: dict[str, object],
