@@ -41,7 +41,7 @@ CORE: list[set[str]] = [
     {"channel", "outlet", "port", "transport"},
     {"contract", "secure"},
     {"files"},
-    {"exchange"},
+    {"http_exchange"},
     {"websocket"},
     {"acceptor", "answering", "asking", "hub", "inlet", "owned", "parking", "records", "shares", "turns"},
     {"closed"},

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from mooring._core.acceptor import Acceptor
-from mooring._core.exchange import Sink
+from mooring._core.http_exchange import Sink
 from mooring._core.reactor import Reactor
 from mooring._core.table import Table
 from mooring._core.websocket import WebSockets

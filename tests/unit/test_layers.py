@@ -69,10 +69,10 @@ def test_every_source_was_looked_at_and_its_imports_seen():
     assert {
         "mooring._core.ledger.Books",
         "mooring._core.hub.Hub",
-        "mooring._core.exchange.Sink",
+        "mooring._core.http_exchange.Sink",
         "mooring.journal.own_logger",
     } <= seen["_core/relay.pyx"]
-    assert "mooring._core.http.HttpCodec" in seen["_core/exchange.pyx"]
+    assert "mooring._core.http.HttpCodec" in seen["_core/http_exchange.pyx"]
     assert "mooring.supervisor.child.Child" in seen["supervisor/tree.py"]
     for name, found in seen.items():
         text = (package / name).read_text()

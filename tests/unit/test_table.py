@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mooring._core.acceptor import Acceptor
-from mooring._core.exchange import Sink
+from mooring._core.http_exchange import Sink
 from mooring._core.reactor import Reactor
 from mooring._core.table import Table
 from mooring._core.websocket import WebSockets

@@ -4,7 +4,7 @@ What the gateway's relay does for an application is not needed by whoever answer
 """
 
 from mooring._core.websocket cimport WebSockets
-from mooring._core.exchange cimport Sink
+from mooring._core.http_exchange cimport Sink
 from mooring._core.registry cimport Connection
 
 

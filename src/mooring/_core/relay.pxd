@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from mooring._core.asking cimport Asking
 from mooring._core.websocket cimport WebSockets
 from mooring._core.contract cimport GatewayContract
-from mooring._core.exchange cimport Sink
+from mooring._core.http_exchange cimport Sink
 from mooring._core.hub cimport Hub
 from mooring._core.ledger cimport Backlog, Books
 from mooring._core.order cimport Order

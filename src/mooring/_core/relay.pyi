@@ -4,7 +4,7 @@ from typing import Any, Self
 from typing_extensions import disjoint_base
 
 from mooring._core.contract import GatewayContract
-from mooring._core.exchange import Sink
+from mooring._core.http_exchange import Sink
 from mooring._core.hub import Hub
 from mooring._core.ledger import Backlog, Books
 from mooring._core.order import Order

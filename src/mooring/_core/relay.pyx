@@ -30,7 +30,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from mooring._core.asking cimport Asking
 from mooring._core.closed cimport with_record
 from mooring._core.websocket cimport WebSockets
-from mooring._core.exchange cimport Sink
+from mooring._core.http_exchange cimport Sink
 from mooring._core.hub cimport Hub
 from mooring._core.ledger cimport DOUBT, QUARANTINE, REPEAT, UNREPORTED, Books, Ledger
 from mooring._core.owned cimport OwnedWork

@@ -13,8 +13,8 @@ Which connections there are, says registry.pyx, from which this is derived.
 * A connection has one timer, and `deadline` says what it is armed for.
 * `on_gone` is called when a connection is gone, once. Any call to a hook may end it: the phase is looked at again.
 
-What is spoken is a subclass's matter (exchange.pyx, websocket.pyx). It fills in the hooks `on_...`, which this class
-only calls.
+What is spoken is a subclass's matter (http_exchange.pyx, websocket.pyx). It fills in the hooks `on_...`, which this
+class only calls.
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno

@@ -4,12 +4,12 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint64_t
 
 from mooring._core.deflate cimport Deflate
-from mooring._core.exchange cimport Exchanges
+from mooring._core.http_exchange cimport HttpExchanges
 from mooring._core.registry cimport By, Connection
 from mooring._core.ws cimport FrameEvent
 
 
-cdef class WebSockets(Exchanges):
+cdef class WebSockets(HttpExchanges):
     cdef uint64_t ping_key           # hides our clock in the payload of pings
     cdef dict deflates               # terms -> Deflate that connections share, fd -> one of its own
 

@@ -1,9 +1,9 @@
 from typing_extensions import disjoint_base
 
-from mooring._core.exchange import Exchanges
+from mooring._core.http_exchange import HttpExchanges
 
 @disjoint_base
-class WebSockets(Exchanges):
+class WebSockets(HttpExchanges):
     def upgrade(self, fd: int, response: bytes, deflate: tuple[object, ...] | None = None) -> bool: ...
     def push(self, fd: int, opcode: int, data: bytes) -> bool: ...
     def disconnect(self, fd: int, code: int, reason: bytes, cause: int) -> bool: ...

@@ -10,8 +10,8 @@ Theory
 * A peer that lets its out-queue fill is told 1008 behind the frame that is partly sent, and cut if it does not read
   that either.
 
-Sockets, deadlines and queues are those of transport.pyx, HTTP is that of exchange.pyx. The connection knows a `Sink`,
-not the gateway.
+Sockets, deadlines and queues are those of transport.pyx, HTTP is that of http_exchange.pyx. The connection knows a
+`Sink`, not the gateway.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING
@@ -20,7 +20,7 @@ from libc.stdint cimport UINT16_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from mooring._core.buffer cimport buffer_append, buffer_consume, buffer_free, buffer_size
-from mooring._core.exchange cimport Exchanges
+from mooring._core.http_exchange cimport HttpExchanges
 from mooring._core.http cimport HttpCodec
 from mooring._core.reactor cimport Reactor, monotonic_us
 from mooring._core.registry cimport (
@@ -62,7 +62,7 @@ cdef Why _cause_of(int code) noexcept:
     return W_MEMORY_FULL if code == 1013 else W_OUT_OF_MEMORY
 
 
-cdef class WebSockets(Exchanges):
+cdef class WebSockets(HttpExchanges):
     """The connections of a gateway."""
 
     def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, *profiles: dict[str, object],
@@ -74,7 +74,7 @@ cdef class WebSockets(Exchanges):
         if c.deflate != NULL:
             c.deflate = NULL
             self.deflates.pop(c.fd, None)
-        return Exchanges.on_gone(self, c, code, reason)
+        return HttpExchanges.on_gone(self, c, code, reason)
 
     cdef int on_relieved(self, Connection* c) except -1:
         return self._await_silence(c)
@@ -96,12 +96,12 @@ cdef class WebSockets(Exchanges):
             self._late(c)
             blame(c, W_PING_TIMEOUT)
             return self._gone(c, 1006, b"no answer to a ping")
-        return Exchanges.on_deadline(self, c, deadline)
+        return HttpExchanges.on_deadline(self, c, deadline)
 
     cdef int on_fault(self, Connection* c) except -1:
         if c.phase == OPEN:
             return say_at_once(c, FAULT_FRAME)
-        return Exchanges.on_fault(self, c)
+        return HttpExchanges.on_fault(self, c)
 
     # ------------------------------------------------------------------ in
 
@@ -115,7 +115,7 @@ cdef class WebSockets(Exchanges):
                 c.flags |= HELD
                 self._interest(c)
             return self.gather(c, buffer_size(&c.held) + buffer_size(&c.decoder.message))
-        return Exchanges.on_bytes(self, c, buffer, got)
+        return HttpExchanges.on_bytes(self, c, buffer, got)
 
     cdef size_t _feed(self, Connection* c, uint8_t* data, size_t size) except? 0:
         """Decodes frames; gives the bytes used, fewer than `size` when the sink wants to wait."""
@@ -312,7 +312,7 @@ cdef class WebSockets(Exchanges):
                 buffer_free(&c.held)
                 c.flags &= ~HELD
             self.gather(c, buffer_size(&c.held) + buffer_size(&c.decoder.message))
-        return Exchanges.on_wake(self, c)
+        return HttpExchanges.on_wake(self, c)
 
     # ------------------------------------------------------------------ the upgrade
 
@@ -469,7 +469,7 @@ cdef class WebSockets(Exchanges):
 
     cdef int on_greedy(self, Connection* c) except -1:
         if not c.flags & UPGRADED:
-            return Exchanges.on_greedy(self, c)
+            return HttpExchanges.on_greedy(self, c)
         self._fail(c, 1013, b"the server's memory is full, and most of it kept your message; try again later")
         if not c.flags & FEEDING and c.phase != DEAD:
             buffer_free(&c.held)

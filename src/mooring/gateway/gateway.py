@@ -17,9 +17,9 @@ import msgspec
 from mooring._core.acceptor import Acceptor
 from mooring._core.commands import Commands
 from mooring._core.contract import GatewayContract
-from mooring._core.exchange import cause_of
 from mooring._core.finder import Finder
 from mooring._core.http import HttpError, ParsedRequest
+from mooring._core.http_exchange import cause_of
 from mooring._core.hub import Hub
 from mooring._core.port import Port
 from mooring._core.reactor import Reactor

@@ -8,7 +8,7 @@ from mooring._core.files import FileSender
 class Sink: ...
 
 @disjoint_base
-class Exchanges(FileSender):
+class HttpExchanges(FileSender):
     sink: Sink
     on_cut: Callable[[int, str], None] | None
     def answer(self, fd: int, data: bytes, status: int, reason: bytes, cause: int) -> None: ...

@@ -1,4 +1,4 @@
-"""HTTP on a gateway's connections. Theory in exchange.pyx."""
+"""HTTP on a gateway's connections. Theory in http_exchange.pyx."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t
@@ -22,7 +22,7 @@ cdef class Sink:
     cdef int on_gone(self, Connection* connection, int code, bytes reason) except -1
 
 
-cdef class Exchanges(FileSender):
+cdef class HttpExchanges(FileSender):
     cdef public Sink sink
     cdef public object on_cut        # called with (fd, why) for one that reads too slowly; None: nobody is told
     cdef list blank_codecs           # an HttpCodec by listener, to make others of

@@ -1,4 +1,4 @@
-"""Requests on their way, and their bodies. Included by `exchange.pyx`.
+"""Requests on their way, and their bodies. Included by `http_exchange.pyx`.
 
 A body that is streamed is asked for by the worker, part by part. Only then is the socket read, and what was read is
 handed over at once: never more than one receive buffer of it is here, and TCP slows the client down.
@@ -6,7 +6,7 @@ handed over at once: never more than one receive buffer of it is here, and TCP s
 A client has to send a body at a certain rate on average, counted over the time in which it is waited for.
 """
 
-cdef int _next_request(Exchanges self, Connection* c) except -1:
+cdef int _next_request(HttpExchanges self, Connection* c) except -1:
     """One request at a time: the next one is not even parsed before this one is answered."""
     cdef HttpCodec codec = self.codecs.get(c.fd)
     cdef ParsedRequest request
@@ -59,7 +59,7 @@ cdef int _next_request(Exchanges self, Connection* c) except -1:
     return self._interest(c)
 
 
-cdef bint _may_ask(Exchanges self, Connection* c) except -1:
+cdef bint _may_ask(HttpExchanges self, Connection* c) except -1:
     """Whether its next request can be taken. If not, it is not read meanwhile, and no time limit of it runs."""
     if self.sink.takes(c):
         if c.flags & HELD:
@@ -74,7 +74,7 @@ cdef bint _may_ask(Exchanges self, Connection* c) except -1:
     return False
 
 
-cdef int _count_kept(Exchanges self, Connection* c) except -1:
+cdef int _count_kept(HttpExchanges self, Connection* c) except -1:
     """What is here of requests that are not handed over counts against the memory for all connections."""
     cdef HttpCodec codec
     cdef ParsedRequest parked
@@ -89,7 +89,7 @@ cdef int _count_kept(Exchanges self, Connection* c) except -1:
     return self.gather(c, kept)
 
 
-cdef int _await_body(Exchanges self, Connection* c) except -1:
+cdef int _await_body(HttpExchanges self, Connection* c) except -1:
     """It is the client's turn to send: it may take as long as what has come allows, less what it took before."""
     cdef uint64_t allowed = c.profile.body_grace_ms
     if c.profile.body_rate == 0:
@@ -102,7 +102,7 @@ cdef int _await_body(Exchanges self, Connection* c) except -1:
     return self._arm(c, D_BODY, allowed - c.body_waited if c.body_waited < allowed else 1)
 
 
-cdef int _body_came(Exchanges self, Connection* c, size_t size) except -1:
+cdef int _body_came(HttpExchanges self, Connection* c, size_t size) except -1:
     c.body_bytes += size
     if c.deadline == D_BODY:
         if not c.taken_at:               # else it had to read first
@@ -112,7 +112,7 @@ cdef int _body_came(Exchanges self, Connection* c, size_t size) except -1:
     return 0
 
 
-cdef int _next_part(Exchanges self, Connection* c) except -1:
+cdef int _next_part(HttpExchanges self, Connection* c) except -1:
     """The worker waits: hands over what there is of the body, or waits for the client."""
     cdef HttpCodec codec
     if not self.sink.takes_part(c):
@@ -140,7 +140,7 @@ cdef int _next_part(Exchanges self, Connection* c) except -1:
     return self._interest(c)
 
 
-cdef int _body_failed(Exchanges self, Connection* c, object error) except -1:
+cdef int _body_failed(HttpExchanges self, Connection* c, object error) except -1:
     """The rest of a body will not come: for its handler the client has left."""
     c.flags &= ~WANTED
     self.sink.on_note(c, EV_GONE, b"")

@@ -13,7 +13,7 @@ Theory
   ends its half of the connection.
 * The rest of an answer may be a file, which goes out without whoever answered (files.pyx).
 
-How bodies come in is explained in exchange_requests.pxi. Sockets, deadlines and queues are those of transport.pyx. What
+How bodies come in is explained in http_requests.pxi. Sockets, deadlines and queues are those of transport.pyx. What
 comes of a request is a `Sink`'s matter.
 """
 
@@ -47,7 +47,7 @@ cdef bytes FAULT_RESPONSE = b"HTTP/1.1 500 Internal Server Error\r\nConnection: 
 cdef bytes ENDED = b"the peer ended the connection"
 cdef bytes NO_CLOSE_FRAME = b"the peer ended the connection without a close frame"
 
-include "exchange_requests.pxi"
+include "http_requests.pxi"
 
 
 cpdef Why cause_of(int status) noexcept:
@@ -87,7 +87,7 @@ cdef class Sink:
         return 0
 
 
-cdef class Exchanges(FileSender):
+cdef class HttpExchanges(FileSender):
     """Connections that speak HTTP. Each profile also has `http`: keyword arguments of HttpCodec."""
 
     def __cinit__(self, reactor: Reactor, table: Table, gateway: int, first_serial: int, *profiles: dict[str, object],
