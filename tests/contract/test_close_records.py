@@ -330,6 +330,22 @@ def test_everybody_is_told_at_a_stop(mode: dict[str, Any]):
         assert sorted(record["fd"] for record in told(server)) == sorted(record["fd"] for record in records)
 
 
+def test_who_is_still_waited_for_when_the_time_is_up(mode: dict[str, Any]):
+    """One has its last answer, and one its close frame; neither ends the connection."""
+    limits = {**QUICK, "close_timeout": 60, "graceful_timeout": 0.3}
+    with Serving(APP, **limits, **mode) as server, Raw(server) as refused, websocket(server, "/") as (raw, _):
+        raw.send(frame(TEXT, b"server.disconnect(frame.fd, 4000, 'enough')"))
+        raw.frame()
+        refused.send(b"no request\r\n\r\n")
+        assert refused.answer().status == 400
+        server.signal(signal.SIGTERM)
+        assert server.ended() == 0
+        assert sorted((one["cause"], one["code"]) for one in logged(server)) == [
+            ("application_closed", 4000),
+            ("bad_request", 400),
+        ]
+
+
 def test_time_limits_of_a_websocket(mode: dict[str, Any]):
     limits = {"ping_interval": 0.2, "pong_timeout": 0.3, "close_records": "log", "log_format": "json"}
     with Serving(APP, **limits, **mode) as server:
@@ -435,7 +451,9 @@ def test_a_gateway_that_ends(mode: dict[str, Any]):
                 gone.add(quick.answer().json()[0])
                 stack.enter_context(Raw(server))
                 with Raw(server, get("/?do=len(server.connections)")) as raw:
-                    assert raw.answer().json()[1] >= 7
+                    fd, count = raw.answer().json()
+                    assert count >= 7
+            server.wait_log(f'^report ended .*"fd": {fd},')  # its end is none of the gateway's
             mark = server.mark()
             os.kill(server.pid_of("gateway 0"), signal.SIGKILL)
             server.wait_log('"cause":"gateway_lost"', since=mark, count=6)

@@ -12,6 +12,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from mooring import Frame, HttpError
 from mooring.app.handlers import Handlers
+from mooring.app.request import Request
+from mooring.app.request_record import RequestRecord
 from mooring.worker import tracing
 from mooring.worker.tracing import ENTRY, TracedHandlers
 
@@ -134,3 +136,28 @@ def test_what_it_raises(exporter: InMemorySpanExporter, error: Exception, record
     span = the_span(exporter)
     assert bool(span.events) is recorded
     assert "http.response.status_code" not in span.attributes
+
+
+def test_a_session_that_is_full_fails_nobody(exporter: InMemorySpanExporter):
+    """Messages have no link then."""
+
+    class Full(dict[str, Any]):
+        def __setitem__(self, key: str, value: Any) -> None:
+            raise ValueError("the session would have 68 bytes and session_limit is 16")
+
+    opened = []
+
+    def on_open(server: object, request: Request) -> None:
+        opened.append(request.fd)
+
+    def said(server: object, frame: Frame) -> None: ...
+
+    handlers = traced({7: Full()}, open=on_open, message=said)
+    first, second = handlers.get("open"), handlers.get("message")
+    assert first is not None
+    assert second is not None
+    record = RequestRecord("GET", "/", 1, [], "::1", 1, 2, "http", 0.0, 1)
+    first(None, Request(7, record))
+    second(None, Frame("a", fd=7))
+    assert opened == [7]
+    assert [(span.name, len(span.links)) for span in exporter.get_finished_spans()] == [("GET open", 0), ("message", 0)]

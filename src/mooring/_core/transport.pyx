@@ -408,8 +408,7 @@ cdef class Transport(Registry):
             self._enter(c, CLOSING)
         buffer_free(&c.out)
         self._count_out(c)
-        c.flags |= END_WHEN_WRITTEN
-        c.flags &= ~(FULL | THEN_LINGER)
+        c.flags = (c.flags | END_WHEN_WRITTEN) & ~(FULL | THEN_LINGER)
         return self._mark(c)
 
     cdef int flush(self) except -1:
@@ -527,8 +526,9 @@ cdef class Transport(Registry):
         cdef Connection* c = self.find(fd)
         if c != NULL:
             blame(c, cause)
+            c.flags &= ~THEN_LINGER    # all is written where it lingers: the flush waits for the peer no more
+            self._mark(c)
             self._doom(c, 1006, reason)
-
 
 include "transport_preface.pxi"
 include "transport_pace.pxi"

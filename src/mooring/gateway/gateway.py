@@ -436,7 +436,11 @@ class Gateway(GatewayContract):
         say_bad(self._refusals, f"worker {port.worker}", problem)
 
     def depart(self) -> None:
-        """This gateway ends in order: its workers, who see their channels end, are told."""
+        """This gateway ends in order: its workers, who see their channels end, are told, and before that of the
+        connections that are left: a drain may be cut short."""
+        for fd in self.connections.table.connections():
+            self.connections.cut(fd, b"the server is shutting down", Cause.SHUTDOWN)
+        self.reactor.flush()
         for port in self.relay.ports:
             if port is not None and not port.left:
                 port.depart()

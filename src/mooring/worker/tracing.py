@@ -16,6 +16,7 @@ and no message passes here.
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
@@ -146,7 +147,8 @@ class TracedHandlers(Handlers):
         carrier: dict[str, str] = {}
         _links.inject(carrier, trace.set_span_in_context(span, context.Context()))
         if carrier:
-            self._session(fd)[ENTRY] = carrier["traceparent"]
+            with suppress(ValueError):  # the session is full: messages have no link then, and the connection stays
+                self._session(fd)[ENTRY] = carrier["traceparent"]
 
     def _links(self, fd: int) -> list[Link]:
         text = self._session(fd).get(ENTRY)
