@@ -19,6 +19,7 @@ from mooring.admin.client import ControlClient
 from mooring.errors import AdminError, StateError
 from mooring.testing.application import App, Named, name_of
 from mooring.testing.errors import NotInTime, ServerFailed
+from mooring.testing.log import PipeLog
 from mooring.testing.running import LIMIT, PLAIN, RunningServer, alive
 
 __all__ = ["AsyncServedServer", "ServedServer", "serve"]
@@ -72,12 +73,13 @@ class ServedServer(RunningServer):
         settings: Mapping[str, object],
     ) -> None:
         super().__init__(str(named), limit)
+        self._log: PipeLog = PipeLog()
         self._named = named
         self._cwd = cwd
         self._env = env
         self._settings = dict(settings)
         self.host = str(settings.get("host", self.host))
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._stopped = False
@@ -129,9 +131,6 @@ class ServedServer(RunningServer):
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
             cwd=self._cwd,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **_import_path(), **self._env},
             start_new_session=True,  # a Ctrl-C is for the test, which stops the server in order
@@ -162,10 +161,9 @@ class ServedServer(RunningServer):
             start_new_session=True,
         )
 
-    def _read(self, process: "subprocess.Popen[str]") -> None:
+    def _read(self, process: "subprocess.Popen[bytes]") -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self._log.add(line.rstrip("\n"))
+        self._log.follow(process.stdout.fileno())
         # a process of the application's own may hold the pipe open; then this comes when it ends
         code = process.wait()
         self._log.end(f"the server has ended with exit code {code}")
