@@ -57,22 +57,23 @@ class SingleProcess:
         self._stopping = False
         self._end = 0.0  # when a stop has to be over, by the monotonic clock
         self._control: socket.socket | None = None
+        self._metrics: socket.socket | None = None
         self._monitor: OwnMonitor | None = None
         self._opened = False  # for clients
         self.listeners = bind_all([one.listen for one in settings.per_listener])
         try:
             self._control = bind_control(settings.process.control_socket)
-            metrics = bind_metrics(settings.operation.metrics_listen)
+            self._metrics = bind_metrics(settings.operation.metrics_listen)
             self._boot = Boot("server", None, {}, gateway=0, worker=0, clock=clock_offset())
             self._boot.shared = server._shared.create()
             self._boot.tables = {0: os.memfd_create("mooring-table-0", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)}
             self._boot.listeners = [os.dup(listener.fileno()) for listener in self.listeners]
             self._boot.desk = [] if self._control is None else [os.dup(self._control.fileno())]
             self.host = ProcessHost(self._boot, settings, server, self)
-            if metrics is not None:
+            if self._metrics is not None:
                 later, limit = self.host.reactor.call_later, settings.process.worker_hang_timeout
                 self.host.measure()
-                self._monitor = OwnMonitor(later, metrics, limit, self.host.report, self._tree)
+                self._monitor = OwnMonitor(later, self._metrics, limit, self.host.report, self._tree)
         except BaseException:
             self._close_sockets()
             raise
@@ -160,10 +161,9 @@ class SingleProcess:
         self._service.close()
 
     def _close_sockets(self) -> None:
-        for listener in self.listeners:
-            listener.close()
-        if self._control is not None:
-            self._control.close()
+        for opened in (*self.listeners, self._control, self._metrics):
+            if opened is not None:
+                opened.close()
 
     # ------------------------------------------------------------------ what the application asks for
 
@@ -234,10 +234,9 @@ class SingleProcess:
     def _give_up(self, *_: object) -> None:
         try:
             remove(self._boot.shared)
-            if self._control is not None:
-                self._control.close()
-            if self._pid_file is not None:
-                self._pid_file.close()
+            for opened in (self._control, self._metrics, self._pid_file):
+                if opened is not None:
+                    opened.close()
             log.warning("a handler did not end in time")
             log.info("%s", drained_line([self.host.counts()]))
         finally:

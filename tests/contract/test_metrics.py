@@ -300,3 +300,22 @@ def test_without_the_setting_nothing_is_there(mode: dict[str, Any]):
             links = Path(f"/proc/{pid}/fd").iterdir()
             assert not [link for link in links if "scoreboard" in os.readlink(link)]
         assert not [title for title in server.titles().values() if "monitor" in title]
+
+
+@only("base", "process")
+def test_its_socket_goes_though_a_handler_never_ends(mode: dict[str, Any], tmp_path: Path):
+    app = """
+@server.on("request")
+def page(request, response):
+    report("blocks")
+    while True:
+        time.sleep(60)
+"""
+    path = tmp_path / "metrics"
+    with Serving(app, **mode, metrics_listen=f"unix:{path}", graceful_timeout=0.2) as server:
+        with Raw(server, get("/")):
+            server.wait_log("report blocks")
+            assert path.is_socket()
+            server.signal(signal.SIGTERM)
+            server.ended()
+        assert not path.exists()
