@@ -103,6 +103,40 @@ async def test_a_handler_that_runs_finishes_in_the_old_worker():
             assert old not in server.titles()
 
 
+LEFT_LATE = """
+import asyncio
+
+@server.on("close")
+async def left(server, fd, code, reason):
+    report("begin")
+    while not os.path.exists("go on"):
+        await asyncio.sleep(0.01)
+    report("end")
+
+@server.on("message")
+def said(server, frame):
+    server.push(frame.fd, frame.data)
+"""
+
+
+@in_loop()
+async def test_a_last_event_of_which_no_gateway_knows_is_finished():
+    """Of a gateway that has died: nobody but the worker can tell when its clients' `close` is handled."""
+    with Serving(LEFT_LATE, worker_num=1, gateway_num=1, graceful_timeout=60) as server:
+        ws = await client(server).__aenter__()
+        await ws.send("hello")
+        assert await ws.recv() == "hello"
+        os.kill(server.pid_of("gateway 0"), signal.SIGKILL)
+        await logged(server, "^report begin$")
+        await logged(server, "gateway 0 .*serves in place")
+        server.signal(signal.SIGUSR1)
+        await logged(server, "generation 2 serves")
+        server.script.with_name("go on").touch()
+        await logged(server, "^report end$")
+        await logged(server, DONE)
+        assert server.reports() == ["begin", "end"]
+
+
 @in_loop()
 async def test_a_close_does_not_overtake_the_handler_that_runs():
     """The connection ends in the middle of a reload: `close` stays behind, in the worker that has the message."""
