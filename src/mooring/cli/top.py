@@ -304,7 +304,7 @@ def _watch(client: ControlClient, screen: Screen, interval: float, sort: Sort, *
         if pressed == "q":
             return
         if pressed == "s":
-            sort = ORDER[(ROLE_ORDER.index(sort) + 1) % len(ORDER)]
+            sort = ORDER[(ORDER.index(sort) + 1) % len(ORDER)]
         elif pressed == "r":
             reverse = not reverse
         elif pressed or time.monotonic() < due:
