@@ -81,7 +81,7 @@ cdef struct FrameEvent:
 
 
 cdef DecodeResult decode_next(FrameDecoder* decoder, const FrameLimits* limits, uint8_t* data, size_t size,
-                         size_t* position, FrameEvent* event) noexcept nogil
+                              size_t* position, FrameEvent* event) noexcept nogil
 # Gives back the memory of the event handed out last.
 cdef void decoder_release(FrameDecoder* decoder) noexcept nogil
 cdef void decoder_free(FrameDecoder* decoder) noexcept nogil

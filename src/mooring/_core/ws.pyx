@@ -55,7 +55,7 @@ cdef inline uint8_t _header_size(const uint8_t* head) noexcept nogil:
 
 
 cdef DecodeResult _begin_frame(FrameDecoder* d, const FrameLimits* limits, const uint8_t* head,
-                          FrameEvent* event) noexcept nogil:
+                               FrameEvent* event) noexcept nogil:
     """Judges the length in a complete header, whose first two bytes are good, and sets the frame up; NEED_MORE when
     it is good too."""
     cdef uint8_t opcode = head[0] & 0x0F
@@ -107,7 +107,7 @@ cdef DecodeResult _begin_frame(FrameDecoder* d, const FrameLimits* limits, const
 
 
 cdef inline DecodeResult _check_first_two(const FrameDecoder* d, const FrameLimits* limits, const uint8_t* head,
-                                     FrameEvent* event) noexcept nogil:
+                                          FrameEvent* event) noexcept nogil:
     """What the first two bytes of a header can be refused for; NEED_MORE when they are good."""
     cdef uint8_t opcode = head[0] & 0x0F
     if head[0] & 0x70 and not (d.deflates and head[0] & 0x70 == 0x40 and (opcode == OP_TEXT or opcode == OP_BINARY)):
@@ -205,7 +205,7 @@ cdef DecodeResult _take_payload(FrameDecoder* d, uint8_t* data, size_t take, Fra
 
 
 cdef DecodeResult decode_next(FrameDecoder* d, const FrameLimits* limits, uint8_t* data, size_t size,
-                         size_t* position, FrameEvent* event) noexcept nogil:
+                              size_t* position, FrameEvent* event) noexcept nogil:
     """Reads on at data[position]; advances it. MESSAGE, CONTROL and FAILED fill `event`."""
     cdef DecodeResult outcome
     cdef size_t at = position[0]
