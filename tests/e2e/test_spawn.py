@@ -353,10 +353,10 @@ def test_tasks_of_handlers_have_the_time_too() -> None:
         mark = reload(server)
         # the server does not know whose it is
         eventually(lambda: ask(client, "who", r"who (v\d) .*")[1] == "v2")
+        server.wait_log(r"waiting up to [\d.]+ s for 1 tasks that handlers have started: long", since=mark)
         end(server, "long")
         hear(client, "long done")
         server.wait_log(DONE, since=mark)
-        server.wait_log(r"waiting up to [\d.]+ s for 1 tasks that handlers have started: long", since=mark)
 
 
 def test_tasks_of_handlers_are_cut_and_named() -> None:

@@ -27,13 +27,20 @@ NAMED = 5  # tasks in a line of the log
 
 
 class Leaving:
-    """Of one worker."""
+    """Of one worker; `patience` is the graceful timeout in seconds, for one that is told to end before it has heard of
+    its time: its gateways and the supervisor speak to it over different sockets."""
 
-    def __init__(self, streams: Streams, works: Works) -> None:
+    def __init__(self, streams: Streams, works: Works, patience: float) -> None:
         self._streams = streams
         self._works = works
+        self._patience = patience
         self._deadline: float | None = None  # by the monotonic clock
         self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """It ends now; unless it has heard how long it has, it has the graceful timeout."""
+        if self._deadline is None:
+            self.within(self._patience)
 
     def within(self, seconds: float) -> None:
         """It has so long; whoever says the least is right."""
@@ -52,12 +59,12 @@ class Leaving:
 
     async def finish(self, own: "set[asyncio.Task[object]]", *, clients_stay: bool) -> None:
         """Waits for the tasks of handlers; `own` are the worker's."""
+        self.begin()
+        assert self._deadline is not None
         if self._timer is not None:
             self._timer.cancel()
         now = time.monotonic()
-        deadline = now if self._deadline is None else self._deadline
-        if not clients_stay:
-            deadline = min(deadline, now + AT_STOP)
+        deadline = self._deadline if clients_stay else min(self._deadline, now + AT_STOP)
         loop = asyncio.get_running_loop()
         told = False
         while tasks := started_by_handlers(loop) - own:

@@ -104,7 +104,7 @@ class Worker(WorkerContract):
         self.ends = Ends(server, self._sites, self.outbox, self._failures.ended_failed)
         told = (self._failures.work_failed, self._failures.work_cut)
         self.works = Works(self.outbox, self._sites, *told, serves=number < settings.process.worker_num)
-        self._leaving = Leaving(self.streams, self.works)
+        self._leaving = Leaving(self.streams, self.works, settings.process.graceful_timeout)
         self._notices = Notices(self.sessions, self.streams, self.works, self._leaving, self.ends)
         self._cold: dict[int, Callable[[Site, Notice], Awaitable[Any] | None]] = {
             event: getattr(self, f"_on_{event.name.lower()}") for event in TICKETED - {Event.MESSAGE}
@@ -221,6 +221,7 @@ class Worker(WorkerContract):
 
     async def finish(self, *, clients_stay: bool = False) -> None:
         """Waits until nothing of the application runs any more; `clients_stay`: they are connected."""
+        self._leaving.begin()
         while self.inlet.suspended:
             idle = asyncio.Event()
             self.inlet.on_idle = idle.set
