@@ -13,44 +13,39 @@ import logging
 import os
 import random
 import threading
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn, Protocol
 
-from mooring._core.channel import BadRecord
 from mooring._core.contract import WorkerContract
 from mooring._core.inlet import Inlet
 from mooring._core.outlet import Outbox, Outlet
 from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
 from mooring._core.steps import failure_of
-from mooring._core.wire import RECORD_MARK, TICKETED, Event, Notice, Respond, Wants
-from mooring.app.foreign import function_name, hides_class, is_a, refuse_odd, running_of, text_of, traceback_of
-from mooring.app.forms import FormLimits
+from mooring._core.wire import RECORD_MARK, TICKETED, Event, Notice, Wants
+from mooring.app.foreign import function_name, hides_class, refuse_odd, running_of, traceback_of
 from mooring.app.handlers import Handlers
-from mooring.app.request import Request, decode_request
-from mooring.app.response import Response, Send
 from mooring.app.spools import MOST, Spools, soft_limit
-from mooring.app.static import Documents
 from mooring.config import Settings
 from mooring.counters import Part, zeros
-from mooring.errors import BadRequest, ClientGone, HttpError, StateError
+from mooring.errors import StateError
 from mooring.journal import own_logger
 from mooring.net import forks
 from mooring.net.loop import HANDLING
 from mooring.net.refusals import RefusalLog, say_bad
 from mooring.net.report import new_error_id, report
 from mooring.types import CloseCode, ClosedBy, CloseReason, ConnectionState
-from mooring.worker import access, advice
+from mooring.worker import advice
 from mooring.worker.blocking import BlockWatch
 from mooring.worker.ends import Ends
-from mooring.worker.failures import Failures, reason_of
+from mooring.worker.failures import Failures
 from mooring.worker.handshake import FOREIGN, Handshakes
 from mooring.worker.leaving import Leaving
 from mooring.worker.notices import Notices
 from mooring.worker.own_process import OwnProcess
 from mooring.worker.pipe import Pipe
+from mooring.worker.requests import Requests, request_of
 from mooring.worker.session import Session, Sessions
 from mooring.worker.site import Site, sites_of, trace_sites
 from mooring.worker.streams import Streams
@@ -107,8 +102,11 @@ class Worker(WorkerContract):
         self._leaving = Leaving(self.streams, self.works, settings.process.graceful_timeout)
         self._notices = Notices(self.sessions, self.streams, self.works, self._leaving, self.ends)
         self._cold: dict[int, Callable[[Site, Notice], Awaitable[Any] | None]] = {
-            event: getattr(self, f"_on_{event.name.lower()}") for event in TICKETED - {Event.MESSAGE}
+            event: getattr(self, f"_on_{event.name.lower()}") for event in TICKETED - {Event.MESSAGE, Event.REQUEST}
         }
+        self._cold[Event.REQUEST] = Requests(
+            self.outbox, self.streams, self.sessions, self.refusals, self._failures.answered
+        ).answer
         self._handshakes = [
             Handshakes(
                 server,
@@ -441,7 +439,7 @@ class Worker(WorkerContract):
             self.sessions.begin(event.fd)
         self._opened.add(event.fd)
         handler = site.handlers.get("open")
-        request = _told(event)
+        request = request_of(event)
         return self.running_of(handler(self._server, request), Event.OPEN) if handler is not None else None
 
     def _on_close(self, site: Site, event: Notice) -> Awaitable[Any] | None:
@@ -457,7 +455,7 @@ class Worker(WorkerContract):
         return self.ends.tell(site, event.fd, close, record) if record else close()
 
     def _on_handshake(self, site: Site, event: Notice) -> Awaitable[Any] | None:
-        return self._handshakes[event.listener].judge(_told(event), foreign=event.opcode == FOREIGN)
+        return self._handshakes[event.listener].judge(request_of(event), foreign=event.opcode == FOREIGN)
 
     def _on_uncertain(self, site: Site, event: Notice) -> Awaitable[Any] | None:
         return self._failures.lost(site, event)
@@ -483,131 +481,6 @@ class Worker(WorkerContract):
         finally:
             self.sessions.forget(fd)
 
-    def _on_request(self, site: Site, event: Notice) -> Awaitable[Any] | None:
-        request, fd, number = _told(event, site.forms), event.fd, event.arg
-        request._source = partial(self.streams.part, fd, number)
-        send = self._sender(fd, number)
-        over = None
-        if site.http.access_log:
-            send, over = access.logged(send, request, lambda: response, time.monotonic())
-        response = Response(
-            request,
-            send,
-            server_header=site.http.server_header,
-            keepalive_requests=site.http.keepalive_requests,
-            file_limit=site.http.static_file_limit,
-            compressor=site.compressor,
-            flow=(partial(self.streams.room, fd, number), partial(self.streams.watch, fd, number)),
-            transfer=partial(self.streams.transfer, over, fd, number),
-            window=site.window,
-        )
-        handler = site.handlers.get("request")
-        try:
-            if site.documents is not None and self._sent_document(site.documents, request, response):
-                return self._rest(site, request, response)
-            if handler is None and site.documents is not None:
-                if request.method not in ("GET", "HEAD"):
-                    raise HttpError(405, "files can be read here, nothing else", [("Allow", "GET, HEAD")])
-                raise HttpError(404, "there is no such file")
-        except Exception as error:
-            self._request_failed(site, request, response, error)
-            return self._rest(site, request, response)
-        if handler is None:
-            response.status(426)
-            response.header("Upgrade", "websocket")
-            response.end("This server speaks WebSocket only.\n")
-            return None
-        try:
-            result = handler(request, response)
-            forks.leave()
-            running = running_of(result, "the 'request' handler")
-        except BaseException as error:  # SystemExit and CancelledError too: a client waits for its answer
-            self._request_failed(site, request, response, error)
-            return self._rest(site, request, response)
-        if running is not None:
-            return self._request_later(site, request, response, running)
-        self._finish(request, response, result)
-        return self._rest(site, request, response)
-
-    def _rest(self, site: Site, request: Request, response: Response) -> Awaitable[Any] | None:
-        """What is left of a large file is sent behind the handler."""
-        return self._request_later(site, request, response, response._send_rest()) if response._has_rest else None
-
-    def _sent_document(self, documents: Documents, request: Request, response: Response) -> bool:
-        """Whether a file under `document_root` was the answer."""
-        if request.method not in ("GET", "HEAD"):
-            return False
-        found = documents.find(request.target)
-        if isinstance(found, str):
-            response.redirect(found, 301)
-        elif found is not None:
-            response._send_opened(found)
-        return found is not None
-
-    async def _request_later(self, site: Site, request: Request, response: Response, running: Awaitable[Any]) -> None:
-        try:
-            result = await running
-            forks.leave()
-            if result is not None:
-                refuse_odd(result, "the 'request' handler")
-        except BaseException as error:
-            source = response._event_source
-            if is_a(error, asyncio.CancelledError) and source is not None and source.over:
-                error = ClientGone("the event stream was ended")
-            self._request_failed(site, request, response, error)
-        else:
-            self._finish(request, response, result)
-        finally:
-            self.streams.forget(request.fd, request.number)
-            if response._event_source is not None:
-                response._event_source._finish()
-        if response._has_rest:
-            await self._request_later(site, request, response, response._send_rest())
-
-    def _request_failed(self, site: Site, request: Request, response: Response, error: BaseException) -> None:
-        """An HttpError is the answer, as long as there is none; anything else is a fault."""
-        request._close()
-        self.sessions.forget(request.fd)
-        if is_a(error, HttpError) and not response.started:
-            if is_a(error, BadRequest):
-                self.outbox.respond(request.fd, request.number, Respond.REFUSES, b"")
-            try:
-                response._refuse(error)
-            except BaseException as fault:  # fields that it lacks, or that can't be sent
-                error = fault
-            else:
-                what = text_of(error, _answer_of, 200)
-                self.refusals.say(logging.INFO, "request on connection %d refused with %s", request.fd, what)
-                return
-        if is_a(error, BadRequest):
-            message = "the answer on connection %d had begun when what the client sent was refused: %s"
-            self.refusals.say(logging.INFO, message, request.fd, text_of(error, reason_of, 200))
-            response._abandon()
-            return
-        if is_a(error, ClientGone):
-            response._abandon()
-            return
-        response._fail(self._failures.answered(site, Event.REQUEST, request.fd, error))
-
-    def _finish(self, request: Request, response: Response, result: object) -> None:
-        request._close()
-        self.sessions.forget(request.fd)  # no `close` will say that this connection is gone
-        if response._finish_unanswered():
-            message = "the 'request' handler gave no answer to %s %s: %s"
-            self.refusals.say(logging.ERROR, message, request.method, request.target, advice.of_request(result))
-
-    def _sender(self, fd: int, number: int) -> Send:
-        outbox = self.outbox
-
-        def send(data: bytes, last: bool, close: bool) -> bool:
-            return outbox.respond(fd, number, (Respond.LAST if last else 0) | (Respond.CLOSE if close else 0), data)
-
-        return send
-
-
-def _answer_of(error: HttpError) -> str:
-    return f"{error.status}: {error.reason!r}"
-
 
 def _no_message(_server: object, _frame: object) -> NoReturn:
     raise StateError("there is no 'message' handler any more: the code was reloaded since this WebSocket was opened")
@@ -616,13 +489,6 @@ def _no_message(_server: object, _frame: object) -> NoReturn:
 def _later(delay: float, callback: Callable[[], None]) -> object:
     """When a worker is made, its loop does not run yet."""
     return asyncio.get_running_loop().call_later(delay, callback)
-
-
-def _told(event: Notice, *limits: FormLimits) -> Request:
-    try:
-        return decode_request(event.fd, event.payload, *limits)
-    except ValueError as problem:
-        raise BadRecord(str(problem)) from None
 
 
 def _reason(event: Notice, status: int = CloseCode.NORMAL) -> CloseReason:
