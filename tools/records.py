@@ -33,6 +33,7 @@ class Way:
     enum: str
     text: str
     marks: tuple[str, ...] = ()
+    addressed: bool = False  # a row says who takes it, by its marks
 
 
 WAYS = (
@@ -46,7 +47,16 @@ WAYS = (
         ("ticket", "counted", "asks", "again", "last", "report"),
     ),
     Way("commands", "CM", 32, 64, "Command", "Kinds of the records that go down to a gateway.", ("rare",)),
-    Way("mail", "DM", 64, 96, "Mail", "Kinds of the records between the dispatcher and a worker or task worker."),
+    Way(
+        "mail",
+        "DM",
+        64,
+        96,
+        "Mail",
+        "Kinds of the records between the dispatcher and a worker or task worker.",
+        ("to dispatcher", "to worker"),
+        addressed=True,
+    ),
 )
 #: The predicates of an event's kind, by what a row says that it `is`.
 PREDICATES = (
@@ -130,6 +140,8 @@ def _row(way: Way, number: int, name: str, said: dict[str, Any]) -> Row:
     unknown = [*(set(marks) - set(way.marks)), *(set(said) - set(FIELDS))]
     if unknown or not text:
         raise ValueError(f"{way.name}.{name}: " + (f"what is {unknown[0]!r}?" if unknown else "it has no text"))
+    if way.addressed and not marks:
+        raise ValueError(f"{way.name}.{name}: nobody takes it")
     return Row(way, name, number, text, marks, said)
 
 
@@ -211,6 +223,8 @@ def _sentence(text: str) -> str:
 SETS = (
     ("TICKETED", "Event", "ticket", "whose handlers are waited for"),
     ("RARE", "Command", "rare", "that a Gateway applies"),
+    ("TO_DISPATCHER", "Mail", "to dispatcher", "that a worker or task worker sends"),
+    ("TO_WORKER", "Mail", "to worker", "that the dispatcher sends"),
 )
 
 
@@ -254,7 +268,7 @@ class Notice:
     ) -> None: ...
 """ + "".join(
     f"    @property\n    def {name}(self) -> int: ...\n"
-    for name in ("kind", "opcode", "arg", "ticket", "extra", "listener", "fd")
+    for name in ("kind", "opcode", "arg", "ticket", "extra", "listener", "fd", "number")
 )
 
 # ---------------------------------------------------------------------- the manual
@@ -297,11 +311,13 @@ Tasks and messages between workers have a channel of their own.""",
 def page(table: Table) -> str:
     text = PAGE.format(made=MADE, head=table.constants["RECORD_BYTES"][0], version=table.version)
     for way in WAYS:
-        text += f"\n{HEADINGS[way.name]}\n\n| kind | | ticket | what | fields |\n|---|---|---|---|---|\n"
+        third = "to" if way.addressed else "ticket"
+        text += f"\n{HEADINGS[way.name]}\n\n| kind | | {third} | what | fields |\n|---|---|---|---|---|\n"
         for row in table.of(way):
             means = "; ".join(f"*{name}*: {said}" for name, said in row.means.items())
             ticket = "yes" if "ticket" in row.marks else ""
-            text += f"| {row.number} | `{row.name}` | {ticket} | {row.text} | {means} |\n"
+            said = ", ".join(mark.removeprefix("to ") for mark in row.marks) if way.addressed else ticket
+            text += f"| {row.number} | `{row.name}` | {said} | {row.text} | {means} |\n"
     text += "\n## Values\n\n| field | value | | |\n|---|---|---|---|\n"
     for values in table.values:
         for name, number in values.numbered():

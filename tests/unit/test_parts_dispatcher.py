@@ -4,21 +4,21 @@ import socket
 from types import SimpleNamespace
 
 from mooring._core.reactor import Reactor
-from mooring._core.records import RecordChannel
-from mooring._core.wire import Mail
+from mooring._core.records import MailContract, RecordChannel
+from mooring._core.wire import Mail, Notice
 from mooring.boot import LinkEnd
 from mooring.config import Settings
 from mooring.parts.dispatcher import DispatcherPart
 
 
-class Worker:
+class Worker(MailContract):
     """The other end of a link."""
 
     def __init__(self):
         self.heard = []
 
-    def on_record(self, channel, kind, opcode, arg, number, payload):
-        self.heard.append(Mail(kind))
+    def on_record(self, channel, notice):
+        self.heard.append(Mail(notice.kind))
 
     def on_lost(self, channel, why):
         self.heard.append("lost")
@@ -35,8 +35,8 @@ def test_a_worker_has_a_link_retires_and_is_told_of_the_end():
     channel = RecordChannel(reactor, theirs.detach(), worker)
     opened = part.link(LinkEnd(worker=3, gateway=None, peer_generation=1, channel=ours.detach()))
     assert opened is not None
-    channel.send(Mail.HELLO, 0, 0, 4711, b"")
-    channel.send(Mail.TASK, 1, 0, 1, b"\xc0")
+    channel.send(Notice(Mail.HELLO, 4711))
+    channel.send(Notice(Mail.TASK, 1, b"\xc0", opcode=1))
     for _ in range(3):
         reactor.poll(0.01)
     part.retire(3, 2)  # another generation

@@ -38,6 +38,7 @@ def test_python_and_the_table_agree():
         ('[events.X]\ntext = "new"\nis = ["rare"]', "what is 'rare'?"),
         ('[commands.X]\ntext = "new"\npayloads = "none"', "what is 'payloads'?"),
         ('[events.X]\narg = "of what?"', "events.X: it has no text"),
+        ('[mail.X]\ntext = "new"', "mail.X: nobody takes it"),
         ("\n".join(f'[commands.X{n}]\ntext = "new"' for n in range(32)), "numbered below 64"),
     ],
 )
@@ -61,7 +62,7 @@ def test_as_a_program(tmp_path: Path):
     assert records.main(tmp_path) == 1
 
 
-# -- a new command and a new event, in a build of their own: for each a row, who sends it, and who takes it
+# -- a new command, a new event and new mail, in a build of their own: for each a row, who sends it, and who takes it
 
 ECHO = {
     "_core/wire.toml": """
@@ -72,6 +73,11 @@ extra = "a number"
 [events.ECHO]
 text = "the answer"
 extra = "that number"
+
+[mail.ECHO]
+is = ["to dispatcher", "to worker"]
+text = "asks for an answer, and is it"
+fd = "a number"
 """,
     "_core/outlet.pyx": """
 from mooring._core cimport wire
@@ -91,18 +97,32 @@ cdef int on_echo(Relay relay, Port port, const Record* record, const uint8_t* pa
     def echo(self, _outlet: Outlet, notice: Notice) -> None:
         print("echo", notice.extra)
 """,
+    "dispatcher/dispatcher.py": """
+    def _on_echo(self, peer: Peer, notice: Notice) -> None:
+        self._channels[peer].send(Notice(Mail.ECHO, notice.number + 1))
+""",
+    "worker/tasks.py": """
+    def echo(self, number: int) -> None:
+        self._channel.send(Notice(Mail.ECHO, number))
+
+    def _on_echo(self, notice: Notice) -> None:
+        print("mail", notice.number)
+""",
 }
 #: What is compiled: those that have a new function, and those that look at kinds. All others are as they are.
 OPTIONS = ("-O0", "-w", "-shared", "-fPIC", "-DMOORING_DEBUG=1")
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")  # here: two threads that ask first may get None
-COMPILED = ("wire", "latency", "outlet", "inlet", "channel_link", "commands")
+COMPILED = ("wire", "latency", "outlet", "inlet", "channel_link", "commands", "records")
 PROGRAM = """
 import os
+import socket
 from fuzz.targets.worker_channel import SERVER, Watched
 from fuzz.world import Front, Loop, new_server, page
 from mooring._core.channel_link import ChannelOutlet
 from mooring._core.outlet import echo
 from mooring._core.table import Table
+from mooring.dispatcher.dispatcher import Dispatcher
+from mooring.worker.tasks import DispatcherLink
 
 loop = Loop()
 front = Front(loop, new_server().settings)
@@ -115,6 +135,16 @@ outlet.hello()
 echo(worker.outbox, 1 << 57, 41)
 loop.turn()
 assert not front.bad and not front.broken and not worker.told, (front.bad, front.broken, worker.told)
+
+ours, theirs = socket.socketpair()
+for end in (ours, theirs):
+    end.setblocking(False)
+dispatcher = Dispatcher(loop.reactor, print, print, 1 << 20)
+dispatcher.attach(theirs.detach(), worker=0, generation=1)
+link = DispatcherLink(loop.reactor, ours.detach(), worker.tasks, None, worker.pipe, worker)
+link.echo(6)
+loop.turn(2)
+assert not dispatcher.stats()["bad_records"] and not worker.told
 """
 
 
@@ -140,7 +170,7 @@ def test_a_new_record_is_a_row_and_two_functions(tmp_path: Path):
         list(several.map(lambda name: compile_module(root, name), COMPILED))
     environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}:{ROOT / 'tests'}"}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "echo 42\n", done.stderr
+    assert done.stdout == "echo 42\nmail 7\n", done.stderr
 
 
 def compile_module(root: Path, name: str) -> None:

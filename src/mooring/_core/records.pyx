@@ -6,7 +6,6 @@ never call one: it notes what has come, and has the loop do the rest. And `pump`
 buffer: what called the handler is often still parsing it.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
 
@@ -14,27 +13,45 @@ import select
 
 from mooring._core.buffer cimport buffer_size
 from mooring._core.channel cimport Channel
-from mooring._core.wire cimport RECORD_LIMIT, Record, is_mail, make_record
+from mooring._core.wire cimport Notice, Record, is_mail, new_notice
 
 cdef enum:
     PUMP_BYTES = 65536
 
 
+cdef class MailContract:
+    """What a channel asks of whom it belongs to: a Peer of the dispatcher, or a worker's DispatcherLink."""
+
+    def on_record(self, channel: RecordChannel, notice: Notice) -> None:
+        """A record (`Mail` in the table of records). Raises ValueError for one that makes no sense."""
+        raise NotImplementedError
+
+    def on_lost(self, channel: RecordChannel, why: str) -> None:
+        """The other end is gone."""
+        raise NotImplementedError
+
+    def on_bad(self, channel: RecordChannel, problem: Exception) -> None:
+        """A record had no effect."""
+        raise NotImplementedError
+
+    def on_broken(self, channel: RecordChannel, why: str) -> None:
+        """What still comes means nothing."""
+        raise NotImplementedError
+
+
 cdef class RecordChannel(Channel):
-    """Owns descriptor `fd`. `owner` has on_record(channel, kind, opcode, arg, number, payload),
-    on_lost(channel, why), on_bad(channel, problem) and on_broken(channel, why): see Channel."""
+    """Owns descriptor `fd`."""
 
-    cdef public object owner
+    cdef readonly MailContract owner
 
-    def __init__(self, reactor: object, fd: int, owner: object) -> None:
+    def __init__(self, reactor: object, fd: int, owner: MailContract) -> None:
         self.owner = owner
 
     cdef bint fits(self, const Record* record) noexcept:
         return is_mail(record)
 
     cdef int on_record(self, const Record* record, const uint8_t* payload) except -1:
-        self.owner.on_record(self, record.kind, record.opcode, record.arg, record.fd,
-                             PyBytes_FromStringAndSize(<const char*> payload, record.size))
+        self.owner.on_record(self, new_notice(record, payload))
         return 0
 
     cdef int on_lost(self, str why) except -1:
@@ -54,15 +71,10 @@ cdef class RecordChannel(Channel):
         """Bytes that the other end has not taken yet."""
         return buffer_size(&self.output)
 
-    def send(self, kind: int, opcode: int, arg: int, number: int, payload: bytes) -> None:
+    def send(self, Notice notice not None) -> None:
         """Queues a record; it leaves before the reactor sleeps."""
-        cdef Record record
-        if len(payload) > RECORD_LIMIT:
-            raise ValueError(f"{len(payload)} bytes: at most 1 GiB can be sent to another process")
-        record = make_record(kind, number, len(payload))
-        record.opcode = opcode
-        record.arg = arg
-        self.put(&record, payload)
+        cdef Record record = notice.record
+        self.put(&record, notice.payload)
 
     def flush_now(self) -> None:
         """Hands over what the kernel takes, without waiting for the end of the turn."""

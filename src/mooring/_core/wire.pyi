@@ -15,6 +15,8 @@ RECORD_MARK: bytes
 USER: bytes
 TICKETED: frozenset[Event]
 RARE: frozenset[Command]
+TO_DISPATCHER: frozenset[Mail]
+TO_WORKER: frozenset[Mail]
 
 class Event(IntEnum):
     OPEN = 1
@@ -142,3 +144,5 @@ class Notice:
     def listener(self) -> int: ...
     @property
     def fd(self) -> int: ...
+    @property
+    def number(self) -> int: ...

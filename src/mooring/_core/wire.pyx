@@ -26,10 +26,12 @@ include "wire_names.pxi"
 
 
 cdef class Notice:
-    """A record as an object, for what happens once per connection or per request: Python handles it."""
+    """A record as an object, for what happens once per connection, request or task: Python handles it."""
 
     def __init__(self, kind: int, fd: int, payload: bytes = b"", *, opcode: int = 0, arg: int = 0,
                  extra: int = 0) -> None:
+        if len(payload) > RECORD_LIMIT:
+            raise ValueError(f"{len(payload)} bytes: at most 1 GiB can be sent to another process")
         self.record = make_record(kind, fd, len(payload))
         self.record.opcode = opcode
         self.record.arg = arg
@@ -63,6 +65,11 @@ cdef class Notice:
 
     @property
     def fd(self) -> int:
+        return self.record.fd
+
+    @property
+    def number(self) -> int:
+        """Of mail, which is about no connection: the number of a task, or a pid."""
         return self.record.fd
 
 

@@ -151,3 +151,11 @@ TICKETED = frozenset([
 RARE = frozenset([
     Command.SESSION, Command.CALL, Command.HANDSHAKE, Command.TAIL,
 ])
+#: that a worker or task worker sends
+TO_DISPATCHER = frozenset([
+    Mail.HELLO, Mail.TASK, Mail.CANCEL, Mail.PROGRESS, Mail.RESULT, Mail.STATS, Mail.MESSAGE, Mail.LEAVE,
+])
+#: that the dispatcher sends
+TO_WORKER = frozenset([
+    Mail.TASK, Mail.PROGRESS, Mail.RESULT, Mail.STATS, Mail.MESSAGE, Mail.LEAVE, Mail.FULL,
+])

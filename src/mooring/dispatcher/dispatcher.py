@@ -35,8 +35,8 @@ import msgspec
 
 from mooring._core.channel import BadRecord
 from mooring._core.reactor import Reactor
-from mooring._core.records import RecordChannel
-from mooring._core.wire import Fate, Mail
+from mooring._core.records import MailContract, RecordChannel
+from mooring._core.wire import TO_DISPATCHER, Fate, Mail, Notice
 from mooring.counters import Part, zeros
 from mooring.journal import own_logger
 from mooring.net.refusals import RefusalLog, say_bad
@@ -50,7 +50,7 @@ LOOK = 0.02  # seconds between looks whether a drain is over, or whether there i
 SMALL = 4096  # bytes of a result for which there is always room: somebody waits for it
 
 
-class Peer:
+class Peer(MailContract):
     """A worker or task worker, from its link on."""
 
     def __init__(self, dispatcher: "Dispatcher", worker: int, generation: int) -> None:
@@ -65,8 +65,8 @@ class Peer:
         self.waits_for: set[Task] = set()  # when it retires
         self._dispatcher = dispatcher
 
-    def on_record(self, channel: RecordChannel, kind: int, opcode: int, arg: int, number: int, payload: bytes) -> None:
-        self._dispatcher.on_record(self, channel, kind, opcode, arg, number, payload)
+    def on_record(self, channel: RecordChannel, notice: Notice) -> None:
+        self._dispatcher.take(self, notice)
 
     def on_lost(self, channel: RecordChannel, why: str) -> None:
         self._dispatcher.on_lost(self, why)
@@ -120,6 +120,9 @@ class Dispatcher:
         self._count = 0
         self.draining = False
         self._counters = zeros(Part.DISPATCHER)
+        self._taken: dict[int, Callable[[Peer, Notice], None]] = {
+            mail: getattr(self, f"_on_{mail.name.lower()}") for mail in TO_DISPATCHER
+        }
 
     def attach(self, channel: int, *, worker: int, generation: int) -> RecordChannel:
         """A link to a worker or task worker; takes the descriptor over."""
@@ -167,47 +170,37 @@ class Dispatcher:
         self._full = full
         for peer, channel in self._channels.items():
             if peer.pid:
-                channel.send(Mail.FULL, 0, full, 0, b"")
+                channel.send(Notice(Mail.FULL, 0, arg=full))
 
     # ------------------------------------------------------------------ what they say
 
-    def on_record(
-        self, peer: Peer, channel: RecordChannel, kind: int, opcode: int, arg: int, number: int, payload: bytes
-    ) -> None:
-        if kind == Mail.TASK:
-            self._accept(peer, number, payload, detached=opcode == 1)
-        elif kind == Mail.RESULT:
-            self._finish(peer, number, opcode, payload)
-        elif kind == Mail.PROGRESS:
-            task = self._running.get(number)
-            if task is not None and task is peer.task and task.source is not None:
-                if self._has_room(len(payload)):
-                    self._send(task.source, Mail.PROGRESS, 0, task.number, payload)
-                else:
-                    self._counters["task_progress_dropped"] += 1
-        elif kind == Mail.CANCEL:
-            self._cancel(peer, number)
-        elif kind == Mail.STATS:
-            channel.send(Mail.STATS, 0, 0, number, msgspec.msgpack.encode(self.stats()))
-        elif kind == Mail.HELLO:
-            if peer.pid:
-                raise BadRecord("a second HELLO")
-            peer.pid = number
-            peer.takes = opcode == 1
-            self._free(peer)
-            if self._full:
-                channel.send(Mail.FULL, 0, True, 0, b"")
-            for source, held in self._held.pop(peer.worker, ()):
-                self._held_bytes -= len(held)
-                channel.send(Mail.MESSAGE, 0, source, 0, held)
-        elif kind == Mail.LEAVE:
-            peer.takes = False
-            if peer in self._idle:
-                self._idle.remove(peer)
-        elif kind == Mail.MESSAGE:
-            self._pass_on(peer.worker, arg, payload)
-        else:
-            raise BadRecord(f"unknown kind {kind}")
+    def take(self, peer: Peer, notice: Notice) -> None:
+        """A record comes to the function of its name. Raises ValueError for one that makes no sense."""
+        taken = self._taken.get(notice.kind)
+        if taken is None:
+            raise BadRecord(f"unknown kind {notice.kind}")
+        taken(peer, notice)
+
+    def _on_hello(self, peer: Peer, notice: Notice) -> None:
+        if peer.pid:
+            raise BadRecord("a second HELLO")
+        peer.pid = notice.number
+        peer.takes = notice.opcode == 1
+        self._free(peer)
+        channel = self._channels[peer]
+        if self._full:
+            channel.send(Notice(Mail.FULL, 0, arg=True))
+        for source, held in self._held.pop(peer.worker, ()):
+            self._held_bytes -= len(held)
+            channel.send(Notice(Mail.MESSAGE, 0, held, arg=source))
+
+    def _on_leave(self, peer: Peer, _notice: Notice) -> None:
+        peer.takes = False
+        if peer in self._idle:
+            self._idle.remove(peer)
+
+    def _on_stats(self, peer: Peer, notice: Notice) -> None:
+        self._channels[peer].send(Notice(Mail.STATS, notice.number, msgspec.msgpack.encode(self.stats())))
 
     def on_bad(self, peer: Peer, problem: Exception) -> None:
         """A record had no effect."""
@@ -244,16 +237,17 @@ class Dispatcher:
 
     # ------------------------------------------------------------------ messages
 
-    def _pass_on(self, source: int, worker: int, payload: bytes) -> None:
+    def _on_message(self, peer: Peer, notice: Notice) -> None:
+        source, worker, payload = peer.worker, notice.arg, notice.payload
         self._counters["pipe_messages"] += 1
-        there = [peer for peer in self._channels if peer.worker == worker and peer.pid]
+        there = [one for one in self._channels if one.worker == worker and one.pid]
         why = "does not read them" if there else "is not there"
         if not self._has_room(len(payload)):
             why = "gets no more while the dispatcher is full"
         elif there:
-            channel = self._channels[max(there, key=lambda peer: (not peer.retiring, peer.generation))]
+            channel = self._channels[max(there, key=lambda one: (not one.retiring, one.generation))]
             if channel.waiting + len(payload) <= self._unread_limit:
-                channel.send(Mail.MESSAGE, 0, source, 0, payload)
+                channel.send(Notice(Mail.MESSAGE, 0, payload, arg=source))
                 return
         else:
             held = self._held.setdefault(worker, [])
@@ -268,15 +262,17 @@ class Dispatcher:
 
     # ------------------------------------------------------------------ tasks
 
-    def _accept(self, peer: Peer, number: int, payload: bytes, *, detached: bool) -> None:
+    def _on_task(self, peer: Peer, notice: Notice) -> None:
+        number, payload = notice.number, notice.payload
         if number in peer.given:
             raise BadRecord(f"task {number} is handed over twice")
         if not self._has_room(len(payload)):
             self._counters["tasks_refused"] += 1
             text = f"a task of {len(payload)} bytes, and {self._kept()} are kept already, see dispatcher_memory_limit"
-            self._send(peer, Mail.RESULT, Fate.REFUSED, number, msgspec.msgpack.encode([text]))
+            why = msgspec.msgpack.encode([text])
+            self._channels[peer].send(Notice(Mail.RESULT, number, why, opcode=Fate.REFUSED))
             return
-        task = peer.given[number] = Task(peer, number, payload, detached=detached)
+        task = peer.given[number] = Task(peer, number, payload, detached=notice.opcode == 1)
         self._counters["tasks_accepted"] += 1
         self._queue.append(task)
         self._queued_bytes += len(payload)
@@ -295,10 +291,19 @@ class Dispatcher:
             task.key = self._count
             self._running[task.key] = task
             peer.task = task
-            self._channels[peer].send(Mail.TASK, 0, task.worker, task.key, task.payload)
+            self._channels[peer].send(Notice(Mail.TASK, task.key, task.payload, arg=task.worker))
             task.payload = b""
 
-    def _finish(self, peer: Peer, number: int, fate: int, payload: bytes) -> None:
+    def _on_progress(self, peer: Peer, notice: Notice) -> None:
+        task = self._running.get(notice.number)
+        if task is not None and task is peer.task and task.source is not None:
+            if self._has_room(len(notice.payload)):
+                self._channels[task.source].send(Notice(Mail.PROGRESS, task.number, notice.payload))
+            else:
+                self._counters["task_progress_dropped"] += 1
+
+    def _on_result(self, peer: Peer, notice: Notice) -> None:
+        number, fate = notice.number, notice.opcode
         task = self._running.get(number)
         if task is None or task is not peer.task:
             raise BadRecord(f"the result of task {number}, which it has not got")
@@ -306,10 +311,13 @@ class Dispatcher:
             raise BadRecord(f"a task that ended with {fate}")
         del self._running[number]
         peer.task = None
-        self._over(task, fate, payload)
+        self._over(task, fate, notice.payload)
         self._free(peer)
         if peer.retiring:
             self._look(peer)
+
+    def _on_cancel(self, peer: Peer, notice: Notice) -> None:
+        self._cancel(peer, notice.number)
 
     def _cancel(self, peer: Peer, number: int, *, detached_too: bool = True) -> None:
         """Nobody waits any more: one that has not begun never will; one that has goes on, for nobody."""
@@ -343,11 +351,8 @@ class Dispatcher:
             why = "the worker leaves too many results unread" if unread else "the dispatcher is full"
             text = f"the result of {len(payload)} bytes was dropped: {why}, see dispatcher_memory_limit"
             fate, payload = Fate.LOST, msgspec.msgpack.encode([text])
-        self._send(source, Mail.RESULT, fate, task.number, payload)
+        self._channels[source].send(Notice(Mail.RESULT, task.number, payload, opcode=fate))
         self._settle(source, task)
-
-    def _send(self, peer: Peer, kind: int, opcode: int, number: int, payload: bytes) -> None:
-        self._channels[peer].send(kind, opcode, 0, number, payload)
 
     # ------------------------------------------------------------------ leaving
 
@@ -375,7 +380,7 @@ class Dispatcher:
     def depart(self) -> None:
         """This process ends in order."""
         for channel in self._channels.values():
-            channel.send(Mail.LEAVE, 0, 0, 0, b"")
+            channel.send(Notice(Mail.LEAVE, 0))
 
     def drain(self, timeout: float, done: Callable[[dict[str, int]], None]) -> None:
         """`done(counts)` when there are no tasks, or after `timeout` seconds in any case."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mooring._core.records import RecordChannel
-from mooring._core.wire import Mail
+from mooring._core.wire import Mail, Notice
 from mooring.app.values import pack, unpack
 from mooring.errors import PipeFull, StateError
 
@@ -59,7 +59,7 @@ class Pipe:
             raise PipeFull(
                 f"{self._channel.waiting} bytes have not left this worker: send less at once, so that its loop can turn"
             )
-        self._channel.send(Mail.MESSAGE, 0, worker_id, 0, payload)
+        self._channel.send(Notice(Mail.MESSAGE, 0, payload, arg=worker_id))
         return True
 
     def receive(self, source: int, payload: bytes) -> None:

@@ -22,9 +22,9 @@ import msgspec
 
 from mooring._core.channel import BadRecord
 from mooring._core.reactor import Reactor
-from mooring._core.records import RecordChannel
+from mooring._core.records import MailContract, RecordChannel
 from mooring._core.steps import failure_of
-from mooring._core.wire import Fate, Mail
+from mooring._core.wire import TO_WORKER, Fate, Mail, Notice
 from mooring.app.foreign import class_name, running_of, text_of
 from mooring.app.values import pack, unpack
 from mooring.config.tasks import Tasks as TaskLimits
@@ -191,7 +191,7 @@ class TaskDesk:
         channel, self._stats = self._channel, None
         if channel is None or not channel.open:
             return {}
-        channel.send(Mail.STATS, 0, 0, 0, b"")
+        channel.send(Notice(Mail.STATS, 0))
         end = time.monotonic() + STATS_TIMEOUT
         while self._stats is None:
             if time.monotonic() > end or not channel.open:
@@ -239,7 +239,7 @@ class TaskDesk:
         if self._channel is None or not self._channel.open:
             raise TaskLost("not handed over: the dispatcher, which keeps the queue, is being started again")
         self._count += 1
-        self._channel.send(Mail.TASK, detached, 0, self._count, payload)
+        self._channel.send(Notice(Mail.TASK, self._count, payload, opcode=detached))
         given = self._given[self._count] = _Given(len(payload))
         self._bytes += given.size
         return self._count, given
@@ -249,7 +249,7 @@ class TaskDesk:
         if number in self._given:
             self._forget(number)
             if self._channel is not None:
-                self._channel.send(Mail.CANCEL, 0, 0, number, b"")
+                self._channel.send(Notice(Mail.CANCEL, number))
 
     def _forget(self, number: int) -> _Given | None:
         given = self._given.pop(number, None)
@@ -263,29 +263,31 @@ class TaskDesk:
         assert self._channel is not None
         self._channel.pump(timeout)
 
-    # ------------------------------------------------------------------ what comes
+    # ------------------------------------------------------------------ what comes: no handler may be called here
 
-    def on_record(self, kind: int, opcode: int, number: int, payload: bytes) -> None:
-        """See the module's text: no handler may be called here."""
-        if kind == Mail.STATS:
-            self._stats = payload
-        elif number > self._count:
-            raise BadRecord(f"news of task {number}, which was not handed over")
-        elif kind == Mail.PROGRESS:
-            given = self._given.get(number)
-            if given is not None and given.news is not None:
-                given.news.append(unpack(payload))
-            elif given is not None and given.on_progress is not None:
-                self._soon(partial(self._call, context=given.context), given.on_progress, unpack(payload))
-        elif kind == Mail.RESULT:
-            if opcode == Fate.DONE:
-                self._over(TaskOutcome(number, unpack(payload), None))
-            else:
-                why = _why.decode(payload)
-                kind_of = {Fate.FAILED: TaskFailed, Fate.REFUSED: TaskQueueFull}.get(Fate(opcode), TaskLost)
-                self._over(TaskOutcome(number, None, kind_of(*why)))
+    def on_stats(self, notice: Notice) -> None:
+        self._stats = notice.payload
+
+    def on_progress(self, notice: Notice) -> None:
+        given = self._given.get(self._number_of(notice))
+        if given is not None and given.news is not None:
+            given.news.append(unpack(notice.payload))
+        elif given is not None and given.on_progress is not None:
+            self._soon(partial(self._call, context=given.context), given.on_progress, unpack(notice.payload))
+
+    def on_result(self, notice: Notice) -> None:
+        number = self._number_of(notice)
+        if notice.opcode == Fate.DONE:
+            self._over(TaskOutcome(number, unpack(notice.payload), None))
         else:
-            raise BadRecord(f"unknown kind {kind}")
+            why = _why.decode(notice.payload)
+            kind_of = {Fate.FAILED: TaskFailed, Fate.REFUSED: TaskQueueFull}.get(Fate(notice.opcode), TaskLost)
+            self._over(TaskOutcome(number, None, kind_of(*why)))
+
+    def _number_of(self, notice: Notice) -> int:
+        if notice.number > self._count:
+            raise BadRecord(f"news of task {notice.number}, which was not handed over")
+        return notice.number
 
     def on_lost(self, channel: RecordChannel, why: str) -> None:
         """The dispatcher is gone, and what it kept."""
@@ -332,12 +334,12 @@ class Task:
     def progress(self, value: object) -> None:
         """Tells whoever waits how far it is; it arrives at once, at `on_progress`. Raises TypeError for a value that
         can't be sent."""
-        self._tell(Mail.PROGRESS, 0, pack(value, "progress"))
+        self._tell(Notice(Mail.PROGRESS, self.id, pack(value, "progress")))
 
-    def _tell(self, kind: int, opcode: int, payload: bytes) -> None:
+    def _tell(self, notice: Notice) -> None:
         """A record to the dispatcher that the task came from, at once: the loop may not turn for long. If that one is
         gone, so is whoever waited."""
-        self._channel.send(kind, opcode, 0, self.id, payload)
+        self._channel.send(notice)
         self._channel.flush_now()
 
     def __repr__(self) -> str:
@@ -366,14 +368,15 @@ class TaskBench:
         self._last: RecordChannel | None = None  # where the last result went
         self.done = 0
 
-    def on_task(self, channel: RecordChannel, number: int, worker: int, payload: bytes) -> None:
+    def on_task(self, channel: RecordChannel, notice: Notice) -> None:
         """A task; it begins when the loop turns."""
         try:
-            data = unpack(payload)
+            data = unpack(notice.payload)
         except (msgspec.MsgspecError, ValueError, RecursionError) as problem:
-            channel.send(Mail.RESULT, Fate.FAILED, 0, number, pack(["BadRecord", str(problem)], "a failure"))
+            why = pack(["BadRecord", str(problem)], "a failure")
+            channel.send(Notice(Mail.RESULT, notice.number, why, opcode=Fate.FAILED))
             raise
-        self._todo.append(Task(channel, number, worker, data))
+        self._todo.append(Task(channel, notice.number, notice.arg, data))
         if len(self._todo) == 1:
             asyncio.get_running_loop().call_soon(self._begin)
 
@@ -426,9 +429,9 @@ class TaskBench:
     def _over(self, task: Task, fate: int, payload: bytes) -> None:
         self.done += 1
         if self.done == self._limit:
-            task._tell(Mail.LEAVE, 0, b"")
+            task._tell(Notice(Mail.LEAVE, 0))
             self._worn()
-        task._tell(Mail.RESULT, fate, payload)
+        task._tell(Notice(Mail.RESULT, task.id, payload, opcode=fate))
         self._last = task._channel
         self._todo.popleft()
         if self._todo:
@@ -453,8 +456,8 @@ class LinkHost(Protocol):
     def on_broken(self, whose: str, why: str) -> None: ...
 
 
-class DispatcherLink:
-    """This process's end of the link to the dispatcher."""
+class DispatcherLink(MailContract):
+    """This process's end of the link to the dispatcher. A record comes to the function of its name."""
 
     def __init__(
         self, reactor: Reactor, channel: int, desk: TaskDesk, bench: TaskBench | None, pipe: MessageEnd, host: LinkHost
@@ -465,13 +468,16 @@ class DispatcherLink:
         self._bench = bench
         self._pipe = pipe
         self._left = False  # it has said that it ends
+        self._taken: dict[int, Callable[[Notice], None]] = {
+            mail: getattr(self, f"_on_{mail.name.lower()}") for mail in TO_WORKER
+        }
         self._channel = RecordChannel(reactor, channel, self)
         desk.connect(self._channel)
         pipe.connect(self._channel)
 
     def hello(self) -> None:
         """This process is ready, a task worker for tasks."""
-        self._channel.send(Mail.HELLO, self._bench is not None, 0, os.getpid(), b"")
+        self._channel.send(Notice(Mail.HELLO, os.getpid(), opcode=self._bench is not None))
         self._channel.flush_now()
 
     def hang_up(self) -> None:
@@ -481,18 +487,6 @@ class DispatcherLink:
     def abandon(self) -> None:
         """In a forked child: see Channel.abandon."""
         self._channel.abandon()
-
-    def on_record(self, channel: RecordChannel, kind: int, opcode: int, arg: int, number: int, payload: bytes) -> None:
-        if kind == Mail.TASK and self._bench is not None:
-            self._bench.on_task(channel, number, arg, payload)
-        elif kind == Mail.MESSAGE:
-            self._pipe.receive(arg, payload)
-        elif kind == Mail.FULL:
-            self._desk.full = self._pipe.full = arg == 1
-        elif kind == Mail.LEAVE:
-            self._left = True
-        else:
-            self._desk.on_record(kind, opcode, number, payload)
 
     def on_lost(self, channel: RecordChannel, why: str) -> None:
         if not self._left:
@@ -504,3 +498,32 @@ class DispatcherLink:
 
     def on_broken(self, channel: RecordChannel, why: str) -> None:
         self._host.on_broken("the dispatcher", why)
+
+    def on_record(self, channel: RecordChannel, notice: Notice) -> None:
+        taken = self._taken.get(notice.kind)
+        if taken is None:
+            raise BadRecord(f"unknown kind {notice.kind}")
+        taken(notice)
+
+    def _on_task(self, notice: Notice) -> None:
+        if self._bench is None:
+            raise BadRecord("a task for a worker, which carries none out")
+        self._bench.on_task(self._channel, notice)
+
+    def _on_progress(self, notice: Notice) -> None:
+        self._desk.on_progress(notice)
+
+    def _on_result(self, notice: Notice) -> None:
+        self._desk.on_result(notice)
+
+    def _on_stats(self, notice: Notice) -> None:
+        self._desk.on_stats(notice)
+
+    def _on_message(self, notice: Notice) -> None:
+        self._pipe.receive(notice.arg, notice.payload)
+
+    def _on_leave(self, _notice: Notice) -> None:
+        self._left = True
+
+    def _on_full(self, notice: Notice) -> None:
+        self._desk.full = self._pipe.full = notice.arg == 1
