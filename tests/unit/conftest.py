@@ -1,4 +1,4 @@
-"""What several of these tests want: that nothing is left open; two sockets."""
+"""What several of these tests want: that nothing is left open; two sockets; a scoreboard, and the time to be set."""
 
 import gc
 import os
@@ -6,6 +6,8 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+
+from mooring.monitor.scoreboard import new_scoreboard
 
 
 @pytest.fixture
@@ -25,3 +27,19 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         a.setblocking(False)
         b.setblocking(False)
         yield a, b
+
+
+@pytest.fixture
+def scoreboard() -> Iterator[int]:
+    """The descriptor of an empty one."""
+    made = new_scoreboard()
+    yield made
+    os.close(made)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The monotonic time, to be set."""
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    return now
