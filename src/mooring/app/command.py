@@ -10,12 +10,14 @@ from typing import Literal, NamedTuple
 
 __all__ = ["Command"]
 
-_WITH_VALUE = frozenset("WX")
+_WITH_VALUE = frozenset("cmWX")
 _DROPPED = frozenset("iqx")  # for a person at a prompt; the first line of a script that is no Python
 _PLAIN = frozenset("bBdEiIOPqRsSuvx")
 _LONG = "--check-hash-based-pycs"
 
 Kind = Literal["script", "archive", "module", "text", ""]
+
+_LAST: dict[str, Kind] = {"-c": "text", "-m": "module"}  # no option comes behind these
 
 
 class Command(NamedTuple):
@@ -37,32 +39,21 @@ class Command(NamedTuple):
     def read(cls, argv: list[str]) -> "Command":
         options: list[str] = []
         rest = argv[1:]
-        while rest:
+        while rest and rest[0] not in ("", "-") and rest[0].startswith("-"):
             word = rest.pop(0)
+            if word == "--":
+                break
             if word == _LONG:
                 options += [word, *rest[:1]]
                 del rest[:1]
-            elif word == "--":
-                break
-            elif word in ("", "-") or not word.startswith("-"):
-                rest.insert(0, word)
-                break
-            else:
-                plain = ""
-                for place, letter in enumerate(word[1:], 1):
-                    if letter in "cm" or letter in _WITH_VALUE:
-                        value = word[place + 1 :] or (rest.pop(0) if rest else "")
-                        options += [f"-{plain}"] if plain else []
-                        plain = ""
-                        if letter in "cm":
-                            return cls("module" if letter == "m" else "text", value, options, rest, argv)
-                        options += [f"-{letter}", value]
-                        break
-                    if letter not in _PLAIN:
-                        return cls("", "", None, [], argv)
-                    if letter not in _DROPPED:
-                        plain += letter
-                options += [f"-{plain}"] if plain else []
+                continue
+            taken = _letters(word, rest)
+            if taken is None:
+                return cls("", "", None, [], argv)
+            if len(taken) > 1 and taken[-2] in _LAST:
+                *before, option, name = taken
+                return cls(_LAST[option], name, options + before, rest, argv)
+            options += taken
         if not argv:
             return cls("", "", None, [], argv)
         if not rest or rest[0] in ("", "-"):
@@ -72,3 +63,18 @@ class Command(NamedTuple):
         main = sys.modules.get("__main__")
         archive = os.path.isdir(name) or getattr(getattr(main, "__spec__", None), "name", "") == "__main__"
         return cls("archive" if archive else "script", name, options, rest, argv)
+
+
+def _letters(word: str, rest: list[str]) -> list[str] | None:
+    """The options that stand in one word; behind one that takes a value that, which may be the first of `rest`. None:
+    one is unknown."""
+    plain = ""
+    for place, letter in enumerate(word[1:], 1):
+        if letter in _WITH_VALUE:
+            value = word[place + 1 :] or (rest.pop(0) if rest else "")
+            return [*([f"-{plain}"] if plain else []), f"-{letter}", value]
+        if letter not in _PLAIN:
+            return None
+        if letter not in _DROPPED:
+            plain += letter
+    return [f"-{plain}"] if plain else []

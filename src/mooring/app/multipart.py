@@ -65,48 +65,33 @@ class Splitter:
         buffer = self._buffer + data if self._buffer else data
         at = 0
         while self._state != _EPILOGUE:
-            if self._state == _PREAMBLE:
-                end = buffer.find(self._delimiter, at)
-                found = end >= 0
-                end = end if found else self._unsure(buffer, at)
-                self._text = self._text or bool(buffer[at:end].strip())
-                at = end
-                if not found:
-                    break
-                at, self._state = at + len(self._delimiter), _TAIL
-            elif self._state == _TAIL:
+            if self._state == _TAIL:
                 after = self._after_boundary(buffer, at)
                 if after < 0:
                     break
                 at = after
             elif self._state == _HEAD:
-                end = buffer.find(b"\r\n", at)
-                if end > at:
-                    self._head.append(self._line(buffer[at:end]))
-                    at = end + 2
-                elif end < 0:
-                    if len(buffer) - at > PART_HEADER_SIZE + 1:  # and its CR
-                        raise too_large(self._most_parts)
+                after = self._after_line(buffer, at)
+                if after < 0:
                     break
-                elif buffer.startswith(self._delimiter, at):
+                at = after
+                if self._state != _HEAD:
                     yield self._head
+                if self._state == _TAIL:  # a part without even an empty content
                     yield None
-                    at, self._state = at + len(self._delimiter), _TAIL  # a part without even an empty content
-                elif self._delimiter.startswith(buffer[at : at + len(self._delimiter)]):
-                    break
-                else:
-                    yield self._head
-                    at, self._state = at + 2, _BODY
             else:
                 end = buffer.find(self._delimiter, at)
                 found = end >= 0
                 end = end if found else self._unsure(buffer, at)
-                if end > at:
+                if self._state == _PREAMBLE:
+                    self._text = self._text or bool(buffer[at:end].strip())
+                elif end > at:
                     yield buffer[at:end]
                 at = end
                 if not found:
                     break
-                yield None
+                if self._state == _BODY:
+                    yield None
                 at, self._state = at + len(self._delimiter), _TAIL
         self._buffer = b"" if self.ended else buffer[at:]
 
@@ -135,6 +120,24 @@ class Splitter:
         if line_end in (b"", b"\r") or (line_end == b"-" and end == at):
             return -1
         raise BadRequest(400, "the form is malformed: a boundary is not followed by a line end")
+
+    def _after_line(self, buffer: bytes, at: int) -> int:
+        """Where to go on behind a header line, or behind the end of the head; -1: it is not here yet."""
+        end = buffer.find(b"\r\n", at)
+        if end > at:
+            self._head.append(self._line(buffer[at:end]))
+            return end + 2
+        if end < 0:
+            if len(buffer) - at > PART_HEADER_SIZE + 1:  # and its CR
+                raise too_large(self._most_parts)
+            return -1
+        if buffer.startswith(self._delimiter, at):
+            self._state = _TAIL
+            return at + len(self._delimiter)
+        if self._delimiter.startswith(buffer[at : at + len(self._delimiter)]):
+            return -1
+        self._state = _BODY
+        return at + 2
 
     def _line(self, line: bytes) -> tuple[str, str]:
         if len(line) > PART_HEADER_SIZE or len(self._head) >= PART_HEADERS:

@@ -30,7 +30,7 @@ from mooring.net.messages import ToChild, ToSupervisor
 from mooring.roles import ProcessSpec
 from mooring.supervisor.child import PEERS, Child, ChildState, Exit
 from mooring.supervisor.deadlines import Deadlines
-from mooring.supervisor.links import Link, Links, new_order, new_pulse, new_rooms, new_table
+from mooring.supervisor.links import End, Link, Links, new_order, new_pulse, new_rooms, new_table
 from mooring.supervisor.scores import Scores
 
 __all__ = ["BootPayload", "Owner", "Tree"]
@@ -156,19 +156,9 @@ class Tree:
         spec = child.spec
         theirs: ChildSocket[ToChild] | None = None
         pulse = -1
-        ends = []
+        ends: list[End] = []
         try:
-            entries = []
-            tables = {} if spec.gateway is None else {spec.gateway: child.table}
-            for peer in dict.fromkeys([*self.children, *batch]):
-                for link in self._connect(child, peer):
-                    if peer not in batch and peer.state is not ChildState.SERVING:
-                        continue  # by attach, when both serve
-                    end = link.take(child)
-                    ends.append(end)
-                    entries.append(link.describe(child, end))
-                    if link.worker is child and link.gateway.spec.gateway is not None:
-                        tables[link.gateway.spec.gateway] = link.gateway.table
+            entries, tables = self._join(child, batch, ends)
             child.control, theirs = ChildSocket.pair()
             pulse = new_pulse()
             child.pulse = Pulse(pulse)
@@ -214,6 +204,24 @@ class Tree:
             self._forget(child)
             raise
         self._limit_boot(child)
+
+    def _join(
+        self, child: Child, batch: Sequence[Child], ends: list[End]
+    ) -> tuple[list[dict[str, Any]], dict[int, int]]:
+        """Links it with peers that serve, and with those that start with it. What it is told: of each link, and the
+        descriptors of the tables that it sees. Its ends go into `ends`, also of a call that fails midway."""
+        entries = []
+        tables = {} if child.spec.gateway is None else {child.spec.gateway: child.table}
+        for peer in dict.fromkeys([*self.children, *batch]):
+            for link in self._connect(child, peer):
+                if peer not in batch and peer.state is not ChildState.SERVING:
+                    continue  # by attach, when both serve
+                end = link.take(child)
+                ends.append(end)
+                entries.append(link.describe(child, end))
+                if link.worker is child and link.gateway.spec.gateway is not None:
+                    tables[link.gateway.spec.gateway] = link.gateway.table
+        return entries, tables
 
     def _connect(self, child: Child, peer: Child) -> list[Link]:
         """The links of two processes, made when they shall have some and have none."""
