@@ -12,6 +12,9 @@ from functools import partial
 from importlib import import_module
 from typing import NamedTuple, cast
 
+from mooring.app import fields
+from mooring.app.fields import Fields
+
 LARGEST = 1 << 20  # bytes; it is done at once, while no other handler runs: about 10 ms
 _TYPES = frozenset(
     {
@@ -66,6 +69,32 @@ class Compressor:
     def takes(self, content_type: str, size: int) -> bool:
         """Whether a body of that type and size is worth it."""
         return self._least <= size <= LARGEST and is_text(content_type)
+
+    def encode(
+        self, headers: Fields, kind: str, accepted: str, body: bytes, length: int | None
+    ) -> tuple[bytes, int | None]:
+        """The body as it is sent, and the fields that tell so. `kind`: its type if no field says it. `length`: of one
+        that is left out (HEAD), which is not known any more if it would be compressed: -1.
+
+        Not with a cookie: what is secret in the body could be guessed from its length (the BREACH attack)."""
+        found = {name.lower(): value for name, value in headers}
+        if (
+            not self.takes(found.get("content-type", kind), len(body) if length is None else length)
+            or not found.keys().isdisjoint(("content-encoding", "content-range", "set-cookie"))
+            or "no-transform" in found.get("cache-control", "").lower()
+        ):
+            return body, length
+        fields.vary(headers)
+        if length is not None:
+            if self.is_accepted(accepted):
+                fields.weaken(headers)
+            return body, -1
+        small = self.compress(body, accepted)
+        if small is None:
+            return body, None
+        headers.append(("Content-Encoding", small[0]))
+        fields.weaken(headers)
+        return small[1], None
 
     def is_accepted(self, accepted: str) -> bool:
         """Whether the client takes any of our codings."""

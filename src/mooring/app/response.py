@@ -19,13 +19,14 @@ from urllib.parse import quote
 import msgspec
 
 from mooring._core.http import LAST_CHUNK, REASONS, chunk, response_head
-from mooring._core.wire import FileNote
+from mooring.app import fields
 from mooring.app.compress import Compressor, is_text
 from mooring.app.cookies import SameSite, set_cookie
 from mooring.app.dates import http_date
 from mooring.app.events import COMMENT, EventStream, event
+from mooring.app.file_rest import FileRest, Transfer
 from mooring.app.request import Request
-from mooring.app.static import CHEAP, PIECE, Opened, conditional, content_type_of, open_for_sending, whole
+from mooring.app.static import CHEAP, Opened, conditional, content_type_of, open_for_sending, whole
 from mooring.errors import ClientGone, HttpError, StateError
 
 Send = Callable[[bytes, bool, bool], bool]
@@ -33,9 +34,6 @@ Send = Callable[[bytes, bool, bool], bool]
 `close`: close the connection once they are sent. False: the connection is gone."""
 Room = Callable[[], Awaitable[bool]]
 """room(): waits until the client has read most of what was sent before. False: it has left."""
-Transfer = Callable[[bytes, int, int, int, bool], Awaitable[FileNote] | None]
-"""transfer(head, fd, first, length, close): have the gateway send `head` and that part of an open file. None: it can't
-be asked to; else what has become of it."""
 
 
 class Watch(Protocol):
@@ -88,7 +86,6 @@ class Response:
         "_flow",
         "_headers",
         "_keep_alive",
-        "_left",
         "_length",
         "_pending",
         "_reason",
@@ -131,11 +128,9 @@ class Response:
         self._file_limit = file_limit
         self._flow = flow
         self._transfer = transfer
-        self._left: tuple[bytes, Awaitable[FileNote], int] | None = None
-        """A head that the gateway was given, with a file; what it says; when the file was last changed."""
         self._window = window
         self._pending = 0  # bytes sent since the client was last known to read
-        self._rest: tuple[int, int, int] | None = None  # of a file: descriptor, where to go on, how many bytes
+        self._rest: FileRest | None = None
         self._length: int | None = None  # of a body that is left out unread; -1: nobody knows
         self._keep_alive = _wants_keep_alive(request) and request.number < keepalive_requests
         self.started = False
@@ -174,8 +169,7 @@ class Response:
         Connection: close closes the connection after this answer; the other fields that delimit an answer
         (Connection, Content-Length, Transfer-Encoding) are the server's: ValueError."""
         if self._check_header(name, value):
-            self._headers = [pair for pair in self._headers if pair[0].lower() != name.lower()]
-            self._headers.append((name, value))
+            fields.replace(self._headers, name, value)
 
     def add_header(self, name: str, value: str) -> None:
         """Add a header field beside those of the same name."""
@@ -258,7 +252,7 @@ class Response:
             ("Cache-Control", "no-store"),
             ("X-Accel-Buffering", "no"),  # nginx would wait for more
         ):
-            if not self._has(name.lower()):
+            if not fields.has(self._headers, name.lower()):
                 self.header(name, value)
         if self._may_have_body:
             self.write(b"")
@@ -282,7 +276,9 @@ class Response:
             rest = self._frame(body) + (LAST_CHUNK if self._chunked else b"")
         else:
             if self._compressor is not None and self._status not in _NOT_COMPRESSED:
-                body = self._compressed(data, body, self._compressor)
+                kind = "text/plain" if isinstance(data, str) else ""
+                accepted = self._request.headers.get("accept-encoding", "")
+                body, self._length = self._compressor.encode(self._headers, kind, accepted, body, self._length)
             length = None if self._status in (204, 304) else 0 if self._status == 205 else len(body)
             if length is not None and self._length is not None:
                 length = self._length if self._length >= 0 else None
@@ -300,7 +296,7 @@ class Response:
         body = msgspec.json.encode(value)
         if status is not None:
             self.status(status)
-        if not self._has("content-type"):
+        if not fields.has(self._headers, "content-type"):
             self.header("Content-Type", "application/json")
         return self.end(body)
 
@@ -361,28 +357,26 @@ class Response:
             if found is None or found.body is not None:
                 os.close(opened.fd)
         if found.body is None:
-            self._rest = opened.fd, found.first, found.length
-        fields = [*found.headers, ("X-Content-Type-Options", "nosniff")]
+            self._rest = FileRest(opened.fd, found.first, found.length, found.modified)
+        more = [*found.headers, ("X-Content-Type-Options", "nosniff")]
         if found.status in (200, 206):
-            fields.append(("Content-Type", content_type_of(opened.name)))
-        for name, value in fields:
-            if not self._has(name.lower()):
+            more.append(("Content-Type", content_type_of(opened.name)))
+        for name, value in more:
+            if not fields.has(self._headers, name.lower()):
                 self.header(name, value)
         if found.status == 304 and self._compressor is not None and is_text(content_type_of(opened.name)):
-            self._vary()  # RFC 9110 section 15.4.5: as in the 200 that is not sent
+            fields.vary(self._headers)  # RFC 9110 section 15.4.5: as in the 200 that is not sent
         if found.status != 200:
             self._status, self._reason = found.status, None
         if request.method == "HEAD":
             self._length = found.length
-        if found.body is not None:
+        if self._rest is None:
+            assert found.body is not None
             return self.end(found.body)
         self.started = True
         head = self._head(b"", found.length)
-        if self._transfer is not None:
-            noted = self._transfer(head, opened.fd, found.first, found.length, not self._keep_alive)
-            if noted is not None:
-                self._left = head, noted, found.modified
-                return True
+        if self._transfer is not None and self._rest.hand_over(self._transfer, head, close=not self._keep_alive):
+            return True
         return self._send(head, False, False)
 
     def _most_at_once(self, name: str) -> int:
@@ -399,38 +393,30 @@ class Response:
     async def _send_rest(self) -> None:
         """For the worker: sends the rest of a large file, as fast as the client reads, unless the gateway does.
         Raises ClientGone, OSError."""
-        if self._rest is None:
+        rest = self._rest
+        if rest is None:
             return
-        fd, first, count = self._rest
         try:
-            if self._left is not None:
-                head, noted, modified = self._left
-                note = await noted
-                if note == FileNote.LATE:
-                    raise ClientGone("the client has left before the file was sent")
-                if note == FileNote.TAKEN:
-                    self.ended = True
-                    self._body_size, count = count, 0
-                elif os.fstat(fd).st_mtime_ns != modified:
-                    self.started = False  # no byte of that answer has left
-                    raise HttpError(503, "the file has changed while it was read", [("Retry-After", "1")])
-                else:
-                    self._send(head, False, False)
-            while count:
-                data = os.pread(fd, min(count, PIECE), first)
-                if not data:
-                    raise OSError(f"the file has become shorter while it was sent: {count} bytes are missing")
-                first, count = first + len(data), count - len(data)
+            if await rest.is_taken():
+                self.ended = True
+                self._body_size = rest.count
+                return
+            if rest.head:
+                self._send(rest.head, False, False)
+            for data in rest.pieces():
                 self._body_size += len(data)
                 self._pending += len(data)
-                if count:
+                if rest.count:
                     await self._make_room(self._send(data, False, False))
                 else:
                     self.ended = True
                     self._send(data, True, not self._keep_alive)
+        except HttpError:
+            self.started = False  # no byte of that answer has left
+            raise
         finally:
             self._rest = None
-            os.close(fd)
+            rest.close()
 
     # For the worker, when the handler is done.
 
@@ -488,43 +474,6 @@ class Response:
     def _may_have_body(self) -> bool:
         return self._request.method != "HEAD" and self._status not in _BODILESS
 
-    def _compressed(self, data: str | bytes, body: bytes, compressor: Compressor) -> bytes:
-        """The body as it is sent, and the fields that tell so.
-
-        Not with a cookie: what is secret in the body could be guessed from its length (the BREACH attack)."""
-        fields = {name.lower(): value for name, value in self._headers}
-        kind = fields.get("content-type", "text/plain" if isinstance(data, str) else "")
-        if (
-            not compressor.takes(kind, len(body) if self._length is None else self._length)
-            or not fields.keys().isdisjoint(("content-encoding", "content-range", "set-cookie"))
-            or "no-transform" in fields.get("cache-control", "").lower()
-        ):
-            return body
-        self._vary()
-        accepted = self._request.headers.get("accept-encoding", "")
-        if self._length is not None:
-            self._length = -1
-            if compressor.is_accepted(accepted):
-                self._weaken(fields)
-            return body
-        found = compressor.compress(body, accepted)
-        if found is None:
-            return body
-        self._headers.append(("Content-Encoding", found[0]))
-        self._weaken(fields)
-        return found[1]
-
-    def _weaken(self, fields: dict[str, str]) -> None:
-        """RFC 9110 section 8.8.1: other bytes can't have the same strong tag."""
-        tag = fields.get("etag", "")
-        if tag.startswith('"'):
-            self.header("ETag", "W/" + tag)
-
-    def _vary(self) -> None:
-        names = [part.strip() for name, value in self._headers if name.lower() == "vary" for part in value.split(",")]
-        if "*" not in names and "accept-encoding" not in map(str.lower, names):
-            self.add_header("Vary", "Accept-Encoding")
-
     def _start(self, data: str | bytes) -> bytes:
         """The head of an answer whose length is not known yet."""
         bodiless = self._status in _BODILESS
@@ -542,22 +491,23 @@ class Response:
         return chunk(body) if self._chunked else body
 
     def _head(self, data: str | bytes, length: int | None, *, chunked: bool = False) -> bytes:
-        headers = self._headers.copy()
-        if data and self._status not in _BODILESS and not self._has("content-type"):
+        own = self._headers
+        headers = own.copy()
+        if data and self._status not in _BODILESS and not fields.has(own, "content-type"):
             kind = "text/plain; charset=utf-8" if isinstance(data, str) else "application/octet-stream"
             headers.append(("Content-Type", kind))
         if length is not None:
             headers.append(("Content-Length", str(length)))
         if chunked:
             headers.append(("Transfer-Encoding", "chunked"))
-        if not self._has("date"):
+        if not fields.has(own, "date"):
             headers.append(("Date", http_date()))
-        if self._server_header and not self._has("server"):
+        if self._server_header and not fields.has(own, "server"):
             headers.append(("Server", "mooring"))
         if self._request._unread:
             self._keep_alive = False  # the rest of the body would have to be read first
         # RFC 9110 section 7.8: who sends Upgrade lists it in Connection.
-        options = ["Upgrade"] if self._has("upgrade") else []
+        options = ["Upgrade"] if fields.has(own, "upgrade") else []
         if not self._keep_alive:
             options.append("close")
         elif self._request.http_version == "1.0":
@@ -576,9 +526,6 @@ class Response:
         if name.lower() in ("connection", "content-length", "transfer-encoding"):
             raise ValueError(f"header {name}: {value!r}: the server sets it; only Connection: close is taken")
         return True
-
-    def _has(self, name: str) -> bool:
-        return any(key.lower() == name for key, _ in self._headers)
 
     def _must_not_have_started(self, call: str) -> None:
         if self.started:
