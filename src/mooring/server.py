@@ -9,8 +9,8 @@ from typing import Any, Literal, NoReturn, TypeVar, overload
 
 import msgspec
 
+from mooring._core.gateway_end import GatewayEnd, topic_name, user_name
 from mooring._core.hub import ALL_PLACES
-from mooring._core.outlet import Outlet, topic_name, user_name
 from mooring._core.wire import Call
 from mooring._core.ws import CloseFrame, Frame, pack, unpack
 from mooring.app import forgotten
@@ -201,7 +201,7 @@ class Server:
             raise StateError("the server does not run in this process: call this in a handler, after start()")
         return self._worker
 
-    def _outlets(self) -> list[Outlet]:
+    def _gateway_ends(self) -> list[GatewayEnd]:
         return self._running().outbox.all()
 
     # ------------------------------------------------------------------ who am I
@@ -277,9 +277,9 @@ class Server:
 
     def get_client_info(self, fd: int) -> ClientInfo | None:
         """What is known of a connection; None when it is gone."""
-        outlet = self._running().outbox.find(fd)
+        gateway_end = self._running().outbox.find(fd)
         state = self._running().outbox.state(fd)  # with what this worker has decided
-        info = outlet.table.info(fd) if outlet is not None and state else None
+        info = gateway_end.table.info(fd) if gateway_end is not None and state else None
         if info is not None and state == ConnectionState.CLOSING != info.state:
             info = replace(info, state=ConnectionState.CLOSING)
         if info is None or info.server_port:
@@ -295,7 +295,7 @@ class Server:
     @property
     def connections(self) -> list[int]:
         """The fds of all connections of this server, in all its gateways, HTTP included."""
-        return [fd for outlet in self._outlets() for fd in outlet.table.connections()]
+        return [fd for gateway_end in self._gateway_ends() for fd in gateway_end.table.connections()]
 
     # ------------------------------------------------------------------ work that a connection owns
 
@@ -367,7 +367,7 @@ class Server:
         """The fds of a user's connections, in all gateways. It asks them and waits: raises StateError when one does not
         answer within 5 seconds."""
         name = user_name(user)
-        calls = (outlet.call(Call.CONNECTIONS_OF, 0, name) for outlet in self._outlets())
+        calls = (gateway_end.call(Call.CONNECTIONS_OF, 0, name) for gateway_end in self._gateway_ends())
         return [fd for answer in calls for fd in msgspec.msgpack.decode(answer, type=list[int])]
 
     def disconnect_user(self, user: str | int, code: int = 1000, reason: str = "") -> None:
@@ -409,12 +409,12 @@ class Server:
         while it asks may be among them or not. It asks and waits: raises StateError when a gateway does not answer
         within 5 seconds, ValueError like subscribe()."""
         name = topic_name(topic)
-        return [fd for outlet in self._outlets() for fd in _subscribers(outlet, name)]
+        return [fd for gateway_end in self._gateway_ends() for fd in _subscribers(gateway_end, name)]
 
     def subscriber_count(self, topic: str) -> int:
         """How many these are. Raises like subscribers()."""
         name = topic_name(topic)
-        calls = (outlet.call(Call.SUBSCRIBER_COUNT, 0, name) for outlet in self._outlets())
+        calls = (gateway_end.call(Call.SUBSCRIBER_COUNT, 0, name) for gateway_end in self._gateway_ends())
         return sum(msgspec.msgpack.decode(answer, type=int) for answer in calls)
 
     # ------------------------------------------------------------------ tasks
@@ -519,7 +519,7 @@ class Server:
         A gateway that does not answer within 5 seconds (or has not answered to a question before) is "error": TEXT
         in place of its counters, is not in the sums, and is counted in "gateways_silent".
         """
-        gateways = [_counters(outlet) for outlet in self._outlets()]
+        gateways = [_counters(gateway_end) for gateway_end in self._gateway_ends()]
         worker = self._running()
         own, tasks = worker.stats(), worker.tasks.stats()
         counted = ANY_GATEWAY | Part.DISPATCHER if tasks else ANY_GATEWAY  # which is not there without tasks
@@ -544,21 +544,21 @@ def _where(host: str | None, port: int | None) -> dict[str, object]:
     return {name: value for name, value in (("host", host), ("port", port)) if value is not None}
 
 
-def _counters(outlet: Outlet) -> dict[str, Any]:
+def _counters(gateway_end: GatewayEnd) -> dict[str, Any]:
     """Those of one gateway; one that stands still must not hide the others'."""
     try:
-        counters: dict[str, Any] = msgspec.msgpack.decode(outlet.call(Call.STATS, 0, b""))
+        counters: dict[str, Any] = msgspec.msgpack.decode(gateway_end.call(Call.STATS, 0, b""))
     except StateError as error:
-        return {"gateway": outlet.gateway, "error": str(error)}
+        return {"gateway": gateway_end.gateway, "error": str(error)}
     return counters
 
 
-def _subscribers(outlet: Outlet, name: bytes) -> Iterable[int]:
+def _subscribers(gateway_end: GatewayEnd, name: bytes) -> Iterable[int]:
     """Those in one gateway, which shows them part by part. One that has moved meanwhile may come twice."""
     found: dict[int, None] = {}
     before = ALL_PLACES
     while before:
-        before, *part = memoryview(outlet.call(Call.SUBSCRIBERS, before, name)).cast("Q").tolist()
+        before, *part = memoryview(gateway_end.call(Call.SUBSCRIBERS, before, name)).cast("Q").tolist()
         found.update(dict.fromkeys(part))
     return found
 

@@ -19,7 +19,7 @@ from mooring._core.page import PAGE_BYTES
 from mooring._core.reactor import Reactor
 from mooring._core.table import Table
 from mooring.gateway.gateway import Gateway
-from mooring.link.channel import open_port
+from mooring.link.channel import open_worker_end
 from mooring.net.loop import new_event_loop
 
 NO_TICKET = 0xFFFFFFFF
@@ -167,13 +167,13 @@ class Front:
             number=1,
             table=Table(self._file, 16),
             first_serial=100,
-            on_broken=lambda _port, why: self.broken.append(why),
+            on_broken=lambda _worker_end, why: self.broken.append(why),
         )
         self.gateway._refusals = Nobody()
         self.gateway.on_bad_record = self._on_bad_record
         self.gateway.listen([LISTENER])
 
-    def _on_bad_record(self, port: object, problem: Exception) -> None:
+    def _on_bad_record(self, worker_end: object, problem: Exception) -> None:
         assert is_about_bytes(problem), repr(problem)
         self.bad.append(str(problem))
 
@@ -184,7 +184,7 @@ class Front:
         ours.setblocking(False)
         answers.setblocking(False)
         channel.setblocking(False)
-        port = open_port(
+        worker_end = open_worker_end(
             self.gateway.relay,
             self.loop.reactor,
             worker=worker,
@@ -194,7 +194,7 @@ class Front:
             reply=reply.detach(),
             page=page(),
         )
-        return port, ours, answers
+        return worker_end, ours, answers
 
     def check(self) -> None:
         counts = self.gateway.counts()

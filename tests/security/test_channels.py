@@ -21,10 +21,10 @@ import mooring
 from contract.clients import TEXT, Raw, get
 from frames import frame
 from mooring._core.channel import BadRecord
-from mooring._core.channel_link import ChannelOutlet
+from mooring._core.channel_link import ChannelGatewayEnd
 from mooring._core.contract import WorkerContract
+from mooring._core.gateway_end import Outbox
 from mooring._core.inlet import Inlet
-from mooring._core.outlet import Outbox
 from mooring._core.page import PAGE_BYTES
 from mooring._core.reactor import Reactor
 from mooring._core.table import Table
@@ -55,8 +55,8 @@ def spy(module, name, key=None):
         return real(*arguments, **named)
     setattr(module, name, opened)
 
-spy(worker_part, "open_outlet", "channel")
-spy(gateway_part, "open_port", "channel")
+spy(worker_part, "open_gateway_end", "channel")
+spy(gateway_part, "open_worker_end", "channel")
 spy(worker_part, "DispatcherLink")
 
 @server.on("message")
@@ -169,8 +169,8 @@ def test_records_that_make_no_sense_are_ignored(pickled: bytes):
         asker = Asker(server)
         with watched(server) as canary:
             for one in bad:
-                asker.write("open_outlet", one)
-            asker.write("open_outlet", b"".join(late))
+                asker.write("open_gateway_end", one)
+            asker.write("open_gateway_end", b"".join(late))
             eventually(lambda: stats(server)["bad_records"] == len(bad))
             canary.beat(3)
             for pid in server.titles():
@@ -225,7 +225,7 @@ def test_a_worker_whose_stream_is_lost_is_replaced(what: str, pickled: bytes):
         asker = Asker(server)
         canary.beat()
         gateway = server.pid_of("gateway 0")
-        asker.write("open_outlet", data)
+        asker.write("open_gateway_end", data)
         server.wait_log(r" ERROR .*worker \d \(pid \d+\): a record of kind \d+ with \d+ bytes: the stream is broken")
         server.wait_log(r"can't be talked to: .*gateway 0.* can't follow it: .*the stream is broken")
         server.wait_log(r"worker \d .*serves in place")
@@ -250,7 +250,7 @@ def test_a_record_that_is_cut_off():
 @server.on("open")
 def opened(server, request):
     if request.path == "/die":
-        os.write(ends["open_outlet"], {half!r})
+        os.write(ends["open_gateway_end"], {half!r})
         os._exit(3)
 """
     with Serving(APP + app, **PROCESS) as server:
@@ -274,7 +274,7 @@ def test_a_worker_that_is_told_nonsense_ends(what: str):
     """In base mode the application runs in the gateway's process, and can write to its end of the other's channel."""
     with Serving(APP, **BASE) as server:
         asker = Asker(server)
-        asker.write("open_port", BROKEN[what])
+        asker.write("open_worker_end", BROKEN[what])
         server.wait_log(r"this worker ends, since it can't follow gateway \d any more: .*the stream is broken")
         assert asker.ask("still here") == "still here"
         server.wait_log(r"server \d .*serves in place")
@@ -306,7 +306,7 @@ class Host(WorkerContract):
     def cold(self, event: Notice) -> None:
         self.events.append((event.kind, event.fd))
 
-    def note(self, outlet: object, notice: Notice) -> None:
+    def note(self, gateway_end: object, notice: Notice) -> None:
         if notice.kind == Event.SESSION:
             msgspec.msgpack.decode(notice.payload)
         self.events.append((notice.kind, notice.fd))
@@ -314,7 +314,7 @@ class Host(WorkerContract):
     def failed(self, kind: int, listener: int, fd: int, error: BaseException) -> None:
         raise AssertionError(f"handler of {kind} on {fd}: {error!r}")
 
-    def gateway_lost(self, outlet: object, why: str) -> None:
+    def gateway_lost(self, gateway_end: object, why: str) -> None:
         self.events.append(("lost", why))
 
 
@@ -331,7 +331,7 @@ class WorkerEnd:
         page = os.memfd_create("page")
         os.ftruncate(page, PAGE_BYTES)
         table = Table(os.memfd_create("table"), 4)
-        self.outlet = ChannelOutlet(0, table, inlet, self.reactor, channel.detach(), reply, page)
+        self.gateway_end = ChannelGatewayEnd(0, table, inlet, self.reactor, channel.detach(), reply, page)
 
     def tell(self, data: bytes) -> None:
         self.gateway.sendall(data)
@@ -339,7 +339,7 @@ class WorkerEnd:
         self.reactor.flush()
 
     def close(self) -> None:
-        self.outlet.close()
+        self.gateway_end.close()
         self.gateway.close()
         self.answers.close()
 
@@ -400,13 +400,13 @@ def test_answers_of_a_gateway(end: WorkerEnd):
     for number in (0, 7, 0xFFFFFFFF):
         end.answers.sendall(answer(number, b"stale"))
     end.answers.sendall(answer(1, b"mine"))
-    assert end.outlet.call(Call.STATS, 0, b"") == b"mine"
+    assert end.gateway_end.call(Call.STATS, 0, b"") == b"mine"
     end.answers.sendall(answer(1, b"again"))
     end.answers.sendall(answer(2, b"", 0xFFFFFFFF))
     with pytest.raises(StateError, match="an answer of 4294967295 bytes"):
-        end.outlet.call(Call.STATS, 0, b"")
+        end.gateway_end.call(Call.STATS, 0, b"")
     with pytest.raises(StateError):
-        end.outlet.call(Call.STATS, 0, b"")
+        end.gateway_end.call(Call.STATS, 0, b"")
 
 
 # ---------------------------------------------------------------------------------------------- the dispatcher

@@ -24,8 +24,8 @@ def spy(part, name, key):
         return real(*arguments, **named)
     setattr(part, name, opened)
 
-spy(worker, "open_outlet", "page")
-spy(gateway, "open_port", "page")
+spy(worker, "open_gateway_end", "page")
+spy(gateway, "open_worker_end", "page")
 spy(gateway, "Order", None)
 
 def attempts(rng):

@@ -29,15 +29,15 @@ class Player:
     """A worker of `front`, of which the test says what it does."""
 
     def __init__(self, front: Front, worker: int, pid: int) -> None:
-        self.port, self._ours, self._answers = front.attach(worker)
+        self.worker_end, self._ours, self._answers = front.attach(worker)
         self.pid = pid
-        self.port.channel.feed(hello(pid))
+        self.worker_end.channel.feed(hello(pid))
 
     def tell(
         self, kind: Command, fd: int = 0, payload: bytes = b"", *, opcode: int = 0, arg: int = 0, **more: int
     ) -> None:
         head = HEAD.pack(len(payload), kind, opcode, arg, more.get("ticket", 0), more.get("extra", 0), fd)
-        self.port.channel.feed(head + payload)
+        self.worker_end.channel.feed(head + payload)
 
     def heard(self) -> list[Told]:
         """What came since the last time."""

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from mooring._core import channel_link
-from mooring._core.channel_link import ChannelOutlet, ChannelPort
+from mooring._core.channel_link import ChannelGatewayEnd, ChannelWorkerEnd
 from mooring._core.commands import Commands
+from mooring._core.gateway_end import Outbox
 from mooring._core.hub import Hub
 from mooring._core.inlet import Inlet
-from mooring._core.outlet import Outbox
 from mooring._core.page import PAGE_BYTES
 from mooring._core.reactor import Reactor
 from mooring._core.relay import Relay
@@ -53,7 +53,7 @@ def test_an_answer_need_not_fit_into_the_socket(table: Table, sockets: tuple[soc
     reactor = Reactor()
     connections = WebSockets(reactor, table, 0, 1, OPTIONS)
     relay = Relay(connections, Hub(connections, 8), 16, 1 << 18, 64, 1 << 22)
-    port = ChannelPort(Commands(relay), 0, 1, True, reactor, ours.detach(), reply, new_page())
+    worker_end = ChannelWorkerEnd(Commands(relay), 0, 1, True, reactor, ours.detach(), reply, new_page())
     expected = answer(1, b"a" * 3_000_000) + answer(2, b"") + answer(3, b"c" * 500_000)
     received = bytearray()
 
@@ -63,14 +63,14 @@ def test_an_answer_need_not_fit_into_the_socket(table: Table, sockets: tuple[soc
         reactor.post(reactor.stop)
 
     for call, payload in ((1, b"a" * 3_000_000), (2, b""), (3, b"c" * 500_000)):
-        port.reply(call, payload)
+        worker_end.reply(call, payload)
     reader = threading.Thread(target=read)
     reader.start()
     reactor.call_later(20, reactor.stop)
     reactor.run()
     reader.join(10)
     assert received == expected
-    port.close()
+    worker_end.close()
 
 
 def test_an_answer_that_came_too_late_is_not_taken_for_the_next(
@@ -78,16 +78,17 @@ def test_an_answer_that_came_too_late_is_not_taken_for_the_next(
 ):
     ours, commands, reply, theirs = sockets
     reactor = Reactor()
-    outlet = ChannelOutlet(0, table, Inlet(None, (None,), None, Outbox()), reactor, ours.detach(), reply, new_page())
+    inlet = Inlet(None, (None,), None, Outbox())
+    gateway_end = ChannelGatewayEnd(0, table, inlet, reactor, ours.detach(), reply, new_page())
     reply.settimeout(0.05)
     late = answer(1, b"late" * 1000)
     theirs.sendall(late[:7])
     with pytest.raises(channel_link.StateError, match="does not answer"):
-        outlet.call(2, 0, b"")
+        gateway_end.call(2, 0, b"")
     theirs.sendall(late[7:500])
     with pytest.raises(channel_link.StateError, match="does not answer"):
-        outlet.call(2, 0, b"")
+        gateway_end.call(2, 0, b"")
     theirs.sendall(late[500:] + answer(2, b"too") + answer(3, b"this"))
-    assert outlet.call(2, 0, b"") == b"this"
-    outlet.close()
+    assert gateway_end.call(2, 0, b"") == b"this"
+    gateway_end.close()
     commands.close()

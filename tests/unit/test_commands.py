@@ -45,9 +45,9 @@ def test_what_makes_no_sense_has_no_effect(kind: Command, more: dict[str, Any], 
 
 def test_a_worker_of_another_version_is_not_used(caplog: pytest.LogCaptureFixture):
     with bench() as one:
-        port, *ends = one.front.attach(0)
-        port.channel.feed(struct.pack("=IBBHIIQ", 0, Command.HELLO, 0, 1, 0, 77, 0))
-        assert not port.usable
+        worker_end, *ends = one.front.attach(0)
+        worker_end.channel.feed(struct.pack("=IBBHIIQ", 0, Command.HELLO, 0, 1, 0, 77, 0))
+        assert not worker_end.usable
         assert "speaks version 1 of the channel" in caplog.text
         for end in ends:
             end.close()

@@ -20,8 +20,8 @@ class Room:
     def __init__(self) -> None:
         self.loop = Loop()
         self.front = Front(self.loop, new_server(max_connections=16).settings)
-        self.port, *self._ends = self.front.attach(0)
-        self.port.channel.feed(hello(PID))
+        self.worker_end, *self._ends = self.front.attach(0)
+        self.worker_end.channel.feed(hello(PID))
         self.clients = [Client() for _ in range(COUNT)]
         self.loop.turn(2)
         for client in self.clients:
@@ -33,7 +33,7 @@ class Room:
 
     def tell(self, kind: Command, *fds: int, payload: bytes = b"room", arg: int = 0, **more: int) -> None:
         for fd in fds:
-            self.port.channel.feed(records(b"\1" + short(kind, 1, arg, payload, **more), [fd]))
+            self.worker_end.channel.feed(records(b"\1" + short(kind, 1, arg, payload, **more), [fd]))
 
     def close(self) -> None:
         self.front.end(self.clients)

@@ -131,8 +131,8 @@ def test_a_tree_that_is_in_order(tree):
         ),
         (
             "_core/buffer.pxd",
-            "cdef int x\n    from mooring._core.relay cimport (Relay,\n    Port)",
-            "_core.buffer must not import mooring._core.relay.Port",
+            "cdef int x\n    from mooring._core.relay cimport (Relay,\n    WorkerEnd)",
+            "_core.buffer must not import mooring._core.relay.WorkerEnd",
         ),
         ("_core/http.pyx", "from mooring._core import ws", "_core.http must not import mooring._core.ws"),
         ("_core/http.pyx", "cimport mooring._core.ws", "_core.http must not import mooring._core.ws"),

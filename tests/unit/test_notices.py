@@ -6,7 +6,7 @@ from unittest.mock import Mock
 import pytest
 
 from mooring._core.channel import BadRecord
-from mooring._core.outlet import Outlet
+from mooring._core.gateway_end import GatewayEnd
 from mooring._core.wire import TICKETED, Event, Notice
 from mooring.worker.notices import Notices
 
@@ -35,16 +35,16 @@ def parts() -> tuple[Mock, Notices]:
 )
 def test_who_is_told(notice: Notice, name: str, arguments: tuple[Any, ...], named: dict[str, Any]):
     told, notices = parts()
-    notices.take(Outlet(), notice)
+    notices.take(GatewayEnd(), notice)
     (call,) = told.mock_calls
     assert (call[0], call.args, call.kwargs) == (name, arguments, named)
 
 
 def test_a_gateway_that_tells_nothing_more():
     told, notices = parts()
-    outlet = Outlet()
-    notices.take(outlet, Notice(Event.DEPART, 0))
-    assert outlet.left
+    gateway_end = GatewayEnd()
+    notices.take(gateway_end, Notice(Event.DEPART, 0))
+    assert gateway_end.left
     assert not told.mock_calls
 
 
@@ -56,5 +56,5 @@ def test_all_events_without_a_ticket_are_taken():
 def test_what_takes_a_ticket_is_refused(kind: int):
     told, notices = parts()
     with pytest.raises(BadRecord, match=f"unknown kind {kind}"):
-        notices.take(Outlet(), Notice(kind, FD))
+        notices.take(GatewayEnd(), Notice(kind, FD))
     assert not told.mock_calls

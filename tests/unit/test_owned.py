@@ -15,7 +15,7 @@ def test_it_is_counted_from_its_begin_to_its_end():
         before = one.relay.books.finished
         for number, name in ((1, b"a"), (2, b"b")):
             worker.tell(Command.WORK, fd, name, opcode=Work.BEGUN, extra=number)
-        assert one.relay.works == {fd: {(worker.port, 1): b"a", (worker.port, 2): b"b"}}
+        assert one.relay.works == {fd: {(worker.worker_end, 1): b"a", (worker.worker_end, 2): b"b"}}
         worker.tell(Command.WORK, fd, opcode=Work.ENDED, extra=1)
         worker.tell(Command.WORK, fd, opcode=Work.CUT, extra=2)
         assert one.relay.works == {}

@@ -79,22 +79,22 @@ is = ["to dispatcher", "to worker"]
 text = "asks for an answer, and is it"
 fd = "a number"
 """,
-    "_core/outlet.pyx": """
+    "_core/gateway_end.pyx": """
 from mooring._core cimport wire
 
 def echo(Outbox outbox, fd: int, number: int) -> None:
     cdef Record record = make_record(wire.CM_ECHO, fd, 0)
     record.extra = number
-    outbox.outlet_of(fd).command(&record, NULL)
+    outbox.gateway_end_of(fd).command(&record, NULL)
 """,
     "_core/commands.pyx": """
 from mooring._core cimport wire
 
-cdef int on_echo(Relay relay, Port port, const Record* record, const uint8_t* payload) except -1:
-    return port.say(wire.EV_ECHO, record.extra + 1)
+cdef int on_echo(Relay relay, WorkerEnd worker_end, const Record* record, const uint8_t* payload) except -1:
+    return worker_end.say(wire.EV_ECHO, record.extra + 1)
 """,
     "worker/notices.py": """
-    def echo(self, _outlet: Outlet, notice: Notice) -> None:
+    def echo(self, _gateway_end: GatewayEnd, notice: Notice) -> None:
         print("echo", notice.extra)
 """,
     "dispatcher/dispatcher.py": """
@@ -112,26 +112,26 @@ cdef int on_echo(Relay relay, Port port, const Record* record, const uint8_t* pa
 #: What is compiled: those that have a new function, and those that look at kinds. All others are as they are.
 OPTIONS = ("-O0", "-w", "-shared", "-fPIC", "-DMOORING_DEBUG=1")
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")  # here: two threads that ask first may get None
-COMPILED = ("wire", "latency", "outlet", "inlet", "channel_link", "commands", "records")
+COMPILED = ("wire", "latency", "gateway_end", "inlet", "channel_link", "commands", "records")
 PROGRAM = """
 import os
 import socket
 from fuzz.targets.worker_channel import SERVER, Watched
 from fuzz.world import Front, Loop, new_server, page
-from mooring._core.channel_link import ChannelOutlet
-from mooring._core.outlet import echo
+from mooring._core.channel_link import ChannelGatewayEnd
+from mooring._core.gateway_end import echo
 from mooring._core.table import Table
 from mooring.dispatcher.dispatcher import Dispatcher
 from mooring.worker.tasks import DispatcherLink
 
 loop = Loop()
 front = Front(loop, new_server().settings)
-port, ours, answers = front.attach(0)
+worker_end, ours, answers = front.attach(0)
 worker = Watched(SERVER)
 table = Table(os.memfd_create("table"), 4)
-outlet = ChannelOutlet(1, table, worker.inlet, loop.reactor, ours.detach(), answers, page())
-worker.outbox.connect(outlet)
-outlet.hello()
+gateway_end = ChannelGatewayEnd(1, table, worker.inlet, loop.reactor, ours.detach(), answers, page())
+worker.outbox.connect(gateway_end)
+gateway_end.hello()
 echo(worker.outbox, 1 << 57, 41)
 loop.turn()
 assert not front.bad and not front.broken and not worker.told, (front.bad, front.broken, worker.told)

@@ -252,7 +252,7 @@ def test_a_gateway_that_starts_during_the_switch_hears_of_both_generations(tmp_p
 
 
 def test_a_worker_that_a_starting_gateway_never_heard_of_is_not_held_back(tmp_path):
-    """That gateway has no port for it, so it could never answer that the worker may go."""
+    """That gateway has no worker end for it, so it could never answer that the worker may go."""
     rules = [{"name": "gateway 0", "incarnation": 1, "start": "hang"}]
     with Running(tmp_path, process_mode(1, 1), rules) as tree:
         tree.wait_ready()

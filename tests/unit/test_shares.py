@@ -11,17 +11,17 @@ def test_a_new_worker_gets_its_share(dispatch: str):
         worker = one.worker()
         fds = [one.client() for _ in range(12)]
         one.finish(worker)
-        assert worker.port.bound == 12
+        assert worker.worker_end.bound == 12
         newcomer = one.worker()
-        assert (worker.port.bound, newcomer.port.bound) == (12, 0), "nobody moves in silence"
+        assert (worker.worker_end.bound, newcomer.worker_end.bound) == (12, 0), "nobody moves in silence"
         for fd in fds:
             one.say(fd, "hello")
             one.turn(1)
             worker.settle(*worker.messages())
             newcomer.settle(*newcomer.messages())
-        assert worker.port.bound + newcomer.port.bound == 12
+        assert worker.worker_end.bound + newcomer.worker_end.bound == 12
         if dispatch == "connection":
-            assert newcomer.port.bound == 6
+            assert newcomer.worker_end.bound == 6
 
 
 def test_who_has_something_in_flight_stays():
@@ -40,7 +40,7 @@ def test_who_has_something_in_flight_stays():
         one.turn()
         others = worker.messages()
         assert len(others) == 1, "of the one that is to move, nothing comes before the first is finished"
-        assert newcomer.port.bound == 0
+        assert newcomer.worker_end.bound == 0
         worker.settle(*open_ones, *others)
         one.turn()
         (moved,) = newcomer.messages()

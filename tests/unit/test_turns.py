@@ -17,9 +17,9 @@ def test_a_burst_of_publishes_takes_several_turns():
         while not turns.paused and count < MOST:
             count += 1
             worker.tell(Command.PUBLISH, worker.pid << 32 | count, b"room%d" % count, opcode=1, arg=4)
-        assert turns.paused == [worker.port]
+        assert turns.paused == [worker.worker_end]
         other.tell(Command.PUBLISH, other.pid << 32 | 1, b"roomlast", opcode=1, arg=4)
-        assert turns.paused == [worker.port, other.port], "nobody passes one that waits"
+        assert turns.paused == [worker.worker_end, other.worker_end], "nobody passes one that waits"
         for _ in range(100):
             one.turn(1)
             if not turns.paused:

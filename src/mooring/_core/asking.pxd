@@ -3,12 +3,12 @@
 from libc.stdint cimport uint64_t
 
 from mooring._core.websocket cimport WebSockets
-from mooring._core.port cimport Port
+from mooring._core.worker_end cimport WorkerEnd
 
 
 cdef class Asking:
     cdef WebSockets connections
-    cdef dict ports                  # fd -> those that have asked for ROOM and were not answered
+    cdef dict worker_ends            # fd -> those that have asked for ROOM and were not answered
 
-    cdef int ask(self, Port port, uint64_t fd) except -1
+    cdef int ask(self, WorkerEnd worker_end, uint64_t fd) except -1
     cdef int answer(self, uint64_t fd, int kind) except -1

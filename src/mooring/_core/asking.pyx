@@ -6,10 +6,10 @@ Any worker may, not only the one that serves the connection; each is answered as
 from libc.stdint cimport uint64_t
 
 from mooring._core.buffer cimport buffer_size
-from mooring._core.websocket cimport WebSockets
-from mooring._core.port cimport Port
 from mooring._core.registry cimport ASKED, OPEN, Connection
+from mooring._core.websocket cimport WebSockets
 from mooring._core.wire cimport EV_GONE, EV_ROOM
+from mooring._core.worker_end cimport WorkerEnd
 
 
 cdef class Asking:
@@ -17,23 +17,23 @@ cdef class Asking:
 
     def __cinit__(self, connections: WebSockets) -> None:
         self.connections = connections
-        self.ports = {}
+        self.worker_ends = {}
 
-    cdef int ask(self, Port port, uint64_t fd) except -1:
+    cdef int ask(self, WorkerEnd worker_end, uint64_t fd) except -1:
         """The answer, ROOM or GONE, is at once, or when so much is out or the connection gone."""
         cdef Connection* c = self.connections.find(fd)
         if c == NULL or c.phase != OPEN:
-            return port.say(EV_GONE, 0, b"", fd)
+            return worker_end.say(EV_GONE, 0, b"", fd)
         if buffer_size(&c.out) <= c.profile.high_water:
-            return port.say(EV_ROOM, 0, b"", fd)
-        self.ports.setdefault(fd, []).append(port)
+            return worker_end.say(EV_ROOM, 0, b"", fd)
+        self.worker_ends.setdefault(fd, []).append(worker_end)
         c.flags |= ASKED
         return 0
 
     cdef int answer(self, uint64_t fd, int kind) except -1:
         """All that have asked about this connection."""
-        cdef Port port
-        for port in self.ports.pop(fd, ()):
-            if port.usable:
-                port.say(kind, 0, b"", fd)
+        cdef WorkerEnd worker_end
+        for worker_end in self.worker_ends.pop(fd, ()):
+            if worker_end.usable:
+                worker_end.say(kind, 0, b"", fd)
         return 0

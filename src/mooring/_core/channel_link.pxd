@@ -4,23 +4,23 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from mooring._core.channel cimport Channel
 from mooring._core.contract cimport Taker
-from mooring._core.outlet cimport Outlet
+from mooring._core.gateway_end cimport GatewayEnd
 from mooring._core.page cimport Page
-from mooring._core.port cimport Port
 from mooring._core.wire cimport Record
+from mooring._core.worker_end cimport WorkerEnd
 
 
-cdef class ChannelPort
+cdef class ChannelWorkerEnd
 
 
-cdef class PortChannel(Channel):
-    cdef ChannelPort port
+cdef class GatewayChannel(Channel):
+    cdef ChannelWorkerEnd worker_end
 
     cdef int note_applied(self) except -1
 
 
-cdef class ChannelPort(Port):
-    cdef readonly PortChannel channel
+cdef class ChannelWorkerEnd(WorkerEnd):
+    cdef readonly GatewayChannel channel
     cdef Page page                   # where the worker marks what it has started
     cdef object reply_socket
     cdef bytearray answers           # those that the reply socket had no room for
@@ -29,7 +29,7 @@ cdef class ChannelPort(Port):
     cdef bint send_answers(self) except -1
 
 
-cdef class ChannelOutlet(Outlet):
+cdef class ChannelGatewayEnd(GatewayEnd):
     cdef readonly WorkerChannel channel
     cdef Page page
     cdef object reply_socket
@@ -60,5 +60,5 @@ cdef class ChannelOutlet(Outlet):
 
 
 cdef class WorkerChannel(Channel):
-    cdef ChannelOutlet outlet
+    cdef ChannelGatewayEnd gateway_end
     cdef Taker inlet

@@ -2,19 +2,19 @@ from typing_extensions import disjoint_base
 
 from mooring._core.channel import Channel
 from mooring._core.contract import Taker
-from mooring._core.outlet import Outlet
-from mooring._core.port import Port, Receiver
+from mooring._core.gateway_end import GatewayEnd
 from mooring._core.reactor import Reactor
 from mooring._core.table import Table
+from mooring._core.worker_end import Receiver, WorkerEnd
 
 ANSWER_AGAIN: float
 ANSWER_PART: int
 CALL_TIMEOUT: float
 
 @disjoint_base
-class ChannelPort(Port):
+class ChannelWorkerEnd(WorkerEnd):
     @property
-    def channel(self) -> PortChannel: ...
+    def channel(self) -> GatewayChannel: ...
     def hang_up(self) -> None: ...
     def abandon(self) -> None: ...
     def __init__(
@@ -30,10 +30,10 @@ class ChannelPort(Port):
     ) -> None: ...
 
 @disjoint_base
-class PortChannel(Channel): ...
+class GatewayChannel(Channel): ...
 
 @disjoint_base
-class ChannelOutlet(Outlet):
+class ChannelGatewayEnd(GatewayEnd):
     eager: bool
     @property
     def channel(self) -> WorkerChannel: ...

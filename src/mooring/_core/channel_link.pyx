@@ -1,6 +1,6 @@
 """A link between two processes, both ends: a channel for records, a socket for answers to calls, a page of marks.
 
-The gateway's end is a ChannelPort, the worker's a ChannelOutlet; local.pyx has the two ends of a link inside of one
+The gateway has a ChannelWorkerEnd, the worker a ChannelGatewayEnd; local.pyx has the two ends of a link inside of one
 process. Each end owns its descriptors, and its half of the channel.
 
 A gateway that stands still
@@ -31,9 +31,8 @@ from functools import partial
 from mooring._core.buffer cimport buffer_reserve, buffer_size
 from mooring._core.channel cimport Channel
 from mooring._core.contract cimport Taker
-from mooring._core.outlet cimport Outlet
+from mooring._core.gateway_end cimport GatewayEnd
 from mooring._core.page cimport DONE, JOURNAL_BYTES, STARTED, Page
-from mooring._core.port cimport Port, Receiver
 from mooring._core.reactor cimport Reactor, monotonic_ms
 from mooring._core.table cimport Table
 from mooring._core.wire cimport (
@@ -41,6 +40,7 @@ from mooring._core.wire cimport (
     MISSED_PUBLISHES, MISSED_TOPIC, MISSED_TOPICS, RECORD_BYTES, RECORD_LIMIT, VERSION, Record, is_command, is_event,
     make_record,
 )
+from mooring._core.worker_end cimport Receiver, WorkerEnd
 
 from mooring._core.wire import USER as _USER
 from mooring.errors import StateError
@@ -64,21 +64,21 @@ cdef enum:
 
 # ---------------------------------------------------------------------- the gateway's end
 
-cdef class PortChannel(Channel):
+cdef class GatewayChannel(Channel):
     """The gateway's end of a channel to a worker."""
 
     cdef bint fits(self, const Record* record) noexcept:
         return is_command(record)
 
     cdef int on_record(self, const Record* record, const uint8_t* payload) except -1:
-        cdef Port port = self.port       # the record may be its last
-        return port.receiver.on_command(port, record, payload)
+        cdef WorkerEnd worker_end = self.worker_end  # the record may be its last
+        return worker_end.receiver.on_command(worker_end, record, payload)
 
     cdef int on_bad(self, object problem) except -1:
-        return self.port.receiver.on_bad(self.port, problem)
+        return self.worker_end.receiver.on_bad(self.worker_end, problem)
 
     cdef int on_broken(self, str why) except -1:
-        return self.port.receiver.on_broken(self.port, why)
+        return self.worker_end.receiver.on_broken(self.worker_end, why)
 
     cdef int take(self, const uint8_t* data, size_t size) except -1:
         Channel.take(self, data, size)
@@ -90,22 +90,22 @@ cdef class PortChannel(Channel):
 
     cdef int note_applied(self) except -1:
         """Lets the worker know what the table shows already."""
-        if self.port is not None and self.fd >= 0:
-            self.port.page.note_applied(self.received - buffer_size(&self.input))
+        if self.worker_end is not None and self.fd >= 0:
+            self.worker_end.page.note_applied(self.received - buffer_size(&self.input))
         return 0
 
     cdef int on_end(self) except -1:
         """Behind what the worker had sent comes what it had kept in the page for its death."""
-        cdef bytes kept = self.port.page.rest(self.received)
+        cdef bytes kept = self.worker_end.page.rest(self.received)
         return self.take(kept, len(kept)) if kept else 0
 
     cdef int on_lost(self, str why) except -1:
-        cdef ChannelPort port = self.port
-        self.port = None     # else the two hold each other, with ledger and page, until Python looks for such circles
-        return port.receiver.on_lost(port, why)
+        cdef ChannelWorkerEnd worker_end = self.worker_end
+        self.worker_end = None  # else the two hold each other, with ledger and page, till Python looks for such circles
+        return worker_end.receiver.on_lost(worker_end, why)
 
 
-cdef class ChannelPort(Port):
+cdef class ChannelWorkerEnd(WorkerEnd):
     """A worker in another process. Takes over the descriptors of the channel, the reply socket and the page."""
 
     def __init__(self, receiver: Receiver, worker: int, generation: int, serves: bool, reactor: Reactor, channel: int,
@@ -114,8 +114,8 @@ cdef class ChannelPort(Port):
         self.reply_socket = reply_socket
         reply_socket.setblocking(False)
         self.answers = bytearray()
-        self.channel = PortChannel(reactor, channel)
-        self.channel.port = self
+        self.channel = GatewayChannel(reactor, channel)
+        self.channel.worker_end = self
         self.channel.early = True
 
     cdef int transmit(self, Record* record, const uint8_t* payload) except -1:
@@ -194,27 +194,27 @@ cdef class WorkerChannel(Channel):
         if monotonic_ms() - self.reactor.now > LONG_TURN_MS:
             # handlers are slow: what those before have sent shall not wait for those behind
             self.inlet.send_all()
-        return self.inlet.deliver(self.outlet, record, payload)
+        return self.inlet.deliver(self.gateway_end, record, payload)
 
     cdef int on_bad(self, object problem) except -1:
-        self.inlet.worker.on_bad_record(f"gateway {self.outlet.gateway}", problem)
+        self.inlet.worker.on_bad_record(f"gateway {self.gateway_end.gateway}", problem)
         return 0
 
     cdef int on_broken(self, str why) except -1:
-        self.inlet.worker.on_broken(f"gateway {self.outlet.gateway}", why)
+        self.inlet.worker.on_broken(f"gateway {self.gateway_end.gateway}", why)
         return 0
 
     cdef int on_lost(self, str why) except -1:
         self.inlet.channels.remove(self)
-        self.inlet.worker.gateway_lost(self.outlet, why)
+        self.inlet.worker.gateway_lost(self.gateway_end, why)
         return 0
 
     cdef int flush(self) except -1:
-        self.outlet.send_acks()
+        self.gateway_end.send_acks()
         return Channel.flush(self)
 
 
-cdef class ChannelOutlet(Outlet):
+cdef class ChannelGatewayEnd(GatewayEnd):
     """A gateway in another process. Takes over the descriptors of the channel, the reply socket and the page."""
 
     def __init__(self, gateway: int, table: Table, inlet: Taker, reactor: Reactor, channel: int, reply_socket: object,
@@ -227,7 +227,7 @@ cdef class ChannelOutlet(Outlet):
         reply_socket.settimeout(CALL_TIMEOUT)
         self.unread = bytearray()
         self.channel = WorkerChannel(reactor, channel)
-        self.channel.outlet = self
+        self.channel.gateway_end = self
         self.channel.inlet = inlet
         inlet.channels.append(self.channel)
 
@@ -320,7 +320,7 @@ cdef class ChannelOutlet(Outlet):
         cdef WorkerChannel channel
         cdef bint kept = True
         for channel in self.channel.inlet.channels:
-            kept &= channel.outlet.keep()
+            kept &= channel.gateway_end.keep()
         return kept
 
     cdef int settle(self, uint32_t ticket) except -1:

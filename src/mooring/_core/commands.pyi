@@ -2,8 +2,8 @@ from typing import Self
 
 from typing_extensions import disjoint_base
 
-from mooring._core.port import Receiver
 from mooring._core.relay import Relay
+from mooring._core.worker_end import Receiver
 
 MISSED_CODE: int
 

@@ -3,7 +3,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 
-from mooring._core.outlet cimport Outlet
+from mooring._core.gateway_end cimport GatewayEnd
 from mooring._core.wire cimport Record
 
 
@@ -27,5 +27,5 @@ cdef class Taker:
     cdef GatewayWait waiting
     cdef public size_t output_limit  # bytes that may wait on the way to a gateway; see channel_link.pyx
 
-    cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1
+    cdef int deliver(self, GatewayEnd gateway_end, const Record* record, const uint8_t* payload) except -1
     cdef int send_all(self) except -1

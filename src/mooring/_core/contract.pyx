@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t
 import select
 
 from mooring._core.channel cimport Channel
-from mooring._core.outlet cimport Outlet
+from mooring._core.gateway_end cimport GatewayEnd
 from mooring._core.wire cimport Notice, Record
 
 
@@ -50,23 +50,23 @@ cdef class GatewayContract:
         """A subscription too many, which was not made."""
         raise NotImplementedError
 
-    def on_retired(self, port: object) -> None:
-        """A worker (port.Port) that retires has nothing here any more, and was told so."""
+    def on_retired(self, worker_end: object) -> None:
+        """A worker (worker_end.WorkerEnd) that retires has nothing here any more, and was told so."""
         raise NotImplementedError
 
-    def on_port_lost(self, port: object) -> None:
+    def on_worker_lost(self, worker_end: object) -> None:
         """A worker is gone, and its events are taken back."""
         raise NotImplementedError
 
-    def on_port_broken(self, port: object, why: str) -> None:
+    def on_worker_broken(self, worker_end: object, why: str) -> None:
         """What still comes from this worker means nothing; its end will settle what it was at."""
         raise NotImplementedError
 
-    def on_bad_record(self, port: object, problem: Exception) -> None:
+    def on_bad_record(self, worker_end: object, problem: Exception) -> None:
         """A record of this worker had no effect."""
         raise NotImplementedError
 
-    def apply(self, port: object, command: Notice) -> None:
+    def apply(self, worker_end: object, command: Notice) -> None:
         """A command that is `rare` in the table of records. Raises ValueError for one that makes no sense."""
         raise NotImplementedError
 
@@ -94,8 +94,8 @@ cdef class WorkerContract:
         """A handler has raised. What is still to be awaited before the event is over, or None."""
         raise NotImplementedError
 
-    def note(self, outlet: object, notice: Notice) -> None:
-        """What a gateway (outlet.Outlet) tells without waiting. Raises ValueError for what makes no sense."""
+    def note(self, gateway_end: object, notice: Notice) -> None:
+        """What a gateway (gateway_end.GatewayEnd) tells without waiting. Raises ValueError for what makes no sense."""
         raise NotImplementedError
 
     def limit_reached(self) -> None:
@@ -114,8 +114,8 @@ cdef class WorkerContract:
         """Too much waits for this gateway, and from here on its clients miss something; `over`: not any more."""
         raise NotImplementedError
 
-    def gateway_lost(self, outlet: object, why: str) -> None:
-        """This gateway (outlet.Outlet) is gone, and its connections with it."""
+    def gateway_lost(self, gateway_end: object, why: str) -> None:
+        """This gateway (gateway_end.GatewayEnd) is gone, and its connections with it."""
         raise NotImplementedError
 
     def leave_child(self, error: BaseException | None) -> None:
@@ -135,7 +135,7 @@ cdef class Taker:
         self.waiting = GatewayWait()
         self.output_limit = 64 << 20
 
-    cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1:
+    cdef int deliver(self, GatewayEnd gateway_end, const Record* record, const uint8_t* payload) except -1:
         """One event, whose head `is_event`."""
         raise NotImplementedError
 

@@ -3,8 +3,8 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from mooring._core.contract cimport Taker
+from mooring._core.gateway_end cimport Outbox, GatewayEnd
 from mooring._core.latency cimport Latencies
-from mooring._core.outlet cimport Outbox, Outlet
 from mooring._core.pulse cimport Pulse
 from mooring._core.steps cimport Steps
 from mooring._core.wire cimport Record
@@ -29,15 +29,15 @@ cdef class Inlet(Taker):
     cdef uint64_t until_limit
     # this process was forked off the worker inside of a handler: worker.leave_child(error) ends it when that is over
     cdef bint child
-    cdef public set kept_waiting     # connections of events that are begun, while a blocked loop catches up; None: it has
+    cdef public set kept_waiting     # connections of events begun while a blocked loop catches up; None: it has
 
-    cdef int _deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1
-    cdef int _queue(self, Outlet outlet, const Record* record, object data) except -1
-    cdef int _failed(self, Outlet outlet, const Record* record, object error, object context,
+    cdef int _deliver(self, GatewayEnd gateway_end, const Record* record, const uint8_t* payload) except -1
+    cdef int _queue(self, GatewayEnd gateway_end, const Record* record, object data) except -1
+    cdef int _failed(self, GatewayEnd gateway_end, const Record* record, object error, object context,
                      uint64_t began) except -1
-    cdef int _wait(self, Outlet outlet, const Record* record, object running, object context,
+    cdef int _wait(self, GatewayEnd gateway_end, const Record* record, object running, object context,
                    uint64_t began) except -1
-    cdef int _start(self, Outlet outlet, const Record* record, object data, uint64_t queued) except -1
+    cdef int _start(self, GatewayEnd gateway_end, const Record* record, object data, uint64_t queued) except -1
     cdef int _note_wait(self, int kind, uint64_t waited, uint64_t queued, uint64_t began) noexcept
     cdef int _count_down(self, int kind) except -1
     cdef int _done(self, _Call call, object task) except -1
@@ -45,7 +45,7 @@ cdef class Inlet(Taker):
 
 cdef class _Call:
     cdef Inlet inlet
-    cdef Outlet outlet
+    cdef GatewayEnd gateway_end
     cdef Record record
     cdef object what
     cdef uint64_t since              # microseconds, if times are measured: when it began to wait, or its handler began

@@ -5,7 +5,7 @@ from typing import Self
 from typing_extensions import disjoint_base
 
 from mooring._core.contract import Taker, WorkerContract
-from mooring._core.outlet import Outbox, Outlet
+from mooring._core.gateway_end import GatewayEnd, Outbox
 from mooring._core.pulse import Pulse
 from mooring._core.steps import Steps
 from mooring._core.wire import Notice
@@ -28,4 +28,4 @@ class Inlet(Taker):
     kept_waiting: set[int] | None
     @property
     def handled(self) -> int: ...
-    def end(self, outlet: Outlet, last: Notice) -> None: ...
+    def end(self, gateway_end: GatewayEnd, last: Notice) -> None: ...

@@ -2,19 +2,19 @@
 
 Messages of one connection are handled one at a time, in order. A `def` handler is called where its event was decoded;
 nothing can come between. When an `async def` handler is suspended, its connection has a *lane*: later events of that
-connection wait in it, those of other connections go on. A lane exists only while a handler is suspended, so a connection
-that nothing is happening on costs a worker nothing.
+connection wait in it, those of other connections go on. A lane exists only while a handler is suspended, so a
+connection that nothing is happening on costs a worker nothing.
 
 The ticket of an event is marked as started right before its handler is called and acknowledged when it is done, behind
 what it sent: the gateway sees an acknowledgement only after the pushes that belong to it. Acknowledgements and pushes
 leave when the turn ends. Until then the page keeps them (see page.pyx): a handler that has ended is finished for the
 gateway, too, whatever happens to this process.
 
-Each call has a context (contextvars) of its own, a copy of that in which `worker_start` has ended: what a handler sets is
-seen by what it calls and awaits, and by nobody else.
+Each call has a context (contextvars) of its own, a copy of that in which `worker_start` has ended: what a handler sets
+is seen by what it calls and awaits, and by nobody else.
 
-What a handler has decided about its connection holds for what the connection sent meanwhile. When one has raised, or has
-disconnected it, messages that are here already are not handled (`Outbox.ended`): they are given back as dropped.
+What a handler has decided about its connection holds for what the connection sent meanwhile. When one has raised, or
+has disconnected it, messages that are here already are not handled (`Outbox.ended`): they are given back as dropped.
 """
 
 from cpython.contextvars cimport PyContext_Copy, PyContext_Enter, PyContext_Exit
@@ -25,8 +25,8 @@ from collections import deque
 from types import CoroutineType
 
 from mooring._core.contract cimport Taker, WorkerContract
+from mooring._core.gateway_end cimport Outbox, GatewayEnd
 from mooring._core.latency cimport Latencies
-from mooring._core.outlet cimport Outbox, Outlet
 from mooring._core.page cimport MARKS
 from mooring._core.pulse cimport Pulse
 from mooring._core.reactor cimport monotonic_us
@@ -45,8 +45,8 @@ cdef extern from "Python.h":
 
 
 cdef class Inlet(Taker):
-    """Calls handlers. `on_message` are those of messages, one for each listener; `worker` is told of everything else, see
-    mooring.worker.Worker."""
+    """Calls handlers. `on_message` are those of messages, one for each listener; `worker` is told of everything else,
+    see mooring.worker.Worker."""
 
     def __cinit__(self, server: object, on_message: tuple[object, ...], WorkerContract worker, outbox: Outbox) -> None:
         self.server = server
@@ -81,22 +81,22 @@ cdef class Inlet(Taker):
         """How many connections have a handler under way."""
         return len(self.lanes)
 
-    cdef int deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1:
+    cdef int deliver(self, GatewayEnd gateway_end, const Record* record, const uint8_t* payload) except -1:
         try:
-            return self._deliver(outlet, record, payload)
+            return self._deliver(gateway_end, record, payload)
         except MemoryError as error:
             # before its handler had begun
             if record.ticket == NO_TICKET:
                 raise
-            if self._failed(outlet, record, error, None, 0):
+            if self._failed(gateway_end, record, error, None, 0):
                 return 0
-            return outlet.settle(record.ticket)
+            return gateway_end.settle(record.ticket)
 
-    cdef int _failed(self, Outlet outlet, const Record* record, object error, object context,
+    cdef int _failed(self, GatewayEnd gateway_end, const Record* record, object error, object context,
                      uint64_t began) except -1:
-        """Reports it, also when there is hardly any memory, or it can't even be looked at. Who waits for an answer is not
-        left waiting, nor is what comes next on that connection: nothing is raised here. 1: the handler of `error` is
-        suspended, and the event not over."""
+        """Reports it, also when there is hardly any memory, or it can't even be looked at. Who waits for an answer is
+        not left waiting, nor is what comes next on that connection: nothing is raised here. 1: the handler of `error`
+        is suspended, and the event not over."""
         cdef int _attempt
         cdef object running = None
         if self.child:
@@ -108,7 +108,7 @@ cdef class Inlet(Taker):
                 running = context.run(self.worker.failed, record.kind, record.extra & LISTENER_MASK, record.fd, error)
                 if record.kind == EV_REQUEST:
                     self.outbox.drop(record.fd)      # the answer to a handler that raises is given elsewhere
-                return self._wait(outlet, record, running, context, began) if running is not None else 0
+                return self._wait(gateway_end, record, running, context, began) if running is not None else 0
             except MemoryError:
                 PyException_SetTraceback(error, None)    # frees what the handler had, and then it can be said
             except BaseException as fault:
@@ -119,7 +119,7 @@ cdef class Inlet(Taker):
             pass                                         # no memory even for that
         return 0
 
-    cdef int _deliver(self, Outlet outlet, const Record* record, const uint8_t* payload) except -1:
+    cdef int _deliver(self, GatewayEnd gateway_end, const Record* record, const uint8_t* payload) except -1:
         cdef object data
         if record.ticket != NO_TICKET:
             if record.ticket >= MARKS or record.extra & LISTENER_MASK >= <uint32_t> len(self.on_message):
@@ -135,17 +135,17 @@ cdef class Inlet(Taker):
         else:
             data = new_notice(record, payload)
             if record.ticket == NO_TICKET:
-                self.worker.note(outlet, data)
+                self.worker.note(gateway_end, data)
                 return 0
-        return self._queue(outlet, record, data)
+        return self._queue(gateway_end, record, data)
 
-    cdef int _queue(self, Outlet outlet, const Record* record, object data) except -1:
+    cdef int _queue(self, GatewayEnd gateway_end, const Record* record, object data) except -1:
         if self.lanes:
             lane = self.lanes.get(record.fd)
             if lane is not None:
-                lane.append(_new_call(self, outlet, record, data, 0 if self.queueing is None else monotonic_us()))
+                lane.append(_new_call(self, gateway_end, record, data, 0 if self.queueing is None else monotonic_us()))
                 return 0
-        self._start(outlet, record, data, 0)
+        self._start(gateway_end, record, data, 0)
         return 0
 
     cdef int _note_wait(self, int kind, uint64_t waited, uint64_t queued, uint64_t began) noexcept:
@@ -160,7 +160,7 @@ cdef class Inlet(Taker):
                 self.worker.limit_reached()
         return 0
 
-    cdef int _start(self, Outlet outlet, const Record* record, object data, uint64_t queued) except -1:
+    cdef int _start(self, GatewayEnd gateway_end, const Record* record, object data, uint64_t queued) except -1:
         """Runs one handler; 1 when it is suspended, and has a lane then."""
         cdef uint64_t began = 0
         cdef object context = None
@@ -170,14 +170,14 @@ cdef class Inlet(Taker):
         if self.outbox.ended:
             why = self.outbox.why_ended(record.fd)
             if why != ACK_HANDLED and kind == EV_MESSAGE:
-                return outlet.give_back(record.ticket, why)
+                return gateway_end.give_back(record.ticket, why)
             if is_last(kind):
                 self.outbox.forget(record.fd)
-        outlet.begin(record.ticket)
+        gateway_end.begin(record.ticket)
         self.handled += 1
         if self.handling is not None:
             began = monotonic_us()
-            self._note_wait(kind, outlet.waited(record.ticket, began // 1000) * 1000, queued, began)
+            self._note_wait(kind, gateway_end.waited(record.ticket, began // 1000) * 1000, queued, began)
         if self.kept_waiting is not None:
             self.kept_waiting.add(record.fd)
         self.pulse.data.begun += 1
@@ -197,21 +197,21 @@ cdef class Inlet(Taker):
                 PyContext_Exit(context)
             if running is not None and type(running) is not CoroutineType:
                 running = self.worker.running_of(running, kind)
-            if running is not None and self._wait(outlet, record, running, context, began):
+            if running is not None and self._wait(gateway_end, record, running, context, began):
                 return 1
         except BaseException as error:
             # KeyboardInterrupt and the like too: raised in a handler, they are that handler's failure
-            if self._failed(outlet, record, error, context, began):
+            if self._failed(gateway_end, record, error, context, began):
                 return 1
         if self.child:
             self.worker.leave_child(None)
         if self.handling is not None:
             self.handling.add(kind, monotonic_us() - began)
         if record.ticket != NO_TICKET:
-            outlet.settle(record.ticket)
+            gateway_end.settle(record.ticket)
         return 0
 
-    cdef int _wait(self, Outlet outlet, const Record* record, object running, object context,
+    cdef int _wait(self, GatewayEnd gateway_end, const Record* record, object running, object context,
                    uint64_t began) except -1:
         """Goes on with a handler that is a coroutine, in its context; 1 when it is suspended."""
         if type(running) is CoroutineType:
@@ -229,28 +229,28 @@ cdef class Inlet(Taker):
             self.worker.came_back()
         if record.fd not in self.lanes:
             self.lanes[record.fd] = deque()
-        task.add_done_callback(_new_call(self, outlet, record, context, began))
+        task.add_done_callback(_new_call(self, gateway_end, record, context, began))
         return 1
 
-    def end(self, outlet: Outlet, last: Notice) -> None:
+    def end(self, gateway_end: GatewayEnd, last: Notice) -> None:
         """The last event of a connection that its gateway cannot tell of any more."""
-        self._queue(outlet, &last.record, last)
+        self._queue(gateway_end, &last.record, last)
 
     cdef int _done(self, _Call call, object task) except -1:
         """A suspended handler has ended: the next event of that connection is due."""
         cdef uint64_t fd = call.record.fd
         cdef _Call next
         error = failure_of(task)
-        if error is not None and self._failed(call.outlet, &call.record, error, call.what, call.since):
+        if error is not None and self._failed(call.gateway_end, &call.record, error, call.what, call.since):
             return 0
         if self.handling is not None and call.since:
             self.handling.add(call.record.kind, monotonic_us() - call.since)
         if call.record.ticket != NO_TICKET:
-            call.outlet.settle(call.record.ticket)
+            call.gateway_end.settle(call.record.ticket)
         lane = self.lanes[fd]
         while lane:
             next = lane.popleft()
-            if self._start(next.outlet, &next.record, next.what, next.since):
+            if self._start(next.gateway_end, &next.record, next.what, next.since):
                 return 0
         del self.lanes[fd]
         if self.on_idle is not None and not self.lanes:
@@ -259,17 +259,17 @@ cdef class Inlet(Taker):
 
 
 cdef class _Call:
-    """An event that waits in a lane, where `what` is what its handler will be given; or one whose handler is suspended, in
-    the context `what`: then this is its task's callback."""
+    """An event that waits in a lane, where `what` is what its handler will be given; or one whose handler is suspended,
+    in the context `what`: then this is its task's callback."""
 
     def __call__(self, task: object) -> None:
         self.inlet._done(self, task)
 
 
-cdef _Call _new_call(Inlet inlet, Outlet outlet, const Record* record, object what, uint64_t since):
+cdef _Call _new_call(Inlet inlet, GatewayEnd gateway_end, const Record* record, object what, uint64_t since):
     cdef _Call call = _Call.__new__(_Call)
     call.inlet = inlet
-    call.outlet = outlet
+    call.gateway_end = gateway_end
     call.record = record[0]
     call.what = what
     call.since = since

@@ -1,14 +1,15 @@
 """The seam inside one process (base mode): events and commands are plain calls between relay and inlet.
 
 While a handler waits for the answer of another gateway, the loop of this process stands still, and the process is a
-gateway, too: another one may wait for it at the same time. So it goes on to apply what other workers send to its gateway
-(`ServingWait`). No handler runs inside of the one that waits: no command leads to an event at once, what ends connections
-is the flush at the end of the turn. For the same reason no handler, and so no waiting, is ever inside of such a command.
+gateway, too: another one may wait for it at the same time. So it goes on to apply what other workers send to its
+gateway (`ServingWait`). No handler runs inside of the one that waits: no command leads to an event at once, what ends
+connections is the flush at the end of the turn. For the same reason no handler, and so no waiting, is ever inside of
+such a command.
 
-Among several gateways publishes have an order (order.pyx). One of this worker may have to wait for that of another, so it
-goes the way that those for the other gateways go: into a queue (`LocalQueue`), and out of it together with theirs, when
-the turn ends. What the worker commands behind it goes there as well, until the queue is empty. With one gateway it is,
-unless so much was published in one turn that the rest has to wait for the next (turns.pyx).
+Among several gateways publishes have an order (order.pyx). One of this worker may have to wait for that of another, so
+it goes the way that those for the other gateways go: into a queue (`LocalQueue`), and out of it together with theirs,
+when the turn ends. What the worker commands behind it goes there as well, until the queue is empty. With one gateway it
+is, unless so much was published in one turn that the rest has to wait for the next (turns.pyx).
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -21,14 +22,14 @@ import threading
 import time
 
 from mooring._core.buffer cimport Buffer, buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size
-from mooring._core.channel_link cimport ChannelPort
+from mooring._core.channel_link cimport ChannelWorkerEnd
 from mooring._core.contract cimport GatewayWait
+from mooring._core.gateway_end cimport GatewayEnd
 from mooring._core.inlet cimport Inlet
-from mooring._core.outlet cimport Outlet
-from mooring._core.port cimport Port
 from mooring._core.reactor cimport Source
 from mooring._core.relay cimport Relay
 from mooring._core.wire cimport ACK_HANDLED, CM_PUBLISH, RECORD_BYTES, Record
+from mooring._core.worker_end cimport WorkerEnd
 
 cdef enum:
     SERVE_BYTES = 65536      # taken from another worker in one go while this one waits
@@ -40,12 +41,12 @@ LOOK = 0.01                  # seconds between two looks at what another thread 
 CALL_TIMEOUT = 5.0           # seconds for which a call waits for the commands before it
 
 
-cdef class LocalPort(Port):
+cdef class LocalWorkerEnd(WorkerEnd):
     """The worker of this process, as its gateway sees it. It cannot be lost: both end together."""
 
     cdef Relay relay
     cdef Inlet inlet
-    cdef LocalOutlet outlet
+    cdef LocalGatewayEnd gateway_end
     cdef LocalQueue queue
 
     cdef int go_on(self) except -1:
@@ -54,13 +55,13 @@ cdef class LocalPort(Port):
     cdef int transmit(self, Record* record, const uint8_t* payload) except -1:
         # when this is called by the flush before a sleep, a handler may have something to do in asyncio now
         self.receiver.reactor.hurry = True
-        return self.inlet.deliver(self.outlet, record, payload)
+        return self.inlet.deliver(self.gateway_end, record, payload)
 
 
 cdef class LocalQueue(Source):
     """Commands of this process's worker to its gateway, from a publish on. See the module's text."""
 
-    cdef LocalPort port
+    cdef LocalWorkerEnd worker_end
     cdef Buffer commands
     cdef uint64_t put_in             # bytes, so far
     cdef list finished               # tickets of handlers whose commands are held here, and how each ended
@@ -79,39 +80,39 @@ cdef class LocalQueue(Source):
         buffer_append(&self.commands, payload, record.size)
         self.put_in += RECORD_BYTES + record.size
         self.reactor.mark_dirty(self)
-        if buffer_size(&self.commands) > QUEUE_BYTES and not self.port.held:
+        if buffer_size(&self.commands) > QUEUE_BYTES and not self.worker_end.held:
             self.flush()
         return 0
 
     cdef int wait_for_room(self) except -1:
-        """Until what is ahead has come, or has been waited for long enough, which `Order` limits; or else for so long."""
-        cdef ServingWait waiting = self.port.inlet.waiting
+        """Until what is ahead has come, or was waited for long enough, which `Order` limits; or else for so long."""
+        cdef ServingWait waiting = self.worker_end.inlet.waiting
         end = time.monotonic() + CALL_TIMEOUT
         while self.full():
-            if time.monotonic() >= end and self.port.relay.publish_order is not None:
-                self.port.relay.publish_order.give_up(f"within {CALL_TIMEOUT:g} s")
-                return self.port.relay.publish_order.run()
+            if time.monotonic() >= end and self.worker_end.relay.publish_order is not None:
+                self.worker_end.relay.publish_order.give_up(f"within {CALL_TIMEOUT:g} s")
+                return self.worker_end.relay.publish_order.run()
             waiting._wait(-1, 0, LOOK)
         return 0
 
     cdef bint full(self) noexcept:
         return buffer_size(&self.commands) > QUEUE_LIMIT and (
-            self.port.held or self.port in self.port.relay.turns.paused)
+            self.worker_end.held or self.worker_end in self.worker_end.relay.turns.paused)
 
     cdef int flush(self) except -1:
         """To all gateways: what some have and others don't, these wait for."""
         cdef Record record
         if self.draining:
             return 0
-        self.port.inlet.send_all()
+        self.worker_end.inlet.send_all()
         self.draining = True
         try:
             # nothing of it starts a handler: the finished ones come behind
             while buffer_size(&self.commands):
                 memcpy(&record, self.commands.data + self.commands.start, RECORD_BYTES)
                 try:
-                    if self.port.receiver.on_command(self.port, &record,
-                                                     self.commands.data + self.commands.start + RECORD_BYTES):
+                    if self.worker_end.receiver.on_command(self.worker_end, &record,
+                                                           self.commands.data + self.commands.start + RECORD_BYTES):
                         return 0
                 except Exception:
                     self.reactor._error("handling a command")
@@ -120,7 +121,7 @@ cdef class LocalQueue(Source):
             self.draining = False
         finished, self.finished = self.finished, []
         for ticket, how in finished:
-            self.port.relay.settle(self.port, ticket, how)
+            self.worker_end.relay.settle(self.worker_end, ticket, how)
         return 0
 
 
@@ -176,7 +177,7 @@ cdef class ServingWait(GatewayWait):
                     return True
                 for other in ready:
                     # one that has ended is the loop's matter
-                    if not (<ChannelPort> others[other]).channel.read_alive(buffer, SERVE_BYTES):
+                    if not (<ChannelWorkerEnd> others[other]).channel.read_alive(buffer, SERVE_BYTES):
                         ended.add(other)
                 if self.relay.publish_order is not None:
                     self.relay.publish_order.expire()
@@ -190,82 +191,83 @@ cdef class ServingWait(GatewayWait):
 
     cdef bint _answer(self) except -1:
         """Whether others still wait for the rest of an answer from this gateway; no timer runs that would send it."""
-        cdef Port port
+        cdef WorkerEnd worker_end
         cdef bint waits = False
-        for port in self.relay.ports:
-            if isinstance(port, ChannelPort):
-                waits |= (<ChannelPort> port).send_answers()
+        for worker_end in self.relay.worker_ends:
+            if isinstance(worker_end, ChannelWorkerEnd):
+                waits |= (<ChannelWorkerEnd> worker_end).send_answers()
         return waits
 
     cdef dict _watch(self, object poll, set ended):
         """Other workers, by the descriptor on which they are heard."""
-        cdef Port port
+        cdef WorkerEnd worker_end
         cdef int fd
         others = {}
-        for port in self.relay.ports:
-            if isinstance(port, ChannelPort):
-                fd = (<ChannelPort> port).channel.fd
-                if fd >= 0 and fd not in ended and not (<ChannelPort> port).channel.held:
-                    others[fd] = port
+        for worker_end in self.relay.worker_ends:
+            if isinstance(worker_end, ChannelWorkerEnd):
+                fd = (<ChannelWorkerEnd> worker_end).channel.fd
+                if fd >= 0 and fd not in ended and not (<ChannelWorkerEnd> worker_end).channel.held:
+                    others[fd] = worker_end
                     poll.register(fd, select.POLLIN)
         return others
 
 
-cdef class LocalOutlet(Outlet):
+cdef class LocalGatewayEnd(GatewayEnd):
     """The gateway of this process, as its worker sees it."""
 
-    cdef LocalPort port
+    cdef LocalWorkerEnd worker_end
 
     cdef int command(self, Record* record, const uint8_t* payload) except -1:
-        cdef LocalQueue queue = self.port.queue
-        if buffer_size(&queue.commands) or (record.kind == CM_PUBLISH and self.port.relay.publish_order is not None):
+        cdef LocalQueue queue = self.worker_end.queue
+        if buffer_size(&queue.commands) or (
+                record.kind == CM_PUBLISH and self.worker_end.relay.publish_order is not None):
             if record.kind != CM_PUBLISH:
                 self.make_room()     # of a publish it was called before, see Outbox._publish
             return queue.put(record, payload)
-        if self.port.receiver.on_command(self.port, record, payload):
+        if self.worker_end.receiver.on_command(self.worker_end, record, payload):
             return queue.put(record, payload)            # a publish, and enough were copied in this turn
         return 0
 
     cdef int make_room(self) except -1:
-        if self.port.queue.full():
-            self.port.queue.wait_for_room()
+        if self.worker_end.queue.full():
+            self.worker_end.queue.wait_for_room()
         return 0
 
     cdef int settle(self, uint32_t ticket) except -1:
-        if buffer_size(&self.port.queue.commands):
+        if buffer_size(&self.worker_end.queue.commands):
             return self.give_back(ticket, ACK_HANDLED)
-        return self.port.relay.settle(self.port, ticket, ACK_HANDLED)
+        return self.worker_end.relay.settle(self.worker_end, ticket, ACK_HANDLED)
 
     cdef int give_back(self, uint32_t ticket, int why) except -1:
-        if buffer_size(&self.port.queue.commands):
-            self.port.queue.finished.append((ticket, why))
+        if buffer_size(&self.worker_end.queue.commands):
+            self.worker_end.queue.finished.append((ticket, why))
             return 0
-        return self.port.relay.settle(self.port, ticket, why)
+        return self.worker_end.relay.settle(self.worker_end, ticket, why)
 
     cdef uint64_t position(self) noexcept:
-        return self.port.queue.put_in if buffer_size(&self.port.queue.commands) else 0
+        return self.worker_end.queue.put_in if buffer_size(&self.worker_end.queue.commands) else 0
 
     cdef bint is_applied(self, uint64_t position) noexcept:
-        return self.port.queue.put_in - buffer_size(&self.port.queue.commands) >= position
+        return self.worker_end.queue.put_in - buffer_size(&self.worker_end.queue.commands) >= position
 
     def call(self, what: int, fd: int, payload: bytes) -> bytes:
         self.apply_all()
-        return self.port.relay.gateway.call(what, fd, payload)
+        return self.worker_end.relay.gateway.call(what, fd, payload)
 
     def apply_all(self) -> None:
         """Has the commands applied that were given so far, for which publishes of others may have to be waited for."""
-        cdef LocalQueue queue = self.port.queue
+        cdef LocalQueue queue = self.worker_end.queue
         cdef ServingWait waiting
         end = time.monotonic() + CALL_TIMEOUT
         if buffer_size(&queue.commands):
             queue.flush()
         while buffer_size(&queue.commands) and time.monotonic() < end:
-            waiting = self.port.inlet.waiting
+            waiting = self.worker_end.inlet.waiting
             waiting._wait(-1, 0, LOOK)
 
     def hello(self) -> None:
         """The worker is ready for events."""
-        self.port.relay.greet(self.port, os.getpid(), self.port.inlet.wants)
+        self.worker_end.relay.greet(self.worker_end, os.getpid(), self.worker_end.inlet.wants)
 
     def flush(self) -> None:
         self.apply_all()
@@ -274,23 +276,23 @@ cdef class LocalOutlet(Outlet):
         """Ends with the process."""
 
 
-def join(relay: Relay, inlet: Inlet, gateway: int, worker: int, generation: int) -> LocalOutlet:
-    """Makes the two ends know each other; the outlet is the worker's. To be called by the thread of the loop."""
-    cdef LocalPort port = LocalPort(relay.commands, worker, generation, True)
-    cdef LocalOutlet outlet = LocalOutlet()
+def join(relay: Relay, inlet: Inlet, gateway: int, worker: int, generation: int) -> LocalGatewayEnd:
+    """Makes the two ends know each other; the gateway end is the worker's. To be called by the thread of the loop."""
+    cdef LocalWorkerEnd worker_end = LocalWorkerEnd(relay.commands, worker, generation, True)
+    cdef LocalGatewayEnd gateway_end = LocalGatewayEnd()
     cdef LocalQueue queue = LocalQueue()
     cdef ServingWait waiting = ServingWait()
-    port.relay = relay
-    port.inlet = inlet
-    port.outlet = outlet
-    port.queue = queue
-    outlet.port = port
-    outlet.gateway = gateway
-    outlet.table = relay.connections.table
-    queue.port = port
+    worker_end.relay = relay
+    worker_end.inlet = inlet
+    worker_end.gateway_end = gateway_end
+    worker_end.queue = queue
+    gateway_end.worker_end = worker_end
+    gateway_end.gateway = gateway
+    gateway_end.table = relay.connections.table
+    queue.worker_end = worker_end
     relay.connections.reactor.add(queue)
     waiting.relay = relay
     waiting.thread = threading.get_ident()
     inlet.waiting = waiting
-    relay.attach(port)
-    return outlet
+    relay.attach(worker_end)
+    return gateway_end

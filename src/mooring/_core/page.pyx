@@ -17,7 +17,7 @@ mark DONE relies on is either in the journal or with the kernel:
     otherwise                                                    refused: the handler stays STARTED, which is true, too
 
 *What is applied*, written by the gateway: how many bytes of the worker's stream of commands. The worker asks the
-gateway's table about connections, and knows so whether the table shows what it has decided already (outlet.pyx).
+gateway's table about connections, and knows so whether the table shows what it has decided already (gateway_end.pyx).
 
 Neither side believes what the other may have written. The worker goes by numbers of its own and leaves copies here; the
 gateway reads each once, checks it, and takes a copy of the journal before it looks into it. The file is sealed: nobody

@@ -1,18 +1,19 @@
 """Connections that may not go on, until they may.
 
-A connection that has to wait is in a list: `port.waiting` until its worker has room, `port.parts` until that has taken
-what was sent to it, `unbound` until there is a worker. Whoever is woken asks again, and may have to wait again.
+A connection that has to wait is in a list: `worker_end.waiting` until its worker has room, `worker_end.parts` until
+that has taken what was sent to it, `unbound` until there is a worker. Whoever is woken asks again, and may have to
+wait again.
 """
 
 from libc.stdint cimport uint64_t
 
 from functools import partial
 
-from mooring._core.websocket cimport WebSockets
 from mooring._core.ledger cimport Books, Ledger
-from mooring._core.port cimport Port
 from mooring._core.registry cimport HTTP, Connection
+from mooring._core.websocket cimport WebSockets
 from mooring._core.wire cimport Notice, is_asking
+from mooring._core.worker_end cimport WorkerEnd
 
 cdef double RETRY = 0.05             # seconds, after there was no room
 cdef int WOKEN_AT_ONCE = 256         # of a crowd, in one turn
@@ -21,10 +22,10 @@ cdef int WOKEN_AT_ONCE = 256         # of a crowd, in one turn
 cdef class Parking:
     """That of one gateway."""
 
-    def __cinit__(self, connections: WebSockets, books: Books, ports: list[Port | None]) -> None:
+    def __cinit__(self, connections: WebSockets, books: Books, worker_ends: list[WorkerEnd | None]) -> None:
         self.connections = connections
         self.books = books
-        self.ports = ports
+        self.worker_ends = worker_ends
         self.unbound = []
         self.abandoned = set()
 
@@ -35,25 +36,25 @@ cdef class Parking:
             waiting[:] = [one for one in dict.fromkeys(waiting) if self.connections.find(one) != NULL]
         return False
 
-    cdef bint park_unless_room(self, Port port, uint64_t fd) except -1:
+    cdef bint park_unless_room(self, WorkerEnd worker_end, uint64_t fd) except -1:
         """Whether that worker (None: there is none) has room for a message or request of this connection."""
-        if port is None:
+        if worker_end is None:
             return self.park(self.unbound, fd)
-        return True if not port.ledger.full() else self.park(port.waiting, fd)
+        return True if not worker_end.ledger.full() else self.park(worker_end.waiting, fd)
 
-    cdef bint takes_part(self, Port port, uint64_t fd) except -1:
+    cdef bint takes_part(self, WorkerEnd worker_end, uint64_t fd) except -1:
         """Whether a part of a body can be given to that worker: one that stands still has asked for many before."""
-        if port.unsent() <= self.books.ledger_bytes:
+        if worker_end.unsent() <= self.books.ledger_bytes:
             return True
-        if not port.parts:
-            self.connections.reactor.call_later(RETRY, partial(self._wake_parts, port))
-        return self.park(port.parts, fd)
+        if not worker_end.parts:
+            self.connections.reactor.call_later(RETRY, partial(self._wake_parts, worker_end))
+        return self.park(worker_end.parts, fd)
 
-    def _wake_parts(self, port: Port) -> None:
-        if port.usable and port.unsent() > self.books.ledger_bytes:
-            self.connections.reactor.call_later(RETRY, partial(self._wake_parts, port))
+    def _wake_parts(self, worker_end: WorkerEnd) -> None:
+        if worker_end.usable and worker_end.unsent() > self.books.ledger_bytes:
+            self.connections.reactor.call_later(RETRY, partial(self._wake_parts, worker_end))
             return
-        waiting, port.parts = port.parts, []
+        waiting, worker_end.parts = worker_end.parts, []
         self.wake(waiting)
 
     cdef int wake(self, list fds) except -1:
@@ -69,55 +70,56 @@ cdef class Parking:
         waiting, self.unbound = self.unbound, []
         return self.wake(waiting)
 
-    cdef int wake_waiting(self, Port port) except -1:
+    cdef int wake_waiting(self, WorkerEnd worker_end) except -1:
         """A ticket of this worker came back. Not at the first free one: a crowd woken for one place would only queue
         again. But not never either, when what is left in flight stays there for long."""
-        cdef Ledger ledger = port.ledger
-        if not port.waiting or ledger.full():
+        cdef Ledger ledger = worker_end.ledger
+        if not worker_end.waiting or ledger.full():
             return 0
         if (ledger.free >= ledger.size // 4
                 and ledger.in_flight_bytes <= self.books.ledger_bytes - self.books.ledger_bytes // 4):
-            self._wake_some(port)
-        elif not port.waking:
-            port.waking = True
-            self.connections.reactor.call_later(RETRY, partial(self._wake_more, port))
+            self._wake_some(worker_end)
+        elif not worker_end.waking:
+            worker_end.waking = True
+            self.connections.reactor.call_later(RETRY, partial(self._wake_more, worker_end))
         return 0
 
-    cdef int _wake_some(self, Port port) except -1:
+    cdef int _wake_some(self, WorkerEnd worker_end) except -1:
         """The first of those who wait, as many as probably find room, since who doesn't goes to the end of the line.
         The next ones follow when these have had their chance."""
         cdef uint64_t turn = self.connections.reactor.turns
-        cdef Ledger ledger = port.ledger
+        cdef Ledger ledger = worker_end.ledger
         cdef uint64_t room = ledger.free
         cdef int count
         if ledger.in_flight_bytes:
             room = min(room, max(
                 <uint64_t> 1,
                 (self.books.ledger_bytes - ledger.in_flight_bytes) * ledger.in_flight // ledger.in_flight_bytes))
-        if port.woken_in != turn:
-            port.woken_in = turn
-            port.woken = 0
-        count = <int> min(room, <uint64_t> WOKEN_AT_ONCE) - <int> port.woken
+        if worker_end.woken_in != turn:
+            worker_end.woken_in = turn
+            worker_end.woken = 0
+        count = <int> min(room, <uint64_t> WOKEN_AT_ONCE) - <int> worker_end.woken
         if count < 0:
             count = 0
-        port.woken += count
-        waiting = port.waiting[:count]
-        del port.waiting[:count]
+        worker_end.woken += count
+        waiting = worker_end.waiting[:count]
+        del worker_end.waiting[:count]
         self.wake(waiting)
-        if port.waiting and not port.waking:
-            port.waking = True
-            self.connections.reactor.post(partial(self._wake_more, port))
+        if worker_end.waiting and not worker_end.waking:
+            worker_end.waking = True
+            self.connections.reactor.post(partial(self._wake_more, worker_end))
         return 0
 
-    def _wake_more(self, port: Port) -> None:
-        port.waking = False
-        if port.usable and port.waiting and not port.ledger.full():
-            self._wake_some(port)
+    def _wake_more(self, worker_end: WorkerEnd) -> None:
+        worker_end.waking = False
+        if worker_end.usable and worker_end.waiting and not worker_end.ledger.full():
+            self._wake_some(worker_end)
 
     def wake_asking(self) -> None:
         """Those that wait with a request: the gateway answers it now, whatever it is."""
         cdef Connection* c
-        for fd in [*self.unbound, *[fd for port in self.ports if port is not None for fd in (<Port> port).waiting]]:
+        waiting = [fd for one in self.worker_ends if one is not None for fd in (<WorkerEnd> one).waiting]
+        for fd in [*self.unbound, *waiting]:
             c = self.connections.find(fd)
             if c != NULL and c.phase == HTTP:
                 self.connections.wake(c)

@@ -13,7 +13,7 @@ from mooring._core.timer cimport Timer
 from mooring._core.ws cimport FrameDecoder
 
 cdef enum:
-    NO_PORT = 0xFFFF
+    NO_WORKER_END = 0xFFFF
 
 
 cdef enum Phase:
@@ -160,7 +160,7 @@ cdef struct Connection:
     uint32_t least_round_trip        # microseconds; 0: not measured
     size_t most_queued               # bytes that waited for it at one time
     # relay: which worker serves it, what was handed over and is not finished
-    uint16_t port
+    uint16_t worker_end
     uint16_t in_flight
     uint32_t in_flight_bytes
     int64_t taken                    # what its machine had when the deadline was armed, and when;

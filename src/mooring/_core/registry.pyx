@@ -157,7 +157,7 @@ cdef class Registry(Source):
         c.fd = (<uint64_t> self.gateway << GATEWAY_SHIFT) | (self.serial << SLOT_BITS) | slot
         c.socket = socket
         c.profile = &self.profiles[listener]
-        c.port = NO_PORT
+        c.worker_end = NO_WORKER_END
         entry = &self.table.entries[slot]
         entry.state = ST_HTTP
         entry.family = family

@@ -9,51 +9,51 @@ make the shares even, taken evenly from the busy and the quiet ones.
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from mooring._core.registry cimport MOVES, NO_WORKER_END, Connection
 from mooring._core.websocket cimport WebSockets
-from mooring._core.port cimport Port
-from mooring._core.registry cimport MOVES, NO_PORT, Connection
+from mooring._core.worker_end cimport WorkerEnd
 
 
-cdef bint _takes(Port port) except -1:
-    return port is not None and port.usable and port.serves and not port.retiring
+cdef bint _takes(WorkerEnd worker_end) except -1:
+    return worker_end is not None and worker_end.usable and worker_end.serves and not worker_end.retiring
 
 
-cdef int give_share(WebSockets connections, list ports, Port newcomer, bint by_key) except -1:
+cdef int give_share(WebSockets connections, list worker_ends, WorkerEnd newcomer, bint by_key) except -1:
     cdef uint32_t slot
     cdef Connection* c
-    cdef Port port
+    cdef WorkerEnd worker_end
     cdef uint64_t total = 0, count = 0, share
-    for port in ports:
-        if _takes(port):
-            total += port.bound
+    for worker_end in worker_ends:
+        if _takes(worker_end):
+            total += worker_end.bound
             count += 1
     if count < 2 or total == 0:
         return 0
     share = total // count
-    for port in ports:
-        if port is not None:
-            port.spared = port.bound // 2            # a fraction of them: (bound - share) out of bound
+    for worker_end in worker_ends:
+        if worker_end is not None:
+            worker_end.spared = worker_end.bound // 2  # a fraction of them: (bound - share) out of bound
     for slot in range(connections.used):
         c = connections.slots[slot]
-        if c == NULL or c.port == NO_PORT:
+        if c == NULL or c.worker_end == NO_WORKER_END:
             continue
-        port = ports[c.port]
-        if port is newcomer or port.retiring:
+        worker_end = worker_ends[c.worker_end]
+        if worker_end is newcomer or worker_end.retiring:
             continue
         if by_key:
             c.flags |= MOVES
-        elif port.bound > share:
-            port.spared += port.bound - share
-            if port.spared >= port.bound:
-                port.spared -= port.bound
+        elif worker_end.bound > share:
+            worker_end.spared += worker_end.bound - share
+            if worker_end.spared >= worker_end.bound:
+                worker_end.spared -= worker_end.bound
                 c.flags |= MOVES
     return 0
 
 
-cdef bint has_more(list ports, Port port) except -1:
+cdef bint has_more(list worker_ends, WorkerEnd worker_end) except -1:
     """Whether it has more connections than another worker, so that one of them could go there."""
-    cdef Port other
-    for other in ports:
-        if _takes(other) and other.bound + 1 < port.bound:
+    cdef WorkerEnd other
+    for other in worker_ends:
+        if _takes(other) and other.bound + 1 < worker_end.bound:
             return True
     return False

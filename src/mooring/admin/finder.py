@@ -5,7 +5,7 @@ from itertools import islice
 
 import msgspec
 
-from mooring._core.outlet import Outbox, Outlet
+from mooring._core.gateway_end import GatewayEnd, Outbox
 from mooring._core.wire import Call
 from mooring.app.search import Brief, Briefs, Found, FoundConnection, Search, in_order, merged
 
@@ -24,12 +24,12 @@ class Finder:
         """The connections that are wanted, as their gateways know them; with `fd` that one only."""
         search.terms()
         what = msgspec.msgpack.encode(search)
-        outlets = [
-            outlet
-            for outlet in self._outbox.all()
-            if search.gateway in (None, outlet.gateway) and (not fd or outlet is self._outbox.find(fd))
+        gateway_ends = [
+            gateway_end
+            for gateway_end in self._outbox.all()
+            if search.gateway in (None, gateway_end.gateway) and (not fd or gateway_end is self._outbox.find(fd))
         ]
-        answers = [outlet.call(Call.FIND, fd, what) for outlet in outlets]
+        answers = [gateway_end.call(Call.FIND, fd, what) for gateway_end in gateway_ends]
         return merged(
             (msgspec.msgpack.decode(answer, type=Found) for answer in answers), search.limit, reverse=search.reverse
         )
@@ -39,13 +39,13 @@ class Finder:
         gateway has them when it is taken. Taking one waits, and raises, likewise."""
         search.terms()
         what = msgspec.msgpack.encode(search)
-        outlets = {one.gateway: one for one in self._outbox.all() if search.gateway in (None, one.gateway)}
-        answers = [msgspec.msgpack.decode(one.call(Call.LIST, 0, what), type=Briefs) for one in outlets.values()]
+        gateway_ends = {one.gateway: one for one in self._outbox.all() if search.gateway in (None, one.gateway)}
+        answers = [msgspec.msgpack.decode(one.call(Call.LIST, 0, what), type=Briefs) for one in gateway_ends.values()]
         total = sum(answer.total for answer in answers)
-        return total, _pages(in_order(answers, search.limit, reverse=search.reverse), outlets)
+        return total, _pages(in_order(answers, search.limit, reverse=search.reverse), gateway_ends)
 
 
-def _pages(briefs: Iterator[Brief], outlets: dict[int, Outlet]) -> Iterator[list[FoundConnection]]:
+def _pages(briefs: Iterator[Brief], gateway_ends: dict[int, GatewayEnd]) -> Iterator[list[FoundConnection]]:
     while page := list(islice(briefs, PAGE)):
         of_gateway: dict[int, list[int]] = {}
         for brief in page:
@@ -53,7 +53,7 @@ def _pages(briefs: Iterator[Brief], outlets: dict[int, Outlet]) -> Iterator[list
         rows = {
             row.fd: row
             for gateway, fds in of_gateway.items()
-            for row in _rows.decode(outlets[gateway].call(Call.ROWS, 0, msgspec.msgpack.encode(fds)))
+            for row in _rows.decode(gateway_ends[gateway].call(Call.ROWS, 0, msgspec.msgpack.encode(fds)))
         }
         yield [_with_rates(rows[brief.fd], brief) for brief in page if brief.fd in rows]
 

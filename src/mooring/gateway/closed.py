@@ -15,12 +15,13 @@ worker goes, what is kept waits for the next one to ask, as long as the lease la
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 
 from mooring._core.registry import Cause
 from mooring._core.wire import Event
+from mooring._core.worker_end import WorkerEnd
 from mooring.config import Settings
 from mooring.net.closed import log_record
 from mooring.types import CAUSES, PHASES, TLS_VERSIONS, CloseRecord
@@ -32,15 +33,6 @@ ROOM = 1 << 20  # bytes that may wait for the worker that is told
 _PATH = 255  # bytes
 
 Later = Callable[[float, Callable[[], None]], object]
-
-
-class WorkerEnd(Protocol):
-    """A worker that can be told something; see mooring._core.relay."""
-
-    @property
-    def usable(self) -> bool: ...
-    def unsent(self) -> int: ...
-    def say(self, kind: int, extra: int = ..., payload: bytes = ...) -> int: ...
 
 
 class LastLook(NamedTuple):

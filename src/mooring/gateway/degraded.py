@@ -47,7 +47,7 @@ class DegradedPool:
     def hopeless(self) -> bool:
         """There is no worker, and it makes no sense to wait for one."""
         return self._degraded and not any(
-            port is not None and port.usable and port.serves for port in self._relay.ports
+            worker_end is not None and worker_end.usable and worker_end.serves for worker_end in self._relay.worker_ends
         )
 
     def tell(self, *, degraded: bool) -> None:

@@ -21,7 +21,6 @@ from mooring._core.finder import Finder
 from mooring._core.http import HttpError, ParsedRequest
 from mooring._core.http_exchange import cause_of
 from mooring._core.hub import Hub
-from mooring._core.port import Port
 from mooring._core.reactor import Reactor
 from mooring._core.registry import Cause
 from mooring._core.relay import Relay
@@ -29,11 +28,12 @@ from mooring._core.room import Rooms
 from mooring._core.table import Table
 from mooring._core.websocket import WebSockets
 from mooring._core.wire import RARE, USER, Call, Event, Notice, Wants
+from mooring._core.worker_end import WorkerEnd
 from mooring.app.request_record import RequestRecord, encode_request
 from mooring.app.search import Search
 from mooring.config import Settings
 from mooring.counters import Part, zeros
-from mooring.gateway.closed import CloseRecords, WorkerEnd
+from mooring.gateway.closed import CloseRecords
 from mooring.gateway.degraded import DegradedPool
 from mooring.gateway.extensions import Agreed
 from mooring.gateway.farewell import Farewell
@@ -75,8 +75,8 @@ _search = msgspec.msgpack.Decoder(Search)
 
 
 class Gateway(GatewayContract):
-    """One gateway; `on_retired(port)` is told when a worker that leaves has nothing in flight here, `on_broken(port,
-    why)` when one has to be replaced because it speaks nonsense."""
+    """One gateway; `on_retired(worker_end)` is told when a worker that leaves has nothing in flight here,
+    `on_broken(worker_end, why)` when one has to be replaced because it speaks nonsense."""
 
     def __init__(
         self,
@@ -86,8 +86,8 @@ class Gateway(GatewayContract):
         number: int,
         table: Table,
         first_serial: int,
-        on_retired: Callable[[Port], None] = lambda _port: None,
-        on_broken: Callable[[Port, str], None] = lambda _port, _why: None,
+        on_retired: Callable[[WorkerEnd], None] = lambda _worker_end: None,
+        on_broken: Callable[[WorkerEnd, str], None] = lambda _worker_end, _why: None,
     ) -> None:
         self.reactor = reactor
         self.settings = settings
@@ -121,7 +121,7 @@ class Gateway(GatewayContract):
             flow.worker_messages,
             flow.worker_bytes,
         )
-        self._rare: dict[int, Callable[[Port, Notice], None]] = {
+        self._rare: dict[int, Callable[[WorkerEnd, Notice], None]] = {
             command: getattr(self, f"_on_{command.name.lower()}") for command in RARE
         }
         self.relay.gateway = self
@@ -192,15 +192,15 @@ class Gateway(GatewayContract):
     def _look_for_overdue(self) -> None:
         """A loop that turns while one handler never ends is no hang, and its worker is not ended."""
         after = self.settings.process.overdue_after
-        for kind, fd, age, port in self.relay.take_overdue(int(after * 1000)):
+        for kind, fd, age, worker_end in self.relay.take_overdue(int(after * 1000)):
             self._refusals.say(
                 logging.WARNING,
                 "the %r handler of connection %d has not ended after %.1f s, in worker %d (pid %d)",
                 Event(kind).name.lower(),
                 fd,
                 age / 1000,
-                port.worker,
-                port.pid,
+                worker_end.worker,
+                worker_end.pid,
             )
         self.reactor.call_later(min(OVERDUE_LOOK, after), self._look_for_overdue)
 
@@ -299,7 +299,7 @@ class Gateway(GatewayContract):
             self.relay.tell(fd, Event.SESSION, 1, self.encode_session(session))
         self.relay.event(Notice(Event.OPEN, fd, request, opcode=bool(session)))
 
-    def _on_handshake(self, _port: Port, command: Notice) -> None:
+    def _on_handshake(self, _worker_end: WorkerEnd, command: Notice) -> None:
         """A worker says what the application makes of a handshake."""
         fd, status, payload = command.fd, command.arg, command.payload
         subprotocol, headers = _acceptance.decode(payload) if status == 101 else (None, [])
@@ -327,7 +327,7 @@ class Gateway(GatewayContract):
 
     def _on_handshake_late(self, fd: int) -> None:
         self.counters["handshakes_timed_out"] += 1
-        if any(port is not None and port.usable for port in self.relay.ports):
+        if any(worker_end is not None and worker_end.usable for worker_end in self.relay.worker_ends):
             status, reason = 504, "the application did not decide about this handshake in time"
             cause = Cause.HANDSHAKE_TIMEOUT
         else:
@@ -417,23 +417,23 @@ class Gateway(GatewayContract):
 
     # ------------------------------------------------------------------ workers
 
-    def on_retired(self, port: Port) -> None:
+    def on_retired(self, worker_end: WorkerEnd) -> None:
         """A worker that leaves has finished everything here and was told so."""
-        self._tell_retired(port)
+        self._tell_retired(worker_end)
 
-    def on_port_lost(self, port: Port) -> None:
+    def on_worker_lost(self, worker_end: WorkerEnd) -> None:
         """A worker is gone; if it was leaving, it has left."""
-        if port.retiring:
-            self._tell_retired(port)
+        if worker_end.retiring:
+            self._tell_retired(worker_end)
 
-    def on_port_broken(self, port: Port, why: str) -> None:
+    def on_worker_broken(self, worker_end: WorkerEnd, why: str) -> None:
         """A worker speaks nonsense; its end will settle what it was at."""
-        log.error("worker %d (pid %d): %s", port.worker, port.pid, why)
-        self._tell_broken(port, why)
+        log.error("worker %d (pid %d): %s", worker_end.worker, worker_end.pid, why)
+        self._tell_broken(worker_end, why)
 
-    def on_bad_record(self, port: Port, problem: Exception) -> None:
+    def on_bad_record(self, worker_end: WorkerEnd, problem: Exception) -> None:
         """A record of a worker had no effect."""
-        say_bad(self._refusals, f"worker {port.worker}", problem)
+        say_bad(self._refusals, f"worker {worker_end.worker}", problem)
 
     def depart(self) -> None:
         """This gateway ends in order: its workers, who see their channels end, are told, and before that of the
@@ -441,23 +441,23 @@ class Gateway(GatewayContract):
         for fd in self.connections.table.connections():
             self.connections.cut(fd, b"the server is shutting down", Cause.SHUTDOWN)
         self.reactor.flush()
-        for port in self.relay.ports:
-            if port is not None and not port.left:
-                port.depart()
+        for worker_end in self.relay.worker_ends:
+            if worker_end is not None and not worker_end.left:
+                worker_end.depart()
 
     # ------------------------------------------------------------------ sessions and calls
 
-    def apply(self, port: Port, command: Notice) -> None:
+    def apply(self, worker_end: WorkerEnd, command: Notice) -> None:
         """The commands that are not compiled."""
-        self._rare[command.kind](port, command)
+        self._rare[command.kind](worker_end, command)
 
-    def _on_tail(self, port: WorkerEnd, _command: Notice) -> None:
-        self._records.watch(port)
+    def _on_tail(self, worker_end: WorkerEnd, _command: Notice) -> None:
+        self._records.watch(worker_end)
 
-    def _on_call(self, port: Port, command: Notice) -> None:
-        port.reply(command.ticket, self.call(command.arg, command.fd, command.payload))
+    def _on_call(self, worker_end: WorkerEnd, command: Notice) -> None:
+        worker_end.reply(command.ticket, self.call(command.arg, command.fd, command.payload))
 
-    def _on_session(self, port: Port, command: Notice) -> None:
+    def _on_session(self, worker_end: WorkerEnd, command: Notice) -> None:
         fd, payload = command.fd, command.payload
         entry = _entry.decode(payload)
         value = bytes(entry.value)
@@ -473,7 +473,7 @@ class Gateway(GatewayContract):
                 self._refusals.say(logging.WARNING, "session of connection %d is full: %s is not kept", fd, entry.key)
                 return
             session[entry.key] = value
-        if self.connections.table.owner(fd) != port.pid:
+        if self.connections.table.owner(fd) != worker_end.pid:
             change = {entry.key: msgspec.Raw(value) if value else None}
             self.relay.tell(fd, Event.SESSION, 0, msgspec.msgpack.encode(change))
 
@@ -558,7 +558,7 @@ class Gateway(GatewayContract):
             for fd in self.connections.table.connections() if late else self.connections.idle_http():
                 self.connections.cut(fd, b"the server is shutting down", Cause.SHUTDOWN)
             # what waits for a worker when there is none, and none will be started any more, waits in vain
-            serving = any(port is not None and port.serves for port in self.relay.ports)
+            serving = any(worker_end is not None and worker_end.serves for worker_end in self.relay.worker_ends)
             handed_over = self.relay.idle() or not serving
             if late or (self.connections.count == 0 and handed_over):
                 finished = True

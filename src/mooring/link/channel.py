@@ -9,14 +9,14 @@ import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # who opens none need not load them
-    from mooring._core.channel_link import ChannelOutlet, ChannelPort
+    from mooring._core.channel_link import ChannelGatewayEnd, ChannelWorkerEnd
     from mooring._core.inlet import Inlet
     from mooring._core.reactor import Reactor
     from mooring._core.relay import Relay
     from mooring._core.table import Table
 
 
-def open_port(
+def open_worker_end(
     relay: Relay,
     reactor: Reactor,
     *,
@@ -26,20 +26,20 @@ def open_port(
     channel: int,
     reply: int,
     page: int,
-) -> ChannelPort:
+) -> ChannelWorkerEnd:
     """The gateway's end. `serves`: whether the worker may be given connections of this gateway."""
-    from mooring._core.channel_link import ChannelPort
+    from mooring._core.channel_link import ChannelWorkerEnd
 
     answers = socket.socket(fileno=reply)
-    port = ChannelPort(relay.commands, worker, generation, serves, reactor, channel, answers, page)
-    relay.attach(port)
-    return port
+    worker_end = ChannelWorkerEnd(relay.commands, worker, generation, serves, reactor, channel, answers, page)
+    relay.attach(worker_end)
+    return worker_end
 
 
-def open_outlet(
+def open_gateway_end(
     inlet: Inlet, reactor: Reactor, *, gateway: int, table: Table, channel: int, reply: int, page: int
-) -> ChannelOutlet:
+) -> ChannelGatewayEnd:
     """The worker's end; `table` is that gateway's table of connections."""
-    from mooring._core.channel_link import ChannelOutlet
+    from mooring._core.channel_link import ChannelGatewayEnd
 
-    return ChannelOutlet(gateway, table, inlet, reactor, channel, socket.socket(fileno=reply), page)
+    return ChannelGatewayEnd(gateway, table, inlet, reactor, channel, socket.socket(fileno=reply), page)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from mooring._core.port import Port
+from mooring._core.worker_end import WorkerEnd
 from mooring.app.loader import load_function
 from mooring.journal import own_logger
 
@@ -20,7 +20,7 @@ SLOW = 1000  # milliseconds without an answer after which a busy worker gets no 
 STILL = 2500  # milliseconds without a turn of its loop, which shows itself each second, after which one is stopped
 GONE = 5000  # the same, after which keys are not its own any more: until it turns again, others have them
 Key = str | bytes | int | None
-Policy = Callable[[list[Port], int], Port]
+Policy = Callable[[list[WorkerEnd], int], WorkerEnd]
 
 
 class Client(NamedTuple):
@@ -34,24 +34,24 @@ class Client(NamedTuple):
     """The id it is bound to; empty for none."""
 
 
-def least_loaded(ports: Sequence[Port]) -> Port:
+def least_loaded(worker_ends: Sequence[WorkerEnd]) -> WorkerEnd:
     """The worker with the fewest messages in flight, then with the fewest connections; a stopped or stuck one last."""
-    return min(ports, key=lambda port: (port.silent > SLOW or port.still > STILL, port.in_flight // 16, port.bound))
+    return min(worker_ends, key=lambda one: (one.silent > SLOW or one.still > STILL, one.in_flight // 16, one.bound))
 
 
-def by_key(ports: Sequence[Port], key: str | bytes | int) -> Port:
+def by_key(worker_ends: Sequence[WorkerEnd], key: str | bytes | int) -> WorkerEnd:
     """The same worker for the same key, as long as there is that worker and its loop turns. TypeError for what is no
     key."""
     if not isinstance(key, str | bytes | int):
         raise TypeError(f"a key is a str, bytes or int, not {type(key).__name__}")
     name = key if isinstance(key, bytes) else str(key).encode()
 
-    def score(port: Port) -> bytes:
-        return blake2b(name, digest_size=8, salt=port.worker.to_bytes(2, "big")).digest()
+    def score(worker_end: WorkerEnd) -> bytes:
+        return blake2b(name, digest_size=8, salt=worker_end.worker.to_bytes(2, "big")).digest()
 
-    best = max([port for port in ports if port.still <= GONE] or ports, key=score)
+    best = max([one for one in worker_ends if one.still <= GONE] or worker_ends, key=score)
     # the same worker number can be there twice: the new generation's is meant, and of retiring ones none is among them
-    return max((port for port in ports if port.worker == best.worker), key=lambda port: port.generation)
+    return max((one for one in worker_ends if one.worker == best.worker), key=lambda one: one.generation)
 
 
 def new_policy(dispatch: str, about: Callable[[int], Client]) -> Policy:
@@ -59,7 +59,7 @@ def new_policy(dispatch: str, about: Callable[[int], Client]) -> Policy:
     no such function."""
     key_of: Callable[[Client], Key]
     if dispatch == "connection":
-        return lambda ports, _fd: least_loaded(ports)
+        return lambda worker_ends, _fd: least_loaded(worker_ends)
     if dispatch == "address":
         key_of = _address
     elif dispatch == "user":
@@ -69,18 +69,18 @@ def new_policy(dispatch: str, about: Callable[[int], Client]) -> Policy:
 
     failures = 0
 
-    def choose(ports: list[Port], fd: int) -> Port:
+    def choose(worker_ends: list[WorkerEnd], fd: int) -> WorkerEnd:
         nonlocal failures
         client = about(fd)
         try:
             key = key_of(client)
-            return least_loaded(ports) if key is None else by_key(ports, key)
+            return least_loaded(worker_ends) if key is None else by_key(worker_ends, key)
         except Exception:
             failures += 1
             if failures & (failures - 1) == 0:  # not a traceback for each client
                 text = "dispatch=%r failed on connection %d, the %d. failure: it goes to the least loaded worker"
                 log.exception(text, dispatch, fd, failures)
-            return least_loaded(ports)
+            return least_loaded(worker_ends)
 
     return choose
 

@@ -11,7 +11,7 @@ from mooring._core.table import Table
 from mooring.boot import LinkEnd
 from mooring.gateway.gateway import Gateway
 from mooring.journal import own_logger
-from mooring.link.channel import open_port
+from mooring.link.channel import open_worker_end
 from mooring.net import messages
 from mooring.net.descriptors import LINK_DESCRIPTORS, SPARE_DESCRIPTORS, raise_descriptor_limit
 from mooring.parts import Drained, Host, OpenLink, Part
@@ -53,7 +53,7 @@ class GatewayPart(Part):
     def link(self, end: LinkEnd) -> OpenLink | None:
         if end.gateway != self.gateway.number:
             return None
-        return open_port(
+        return open_worker_end(
             self.gateway.relay,
             self.host.reactor,
             worker=end.worker,

@@ -7,7 +7,7 @@ from typing import Any
 from mooring._core.table import Table
 from mooring.boot import LinkEnd
 from mooring.journal import own_logger
-from mooring.link.channel import open_outlet
+from mooring.link.channel import open_gateway_end
 from mooring.net import messages
 from mooring.parts import ORPHANED, Drained, Host, OpenLink, Part
 from mooring.worker.tasks import DispatcherLink
@@ -54,7 +54,7 @@ class WorkerPart(Part):
             if self._greeted:
                 link.hello()
             return link
-        outlet = open_outlet(
+        gateway_end = open_gateway_end(
             worker.inlet,
             self.host.reactor,
             gateway=end.gateway,
@@ -63,16 +63,16 @@ class WorkerPart(Part):
             reply=end.reply,
             page=end.page,
         )
-        outlet.eager = worker.bench is not None
-        outlet.beat()
-        worker.outbox.connect(outlet)
+        gateway_end.eager = worker.bench is not None
+        gateway_end.beat()
+        worker.outbox.connect(gateway_end)
         if self._greeted:  # it was attached later than at the start
-            outlet.hello()
-        return outlet
+            gateway_end.hello()
+        return gateway_end
 
     def beat(self) -> None:
-        for outlet in self.worker.outbox.all():
-            outlet.beat()
+        for gateway_end in self.worker.outbox.all():
+            gateway_end.beat()
 
     async def start(self) -> None:
         worker = self.worker
@@ -99,9 +99,9 @@ class WorkerPart(Part):
         await asyncio.wait((known, self.host.ended), return_when=asyncio.FIRST_COMPLETED)
         known.cancel()
         self._greeted = True
-        for outlet in self.worker.outbox.all():
-            outlet.hello()
-            outlet.flush()  # before "ready": a client that comes after it finds every worker usable
+        for gateway_end in self.worker.outbox.all():
+            gateway_end.hello()
+            gateway_end.flush()  # before "ready": a client that comes after it finds every worker usable
         self.worker.tasks.open()
         if self._dispatcher is not None:
             self._dispatcher.hello()
@@ -153,8 +153,8 @@ class WorkerPart(Part):
         return self.worker.inlet.timings()
 
     def depart(self) -> None:
-        for outlet in self.worker.outbox.all():
-            outlet.flush()
+        for gateway_end in self.worker.outbox.all():
+            gateway_end.flush()
 
     def abandon(self) -> None:
         self.worker.abandon()

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from mooring._core.outlet import Outbox
+from mooring._core.gateway_end import Outbox
 from mooring._core.table import Table
 from mooring.app.foreign import running_of
 from mooring.net.closed import log_record

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from mooring._core.channel import BadRecord
-from mooring._core.outlet import Outbox
+from mooring._core.gateway_end import Outbox
 from mooring._core.wire import MAX_ATTEMPTS, Event, Notice
 from mooring._core.ws import Frame
 from mooring.app.foreign import is_a, running_of, text_of

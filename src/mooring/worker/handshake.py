@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from mooring._core.outlet import Outbox
+from mooring._core.gateway_end import Outbox
 from mooring.app.foreign import running_of, text_of
 from mooring.app.handlers import Handlers
 from mooring.app.handshake import Accept, Reject

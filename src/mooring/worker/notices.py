@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from mooring._core.channel import BadRecord
-from mooring._core.outlet import Outlet
+from mooring._core.gateway_end import GatewayEnd
 from mooring._core.wire import TICKETED, Event, Notice
 from mooring.journal import own_logger
 from mooring.worker.ends import Ends
@@ -24,43 +24,43 @@ class Notices:
         self._works = works
         self._leaving = leaving
         self._ends = ends
-        self._taken: dict[int, Callable[[Outlet, Notice], None]] = {
+        self._taken: dict[int, Callable[[GatewayEnd, Notice], None]] = {
             event: getattr(self, event.name.lower()) for event in Event if event not in TICKETED
         }
 
-    def take(self, outlet: Outlet, notice: Notice) -> None:
+    def take(self, gateway_end: GatewayEnd, notice: Notice) -> None:
         """Raises BadRecord for what takes a ticket and has none."""
         taken = self._taken.get(notice.kind)
         if taken is None:
             raise BadRecord(f"unknown kind {notice.kind}")
-        taken(outlet, notice)
+        taken(gateway_end, notice)
 
-    def session(self, _outlet: Outlet, notice: Notice) -> None:
+    def session(self, _gateway_end: GatewayEnd, notice: Notice) -> None:
         self._sessions.learn(notice.fd, notice.payload, replace=notice.extra == 1)
 
-    def depart(self, outlet: Outlet, _notice: Notice) -> None:
-        log.debug("nothing more comes from gateway %d", outlet.gateway)
-        outlet.left = True
+    def depart(self, gateway_end: GatewayEnd, _notice: Notice) -> None:
+        log.debug("nothing more comes from gateway %d", gateway_end.gateway)
+        gateway_end.left = True
 
-    def room(self, _outlet: Outlet, notice: Notice) -> None:
+    def room(self, _gateway_end: GatewayEnd, notice: Notice) -> None:
         self._streams.on_room(notice.fd, notice.extra)
 
-    def gone(self, _outlet: Outlet, notice: Notice) -> None:
+    def gone(self, _gateway_end: GatewayEnd, notice: Notice) -> None:
         self._streams.on_gone(notice.fd, notice.extra)
 
-    def end_streams(self, _outlet: Outlet, notice: Notice) -> None:
+    def end_streams(self, _gateway_end: GatewayEnd, notice: Notice) -> None:
         self._leaving.within(notice.extra / 1000)
 
-    def body(self, _outlet: Outlet, notice: Notice) -> None:
+    def body(self, _gateway_end: GatewayEnd, notice: Notice) -> None:
         self._streams.on_part(notice.fd, notice.extra, notice.payload)
 
-    def file(self, _outlet: Outlet, notice: Notice) -> None:
+    def file(self, _gateway_end: GatewayEnd, notice: Notice) -> None:
         self._streams.on_file(notice.fd, notice.extra, notice.payload)
 
-    def peer_ended(self, _outlet: Outlet, notice: Notice) -> None:
+    def peer_ended(self, _gateway_end: GatewayEnd, notice: Notice) -> None:
         self._streams.on_peer_ended(notice.fd, notice.extra)
 
-    def work(self, _outlet: Outlet, notice: Notice) -> None:
+    def work(self, _gateway_end: GatewayEnd, notice: Notice) -> None:
         self._works.on_cancel(notice.fd, notice.payload.decode() if notice.extra else None)
 
     def tail(self, _whose: object, notice: Notice) -> None:

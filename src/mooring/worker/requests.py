@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from mooring._core.channel import BadRecord
-from mooring._core.outlet import Outbox
+from mooring._core.gateway_end import Outbox
 from mooring._core.wire import Event, Notice, Respond
 from mooring.app.foreign import is_a, refuse_odd, running_of, text_of
 from mooring.app.forms import FormLimits

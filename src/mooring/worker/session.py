@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from mooring._core.outlet import Outbox
+from mooring._core.gateway_end import Outbox
 from mooring._core.wire import Call
 from mooring.app.live import PLAIN, SCALARS, Live, adopted, plain
 from mooring.app.values import check_entry, pack, unpack
@@ -71,15 +71,15 @@ class Sessions:
 
     def read(self, fd: int) -> Packed:
         """What the session holds now; not to be changed. Raises StateError when the gateway does not answer."""
-        outlet = self._outbox.find(fd)
-        owner = outlet.table.owner(fd) if outlet is not None else 0
+        gateway_end = self._outbox.find(fd)
+        owner = gateway_end.table.owner(fd) if gateway_end is not None else 0
         mine = owner == self._pid
         copy = self._copies.get(fd)
-        if copy is not None and (mine or outlet is None or not outlet.table.exists(fd)):
+        if copy is not None and (mine or gateway_end is None or not gateway_end.table.exists(fd)):
             return copy
-        if outlet is None:
+        if gateway_end is None:
             return {}
-        answer = _changes.decode(outlet.call(Call.SESSION, fd, b""))
+        answer = _changes.decode(gateway_end.call(Call.SESSION, fd, b""))
         found = {key: bytes(value) for key, value in answer.items()}
         if mine:
             # it came to this worker a moment ago; what the gateway tells of it is still on its way here
@@ -108,8 +108,8 @@ class Sessions:
 
     def exists(self, fd: int) -> bool:
         """Whether there is such a connection."""
-        outlet = self._outbox.find(fd)
-        return outlet is not None and outlet.table.exists(fd)
+        gateway_end = self._outbox.find(fd)
+        return gateway_end is not None and gateway_end.table.exists(fd)
 
     def live(self, fd: int, key: str, packed: bytes) -> Any:
         """The value of a key as handlers see it."""

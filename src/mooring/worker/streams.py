@@ -15,7 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from mooring._core.outlet import Outbox
+from mooring._core.gateway_end import Outbox
 from mooring._core.wire import FileNote, Respond
 from mooring.app.static import claim
 from mooring.errors import StateError

@@ -18,8 +18,8 @@ from functools import partial
 from typing import Any, NoReturn, Protocol
 
 from mooring._core.contract import WorkerContract
+from mooring._core.gateway_end import GatewayEnd, Outbox
 from mooring._core.inlet import Inlet
-from mooring._core.outlet import Outbox, Outlet
 from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
 from mooring._core.steps import failure_of
@@ -354,9 +354,9 @@ class Worker(WorkerContract):
         """Any event on a ticket but a message; what is still to be awaited when its handler is a coroutine."""
         return self._cold[event.kind](self._sites[event.listener], event)
 
-    def note(self, outlet: Outlet, notice: Notice) -> None:
+    def note(self, gateway_end: GatewayEnd, notice: Notice) -> None:
         """What a gateway tells without waiting for an answer."""
-        self._notices.take(outlet, notice)
+        self._notices.take(gateway_end, notice)
 
     def failed(self, kind: int, listener: int, fd: int, error: BaseException) -> Awaitable[Any] | None:
         """A handler has raised; what is still to be awaited."""
@@ -406,22 +406,22 @@ class Worker(WorkerContract):
         why = f"it has had max_request={self._max_request} messages and requests, or a few more"
         self.controller.ask_replacement(why)
 
-    def gateway_lost(self, outlet: Outlet, why: str) -> None:
+    def gateway_lost(self, gateway_end: GatewayEnd, why: str) -> None:
         """A gateway is gone, and its connections with it."""
-        self.outbox.disconnect(outlet)
+        self.outbox.disconnect(gateway_end)
         self.streams.gateway_lost()
         self.works.gateway_lost()
-        served = outlet.table.served(os.getpid())
-        if not outlet.left:
+        served = gateway_end.table.served(os.getpid())
+        if not gateway_end.left:
             message = "the channel to gateway %d has ended: %s; %d connections that this worker served are lost with it"
-            log.warning(message, outlet.gateway, why, len(served))
-        reason = f"gateway {outlet.gateway} has ended".encode()
+            log.warning(message, gateway_end.gateway, why, len(served))
+        reason = f"gateway {gateway_end.gateway} has ended".encode()
         if self.number == 0 and not self.stopping.is_set():
-            served += outlet.table.served(0)
+            served += gateway_end.table.served(0)
         for fd, state, listener, opened in served:
             # it frees an entry before it tells of the end, so nobody was told of these
             is_open = opened or fd in self._opened
-            record = self.ends.lost(outlet.gateway, outlet.table, fd, opened=is_open)
+            record = self.ends.lost(gateway_end.gateway, gateway_end.table, fd, opened=is_open)
             if is_open:
                 kind = Event.CLOSE
             elif record or (state == ConnectionState.HTTP and self._sites[listener].handlers.get("disconnect")):
@@ -430,7 +430,7 @@ class Worker(WorkerContract):
                 continue
             told = reason + RECORD_MARK + record if record else reason
             code = CloseCode.ABNORMAL
-            self.inlet.end(outlet, Notice(kind, fd, told, opcode=ClosedBy.SERVER, arg=code, extra=listener))
+            self.inlet.end(gateway_end, Notice(kind, fd, told, opcode=ClosedBy.SERVER, arg=code, extra=listener))
 
     # ------------------------------------------------------------------ events
 

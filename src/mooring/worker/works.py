@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import CoroutineType
 from typing import Any
 
-from mooring._core.outlet import Outbox, Outlet
+from mooring._core.gateway_end import GatewayEnd, Outbox
 from mooring._core.wire import Work as Told
 from mooring.app.foreign import is_a, not_waited_for
 from mooring.errors import SpawnFull, StateError
@@ -43,14 +43,16 @@ class OwnedTask(asyncio.Task[Any]):
 class Work:
     """One piece."""
 
-    __slots__ = ("cut", "endless", "fd", "listener", "name", "number", "outlet", "task")
+    __slots__ = ("cut", "endless", "fd", "gateway_end", "listener", "name", "number", "task")
 
-    def __init__(self, fd: int, number: int, name: str, listener: int, outlet: Outlet, *, endless: bool) -> None:
+    def __init__(
+        self, fd: int, number: int, name: str, listener: int, gateway_end: GatewayEnd, *, endless: bool
+    ) -> None:
         self.fd = fd
         self.number = number  # no other of its connection in this worker has it
         self.name = name
         self.listener = listener
-        self.outlet = outlet
+        self.gateway_end = gateway_end
         self.endless = endless
         self.task: asyncio.Task[Any]
         self.cut = False
@@ -82,8 +84,8 @@ class Works:
                     "handler accepts, spawn in 'open'; a 'request' handler awaits its work, and may send its answer in "
                     "parts, by response.write() or response.event_stream()"
                 )
-            outlet = self._outbox.find(fd)
-            info = outlet.table.info(fd) if outlet is not None and state == ConnectionState.OPEN else None
+            gateway_end = self._outbox.find(fd)
+            info = gateway_end.table.info(fd) if gateway_end is not None and state == ConnectionState.OPEN else None
             limit = 0 if info is None else self._sites[info.listener].max_spawned
             if limit and len(self.of(fd, None)) >= limit:
                 raise SpawnFull(
@@ -95,12 +97,12 @@ class Works:
             raise
         context = contextvars.copy_context()
         task = OwnedTask(_contained(running), loop=asyncio.get_running_loop(), name=name, context=context)
-        if outlet is None or info is None:
+        if gateway_end is None or info is None:
             task.add_done_callback(lambda _: _close(running))
             task.cancel()  # of a connection that has gone, it does not begin
             return task
         owned = self._of.setdefault(fd, {})
-        work = Work(fd, self._next_number(owned), name, info.listener, outlet, endless=endless)
+        work = Work(fd, self._next_number(owned), name, info.listener, gateway_end, endless=endless)
         work.task = task
         owned[work.number] = work
         task.add_done_callback(lambda _: self._ended(work, running), context=context)
@@ -153,7 +155,7 @@ class Works:
             told = Told.CUT
         else:
             told = Told.ENDED
-        if self._outbox.find(work.fd) is work.outlet:  # else that gateway has ended, and its connections
+        if self._outbox.find(work.fd) is work.gateway_end:  # else that gateway has ended, and its connections
             self._outbox.work(work.fd, told, work.number, b"")  # behind what it has sent
 
     # ------------------------------------------------------------------ who asks
@@ -186,7 +188,7 @@ class Works:
         """The outbox does not know that gateway any more: its connections are gone."""
         for fd, owned in self._of.items():
             for work in owned.values():
-                if self._outbox.find(fd) is not work.outlet:
+                if self._outbox.find(fd) is not work.gateway_end:
                     _cancel(work.task)
 
     def leave(self) -> None:

@@ -61,9 +61,9 @@ def read(end: socket.socket) -> bytes:
 def run(parts: list[bytes]) -> object:
     loop = Loop()
     front = Front(loop, SERVER.settings)
-    port, ours, answers = front.attach(0)
-    port.channel.feed(hello(PID))
-    assert port.usable
+    worker_end, ours, answers = front.attach(0)
+    worker_end.channel.feed(hello(PID))
+    assert worker_end.usable
     clients = [Client(), Client()]
     loop.turn(1)
     for client, data in zip(clients, (UPGRADE + MESSAGE + MESSAGE, UPLOAD), strict=True):
@@ -71,7 +71,7 @@ def run(parts: list[bytes]) -> object:
         loop.turn(1)
     assert sorted(front.gateway.connections.table.connections()) == sorted(FDS[:2])
     for part in parts:
-        port.channel.feed(part)
+        worker_end.channel.feed(part)
     loop.turn(2)
     front.check()
     told = [client.receive() for client in clients]

@@ -11,7 +11,7 @@ import msgspec
 import mooring
 from fuzz.harness import pieces
 from fuzz.world import Loop, Nobody, is_about_bytes, new_server, nothing_is_left, page, records, short
-from mooring._core.channel_link import ChannelOutlet
+from mooring._core.channel_link import ChannelGatewayEnd
 from mooring._core.table import Table
 from mooring._core.wire import Command, Event
 from mooring.app.request_record import RequestRecord, encode_request
@@ -87,13 +87,13 @@ def run(parts: list[bytes]) -> object:
     worker = Watched(SERVER)
     SERVER._enter(worker, SERVER.settings)
     file = os.memfd_create("table")
-    outlet = ChannelOutlet(0, Table(file, 4), worker.inlet, loop.reactor, channel.detach(), reply, page())
+    gateway_end = ChannelGatewayEnd(0, Table(file, 4), worker.inlet, loop.reactor, channel.detach(), reply, page())
 
     async def feed() -> None:
-        worker.outbox.connect(outlet)
-        outlet.hello()
+        worker.outbox.connect(gateway_end)
+        gateway_end.hello()
         for part in parts:
-            outlet.channel.feed(part)
+            gateway_end.channel.feed(part)
         for _ in range(4):
             await asyncio.sleep(0)
 
@@ -108,7 +108,7 @@ def run(parts: list[bytes]) -> object:
         answers.close()
         loop.turn(2)
         loop.close()
-        outlet.close()
+        gateway_end.close()
         os.close(file)
 
 

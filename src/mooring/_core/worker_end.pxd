@@ -1,4 +1,4 @@
-"""A worker, as a gateway sees it, whatever leads to it. Words in port.pyx."""
+"""A worker, as a gateway sees it, whatever leads to it. Words in worker_end.pyx."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -14,17 +14,17 @@ cdef class Receiver:
     cdef readonly Reactor reactor
 
     # 1: not now, see Publisher.go_on
-    cdef int on_command(self, Port port, const Record* record, const uint8_t* payload) except -1
-    cdef int on_lost(self, Port port, str why) except -1
-    cdef int on_bad(self, Port port, object problem) except -1
-    cdef int on_broken(self, Port port, str why) except -1
+    cdef int on_command(self, WorkerEnd worker_end, const Record* record, const uint8_t* payload) except -1
+    cdef int on_lost(self, WorkerEnd worker_end, str why) except -1
+    cdef int on_bad(self, WorkerEnd worker_end, object problem) except -1
+    cdef int on_broken(self, WorkerEnd worker_end, str why) except -1
 
 
-cdef class Port(Publisher):
+cdef class WorkerEnd(Publisher):
     cdef object __weakref__
     cdef readonly Receiver receiver
     cdef readonly Ledger ledger
-    cdef public int index            # place in relay.ports, -1 when it is in none
+    cdef public int index            # place in relay.worker_ends, -1 when it is in none
     cdef readonly int worker
     cdef readonly int generation
     cdef public int pid

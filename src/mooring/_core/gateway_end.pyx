@@ -1,13 +1,13 @@
 """The worker's half of the seam, downwards: commands to gateways.
 
-A worker has one outlet per gateway and finds the right one by the bits of the fd; a publish goes to each of them once,
-however many subscribers there are. Whether an outlet is a channel to another process or a call in this one is known to
-whoever made it.
+A worker has one gateway end per gateway and finds the right one by the bits of the fd; a publish goes to each of them
+once, however many subscribers there are. Whether a gateway end is a channel to another process or a call in this one
+is known to whoever made it.
 
 What a gateway does with a command is seen in its table (table.pyx), and in another process that takes a moment. A
-handler must see at once what it has decided: that a connection is closing, whose it is. So an outlet remembers such
+handler must see at once what it has decided: that a connection is closing, whose it is. So a gateway end remembers such
 decisions until the gateway has applied the commands up to there, and what is asked of the table is answered with them
-in mind (`Outlet.state_of`). They are few, and gone as soon as the gateway has caught up, whatever it made of them.
+in mind (`GatewayEnd.state_of`). They are few, and gone as soon as the gateway has caught up, whatever it made of them.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
@@ -88,7 +88,7 @@ cdef bytes _fds(object exclude):
     return bytes(packed)
 
 
-cdef class Outlet:
+cdef class GatewayEnd:
     """The way to one gateway. `table` is that gateway's table of connections."""
 
     def __cinit__(self, *args: object, **options: object) -> None:
@@ -192,52 +192,52 @@ def user_name(user: str | int) -> bytes:
 
 
 cdef class Outbox:
-    """All outlets of a worker, and what can be said through them.
+    """All gateway ends of a worker, and what can be said through them.
 
     What the methods take is checked here, in the worker, where the error has a traceback that shows the caller.
     """
 
     def __cinit__(self) -> None:
-        self.outlets = [None] * 64
+        self.gateway_ends = [None] * 64
         self.pid = os.getpid()
         self.ended = {}
         self.ended_limit = FEW
 
-    def connect(self, outlet: Outlet) -> None:
-        """Takes an outlet into use, in the place of an earlier one to the same gateway."""
-        outlet.outbox = self
-        self.outlets[outlet.gateway] = outlet
+    def connect(self, gateway_end: GatewayEnd) -> None:
+        """Takes a gateway end into use, in the place of an earlier one to the same gateway."""
+        gateway_end.outbox = self
+        self.gateway_ends[gateway_end.gateway] = gateway_end
 
     cdef uint64_t stamp(self) noexcept:
         """Which publish of which process was the last one."""
         return stamp_of(self.pid, self.published)
 
-    def disconnect(self, outlet: Outlet) -> None:
+    def disconnect(self, gateway_end: GatewayEnd) -> None:
         """Its gateway is gone."""
-        if self.outlets[outlet.gateway] is outlet:
-            self.outlets[outlet.gateway] = None
+        if self.gateway_ends[gateway_end.gateway] is gateway_end:
+            self.gateway_ends[gateway_end.gateway] = None
 
     def abandon(self) -> None:
         """In a forked child, which can send nothing."""
-        self.outlets = [None] * 64
+        self.gateway_ends = [None] * 64
 
-    def all(self) -> list[Outlet]:
-        """The outlets there are."""
-        return [outlet for outlet in self.outlets if outlet is not None]
+    def all(self) -> list[GatewayEnd]:
+        """The gateway ends there are."""
+        return [gateway_end for gateway_end in self.gateway_ends if gateway_end is not None]
 
-    cdef Outlet outlet_of(self, uint64_t fd):
-        return self.outlets[(fd >> GATEWAY_SHIFT) & 63]
+    cdef GatewayEnd gateway_end_of(self, uint64_t fd):
+        return self.gateway_ends[(fd >> GATEWAY_SHIFT) & 63]
 
-    def find(self, fd: object) -> Outlet | None:
-        """The outlet for a connection."""
+    def find(self, fd: object) -> GatewayEnd | None:
+        """The gateway end for a connection."""
         cdef uint64_t number = _number(fd)
-        return self.outlet_of(number) if number else None
+        return self.gateway_end_of(number) if number else None
 
     def state(self, fd: object) -> int:
         """A ConnectionState, as far as the gateway and this worker have decided; 0: there is no such connection."""
         cdef uint64_t number = _number(fd)
-        cdef Outlet outlet = self.outlet_of(number)
-        return outlet.state_of(number) if outlet is not None else 0
+        cdef GatewayEnd gateway_end = self.gateway_end_of(number)
+        return gateway_end.state_of(number) if gateway_end is not None else 0
 
     # ------------------------------------------------------------------ whose messages are not handled any more
 
@@ -261,8 +261,8 @@ cdef class Outbox:
 
     def _serves(self, fd: int) -> bool:
         """Whether the gateway hands the events of this connection to this worker."""
-        cdef Outlet outlet = self.outlet_of(fd)
-        return outlet is not None and outlet.table.owner(fd) == self.pid
+        cdef GatewayEnd gateway_end = self.gateway_end_of(fd)
+        return gateway_end is not None and gateway_end.table.owner(fd) == self.pid
 
     def forget(self, fd: int) -> None:
         """Its last event is about to be handled."""
@@ -274,8 +274,8 @@ cdef class Outbox:
 
     def deciding(self) -> list[int]:
         """For tests: gateways that have not applied yet what was decided."""
-        return [(<Outlet> outlet).gateway for outlet in self.outlets
-                if outlet is not None and (<Outlet> outlet).is_open_question()]
+        return [(<GatewayEnd> gateway_end).gateway for gateway_end in self.gateway_ends
+                if gateway_end is not None and (<GatewayEnd> gateway_end).is_open_question()]
 
     # ------------------------------------------------------------------ what is said
 
@@ -283,12 +283,12 @@ cdef class Outbox:
         """Sends one whole message; False when the connection is no open WebSocket. See Server.push."""
         cdef int code
         cdef uint64_t number = _number(fd)
-        cdef Outlet outlet = self.outlet_of(number)
+        cdef GatewayEnd gateway_end = self.gateway_end_of(number)
         cdef Record record
         cdef const char* text
         cdef Py_ssize_t size
         cdef Py_buffer view
-        if outlet is None or outlet.state_of(number) != ST_OPEN:
+        if gateway_end is None or gateway_end.state_of(number) != ST_OPEN:
             return False
         if isinstance(data, Frame):
             if isinstance(data, CloseFrame):
@@ -308,7 +308,7 @@ cdef class Outbox:
             record = make_record(CM_SEND, number, <uint32_t> size)
             record.opcode = code
             _check_size(code, size)
-            outlet.command(&record, <const uint8_t*> text)
+            gateway_end.command(&record, <const uint8_t*> text)
             return True
         if not PyObject_CheckBuffer(data):
             raise TypeError(NO_MESSAGE.format(type(data).__name__))
@@ -319,7 +319,7 @@ cdef class Outbox:
                 raise ValueError("text must be UTF-8; push other bytes without opcode=Opcode.TEXT, as binary")
             record = make_record(CM_SEND, number, <uint32_t> view.len)
             record.opcode = code
-            outlet.command(&record, <const uint8_t*> view.buf)
+            gateway_end.command(&record, <const uint8_t*> view.buf)
         finally:
             PyBuffer_Release(&view)
         return True
@@ -336,16 +336,16 @@ cdef class Outbox:
         return self._close(fd, code, reason.encode(), True)
 
     cdef bint _close(self, uint64_t number, int code, bytes reason, bint failed) except -1:
-        cdef Outlet outlet = self.outlet_of(number)
+        cdef GatewayEnd gateway_end = self.gateway_end_of(number)
         cdef Record record = make_record(CM_DISCONNECT, number, <uint32_t> len(reason))
         cdef bint serves
         record.arg = code
         record.opcode = failed
-        if outlet is None or outlet.state_of(number) != ST_OPEN:
+        if gateway_end is None or gateway_end.state_of(number) != ST_OPEN:
             return False
         serves = self._serves(number)        # the command may end it at once
-        outlet.command(&record, reason)
-        outlet.decide(number)
+        gateway_end.command(&record, reason)
+        gateway_end.decide(number)
         if serves:
             self.end(number, ACK_ENDED)
         return True
@@ -353,84 +353,84 @@ cdef class Outbox:
     def drop(self, fd: object) -> bool:
         """Ends a connection, whatever it speaks."""
         cdef uint64_t number = _number(fd)
-        cdef Outlet outlet = self.outlet_of(number)
+        cdef GatewayEnd gateway_end = self.gateway_end_of(number)
         cdef Record record = make_record(CM_DROP, number, 0)
-        cdef int state = outlet.state_of(number) if outlet is not None else 0
+        cdef int state = gateway_end.state_of(number) if gateway_end is not None else 0
         cdef bint serves = state == ST_OPEN and self._serves(number)
         if state == 0:
             return False
-        outlet.command(&record, NULL)
-        outlet.decide(number)
+        gateway_end.command(&record, NULL)
+        gateway_end.decide(number)
         if serves:
             self.end(number, ACK_ENDED)
         return True
 
     def respond(self, fd: int, number: int, flags: int, data: bytes) -> bool:
         """Bytes of the answer to an HTTP request; False when its client is gone, or was cut and will be."""
-        cdef Outlet outlet = self.outlet_of(fd)
+        cdef GatewayEnd gateway_end = self.gateway_end_of(fd)
         cdef Record record = make_record(CM_RESPOND, fd, <uint32_t> len(data))
         record.opcode = flags
-        if outlet is None or outlet.state_of(fd) != ST_HTTP:
+        if gateway_end is None or gateway_end.state_of(fd) != ST_HTTP:
             return False
         record.extra = number
-        outlet.command(&record, data)
+        gateway_end.command(&record, data)
         if flags & (RESPOND_LAST | RESPOND_CLOSE) == RESPOND_LAST | RESPOND_CLOSE:
-            outlet.decide(fd)
+            gateway_end.decide(fd)
         return True
 
     def refuse_message(self, fd: int) -> None:
         """Has the gateway count a message that is not what the application takes."""
-        cdef Outlet outlet = self.outlet_of(fd)
+        cdef GatewayEnd gateway_end = self.gateway_end_of(fd)
         cdef Record record = make_record(CM_RESPOND, fd, 0)
         record.opcode = RESPOND_REFUSES
         record.arg = 1
-        if outlet is not None:
-            outlet.command(&record, NULL)
+        if gateway_end is not None:
+            gateway_end.command(&record, NULL)
 
     def send_file(self, fd: int, number: int, flags: int, claim: bytes, path: bytes, head: bytes) -> bool:
         """The rest of the answer to an HTTP request: its head, and a part of a file that the gateway sends."""
-        cdef Outlet outlet = self.outlet_of(fd)
+        cdef GatewayEnd gateway_end = self.gateway_end_of(fd)
         cdef bytes payload = claim + path + head
         cdef Record record = make_record(CM_FILE, fd, <uint32_t> len(payload))
         record.opcode = flags
         record.arg = <uint16_t> len(path)
-        if outlet is None or outlet.table.find(fd) == NULL:
+        if gateway_end is None or gateway_end.table.find(fd) == NULL:
             return False
         record.extra = number
-        outlet.command(&record, payload)
+        gateway_end.command(&record, payload)
         return True
 
     def handshake(self, fd: int, status: int, payload: bytes) -> bool:
         """Says what shall become of a handshake: 101 with msgpack [sub-protocol, header fields], or any other status
         with the bytes of the answer."""
-        cdef Outlet outlet = self.outlet_of(fd)
+        cdef GatewayEnd gateway_end = self.gateway_end_of(fd)
         cdef Record record = make_record(CM_HANDSHAKE, fd, <uint32_t> len(payload))
         record.arg = status
-        if outlet is None or outlet.table.find(fd) == NULL:
+        if gateway_end is None or gateway_end.table.find(fd) == NULL:
             return False
-        outlet.command(&record, payload)
+        gateway_end.command(&record, payload)
         if status != 101:
-            outlet.decide(fd)
+            gateway_end.decide(fd)
         return True
 
     def want(self, fd: int, number: int) -> bool:
         """Asks for the next part of the body of an HTTP request."""
-        cdef Outlet outlet = self.outlet_of(fd)
+        cdef GatewayEnd gateway_end = self.gateway_end_of(fd)
         cdef Record record = make_record(CM_WANT, fd, 0)
-        if outlet is None or outlet.table.find(fd) == NULL:
+        if gateway_end is None or gateway_end.table.find(fd) == NULL:
             return False
         record.extra = number
-        outlet.command(&record, NULL)
+        gateway_end.command(&record, NULL)
         return True
 
     def subscribe(self, fd: object, topic: object, *, leave: bool = False) -> bool:
         cdef bytes name = topic_name(topic)
         cdef uint64_t number = _number(fd)
-        cdef Outlet outlet = self.outlet_of(number)
+        cdef GatewayEnd gateway_end = self.gateway_end_of(number)
         cdef Record record = make_record(CM_UNSUBSCRIBE if leave else CM_SUBSCRIBE, number, <uint32_t> len(name))
-        if outlet is None or outlet.state_of(number) != ST_OPEN:
+        if gateway_end is None or gateway_end.state_of(number) != ST_OPEN:
             return False
-        outlet.command(&record, name)
+        gateway_end.command(&record, name)
         return True
 
     def publish(self, topic: object, data: object, opcode: object = None, exclude: object = None) -> None:
@@ -443,7 +443,7 @@ cdef class Outbox:
 
     cdef int _publish(self, bytes name, object data, object opcode, object exclude) except -1:
         cdef int code
-        cdef Outlet outlet
+        cdef GatewayEnd gateway_end
         cdef Record record
         cdef bytes excluded = b"" if exclude is None else _fds(exclude)
         if isinstance(data, Frame):
@@ -469,29 +469,29 @@ cdef class Outbox:
         record.opcode = code
         record.arg = <uint16_t> len(name)
         record.extra = <uint32_t> (len(excluded) // sizeof(uint64_t))
-        for outlet in self.outlets:
-            if outlet is not None:
-                outlet.make_room()
+        for gateway_end in self.gateway_ends:
+            if gateway_end is not None:
+                gateway_end.make_room()
         # from here on nothing waits, so that no other thread of this worker publishes in between
         self.published += 1
         record.fd = self.stamp()
-        for outlet in self.outlets:
-            if outlet is not None:
-                outlet.command(&record, payload)
+        for gateway_end in self.gateway_ends:
+            if gateway_end is not None:
+                gateway_end.command(&record, payload)
 
     def bind(self, fd: object, user: str | int | None) -> bool:
         """Makes a connection one of this user's; None: of nobody's."""
         cdef bytes name = b"" if user is None else user_name(user)
         cdef uint64_t number = _number(fd)
-        cdef Outlet outlet = self.outlet_of(number)
+        cdef GatewayEnd gateway_end = self.gateway_end_of(number)
         cdef Record record = make_record(CM_BIND, number, <uint32_t> len(name))
         cdef uint64_t position
         if not self._tell_open(&record, name):
             return False
-        position = outlet.position()
-        if position and not outlet.is_applied(position):
-            outlet.users[number] = user_mark(name, len(name))
-            outlet.decided = position
+        position = gateway_end.position()
+        if position and not gateway_end.is_applied(position):
+            gateway_end.users[number] = user_mark(name, len(name))
+            gateway_end.decided = position
         return True
 
     def pause(self, fd: object, paused: bool) -> bool:
@@ -507,54 +507,54 @@ cdef class Outbox:
 
     cdef bint _tell_open(self, Record* record, bytes payload) except -1:
         """A command that concerns an open WebSocket; False when it is none."""
-        cdef Outlet outlet = self.outlet_of(record.fd)
-        if outlet is None or outlet.state_of(record.fd) != ST_OPEN:
+        cdef GatewayEnd gateway_end = self.gateway_end_of(record.fd)
+        if gateway_end is None or gateway_end.state_of(record.fd) != ST_OPEN:
             return False
-        outlet.command(record, payload)
+        gateway_end.command(record, payload)
         return True
 
     def disconnect_user(self, user: str | int, code: int, reason: object) -> None:
         """Closes all connections of a user. ValueError for a code or reason that may not be sent."""
         cdef bytes name = user_name(user)
         cdef bytes payload = name + close_payload(code, reason)[2:]
-        cdef Outlet outlet
+        cdef GatewayEnd gateway_end
         cdef Record record = make_record(CM_DISCONNECT_USER, 0, <uint32_t> len(payload))
         record.arg = code
         record.extra = <uint32_t> len(name)
-        for outlet in self.outlets:
-            if outlet is not None:
-                closed = [(fd, self._serves(fd)) for fd in outlet.of_user(user_mark(name, len(name)))
-                          if outlet.state_of(fd) == ST_OPEN]
-                outlet.command(&record, payload)
+        for gateway_end in self.gateway_ends:
+            if gateway_end is not None:
+                closed = [(fd, self._serves(fd)) for fd in gateway_end.of_user(user_mark(name, len(name)))
+                          if gateway_end.state_of(fd) == ST_OPEN]
+                gateway_end.command(&record, payload)
                 for fd, serves in closed:
-                    outlet.decide(fd)
+                    gateway_end.decide(fd)
                     if serves:
                         self.end(fd, ACK_ENDED)
 
     def work(self, fd: int, what: int, extra: int, name: bytes) -> None:
         """Tells of work that a connection owns (Work), also of one that has gone."""
         cdef uint64_t number = _number(fd)
-        cdef Outlet outlet = self.outlet_of(number)
+        cdef GatewayEnd gateway_end = self.gateway_end_of(number)
         cdef Record record = make_record(CM_WORK, number, <uint32_t> len(name))
         record.opcode = what
         record.extra = extra
-        if outlet is not None:
-            outlet.command(&record, name)
+        if gateway_end is not None:
+            gateway_end.command(&record, name)
 
     def tail(self) -> None:
         """Has all gateways tell of their close records, for some seconds."""
         cdef Record record = make_record(CM_TAIL, 0, 0)
         for one in self.all():
-            (<Outlet> one).command(&record, NULL)
+            (<GatewayEnd> one).command(&record, NULL)
 
     def session(self, fd: int, entry: bytes) -> bool:
         """One change of a session: msgpack [key, value], or [key] to delete."""
         cdef uint64_t number = _number(fd)
-        cdef Outlet outlet = self.outlet_of(number)
+        cdef GatewayEnd gateway_end = self.gateway_end_of(number)
         cdef Record record = make_record(CM_SESSION, number, <uint32_t> len(entry))
-        if outlet is None or outlet.table.find(number) == NULL:
+        if gateway_end is None or gateway_end.table.find(number) == NULL:
             return False
-        outlet.command(&record, entry)
+        gateway_end.command(&record, entry)
         return True
 
 

@@ -1,4 +1,4 @@
-"""The worker's half of the seam, downwards: commands to gateways. Theory in outlet.pyx."""
+"""The worker's half of the seam, downwards: commands to gateways. Theory in gateway_end.pyx."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -6,7 +6,7 @@ from mooring._core.table cimport Table
 from mooring._core.wire cimport Record
 
 
-cdef class Outlet:
+cdef class GatewayEnd:
     cdef object __weakref__
     cdef readonly int gateway
     cdef readonly Table table
@@ -39,7 +39,7 @@ cdef class Outlet:
 
 
 cdef class Outbox:
-    cdef list outlets                # by number of the gateway; None where there is none
+    cdef list gateway_ends           # by number of the gateway; None where there is none
     cdef uint32_t pid
     cdef uint32_t published          # the number of the last publish of this process: see order.pyx
     # fd -> why and since when no message of it is handled any more, of connections served here, until `close`
@@ -47,7 +47,7 @@ cdef class Outbox:
     cdef Py_ssize_t ended_limit
 
     cdef uint64_t stamp(self) noexcept
-    cdef Outlet outlet_of(self, uint64_t fd)
+    cdef GatewayEnd gateway_end_of(self, uint64_t fd)
     cdef int why_ended(self, uint64_t fd) except -1
     cdef int end(self, uint64_t fd, int why) except -1
     cdef int _publish(self, bytes name, object data, object opcode, object exclude) except -1

@@ -14,7 +14,7 @@ class Receiver:
     def reactor(self) -> Reactor: ...
 
 @disjoint_base
-class Port(Publisher):
+class WorkerEnd(Publisher):
     index: int
     pid: int
     wants: int

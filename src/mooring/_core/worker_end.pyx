@@ -1,6 +1,7 @@
 """A worker, as a gateway sees it, whatever leads to it: a channel (channel_link.pyx) or a call (local.pyx).
 
-Events go up through a port, and what comes down through it goes to a receiver: that of its gateway (commands.pyx).
+Events go up through a worker end, and what comes down through it goes to a receiver: that of its gateway
+(commands.pyx).
 """
 
 from libc.stddef cimport size_t
@@ -11,26 +12,26 @@ from mooring._core.wire cimport EV_DEPART, Record, make_record
 
 
 cdef class Receiver:
-    """What a port asks of its gateway."""
+    """What a worker end asks of its gateway."""
 
-    cdef int on_command(self, Port port, const Record* record, const uint8_t* payload) except -1:
+    cdef int on_command(self, WorkerEnd worker_end, const Record* record, const uint8_t* payload) except -1:
         """One command of that worker, whose head `is_command`. 1: not now. BadRecord for one that makes no sense."""
         raise NotImplementedError
 
-    cdef int on_lost(self, Port port, str why) except -1:
+    cdef int on_lost(self, WorkerEnd worker_end, str why) except -1:
         """The worker has ended, and all it had sent is done."""
         raise NotImplementedError
 
-    cdef int on_bad(self, Port port, object problem) except -1:
+    cdef int on_bad(self, WorkerEnd worker_end, object problem) except -1:
         """A record had no effect."""
         raise NotImplementedError
 
-    cdef int on_broken(self, Port port, str why) except -1:
+    cdef int on_broken(self, WorkerEnd worker_end, str why) except -1:
         """What still comes means nothing."""
         raise NotImplementedError
 
 
-cdef class Port(Publisher):
+cdef class WorkerEnd(Publisher):
     """One worker. Subclasses carry records to it."""
 
     def __cinit__(self, receiver: Receiver, worker: int, generation: int = 0, serves: bool = True,
