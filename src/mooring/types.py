@@ -196,7 +196,7 @@ class CloseRecord:
     listener: int  # 0: the server's own, 1: that of the first listen(), ...
     remote_ip: str  # empty: a Unix socket
     remote_port: int
-    path: str  # of the handshake or the last request, without its query; at most 255 bytes; empty: none came
+    path: str  # of the handshake or the last whole request, without its query; at most 255 bytes; empty: none
     user: str  # whom it was bound to; empty: nobody
     gateway: int
     worker_id: int | None  # that served it last; None: none

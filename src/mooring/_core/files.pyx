@@ -248,8 +248,8 @@ cdef class FileSender(SecureTransport):
         if self.on_file_failed is not None:
             self.on_file_failed(f"the file for connection {c.fd} was not sent to its end: {why}")
         blame(c, W_FILE_BROKEN)
-        self._decide(c, BY_SERVER, 1006, b"")
-        return self._gone(c, 1006, b"a file could not be sent to its end")
+        self._decide(c, BY_SERVER, 1006, b"a file could not be sent to its end")
+        return self._gone(c, 1006, b"")
 
     cdef int _doom(self, Connection* c, int code, bytes reason) except -1:
         if c.file != NULL:

@@ -124,9 +124,9 @@ cdef class HttpExchanges(FileSender):
         return _body_failed(self, c, full) if c.flags & BUSY else self.sink.on_bad_request(c, full)
 
     cdef int on_fault(self, Connection* c) except -1:
-        if c.phase == HTTP and not c.flags & BEGUN:
-            say_at_once(c, FAULT_RESPONSE)
-        return 0
+        if c.phase == HTTP and not c.flags & BEGUN and say_at_once(c, FAULT_RESPONSE):
+            return 500
+        return FileSender.on_fault(self, c)
 
     cdef int on_room(self, Connection* c) except -1:
         if c.flags & ASKED:

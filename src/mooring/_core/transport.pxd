@@ -104,4 +104,4 @@ cdef bint is_served(Transport self, Connection* c, Deadline deadline, uint64_t m
 cdef int end_by_reset(Connection* c) noexcept
 
 # The last words of a connection that ends for an error of ours.
-cdef int say_at_once(Connection* c, bytes words) noexcept
+cdef bint say_at_once(Connection* c, bytes words) noexcept

@@ -149,8 +149,8 @@ cdef class Transport(Registry):
         return self._doom(c, 1006, b"too many connections from this address")
 
     cdef int on_fault(self, Connection* c) except -1:
-        """It ends for an error of ours. What is done here needs no memory."""
-        return 0
+        """It ends for an error of ours; the code that it ends with. What is done here needs no memory."""
+        return 1011                  # internal error (RFC 6455 section 7.4.1)
 
     cdef int on_gone(self, Connection* c, int code, bytes reason) except -1:
         """The connection has ended; its slot is free, its fd unknown."""

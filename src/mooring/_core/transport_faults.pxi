@@ -13,13 +13,13 @@ cdef int end_for_fault(Transport self, Connection* c) except -1:
     if c.phase == DEAD:
         return 0
     self.counters.faults += 1
-    self.on_fault(c)
     blame(c, W_SERVER_ERROR)
-    return self._gone(c, 1011, FAULT)
+    return self._gone(c, self.on_fault(c), FAULT)
 
 
-cdef int say_at_once(Connection* c, bytes words) noexcept:
-    """Last words, past the queue, which could need memory; nothing if they would be in the middle of others."""
-    if buffer_size(&c.out) == 0 and c.tls == NULL:
-        c_send(c.socket, <const char*> words, len(words), MSG_NOSIGNAL)
-    return 0
+cdef bint say_at_once(Connection* c, bytes words) noexcept:
+    """Last words, past the queue, which could need memory; False if they would be in the middle of others."""
+    if buffer_size(&c.out) or c.tls != NULL:
+        return False
+    c_send(c.socket, <const char*> words, len(words), MSG_NOSIGNAL)
+    return True

@@ -100,7 +100,7 @@ cdef class WebSockets(HttpExchanges):
 
     cdef int on_fault(self, Connection* c) except -1:
         if c.phase == OPEN:
-            return say_at_once(c, FAULT_FRAME)
+            say_at_once(c, FAULT_FRAME)
         return HttpExchanges.on_fault(self, c)
 
     # ------------------------------------------------------------------ in

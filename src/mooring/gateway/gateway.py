@@ -227,14 +227,14 @@ class Gateway(GatewayContract):
 
     def on_request(self, fd: int, number: int, request: ParsedRequest) -> None:
         """A whole request: a handshake is judged here, anything else goes to a worker."""
+        listener = self.connections.listener(fd)
+        self._records.requested(fd, listener, request.target)
         if self._draining is not None:
             self._refuse_drained(fd, head_only=request.method == "HEAD")
             return
         if self.pool.hopeless:
             self._refuse_unserved(fd, head_only=request.method == "HEAD")
             return
-        listener = self.connections.listener(fd)
-        self._records.requested(fd, listener, request.target)
         rules = self._rules[listener]
         peer, port, server_port = self.connections.peer(fd)
         if not rules.allows_host(request.headers):
