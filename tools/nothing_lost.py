@@ -433,7 +433,8 @@ class Run:
             agreed &= 0 <= counts["uncertain"] - totals["uncertain"] <= others
             if not agreed:
                 faults["counts_wrong"] += 1
-                self.say(f"the clients' counts are others: {totals}, the server's: {counts}")
+                looks = f"{self.looks} looks, and {self.failed_looks} in vain"
+                self.say(f"the clients' counts are others: {totals}, {looks}; the server's: {counts}")
             if self.options.redeliver:
                 faults["uncertain_too_many"] += totals["uncertain"]
             elif self.options.handlers == "def":

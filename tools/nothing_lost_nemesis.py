@@ -124,8 +124,9 @@ class Nemesis:
                     writer.close()
         except (OSError, TimeoutError):
             answered = b""
-        # without an answer, nobody knows whether it was accepted
-        if answered:
+        # Without an answer nobody knows whether it was accepted; nor with a 503, which a gateway that can't accept
+        # anybody says by itself.
+        if answered and not answered.startswith(b"HTTP/1.1 503 "):
             self.run.looks += 1
         else:
             self.run.failed_looks += 1
