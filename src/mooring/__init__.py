@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # for those that read and do not run it
     from mooring.app.listener import Listener
     from mooring.app.request import Request
     from mooring.app.response import Response
-    from mooring.app.shared import Atomic, Table
+    from mooring.app.shared import Atomic, SharedTable
     from mooring.errors import (
         AdminError,
         BadMessage,
@@ -93,9 +93,9 @@ __all__ = [
     "Server",
     "ServerUnreachable",
     "Session",
+    "SharedTable",
     "SpawnFull",
     "StateError",
-    "Table",
     "TableFull",
     "Task",
     "TaskError",
@@ -120,7 +120,7 @@ _HOMES = {
     "mooring.app.listener": "Listener",
     "mooring.app.request": "Request",
     "mooring.app.response": "Response",
-    "mooring.app.shared": "Atomic Table",
+    "mooring.app.shared": "Atomic SharedTable",
     "mooring.errors": (
         "AdminError BadMessage BadRequest BootError ClientGone ConfigError HttpError MooringError NoThread "
         "PipeFull ServerUnreachable SpawnFull StateError TableFull TaskError TaskFailed TaskLost "
@@ -135,7 +135,7 @@ _HOMES = {
     "mooring.worker.tasks": "Task TaskOutcome",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
-_RENAMED = {"Outcome": "TaskOutcome"}  # names of 0.1.0, which 0.3.0 will not know
+_RENAMED = {"Outcome": "TaskOutcome", "Table": "SharedTable"}  # names of 0.1.0, which 0.3.0 will not know
 
 
 def __getattr__(name: str) -> object:

@@ -16,7 +16,7 @@ from mooring._core.ws import CloseFrame, Frame, pack, unpack
 from mooring.app import forgotten
 from mooring.app.handlers import Handlers
 from mooring.app.listener import Listener
-from mooring.app.shared import Atomic, Shared, Table
+from mooring.app.shared import Atomic, Shared, SharedTable
 from mooring.app.typed import OfType
 from mooring.config import LISTENERS, Settings, listener_options
 from mooring.counters import ANY_GATEWAY, Part, total
@@ -152,7 +152,7 @@ class Server:
         """
         return self._shared.atomic(name, initial)
 
-    def table(self, name: str, /, *, rows: int = 1024, row_bytes: int = 1024, **columns: type) -> Table:
+    def table(self, name: str, /, *, rows: int = 1024, row_bytes: int = 1024, **columns: type) -> SharedTable:
         """Declares a table that all processes of the server share, or finds it again: `table("users", name=str,
         age=int)`. Columns are int, float, str, bytes or bool.
 

@@ -49,7 +49,7 @@ OFFERED = {
         worker_pid
     """,
     "Session": "clear get items keys pop popitem setdefault update values",
-    "Table": "add clear compare_and_set delete get increment items keys set",
+    "SharedTable": "add clear compare_and_set delete get increment items keys set",
     "Task": "progress",
     "TaskOutcome": "error id result",
     "UploadedFile": "charset content_type data file filename name read save size",

@@ -88,7 +88,7 @@ class Atomic:
         return f"Atomic({self.name!r}{'' if self._cells is None else f', {self.get()}'})"
 
 
-class Table:
+class SharedTable:
     """Rows with columns of fixed types, found by a key of up to 511 bytes in UTF-8.
 
     Every method is one transaction: others see all of it or nothing. StateError before `start()`.
@@ -292,7 +292,7 @@ class Shared:
 
     def __init__(self) -> None:
         self.atomics: dict[str, Atomic] = {}
-        self.tables: dict[str, Table] = {}
+        self.tables: dict[str, SharedTable] = {}
         self.declared = Declared()
         self._frozen = False
 
@@ -308,7 +308,7 @@ class Shared:
         self.atomics[name] = Atomic(name)
         return self.atomics[name]
 
-    def table(self, name: str, rows: int, row_bytes: int, columns: Mapping[str, type]) -> Table:
+    def table(self, name: str, rows: int, row_bytes: int, columns: Mapping[str, type]) -> SharedTable:
         if name in self.tables and not columns:
             return self.tables[name]
         self._check(name, "table")
@@ -328,7 +328,7 @@ class Shared:
         except ImportError:
             raise ConfigError("tables need LMDB: pip install 'mooring-server[tables]'") from None
         self.declared.tables[name] = (rows, row_bytes, kinds)
-        self.tables[name] = Table(name, rows, row_bytes, kinds)
+        self.tables[name] = SharedTable(name, rows, row_bytes, kinds)
         return self.tables[name]
 
     def _check(self, name: str, what: str) -> None:
