@@ -38,6 +38,16 @@ def test_every_cause_has_a_meaning():
 
 # ---------------------------------------------------------------------------------------------- WebSockets
 
+
+def leaves(raw: Raw, data: bytes, code: int) -> None:
+    """It does what it may not, and goes when it is told so: until then the server reads on for a while."""
+    raw.send(data)
+    while (found := raw.frame())[0] != 8:
+        pass
+    assert found[1][:2] == code.to_bytes(2, "big")
+    raw.socket.close()
+
+
 WAYS: dict[str, tuple[Callable[[Raw], object], str, int]] = {
     "the peer's close frame": (lambda raw: raw.send(close_frame(4001, b"bye")), "client_closed", 4001),
     "without a code": (lambda raw: raw.send(close_frame(None)), "client_closed", 1005),
@@ -60,10 +70,10 @@ WAYS: dict[str, tuple[Callable[[Raw], object], str, int]] = {
     "close": (lambda raw: raw.send(frame(TEXT, b"server.close(frame.fd)")), "application_closed", 1000),
     "a handler that raises": (lambda raw: raw.send(frame(TEXT, b"1 / 0")), "handler_failed", 1011),
     "a message that is refused": (lambda raw: raw.send(frame(TEXT, b"refuse()")), "message_refused", 1008),
-    "no mask": (lambda raw: raw.send(b"\x81\x01x"), "protocol_error", 1002),
-    "no text": (lambda raw: raw.send(frame(TEXT, b"\xff")), "invalid_data", 1007),
-    "a large message": (lambda raw: raw.send(frame(BINARY, bytes(1001))), "message_too_big", 1009),
-    "many pings": (lambda raw: raw.send(frame(9, b"") * 6), "too_many_pings", 1008),
+    "no mask": (lambda raw: leaves(raw, b"\x81\x01x", 1002), "protocol_error", 1002),
+    "no text": (lambda raw: leaves(raw, frame(TEXT, b"\xff"), 1007), "invalid_data", 1007),
+    "a large message": (lambda raw: leaves(raw, frame(BINARY, bytes(1001)), 1009), "message_too_big", 1009),
+    "many pings": (lambda raw: leaves(raw, frame(9, b"") * 6, 1008), "too_many_pings", 1008),
 }
 
 
@@ -118,9 +128,11 @@ def answered(raw: Raw, status: int = 200) -> None:
 
 
 def refused_by(raw: Raw, request: bytes, status: int) -> None:
+    """The client ends its half as soon as it has seen that the other one is ended."""
     raw.send(request)
     answered(raw, status)
     assert raw.rest() == b""
+    raw.socket.close()
 
 
 HTTP: dict[str, tuple[Callable[[Raw], object], str, int | None, str]] = {
@@ -139,6 +151,12 @@ HTTP: dict[str, tuple[Callable[[Raw], object], str, int | None, str]] = {
         "handling",
     ),
     "a bad request": (lambda raw: refused_by(raw, b"GET / HTTP/1.1\r\n\r\n", 400), "bad_request", 400, "request"),
+    "a bad request, and the client stays": (
+        lambda raw: (raw.send(b"GET / HTTP/1.1\r\n\r\n"), answered(raw, 400), raw.rest()),
+        "bad_request",
+        400,
+        "request",
+    ),
     "another host": (
         lambda raw: refused_by(raw, b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n", 421),
         "bad_host",
@@ -247,7 +265,8 @@ def test_who_is_still_waited_for_when_the_time_is_up(mode: dict[str, Any]):
 
 
 def test_time_limits_of_a_websocket(mode: dict[str, Any]):
-    limits = {"ping_interval": 0.2, "pong_timeout": 0.3, "close_records": "log", "log_format": "json"}
+    limits = {"ping_interval": 0.2, "pong_timeout": 0.3, "close_timeout": 0.3}
+    limits |= {"close_records": "log", "log_format": "json"}
     with Serving(APP, **limits, **mode) as server:
         with websocket(server, "/") as (raw, _), websocket(server, "/") as (mute, dead):
             opcode, payload = raw.frame()
@@ -262,9 +281,8 @@ def test_time_limits_of_a_websocket(mode: dict[str, Any]):
         assert (first["cause"], second["cause"], second["fd"]) == ("client_closed", "ping_timeout", dead)
         assert 0 < first["least_round_trip"] <= first["round_trip"] < 5
         assert server.stop() == 0
-    with Serving(
-        APP, heartbeat_idle_time=0.4, ping_interval=0, close_records="log", log_format="json", **mode
-    ) as server:
+    limits |= {"heartbeat_idle_time": 0.4, "ping_interval": 0}
+    with Serving(APP, **limits, **mode) as server:
         with websocket(server, "/") as (raw, _):
             assert raw.close_frame()[0] == 1001
             server.wait_log("^report ended")
@@ -273,7 +291,8 @@ def test_time_limits_of_a_websocket(mode: dict[str, Any]):
 
 
 def test_a_client_that_does_not_read(mode: dict[str, Any]):
-    limits = {"write_limit": 65536, "close_timeout": 0.3, "close_records": "log", "log_format": "json"}
+    limits = {"write_limit": 65536, "close_timeout": 0.3, "write_timeout": 0.3}
+    limits |= {"close_records": "log", "log_format": "json"}
     with Serving(APP, **limits, **mode) as server:
         with websocket(server, "/") as (raw, _):
             raw.send(frame(TEXT, b"flood(frame.fd)"))
@@ -312,7 +331,7 @@ def test_tls(mode: dict[str, Any], tmp_path: Path):
             with Raw(server) as raw:
                 act(raw)
                 raw.rest()
-                record = the_record(server, mark)
+            record = the_record(server, mark)
             assert (record["cause"], record["phase"], record["tls"]) == (cause, "connecting", "")
         assert server.stop() == 0
 
@@ -323,7 +342,7 @@ def test_a_header_of_a_proxy_that_is_wrong(mode: dict[str, Any]):
     ) as server:
         with Raw(server, get("/")) as raw:
             raw.rest()
-            server.wait_log("^report ended")
+        server.wait_log("^report ended")
         record = logged(server)[0]
         assert (record["cause"], record["phase"]) == ("bad_proxy_header", "connecting")
         assert server.stop() == 0

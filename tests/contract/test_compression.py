@@ -43,7 +43,7 @@ MESSAGES: list[str | bytes] = [
     "é" * 3000,
     "x" * 100,
     bytes(65_536),
-    RANDOM.randbytes(16 * MIB),
+    RANDOM.randbytes(MIB + 1),
 ]
 OFFERS: list[dict[str, Any]] = [
     {},
@@ -72,6 +72,14 @@ def test_every_message_comes_back_as_it_was(compressing: Serving, offer: dict[st
         for message in MESSAGES:
             ws.send(message)
             assert ws.recv(20) == message
+
+
+def test_a_message_of_16_mib(compressing: Serving):
+    """The largest that this server takes."""
+    message = RANDOM.randbytes(16 * MIB)
+    with connect(compressing.url, extensions=[Offer()], compression=None, max_size=None) as ws:
+        ws.send(message)
+        assert ws.recv(20) == message
 
 
 def test_a_published_message_reaches_those_who_compress_and_those_who_do_not(compressing: Serving):

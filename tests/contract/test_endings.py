@@ -88,6 +88,14 @@ def told(server: Serving, event: str, mark: int) -> list[str]:
 
 # ---------------------------------------------------------------------------------------------- WebSockets
 
+
+def leaves(raw: Raw, data: bytes, code: int) -> None:
+    """It does what it may not, and goes when it is told so: until then the server reads on for a while."""
+    raw.send(data)
+    assert raw.close_frame()[0] == code
+    raw.socket.close()
+
+
 WAYS: dict[str, tuple[Callable[[Raw], object], str]] = {
     "the peer's close frame": (lambda raw: raw.send(close_frame(4001, b"bye")), "4001 PEER {'who': 'ws'} | bye"),
     "without a code": (lambda raw: raw.send(close_frame(None)), "1005 PEER {'who': 'ws'} |"),
@@ -102,8 +110,9 @@ WAYS: dict[str, tuple[Callable[[Raw], object], str]] = {
     ),
     "close": (lambda raw: raw.send(frame(TEXT, b"server.close(frame.fd)")), "1000 APPLICATION {'who': 'ws'} |"),
     "a handler that raises": (lambda raw: raw.send(frame(TEXT, b"1 / 0")), "1011 APPLICATION {'who': 'ws'} | error"),
-    "a fault": (lambda raw: raw.send(b"\x81\x01x"), "1002 SERVER {'who': 'ws'} |"),
-    "a limit": (lambda raw: raw.send(frame(BINARY, bytes(1001))), "1009 SERVER {'who': 'ws'} |"),
+    "a fault": (lambda raw: leaves(raw, b"\x81\x01x", 1002), "1002 SERVER {'who': 'ws'} |"),
+    "a fault, and the client stays": (lambda raw: raw.send(b"\x81\x01x"), "1002 SERVER {'who': 'ws'} |"),
+    "a limit": (lambda raw: leaves(raw, frame(BINARY, bytes(1001)), 1009), "1009 SERVER {'who': 'ws'} |"),
 }
 
 
@@ -137,9 +146,11 @@ def answered(raw: Raw, status: int = 200) -> None:
 
 
 def refused_by(raw: Raw, request: bytes, status: int) -> None:
+    """The client ends its half as soon as it has seen that the other one is ended."""
     raw.send(request)
     answered(raw, status)
     assert raw.rest() == b""
+    raw.socket.close()
 
 
 HTTP: dict[str, tuple[Callable[[Raw], object], str]] = {
@@ -158,6 +169,10 @@ HTTP: dict[str, tuple[Callable[[Raw], object], str]] = {
         "SERVER {} | the answer was the last one",
     ),
     "a bad request": (lambda raw: refused_by(raw, b"GET / HTTP/1.1\r\n\r\n", 400), "SERVER {} 400 | 400: "),
+    "a bad request, and the client stays": (
+        lambda raw: (raw.send(b"GET / HTTP/1.1\r\n\r\n"), answered(raw, 400), raw.rest()),
+        "SERVER {} 400 | 400: ",
+    ),
     "a bad handshake": (lambda raw: refused_by(raw, handshake("/", "Origin: null"), 403), "SERVER {} 403 | 403: "),
     "no request": (lambda raw: raw.rest(), "SERVER {} | no request came in time"),
     "a slow request": (lambda raw: refused_by(raw, b"GET / HT", 408), "SERVER {} 408 | 408: "),

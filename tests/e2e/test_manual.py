@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from playwright.sync_api import expect
@@ -14,11 +15,16 @@ from playwright.sync_api import expect
 from support.serving import LIMIT, ROOT
 
 WIDTHS = {"phone": 360, "desk": 1280}
+LOUD = ("error", "warning")  # kinds of messages on the console
 TOO_WIDE = """
 () => [...document.querySelectorAll("main *")]
   .filter(one => one.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
   .filter(one => !one.closest(".md-typeset__scrollwrap, pre"))
   .slice(0, 5).map(one => one.tagName + ": " + one.textContent.trim().slice(0, 60))
+"""
+CUT = """
+what => [...document.querySelectorAll(what)].filter(one => one.scrollWidth > one.clientWidth + 1)
+  .map(one => one.textContent.trim().slice(0, 40))
 """
 
 expect.set_options(timeout=LIMIT * 1000)
@@ -58,22 +64,37 @@ def pages(folder):
     return found
 
 
-@pytest.mark.parametrize("screen", WIDTHS)
-def test_every_page_fits_and_asks_no_other_host(browser, site, pages, screen):
-    asked, complaints, too_wide = [], [], {}
-    with browser.new_context(viewport={"width": WIDTHS[screen], "height": 740}) as context:
+@pytest.fixture(scope="module", params=WIDTHS)
+def seen(request, browser, site, pages):
+    """What a browser finds on a screen of that kind: it loads every page once."""
+    found = SimpleNamespace(asked=[], complaints=[], too_wide={}, cut={})
+    with browser.new_context(viewport={"width": WIDTHS[request.param], "height": 740}) as context:
         page = context.new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda asked: found.asked.append(asked.url))
+        page.on("console", lambda said: found.complaints.append(said.text) if said.type in LOUD else None)
+        page.on("pageerror", lambda error: found.complaints.append(str(error)))
         for name in pages:
             page.goto(f"{site}/{name}", wait_until="load")
             root = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
             if root[0] > root[1]:
-                too_wide[name] = root, page.evaluate(TOO_WIDE)
-    assert not too_wide
-    assert not complaints
-    assert not [url for url in asked if not url.startswith((site, "data:", "blob:"))]
+                found.too_wide[name] = root, page.evaluate(TOO_WIDE)
+            files = "span.filename + pre code" if name.startswith("tutorial/") else "x"
+            cut = page.evaluate(CUT, f"{files}, .md-typeset__scrollwrap")
+            if cut:
+                found.cut[name] = cut
+    return found
+
+
+def test_every_page_fits_and_asks_no_other_host(seen, site):
+    assert not seen.too_wide
+    assert not seen.complaints
+    assert seen.asked
+    assert not [url for url in seen.asked if not url.startswith((site, "data:", "blob:"))]
+
+
+@pytest.mark.parametrize("seen", ["desk"], indirect=True)
+def test_a_desk_shows_files_of_the_tutorial_and_tables_whole(seen):
+    assert not seen.cut
 
 
 def test_its_search_finds_what_a_page_says(browser, site):
@@ -103,20 +124,3 @@ def test_it_can_be_dark(browser, site):
             shades.append(sum(int(part) for part in re.findall(r"\d+", shade)[:3]))
     assert shades[0] > 600
     assert shades[1] < 150
-
-
-def test_a_desk_shows_files_of_the_tutorial_and_tables_whole(browser, site, pages):
-    cut = {}
-    with browser.new_context(viewport={"width": WIDTHS["desk"], "height": 740}) as context:
-        page = context.new_page()
-        for name in pages:
-            page.goto(f"{site}/{name}")
-            files = "span.filename + pre code" if name.startswith("tutorial/") else "x"
-            wide = page.evaluate(
-                "what => [...document.querySelectorAll(what)].filter(one => one.scrollWidth > one.clientWidth + 1)"
-                ".map(one => one.textContent.trim().slice(0, 40))",
-                f"{files}, .md-typeset__scrollwrap",
-            )
-            if wide:
-                cut[name] = wide
-    assert not cut
