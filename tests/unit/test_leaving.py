@@ -1,15 +1,14 @@
 """How long what goes on in a worker has, once the worker has to go."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from unittest.mock import Mock
 
 import pytest
 
-from mooring._core.reactor import Reactor
-from mooring.net.loop import HANDLING, new_event_loop
+from mooring.net.loop import HANDLING
 from mooring.worker import leaving
 from mooring.worker.leaving import Leaving
+from support.loops import in_loop
 
 PATIENCE = 60.0
 
@@ -27,15 +26,6 @@ class Bench:
             return asyncio.ensure_future(asyncio.Event().wait())
         finally:
             HANDLING.set(False)
-
-
-def in_loop(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20):
-            await test()
-
-    with asyncio.Runner(loop_factory=lambda: new_event_loop(Reactor())) as runner:
-        runner.run(bounded())
 
 
 def test_who_has_not_heard_of_its_time_has_the_graceful_timeout() -> None:
