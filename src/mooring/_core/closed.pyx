@@ -11,7 +11,7 @@ them, and its worker.
 from libc.stdint cimport uint64_t
 
 from mooring._core.hub cimport Hub
-from mooring._core.registry cimport UPGRADED, Connection, Registry
+from mooring._core.registry cimport UPGRADED, Connection, Registry, path_of
 from mooring._core.table cimport address_text
 from mooring._core.wire cimport WANTS_ENDED
 
@@ -34,7 +34,7 @@ cdef tuple _last_look(Registry registry, Hub hub, Connection* c, int code, bytes
     return (
         c.fd, c.profile.index, c.why, c.stage, code, reason, c.flags & UPGRADED != 0, c.tls_version,
         address_text(c.entry.family, c.entry.address), c.entry.remote_port,
-        c.path[:c.path_size] if c.path != NULL else b"", hub.user_of(c), c.entry.worker,
+        path_of(c)[:c.path_size], hub.user_of(c), c.entry.worker,
         registry.table.header.epoch + c.entry.connected / 1000.0,
         age / 1000.0,
         c.requests, c.entry.messages_received, c.entry.messages_sent, c.entry.bytes_received, c.entry.bytes_sent,

@@ -25,7 +25,7 @@ from libc.string cimport memcmp, memcpy
 from mooring._core.buffer cimport buffer_size
 from mooring._core.websocket cimport WebSockets
 from mooring._core.hub cimport Hub, Topic
-from mooring._core.registry cimport Connection
+from mooring._core.registry cimport Connection, path_free, path_of
 from mooring._core.table cimport Entry, slot_of
 
 from mooring._core.wire import USER as _USER
@@ -110,16 +110,15 @@ cdef class Finder:
         """The path that this connection is opened for."""
         cdef Connection* c = self.connections.find(fd)
         cdef size_t size = min(len(path), PATH_LIMIT)
-        cdef uint8_t* kept
         if c == NULL or size == 0:
             return
-        kept = <uint8_t*> malloc(size)
-        if kept == NULL:
-            raise MemoryError("no memory for a path")
-        memcpy(kept, <const uint8_t*> path, size)
-        free(c.path)
-        c.path = kept
+        path_free(c)
+        if size > sizeof(c.path.near):
+            c.path.far = <uint8_t*> malloc(size)
+            if c.path.far == NULL:
+                raise MemoryError("no memory for a path")
         c.path_size = <uint8_t> size
+        memcpy(<uint8_t*> path_of(c), <const uint8_t*> path, size)
 
     def find(
         self, *, fd: int = 0, path: bytes = b"", prefix: bool = False, family: int = 0, network: bytes = b"",
@@ -278,7 +277,7 @@ cdef class Finder:
         if with_rates:
             self._rates(c, found.slot, now, &messages, &bytes_)
             rates = (messages, bytes_)
-        path = c.path[:c.path_size] if c.path != NULL else b""
+        path = path_of(c)[:c.path_size]
         user = self.hub.user_of(c)
         age = _since(now, c.entry.connected) / 1000.0
         idle = _since(now, c.entry.received) / 1000.0
@@ -339,11 +338,11 @@ cdef bint _fits(const Connection* c, const Wanted* wanted, uint64_t now) noexcep
     if wanted.idle and _since(now, entry.received) < wanted.idle:
         return False
     if wanted.path != NULL:
-        if c.path == NULL or c.path_size < wanted.path_size:
+        if c.path_size == 0 or c.path_size < wanted.path_size:
             return False
         if not wanted.path_prefix and c.path_size > wanted.path_size:
             return False
-        if memcmp(c.path, wanted.path, wanted.path_size) != 0:
+        if memcmp(path_of(c), wanted.path, wanted.path_size) != 0:
             return False
     if wanted.family and not _in_network(entry, wanted):
         return False

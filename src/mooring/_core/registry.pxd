@@ -2,6 +2,7 @@
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free
 
 from mooring._core.admission cimport Admission, Bucket
 from mooring._core.buffer cimport Buffer
@@ -128,6 +129,12 @@ cdef struct Membership:
     uint32_t index
 
 
+cdef union Path:
+    # `path_size` says which of the two it is: a short one, as most are, needs no memory of its own
+    uint8_t near[8]
+    uint8_t* far
+
+
 cdef struct Connection:
     # identity; entry is the public part, in shared memory
     uint64_t fd
@@ -157,6 +164,7 @@ cdef struct Connection:
     uint8_t why                      # a Why; and a Stage: where it was then
     uint8_t stage
     uint8_t tls_version              # types.TLS_VERSIONS[this]; 0: none, or nobody asks for close records
+    uint8_t path_size                # of `path`; here it fills a hole, as there are very many of these
     uint32_t least_round_trip        # microseconds; 0: not measured
     size_t most_queued               # bytes that waited for it at one time
     # relay: which worker serves it, what was handed over and is not finished
@@ -170,20 +178,30 @@ cdef struct Connection:
     uint64_t body_bytes              # what has come of it
     uint32_t requests                # HTTP requests so far; the number of the current one
     uint16_t controls                # pings and pongs since `controls_since`, in seconds
-    uint32_t controls_since
     uint16_t pongs_due               # of pings that it was sent, whoever sent them: these are not counted there
-    Bucket bucket                    # of the messages it may send now
-    void* deflate                    # a Deflate, kept alive by WebSockets.deflates; NULL: messages go as they are
+    uint32_t controls_since
     # hub: what it is subscribed to
-    Membership* topics
     uint16_t topic_count
     uint16_t topic_capacity
+    Membership* topics
+    Bucket bucket                    # of the messages it may send now
+    void* deflate                    # a Deflate, kept alive by WebSockets.deflates; NULL: messages go as they are
     # finder: the path it was opened for
-    uint8_t* path
-    uint8_t path_size
+    Path path
     # Transport: of those to flush; Registry: of those to free
     Connection* next_dirty
     Connection* next_grave
+
+
+# Of `path_size` bytes; 0: none is noted.
+cdef inline const uint8_t* path_of(const Connection* c) noexcept nogil:
+    return &c.path.near[0] if c.path_size <= sizeof(c.path.near) else c.path.far
+
+
+cdef inline void path_free(Connection* c) noexcept:
+    if c.path_size > sizeof(c.path.near):
+        free(c.path.far)
+    c.path_size = 0
 
 
 # Says why it ends, ahead of what ends it: whoever decides the end first has said the cause that counts.

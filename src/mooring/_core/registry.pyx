@@ -91,7 +91,7 @@ cdef class Registry(Source):
                     buffer_free(&self.slots[slot].held)
                     decoder_free(&self.slots[slot].decoder)
                     free(self.slots[slot].topics)
-                    free(self.slots[slot].path)
+                    path_free(self.slots[slot])
                     free(self.slots[slot])
         self._bury()
         free(self.slots)

@@ -118,6 +118,11 @@ cdef class Table:
         """Whether it is an open WebSocket."""
         return self.is_established(fd)
 
+    def opened(self, fd: int) -> bool:
+        """Whether the `open` handler of this connection is done."""
+        cdef const Entry* entry = self.find(fd)
+        return entry != NULL and entry.opened != 0
+
     def state(self, fd: int) -> int:
         """A ConnectionState, or 0 for an fd that is no connection."""
         cdef const Entry* entry = self.find(fd)

@@ -30,7 +30,7 @@ from mooring._core.registry cimport (
     ABOVE_HIGH_WATER, ASKED, BUSY, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_IDLE, D_LINGER, D_NONE, D_PING, D_PONG,
     D_PREFACE, D_WRITE, DEAD, DEFERRED, DIRTY, DONE, END_WHEN_WRITTEN, FULL, HELD, HTTP, LINGER, PEER_ENDED, PREFACE,
     THEN_LINGER, UPGRADED, W_BAD_PROXY_HEADER, W_CLIENT_ENDED, W_CLIENT_RESET, W_OUT_OF_MEMORY, W_SERVER_ERROR, WANTED,
-    WOKEN, Connection, Deadline, Registry, blame,
+    WOKEN, Connection, Deadline, Registry, blame, path_free,
 )
 from mooring._core.table cimport SLOT_BITS, Table, address_text
 from mooring._core.ws cimport decoder_free
@@ -229,9 +229,7 @@ cdef class Transport(Registry):
             free(c.topics)
             c.topics = NULL
             c.topic_count = 0
-            free(c.path)
-            c.path = NULL
-            c.path_size = 0
+            path_free(c)
         return 0
 
     # ------------------------------------------------------------------ readiness and time

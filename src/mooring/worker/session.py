@@ -35,6 +35,7 @@ _changes = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 _NIL = b"\xc0"
 
 Packed = dict[str, bytes]
+_EMPTY: Packed = {}  # of all connections whose session is empty; nothing is ever put into it
 
 
 class Sessions:
@@ -51,14 +52,17 @@ class Sessions:
 
     def begin(self, fd: int) -> None:
         """A connection was opened here: its session is empty."""
-        self._copies[fd] = {}
+        self._copies[fd] = _EMPTY
 
     def learn(self, fd: int, payload: bytes, *, replace: bool) -> None:
         """The gateway tells of a session, or of changes that another worker made."""
-        copy = {} if replace else self._copies.get(fd)
+        copy = _EMPTY if replace else self._copies.get(fd)
         if copy is None:
             return  # nothing is known of it here: whoever reads it next asks
-        for key, value in _changes.decode(payload).items():
+        changes = _changes.decode(payload)
+        if changes and copy is _EMPTY:
+            copy = {}
+        for key, value in changes.items():
             if bytes(value) == _NIL:
                 copy.pop(key, None)
             else:
@@ -83,7 +87,7 @@ class Sessions:
         found = {key: bytes(value) for key, value in answer.items()}
         if mine:
             # it came to this worker a moment ago; what the gateway tells of it is still on its way here
-            self._copies[fd] = found
+            self._copies[fd] = found or _EMPTY
         return found
 
     def write(self, fd: int, key: str, value: bytes | None) -> None:
@@ -103,6 +107,8 @@ class Sessions:
         if copy is not None:
             if value is None:
                 copy.pop(key, None)
+            elif copy is _EMPTY:
+                self._copies[fd] = {key: value}
             else:
                 copy[key] = value
 

@@ -43,6 +43,7 @@ from mooring.worker.failures import Failures
 from mooring.worker.handshake import FOREIGN, Handshakes
 from mooring.worker.leaving import Leaving
 from mooring.worker.notices import Notices
+from mooring.worker.opened import Opened
 from mooring.worker.own_process import OwnProcess
 from mooring.worker.pipe import Pipe
 from mooring.worker.requests import Requests, request_of
@@ -150,7 +151,7 @@ class Worker(WorkerContract):
         self._max_request = settings.process.max_request
         self._max_request_grace = settings.process.max_request_grace
         self.loop: asyncio.AbstractEventLoop | None = None  # in which it runs
-        self._opened: set[int] = set()  # WebSockets whose `open` was called in this worker, and `close` was not
+        self._opened = Opened(self.outbox)
 
     def session(self, fd: int) -> Session:
         """The session of a connection."""
@@ -435,9 +436,10 @@ class Worker(WorkerContract):
     # ------------------------------------------------------------------ events
 
     def _on_open(self, site: Site, event: Notice) -> Awaitable[Any] | None:
+        fd = event.fd  # one object, which is kept
         if not event.opcode:  # else the handshake has put something into the session, and the gateway told it
-            self.sessions.begin(event.fd)
-        self._opened.add(event.fd)
+            self.sessions.begin(fd)
+        self._opened.add(fd)
         handler = site.handlers.get("open")
         request = request_of(event)
         return self.running_of(handler(self._server, request), Event.OPEN) if handler is not None else None
