@@ -4,11 +4,13 @@
 command line, because each respawned worker pays for what is imported here.
 """
 
+import gc
 import sys
 
 
 def main() -> None:
     if len(sys.argv) == 3 and sys.argv[1] == "_process":
+        gc.disable()  # until everything is loaded (mooring.boot.loaded)
         from .entry import boot
 
         boot(int(sys.argv[2]))

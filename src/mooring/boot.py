@@ -6,6 +6,7 @@ channel or a listener open when this process has ended. A spare does not know ye
 application and waits, and then everything is as if it had been told so from the beginning.
 """
 
+import gc
 import os
 import select
 import subprocess
@@ -152,6 +153,13 @@ def wait_for_place(told: Boot) -> None:
                     log.error("the control message %r is for processes that serve", messages.op_of(message))
     setproctitle.setproctitle(f"mooring: {told.name}")
     log_as(told.name)
+
+
+def loaded() -> None:
+    """What is loaded now stays: garbage is looked for among what comes from now on, and not among this when the
+    interpreter ends. In a process that lives for a test or for a reload, a sixth of the CPU of its life."""
+    gc.freeze()
+    gc.enable()
 
 
 def command() -> list[str]:

@@ -32,7 +32,7 @@ from mooring._core.orphan import die_with_parent
 from mooring.app.debugging import Breakpoints, own_terminal
 from mooring.app.launched import current_folder, launched, was_forked
 from mooring.app.loader import identify, load_function
-from mooring.boot import Boot, command, wait_for_place
+from mooring.boot import Boot, command, loaded, wait_for_place
 from mooring.config import Settings
 from mooring.errors import BootError, ConfigError, StateError
 from mooring.journal import own_logger
@@ -249,6 +249,7 @@ def join(told: Boot, settings: Settings) -> None:
         _become(told, None)
     lend_level(settings)
     _breakpoints = Breakpoints(told.terminal, told.parent)
+    loaded()  # from here on it is the application's
     try:
         told.application.run()
     except (BootError, ConfigError) as error:
@@ -270,6 +271,8 @@ def _become(told: Boot, server: Server | None) -> NoReturn:
     global _host
     leave_level()
     _host = Supervised(told, server).host
+    if server is None:
+        loaded()
     if _breakpoints is not None:
         _breakpoints.beat = _host.pulse.beat
     try:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 from mooring.app.launched import launched
 from mooring.app.shared import remove
-from mooring.boot import Boot, clock_offset, command
+from mooring.boot import Boot, clock_offset, command, loaded
 from mooring.config import Settings
 from mooring.errors import ConfigError
 from mooring.journal import own_logger
@@ -59,6 +59,7 @@ def supervise(told: Boot, settings: Settings) -> int:
             if told.place:
                 assert told.application is not None
                 os.chdir(told.application.folder)  # where Python shall begin in what is started now
+            loaded()
             return Supervisor(
                 wanted, listeners, lambda _spec, _gen: extra, process, command(), watch, control, service, own, scores
             ).run()

@@ -480,3 +480,33 @@ def test_one_process_serves_wherever_it_is(tmp_path, code):
     assert "ready, listening" in done.stderr
     assert "drained: " in done.stderr
     assert ("went on" in done.stdout) == ("went on" in code)
+
+
+COUNTED = """
+import gc, sys
+from mooring import Server
+
+server = Server("127.0.0.1", 0, mode="process", task_worker_num=1)
+print("loading", gc.isenabled(), gc.get_freeze_count() > 1000, file=sys.stderr)
+
+@server.on("message")
+def said(server, frame): ...
+
+@server.on("task")
+def work(server, task): ...
+
+@server.on("worker_start")
+def begun(server, worker_id):
+    print("begun", gc.isenabled(), gc.get_freeze_count() > 1000, file=sys.stderr)
+"""
+
+
+def test_an_application_begins_with_garbage_being_collected(tmp_path: Path) -> None:
+    """What was loaded before it is not looked at again."""
+    (tmp_path / "app.py").write_text(COUNTED + "server.start()\n")
+    with Serving(tmp_path / "app.py") as server:
+        for line in ("loading True True", "begun True True"):
+            server.wait_log(line, count=2)
+        assert server.stop() == 0
+        # the process that was started by hand has become the supervisor since
+        assert sorted(line for line in server.lines if "loading" in line)[0] == "loading True False"

@@ -76,3 +76,12 @@ def test_what_is_forbidden_is_there() -> None:
     code = f"import importlib\nfor name in {sorted(every)}: importlib.import_module(name)"
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
     assert set(FORBIDDEN) <= {"supervisor", *ROLES}
+
+
+def test_who_has_loaded_everything_collects_garbage() -> None:
+    code = "import gc; gc.disable(); from mooring.boot import loaded; loaded(); "
+    code += "print(gc.isenabled(), gc.get_freeze_count())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    enabled, kept = done.stdout.split()
+    assert enabled == "True"
+    assert int(kept) > 1000

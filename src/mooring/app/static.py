@@ -13,6 +13,7 @@ import struct
 from collections.abc import Sequence
 from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
+from functools import cache
 from mimetypes import MimeTypes
 from typing import NamedTuple
 from urllib.parse import quote, unquote
@@ -30,9 +31,7 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
 
-# Without the tables of the machine, which differ from one to the next.
-_types = MimeTypes()
-for _suffix, _kind in {
+TYPES = {
     ".7z": "application/x-7z-compressed",
     ".aac": "audio/aac",
     ".apk": "application/vnd.android.package-archive",
@@ -84,8 +83,7 @@ for _suffix, _kind in {
     ".xhtml": "application/xhtml+xml",
     ".yaml": "application/yaml",  # RFC 9512
     ".yml": "application/yaml",
-}.items():
-    _types.add_type(_kind, _suffix)
+}
 _ENCODED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
 _TEXT = frozenset({"application/json", "application/xml", "image/svg+xml"})
 
@@ -235,9 +233,19 @@ def open_for_sending(path: "str | os.PathLike[str]", root: "str | os.PathLike[st
     return found
 
 
+@cache
+def _types() -> MimeTypes:
+    """Without the tables of the machine, which differ from one to the next. Not every process that could send files is
+    asked for one: the standard library's tables take longer to make than all that is imported here."""
+    types = MimeTypes()
+    for suffix, kind in TYPES.items():
+        types.add_type(kind, suffix)
+    return types
+
+
 def content_type_of(name: str) -> str:
     """By the name's suffix; a compressed file is sent as what it is, not as what is in it."""
-    kind, encoding = _types.guess_type(name)
+    kind, encoding = _types().guess_type(name)
     if encoding is not None:
         return _ENCODED.get(encoding, "application/octet-stream")
     if kind is None:
