@@ -38,6 +38,7 @@ CORE: list[set[str]] = [
     {"admission", "deflate", "http", "page", "table", "wire", "ws"},
     {"latency", "ledger", "profile", "reactor"},
     {"order", "registry"},
+    {"pace"},
     {"channel", "gateway_end", "transport", "worker_end"},
     {"contract", "secure"},
     {"files"},

@@ -8,7 +8,7 @@ Theory
 * The file follows the out-queue: it begins when the head is out, and the connection takes nothing else until it has
   ended. A plain socket gets it by sendfile(2), so no byte of it is in our memory. Through TLS, and from a file system
   that knows no sendfile, it goes through the out-queue, one slice at a time.
-* Patience is that of any output: D_WRITE, see transport_pace.pxi.
+* Patience is that of any output: D_WRITE, see pace.pyx.
 * sendfile waits for the disk if the file is not in the page cache, and everybody else waits too. So there is one call
   in a turn, of at most SLICE bytes, and the kernel reads ahead meanwhile; a file system that may hang does not belong
   here.
@@ -29,7 +29,6 @@ from mooring._core.registry cimport (
 )
 from mooring._core.secure cimport SecureTransport
 from mooring._core.table cimport Table
-from mooring._core.transport cimport watch_pace
 
 cdef extern from "sys/types.h" nogil:
     ctypedef long off_t
@@ -228,7 +227,7 @@ cdef class FileSender(SecureTransport):
         """Goes on when the kernel has room: in the next turn at the earliest, as others want theirs."""
         c.flags |= FULL
         if c.deadline == D_NONE:
-            watch_pace(self, c)
+            self.watch_pace(c)
         return self._interest(c)
 
     # ------------------------------------------------------------------ the end of it

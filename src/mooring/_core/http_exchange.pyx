@@ -24,6 +24,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from mooring._core.buffer cimport buffer_size
 from mooring._core.files cimport FileClaim, FileSender
 from mooring._core.http cimport HttpCodec, ParsedRequest
+from mooring._core.pace cimport end_by_reset, is_behind, keeps_pace
 from mooring._core.reactor cimport Reactor
 from mooring._core.registry cimport (
     ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_LINGER, D_NONE,
@@ -32,9 +33,7 @@ from mooring._core.registry cimport (
     W_REQUEST_TIMEOUT, W_TOO_MANY_CONNECTIONS, WANTED, WOKEN, Connection, Deadline, Why, blame,
 )
 from mooring._core.table cimport Table
-from mooring._core.transport cimport (
-    LINGER_MS, end_by_reset, is_behind, is_served, keeps_pace, say_at_once, takes_on, watch, watch_pace,
-)
+from mooring._core.transport cimport LINGER_MS, say_at_once
 from mooring._core.wire cimport (
     EV_BODY, EV_FILE, EV_GONE, EV_PEER_ENDED, EV_ROOM, FILE_LATE, FILE_LEFT, FILE_OVER, FILE_TAKEN, RESPOND_ASKS,
     RESPOND_CLOSE, RESPOND_LAST,
@@ -173,18 +172,18 @@ cdef class HttpExchanges(FileSender):
     cdef bint _goes_on(self, Connection* c, Deadline deadline) except -1:
         """Whether the time of a peer begins again, since it still takes what was sent before."""
         if deadline == D_CLOSE:
-            return takes_on(self, c, D_CLOSE, c.profile.close_ms)
+            return self.takes_on(c, D_CLOSE, c.profile.close_ms)
         if deadline == D_LINGER:
-            return is_served(self, c, D_LINGER, LINGER_MS)
+            return self.is_served(c, D_LINGER, LINGER_MS)
         if deadline == D_IDLE and c.profile.idle_ms == 0 and buffer_size(&c.out) == 0:
             return False             # the kernel delivers what it has
         if deadline == D_IDLE and (c.taken_at or is_behind(c)):
             if not is_behind(c):
                 self._arm(c, D_IDLE, c.profile.idle_ms)
-            elif not c.taken_at or keeps_pace(self, c):
-                watch(self, c, D_IDLE, c.profile.write_ms)
+            elif not c.taken_at or keeps_pace(c, self.reactor.now):
+                self.watch(c, D_IDLE, c.profile.write_ms)
             return c.deadline == D_IDLE
-        if deadline == D_BODY and is_served(self, c, D_BODY, c.profile.body_grace_ms):
+        if deadline == D_BODY and self.is_served(c, D_BODY, c.profile.body_grace_ms):
             c.body_since = self.reactor.now
             return True
         return False
@@ -193,8 +192,8 @@ cdef class HttpExchanges(FileSender):
         """Whether the peer has read fast enough what waits for it, if anything does."""
         if buffer_size(&c.out) == 0 and c.file == NULL:
             return self.on_relieved(c)
-        if keeps_pace(self, c):
-            return watch_pace(self, c)
+        if keeps_pace(c, self.reactor.now):
+            return self.watch_pace(c)
         self._late(c)
         return self._slow(c)
 

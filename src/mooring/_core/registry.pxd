@@ -172,7 +172,7 @@ cdef struct Connection:
     uint16_t in_flight
     uint32_t in_flight_bytes
     int64_t taken                    # what its machine had when the deadline was armed, and when;
-    uint64_t taken_at                # 0: it is not watched, see transport_pace.pxi
+    uint64_t taken_at                # 0: it is not watched, see pace.pyx
     uint64_t body_since              # when we began to wait for more of a body, in milliseconds
     uint64_t body_waited             # how long we waited for this body before that
     uint64_t body_bytes              # what has come of it
@@ -238,6 +238,8 @@ cdef class Registry(Source):
     cdef int _bury(self) noexcept
     cdef int _say_room(self) noexcept
     cdef int _count(self, Connection* c) except -1
+    # The fds of those that live, but for who lingers, for whom most is kept first.
+    cdef list greediest(self)
     # A request of it was answered.
     cdef int settle(self, Connection* c) except -1
     cdef int _enter(self, Connection* c, Phase phase) except -1

@@ -124,6 +124,17 @@ cdef class Registry(Source):
         c = self.slots[slot]
         return c if c != NULL and c.fd == fd else NULL
 
+    cdef list greediest(self):
+        cdef uint32_t slot
+        cdef Connection* c
+        found = []
+        for slot in range(self.used):
+            c = self.slots[slot]
+            if c != NULL and c.phase <= CLOSING and c.counted + c.gathered:
+                found.append((c.counted + c.gathered, c.fd))
+        found.sort(reverse=True)
+        return [fd for _, fd in found]
+
     cdef int _say_room(self) noexcept:
         if self.rooms is not None:
             self.rooms.say(self.gateway, 0 if self.closed else self.free_count, self.reactor.now)

@@ -1,7 +1,7 @@
 """Client sockets of a gateway: their readiness, deadlines and out-queues. Theory in transport.pyx."""
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from mooring._core.counters cimport Counters
 from mooring._core.registry cimport (
@@ -89,19 +89,20 @@ cdef class Transport(Registry):
     # The last bytes are queued, and nothing is waited for but that they leave.
     cdef int _await_end(self, Connection* c) except -1
 
+    # Arms a deadline, and notes what the peer has taken so far.
+    cdef int watch(self, Connection* c, Deadline deadline, uint64_t ms) except -1
+    # From now on it must read fast enough; D_WRITE asks whether it did.
+    cdef int watch_pace(self, Connection* c) except -1
+    # At the end of a deadline: whether there is another one, for who was watched and took enough of what stands before
+    # its turn. Of write_timeout, as long as it has not got everything; then of `ms`, for what it is waited for.
+    cdef bint takes_on(self, Connection* c, Deadline deadline, uint64_t ms) except -1
+    # The same for a peer whose turn it may not have been: it is watched from now on, if it has not got everything.
+    cdef bint is_served(self, Connection* c, Deadline deadline, uint64_t ms) except -1
+    cdef int _end_for_fault(self, Connection* c) except -1
+    cdef int _read_preface(self, Connection* c, uint8_t* buffer, size_t got) except -1
+    cdef int _refuse_preface(self, Connection* c, str why) except -1
+    cdef int _relieve(self) except -1
 
-# Whether the peer's machine does not have yet all that was sent to it. This asks the kernel, and so do all of these.
-cdef bint is_behind(Connection* c) noexcept
-# Arms a deadline, and notes what the peer has taken so far.
-cdef int watch(Transport self, Connection* c, Deadline deadline, uint64_t ms) except -1
-# From now on it must read fast enough; D_WRITE asks whether it did.
-cdef int watch_pace(Transport self, Connection* c) except -1
-cdef bint keeps_pace(Transport self, Connection* c) noexcept
-# Whether a deadline that has come is armed again, because the peer still takes what stands before its turn: `takes_on`
-# if it was watched; `is_served` also looks for the first time now.
-cdef bint takes_on(Transport self, Connection* c, Deadline deadline, uint64_t ms) except -1
-cdef bint is_served(Transport self, Connection* c, Deadline deadline, uint64_t ms) except -1
-cdef int end_by_reset(Connection* c) noexcept
 
 # The last words of a connection that ends for an error of ours.
 cdef bint say_at_once(Connection* c, bytes words) noexcept

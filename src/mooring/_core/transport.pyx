@@ -11,6 +11,10 @@ Which connections there are, says registry.pyx, from which this is derived.
   the turn is young (Reactor.is_long), and goes on in the next: `defer`. It is not read meanwhile, so what waits is one
   read.
 * A connection has one timer, and `deadline` says what it is armed for.
+* Two things are kept for a connection: what waits until its peer reads it (`out`), and the beginning of a message or a
+  body until the rest of it comes (`gathered`). Each has a limit of its own; the sum over all connections has one, too,
+  since ten thousand peers, each within its limit, are more than a machine has. Beyond it the one for whom most is kept
+  is told so and ended: it frees most, and a crowd of small peers can't push it out unless they need as much together.
 * `on_gone` is called when a connection is gone, once. Any call to a hook may end it: the phase is looked at again.
 
 What is spoken is a subclass's matter (http_exchange.pyx, websocket.pyx). It fills in the hooks `on_...`, which this
@@ -19,12 +23,13 @@ class only calls.
 
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from mooring._core.admission cimport WELCOME, bucket_take
 from mooring._core.buffer cimport buffer_append, buffer_consume, buffer_free, buffer_reserve, buffer_size
+from mooring._core.pace cimport is_behind, note_taken, took_enough
 from mooring._core.reactor cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, RECEIVE_BYTES, Reactor
 from mooring._core.registry cimport (
     ABOVE_HIGH_WATER, ASKED, BUSY, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_IDLE, D_LINGER, D_NONE, D_PING, D_PONG,
@@ -43,8 +48,6 @@ cdef extern from "sys/socket.h" nogil:
     enum:
         MSG_NOSIGNAL
         SHUT_WR
-        SOL_SOCKET
-        SO_LINGER
 
 cdef extern from "netinet/in.h" nogil:
     enum:
@@ -54,22 +57,13 @@ cdef extern from "netinet/tcp.h" nogil:
     enum:
         TCP_NODELAY
 
-cdef extern from "sys/ioctl.h" nogil:
-    int ioctl(int fd, unsigned long what, int* value)
-
-cdef extern from "linux/sockios.h" nogil:
-    enum:
-        SIOCOUTQ
-
 cdef extern from "unistd.h" nogil:
     int c_close "close" (int fd)
 
 cdef uint64_t TOKEN_MASK = 0xFFFFFFFFFFFF
 cdef double MIN_PAUSE = 0.01         # seconds; who waits for a token is looked at no more often
 cdef bytes RESET = b"the connection was reset"
-
-
-include "transport_memory.pxi"
+cdef bytes FAULT = b"an error of the server"
 
 
 cdef class Transport(Registry):
@@ -175,7 +169,7 @@ cdef class Transport(Registry):
             self._count(c)
             return self.on_connected(c)
         except Exception:
-            return end_for_fault(self, c)
+            return self._end_for_fault(c)
 
     cdef bint admits(self, int listener, int family, const uint8_t* address) except -1:
         return self.prefaces[listener].admits(address_text(family, address))
@@ -232,6 +226,19 @@ cdef class Transport(Registry):
             path_free(c)
         return 0
 
+    cdef int _end_for_fault(self, Connection* c) except -1:
+        """An exception, or no memory, in the middle of something: what it would have said next may be lost, so it ends.
+        Everybody else goes on. What is done here needs no memory but what Python takes for the log."""
+        try:
+            self.reactor._error("serving a connection")
+        except MemoryError:
+            pass
+        if c.phase == DEAD:
+            return 0
+        self.counters.faults += 1
+        blame(c, W_SERVER_ERROR)
+        return self._gone(c, self.on_fault(c), FAULT)
+
     # ------------------------------------------------------------------ readiness and time
 
     cdef int _interest(self, Connection* c) except -1:
@@ -261,7 +268,7 @@ cdef class Transport(Registry):
         try:
             return self._ready(c, events)
         except Exception:
-            return end_for_fault(self, c)
+            return self._end_for_fault(c)
 
     cdef int _ready(self, Connection* c, uint32_t events) except -1:
         if events & EPOLLOUT:
@@ -292,10 +299,10 @@ cdef class Transport(Registry):
         try:
             if deadline == D_PREFACE:
                 self.counters.timed_out += 1
-                return refuse_preface(self, c, "no header came in time")
+                return self._refuse_preface(c, "no header came in time")
             return self.on_deadline(c, deadline)
         except Exception:
-            return end_for_fault(self, c)
+            return self._end_for_fault(c)
 
     cdef int _receive(self, Connection* c) except -1:
         cdef uint8_t* buffer = self.reactor.receive_buffer
@@ -310,8 +317,49 @@ cdef class Transport(Registry):
         c.entry.received = self.reactor.now
         self.counters.bytes_received += got
         if c.flags & PREFACE:
-            return read_preface(self, c, buffer, got)
+            return self._read_preface(c, buffer, got)
         return self.on_raw(c, buffer, got)
+
+    cdef int _read_preface(self, Connection* c, uint8_t* buffer, size_t got) except -1:
+        """Bytes of the header of the PROXY protocol, which comes ahead of everything else. `held` keeps an unfinished
+        one."""
+        cdef size_t have = buffer_size(&c.held)
+        cdef size_t used
+        cdef bytes padded
+        if buffer_append(&c.held, buffer, got) < 0:
+            blame(c, W_OUT_OF_MEMORY)
+            return self._gone(c, 1006, b"no memory for a header of the PROXY protocol")
+        try:
+            header = self.prefaces[c.profile.index].parse((<const char*> c.held.data + c.held.start)[:have + got])
+        except ValueError as error:
+            return self._refuse_preface(c, str(error))
+        if header is None:
+            return 0
+        size, family, address, port = header
+        used = size - have           # it was not whole before these bytes
+        buffer_free(&c.held)
+        if family:
+            c.entry.family = family
+            padded = address.ljust(16, b"\0")
+            memcpy(c.entry.address, <const char*> padded, 16)
+            c.entry.remote_port = port
+        c.flags &= ~PREFACE
+        crowded = self.admission.welcome(c.entry.family, c.entry.address) != WELCOME
+        self._count(c)
+        self.on_connected(c)
+        if crowded:
+            self.counters.connections_refused += 1
+            self.counters.connections_refused_by_address += 1
+            return self.on_crowd(c)
+        if c.phase == DEAD or used == got:
+            return 0
+        return self.on_raw(c, buffer + used, got - used)
+
+    cdef int _refuse_preface(self, Connection* c, str why) except -1:
+        self.counters.proxy_headers_refused += 1
+        self.prefaces[c.profile.index].refused(address_text(c.entry.family, c.entry.address), why)
+        blame(c, W_BAD_PROXY_HEADER)
+        return self._gone(c, 1006, b"PROXY protocol: " + why.encode())
 
     cdef int wake(self, Connection* c) except -1:
         """The sink can take messages of this connection again."""
@@ -365,7 +413,7 @@ cdef class Transport(Registry):
             c.out.end += size
         self._count_out(c)
         if self.ceiling and self.queued + self.gathered > self.ceiling:
-            _relieve(self)
+            self._relieve()
         self._mark(c)
         return 1
 
@@ -381,7 +429,31 @@ cdef class Transport(Registry):
             self.gathered += size - c.gathered
             c.gathered = size
             if self.ceiling and self.queued + self.gathered > self.ceiling:
-                _relieve(self)
+                self._relieve()
+        return 0
+
+    cdef int _relieve(self) except -1:
+        """Too much is kept for all together: for whom most is kept goes, until a tenth of the room is free."""
+        cdef Connection* c
+        if self.relieving:
+            return 0
+        self.relieving = True
+        try:
+            for fd in self.greediest():
+                if self.queued + self.gathered <= self.ceiling - self.ceiling // 10:
+                    break
+                c = self.find(fd)
+                if c == NULL:
+                    continue
+                self.counters.ended_for_memory += 1
+                if c.gathered > c.counted:
+                    self.on_greedy(c)
+                else:
+                    self.on_slow(c, b"slow consumer: the server's memory is full, and most of it waited for you")
+                if self.find(fd) != NULL:
+                    self._count_out(c)
+        finally:
+            self.relieving = False
         return 0
 
     cdef int _mark(self, Connection* c) except -1:
@@ -422,7 +494,7 @@ cdef class Transport(Registry):
                     try:
                         self.on_wake(c)
                     except Exception:
-                        end_for_fault(self, c)
+                        self._end_for_fault(c)
         self.flushed = 0
         while self.dirty_first != NULL:
             self.flushed += 1
@@ -438,7 +510,7 @@ cdef class Transport(Registry):
                     else:
                         self._send_some(c)
                 except Exception:
-                    end_for_fault(self, c)
+                    self._end_for_fault(c)
         if self.graves != NULL:
             self._bury()
         return 0
@@ -481,9 +553,9 @@ cdef class Transport(Registry):
     cdef int _outlasts(self, Connection* c) except -1:
         """What waits may take longer than what comes behind it."""
         if c.deadline == D_CLOSE and not c.flags & UPGRADED:
-            return watch_pace(self, c)       # the last answer may take as long as any
+            return self.watch_pace(c)       # the last answer may take as long as any
         if c.deadline == D_IDLE and not c.taken_at:
-            return watch(self, c, D_IDLE, c.profile.write_ms)
+            return self.watch(c, D_IDLE, c.profile.write_ms)
         return 0
 
     cdef int _above(self, Connection* c) except -1:
@@ -491,7 +563,7 @@ cdef class Transport(Registry):
         if (buffer_size(&c.out) > c.profile.high_water and not c.flags & ABOVE_HIGH_WATER
                 and (c.deadline == D_NONE or c.deadline == D_PING or c.deadline == D_PONG)):
             c.flags |= ABOVE_HIGH_WATER
-            watch_pace(self, c)
+            self.watch_pace(c)
         return 0
 
     cdef int _below(self, Connection* c) except -1:
@@ -515,7 +587,31 @@ cdef class Transport(Registry):
 
     cdef int _await_end(self, Connection* c) except -1:
         # if the kernel is full, it may be long before _send_some comes by
-        return watch_pace(self, c) if c.flags & FULL else self._arm(c, D_CLOSE, c.profile.close_ms)
+        return self.watch_pace(c) if c.flags & FULL else self._arm(c, D_CLOSE, c.profile.close_ms)
+
+    # ------------------------------------------------------------------ deadlines by what the peer takes, see pace.pyx
+
+    cdef int watch(self, Connection* c, Deadline deadline, uint64_t ms) except -1:
+        self._arm(c, deadline, ms)
+        return note_taken(c, self.reactor.now)
+
+    cdef int watch_pace(self, Connection* c) except -1:
+        return self.watch(c, D_WRITE, c.profile.write_ms)
+
+    cdef bint takes_on(self, Connection* c, Deadline deadline, uint64_t ms) except -1:
+        if not took_enough(c, self.reactor.now):
+            return False
+        if is_behind(c):
+            self.watch(c, deadline, c.profile.write_ms)
+        else:
+            self._arm(c, deadline, ms)
+        return True
+
+    cdef bint is_served(self, Connection* c, Deadline deadline, uint64_t ms) except -1:
+        if c.taken_at or not is_behind(c):
+            return self.takes_on(c, deadline, ms)
+        self.watch(c, deadline, c.profile.write_ms)
+        return True
 
     # ------------------------------------------------------------------ for the gateway
 
@@ -528,6 +624,10 @@ cdef class Transport(Registry):
             self._mark(c)
             self._doom(c, 1006, reason)
 
-include "transport_preface.pxi"
-include "transport_pace.pxi"
-include "transport_faults.pxi"
+
+cdef bint say_at_once(Connection* c, bytes words) noexcept:
+    """Last words, past the queue, which could need memory; False if they would be in the middle of others."""
+    if buffer_size(&c.out) or c.tls != NULL:
+        return False
+    c_send(c.socket, <const char*> words, len(words), MSG_NOSIGNAL)
+    return True

@@ -22,6 +22,7 @@ from libc.string cimport memcpy
 from mooring._core.buffer cimport buffer_append, buffer_consume, buffer_free, buffer_size
 from mooring._core.http_exchange cimport HttpExchanges
 from mooring._core.http cimport HttpCodec
+from mooring._core.pace cimport is_behind
 from mooring._core.reactor cimport Reactor, monotonic_us
 from mooring._core.registry cimport (
     ABOVE_HIGH_WATER, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_CLOSE, D_PING, D_PONG, DEAD,
@@ -31,7 +32,7 @@ from mooring._core.registry cimport (
     blame,
 )
 from mooring._core.table cimport Table
-from mooring._core.transport cimport is_behind, say_at_once, takes_on, watch
+from mooring._core.transport cimport say_at_once
 from mooring._core.ws cimport (
     CONTROL, FAILED, MESSAGE, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, RSV1, SERVER_HEADER_LIMIT, DecodeResult, FrameEvent,
     decode_next, decoder_free, decoder_release, encode_header, is_utf8, parse_close,
@@ -80,7 +81,7 @@ cdef class WebSockets(HttpExchanges):
         return self._await_silence(c)
 
     cdef int on_deadline(self, Connection* c, Deadline deadline) except -1:
-        if deadline == D_PONG and takes_on(self, c, D_PONG, c.profile.pong_ms):
+        if deadline == D_PONG and self.takes_on(c, D_PONG, c.profile.pong_ms):
             return 0
         if (deadline == D_PONG or deadline == D_PING and not self._may_ask(c)) and self._is_dead(c):
             self._late(c)
@@ -243,7 +244,7 @@ cdef class WebSockets(HttpExchanges):
     cdef int _await_close(self, Connection* c, bint behind) except -1:
         """It has close_timeout from now on; or from when it has what stands before that, as long as it takes enough."""
         if behind:
-            return watch(self, c, D_CLOSE, c.profile.close_ms)
+            return self.watch(c, D_CLOSE, c.profile.close_ms)
         return self._arm(c, D_CLOSE, c.profile.close_ms)
 
     cdef bint _may_ask(self, Connection* c) noexcept:
@@ -282,7 +283,7 @@ cdef class WebSockets(HttpExchanges):
         self.send(c, OP_PING, <const uint8_t*> &now, sizeof(now))
         if c.phase != OPEN:
             return 0
-        return watch(self, c, D_PONG, wait) if behind else self._arm(c, D_PONG, wait)
+        return self.watch(c, D_PONG, wait) if behind else self._arm(c, D_PONG, wait)
 
     cdef int _pong(self, Connection* c, const FrameEvent* event) except -1:
         """The payload is the time at which we asked, unless the pong answers a ping of the application, or none."""
