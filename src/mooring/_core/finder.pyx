@@ -133,13 +133,10 @@ cdef class Finder:
         and rates, packed in order.
         """
         cdef Wanted wanted
-        cdef Topic group
         cdef int by = SORTS.index(sort)
         cdef bint backwards = reverse
-        cdef uint32_t slot, count = 0, room = min(limit, self.connections.slot_count)
+        cdef uint32_t slot, count, room = min(limit, self.connections.slot_count)
         cdef uint64_t total = 0, now = self.connections.reactor.now
-        cdef Connection* c
-        cdef Found one
         cdef Found* heap
         wanted.fd = fd
         wanted.path = NULL
@@ -152,17 +149,8 @@ cdef class Finder:
         if family and (len(network) != (4 if family == 4 else 16) or not 0 <= bits <= len(network) * 8):
             raise ValueError(f"a network of family {family} with {len(network)} bytes and {bits} bits")
         memcpy(wanted.network, <const uint8_t*> network, len(network) if family else 0)
-        wanted.user = wanted.topic = NULL
-        if user:
-            group = self.hub.topics.get(_USER + user)
-            if group is None:
-                return 0, b"" if brief else []
-            wanted.user = <void*> group
-        if topic:
-            group = self.hub.topics.get(topic)
-            if group is None:
-                return 0, b"" if brief else []
-            wanted.topic = <void*> group
+        if not self._find_groups(&wanted, user, topic):
+            return 0, b"" if brief else []
         wanted.worker = <uint32_t> (worker + 1)
         wanted.state = <uint8_t> state
         wanted.older, wanted.younger, wanted.idle = older, younger, idle
@@ -170,22 +158,7 @@ cdef class Finder:
         if heap == NULL:
             raise MemoryError("no memory to find connections")
         try:
-            for slot in range(self.connections.used):
-                c = self.connections.slots[slot]
-                if c == NULL or not _fits(c, &wanted, now):
-                    continue
-                total += 1
-                one.key = self._key(c, slot, by, backwards, now)
-                one.fd = c.fd
-                one.tie = ~c.fd if backwards else c.fd
-                one.slot = slot
-                if count < room:
-                    heap[count] = one
-                    count += 1
-                    _up(heap, count - 1)
-                elif room and _worse(&heap[0], &one):
-                    heap[0] = one
-                    _down(heap, count, 0)
+            count = self._walk(&wanted, heap, room, by, backwards, now, &total)
             if brief:
                 rows = self._brief(heap, count, by == BY_RATE, now)
             else:
@@ -197,6 +170,47 @@ cdef class Finder:
         if not brief:
             rows.sort(key=_order_backwards if backwards else _order)
         return total, rows
+
+    cdef bint _find_groups(self, Wanted* wanted, bytes user, bytes topic) except -1:
+        """Whose user and in which topic it must be; whether there are any."""
+        cdef Topic group
+        wanted.user = wanted.topic = NULL
+        if user:
+            group = self.hub.topics.get(_USER + user)
+            if group is None:
+                return False
+            wanted.user = <void*> group
+        if topic:
+            group = self.hub.topics.get(topic)
+            if group is None:
+                return False
+            wanted.topic = <void*> group
+        return True
+
+    cdef uint32_t _walk(
+        self, const Wanted* wanted, Found* heap, uint32_t room, int by, bint backwards, uint64_t now, uint64_t* total
+    ) noexcept:
+        """Looks at all connections: how many are in the heap, the worst of them at the top; in `total` how many fit."""
+        cdef Connection* c
+        cdef Found one
+        cdef uint32_t slot, count = 0
+        for slot in range(self.connections.used):
+            c = self.connections.slots[slot]
+            if c == NULL or not _fits(c, wanted, now):
+                continue
+            total[0] += 1
+            one.key = self._key(c, slot, by, backwards, now)
+            one.fd = c.fd
+            one.tie = ~c.fd if backwards else c.fd
+            one.slot = slot
+            if count < room:
+                heap[count] = one
+                count += 1
+                _up(heap, count - 1)
+            elif room and _worse(&heap[0], &one):
+                heap[0] = one
+                _down(heap, count, 0)
+        return count
 
     cdef bytes _brief(self, Found* heap, uint32_t count, bint with_rates, uint64_t now):
         cdef uint32_t place
