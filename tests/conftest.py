@@ -41,7 +41,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that start a tree of toy processes; tests/contract has a rule of its own."""
+    """Marks the tests that start a tree of toy processes; tests/contract has a rule of its own. What takes long comes
+    first: begun last, it would keep one process busy while the others have nothing left to take."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     for item in items:
         if " at 0x" in item.nodeid:
             raise pytest.UsageError(f"each process would have another address in {item.nodeid}: give it `ids`")

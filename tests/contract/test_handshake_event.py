@@ -349,6 +349,7 @@ def test_a_stop_does_not_wait_for_more_than_the_handler(mode: dict[str, Any], tm
         (tmp_path / "go").touch()
         assert raw.answer().status == 503
         assert raw.rest() == b""
+        raw.socket.close()
         assert server.ended() == 0
         assert server.reports("open") == []
 
@@ -361,6 +362,7 @@ def test_the_worker_ends_while_its_handler_runs(mode: dict[str, Any]):
         assert answer.status == 502
         assert b"has ended" in answer.body
         assert raw.rest() == b""
+        raw.socket.close()
         server.wait_log("uncertain: handshake of connection")
         assert server.stop() == 0
         assert server.reports("close") == []
@@ -370,7 +372,7 @@ def test_the_worker_ends_while_its_handler_runs(mode: dict[str, Any]):
 def test_the_worker_ends_before_its_handler_began(mode: dict[str, Any]):
     """Another one is asked."""
     mode = {**mode, "worker_num": 1, "gateway_num": 1}
-    with Serving(APP, **mode) as server, Raw(server) as raw, Raw(server) as other:
+    with Serving(APP, close_timeout=0.3, **mode) as server, Raw(server) as raw, Raw(server) as other:
         pid = server.pid_of("worker 0")
         other.upgrade("/")
         other.text()

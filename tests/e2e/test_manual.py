@@ -30,6 +30,7 @@ what => [...document.querySelectorAll(what)].filter(one => one.scrollWidth > one
 """
 
 expect.set_options(timeout=LIMIT * 1000)
+pytestmark = pytest.mark.long
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -211,6 +211,7 @@ def test_who_is_there(tmp_path, browser):
         assert server.stop() == 0
 
 
+@pytest.mark.long
 def test_its_tests_pass_and_can_fail(tmp_path):
     chapter(5).write(tmp_path)
     page = chapter(6)

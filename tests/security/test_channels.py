@@ -173,8 +173,7 @@ def test_records_that_make_no_sense_are_ignored(pickled: bytes):
             asker.write("open_gateway_end", b"".join(late))
             eventually(lambda: stats(server)["bad_records"] == len(bad))
             canary.beat(3)
-            for pid in server.titles():
-                becomes_idle(pid)
+            becomes_idle(*server.titles())
         assert stats(server)["bad_records"] == len(bad)
         server.wait_log(" ERROR .*a record of worker [01] makes no sense and is ignored: .*tickets .* are acknowledged")
         assert "Traceback" not in "\n".join(server.lines)
@@ -235,8 +234,7 @@ def test_a_worker_whose_stream_is_lost_is_replaced(what: str, pickled: bytes):
         assert counts["bad_records"] == 1
         assert counts["tree"]["control_errors"] == 1
         assert server.pid_of("gateway 0") == gateway
-        for pid in server.titles():
-            becomes_idle(pid)
+        becomes_idle(*server.titles())
         canary.stop()
         asker.close()
         assert server.stop() == 0
@@ -282,8 +280,7 @@ def test_a_worker_that_is_told_nonsense_ends(what: str):
         canary = Canary(server)
         canary.beat(3)
         canary.stop()
-        for pid in server.titles():
-            becomes_idle(pid)
+        becomes_idle(*server.titles())
         asker.close()
         assert server.stop() == 0
 
@@ -434,8 +431,7 @@ def test_mail_that_makes_no_sense_is_ignored_by_the_dispatcher(pickled: bytes):
                 assert raw.answer().body == b"work"
             assert stats(server)["bad_records"] >= len(bad)
             canary.beat(3)
-            for pid in server.titles():
-                becomes_idle(pid)
+            becomes_idle(*server.titles())
         server.wait_log(" ERROR .*a record of worker [01] makes no sense and is ignored: the result of task 999")
         asker.close()
         assert server.stop() == 0
@@ -616,8 +612,7 @@ def test_garbage_on_the_control_socket(mode: dict[str, Any], tmp_path: Path, pic
             canary.beat(3)
             assert client.stats()["control_refused"] == len(bad) + 3
         assert len([line for line in server.lines if "request on the control socket refused" in line]) >= 9
-        for pid in server.titles():
-            becomes_idle(pid)
+        becomes_idle(*server.titles())
         assert server.stop() == 0
 
 

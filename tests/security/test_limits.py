@@ -90,7 +90,8 @@ def test_f37_connections_of_one_address(open_to_all: Serving):
 @BOTH
 def test_messages_a_second(mode: str):
     """Five at once, then 50 a second: the rest is not lost, it is read later; pings are answered meanwhile."""
-    with Serving(APP, message_rate=50, message_burst=5, **MODES[mode]) as server, Raw(server) as raw:
+    limits = {"message_rate": 50, "message_burst": 5, "close_timeout": 0.3}
+    with Serving(APP, **limits, **MODES[mode]) as server, Raw(server) as raw:
         assert raw.upgrade("/attack").status == 101
         start = time.monotonic()
         raw.send(b"".join(frame(TEXT, f"{n}".encode()) for n in range(30)))
@@ -266,7 +267,7 @@ def said(server, frame):
     server.push(frame.fd, "done")
 """
     )
-    with Serving(app, max_topics=1, **MODES[mode]) as server, Raw(server) as raw:
+    with Serving(app, max_topics=1, close_timeout=0.3, **MODES[mode]) as server, Raw(server) as raw:
         assert raw.upgrade("/attack").status == 101
         for name in ("first", "second\n\x1b[31mERROR forged"):
             raw.send(frame(TEXT, name.encode()))

@@ -117,15 +117,17 @@ def cpu(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-def becomes_idle(pid: int) -> None:
-    """Soon the process uses less than 5 % of a CPU: nothing in it goes on in a circle."""
+def becomes_idle(*pids: int) -> None:
+    """Soon each process uses less than 5 % of a CPU: nothing in it goes on in a circle."""
+    busy = list(pids)
 
     def calm() -> bool:
-        start, used = time.monotonic(), cpu(pid)
+        start, used = time.monotonic(), {pid: cpu(pid) for pid in busy}
         threading.Event().wait(0.3)
-        return cpu(pid) - used < 0.05 * (time.monotonic() - start)
+        busy[:] = [pid for pid in busy if cpu(pid) - used[pid] >= 0.05 * (time.monotonic() - start)]
+        return not busy
 
-    eventually(calm, 10, f"process {pid} comes to rest")
+    eventually(calm, 10, f"one of the processes {pids} comes to rest")
 
 
 def in_threads(count: int, attack: Callable[[int], None]) -> None:

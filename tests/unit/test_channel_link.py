@@ -80,7 +80,7 @@ def test_an_answer_that_came_too_late_is_not_taken_for_the_next(
     reactor = Reactor()
     inlet = Inlet(None, (None,), None, Outbox())
     gateway_end = ChannelGatewayEnd(0, table, inlet, reactor, ours.detach(), reply, new_page())
-    reply.settimeout(0.05)
+    monkeypatch.setattr(channel_link, "CALL_TIMEOUT", 0.05)
     late = answer(1, b"late" * 1000)
     theirs.sendall(late[:7])
     with pytest.raises(channel_link.StateError, match="does not answer"):

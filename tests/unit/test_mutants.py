@@ -2,6 +2,7 @@
 
 import ast
 import subprocess
+from functools import cache
 from pathlib import Path
 from textwrap import dedent
 
@@ -26,15 +27,16 @@ def test_the_list_fits_the_sources():
                 compile(text, name, "exec")
 
 
+@cache
+def functions_of(file):
+    tree = ast.parse((ROOT / file).read_text())
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
 def test_the_list_names_tests_that_exist():
     for mutant in LISTED:
         file, _, name = mutant.test.partition("::")
-        names = {
-            node.name
-            for node in ast.walk(ast.parse((ROOT / file).read_text()))
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        }
-        assert name.partition("[")[0] in names, mutant.test
+        assert name.partition("[")[0] in functions_of(file), mutant.test
 
 
 def test_no_mutant_is_there_twice():
@@ -43,8 +45,10 @@ def test_no_mutant_is_there_twice():
 
 
 @pytest.fixture
-def tree(tmp_path):
+def tree(tmp_path, monkeypatch):
     """A project of one function and two tests, of which only one looks at what it does."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # what is installed here takes half of the time
+    monkeypatch.setenv("PYTEST_PLUGINS", "pytest_timeout")
     files = {
         "pyproject.toml": "[tool.pytest.ini_options]\ntimeout = 60\n",
         "add.py": "def add(a, b):\n    return a + b\n",

@@ -151,6 +151,7 @@ assert not dispatcher.stats()["bad_records"] and not worker.told
 @pytest.mark.skipif(
     "build/debug" not in mooring.__file__, reason="the modules that are not compiled are the debug build's"
 )
+@pytest.mark.long
 def test_a_new_record_is_a_row_and_two_functions(tmp_path: Path):
     root = tmp_path / "checkout"
     package = root / "src/mooring"

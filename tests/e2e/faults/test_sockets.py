@@ -46,7 +46,7 @@ def is_echoed(raw, text):
 @MODES
 def test_f33_accepts_that_fail(mode, faults):
     """The next client is served; a socket that can't accept at all is left alone between tries."""
-    with Serving(ECHO, env=faults.env, **mode) as server, Raw(server) as first:
+    with Serving(ECHO, env=faults.env, close_timeout=0.3, **mode) as server, Raw(server) as first:
         pid = gateway_of(server)
         assert first.upgrade("/").status == 101
         before = descriptors(pid)
@@ -202,7 +202,7 @@ def test_f32_descriptors_are_kept_back(mode, limit):
 @MODES
 def test_f32_without_descriptors_one_client_is_told(mode):
     """Somebody has lowered the limit. Who is there is served, one client each 0.1 s is told, the others wait."""
-    with Serving(ECHO, **mode) as server, contextlib.ExitStack() as stack:
+    with Serving(ECHO, close_timeout=0.3, **mode) as server, contextlib.ExitStack() as stack:
         pid = gateway_of(server)
         first = stack.enter_context(Raw(server))
         assert first.upgrade("/").status == 101
@@ -233,7 +233,7 @@ def test_f32_without_descriptors_one_client_is_told(mode):
 @MODES
 def test_f32_the_machine_has_no_descriptors(mode, faults):
     """ENFILE, as if another program had them all."""
-    with Serving(ECHO, env=faults.env, **mode) as server, Raw(server) as first:
+    with Serving(ECHO, env=faults.env, close_timeout=0.3, **mode) as server, Raw(server) as first:
         assert first.upgrade("/").status == 101
         pid = gateway_of(server)
         before = descriptors(pid)
@@ -267,7 +267,7 @@ def stand_in_line(server, count):
 @MODES
 def test_f38_a_crowd_is_accepted_a_few_at_a_time(mode, faults):
     """Whoever is connected is served in between; what the kernel had to turn away is counted."""
-    with Serving(ECHO, env=faults.env, backlog=256, **mode) as server, Raw(server) as first:
+    with Serving(ECHO, env=faults.env, backlog=256, close_timeout=0.3, **mode) as server, Raw(server) as first:
         assert first.upgrade("/").status == 101
         pid = gateway_of(server)
         faults.only(pid=pid)
