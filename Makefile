@@ -29,7 +29,7 @@ test: build/debug/built $(VENV)/group-test  ## run every test; ARGS="-k chat" ch
 	$(BIN)/python -m pytest $(BESIDE) $(ARGS)
 
 check: build/debug/built $(VENV)/group-test  ## run the half that takes a minute: what starts no server of its own
-	$(BIN)/python -m pytest $(BESIDE) tests/unit tests/contract -m "not own_server" $(ARGS)
+	$(BIN)/python -m pytest $(BESIDE) tests/unit tests/contract -m "not own_server and not long" $(ARGS)
 
 lint: $(VENV)/group-lint  ## style and likely mistakes
 	$(BIN)/ruff check .

@@ -66,63 +66,63 @@ async def page(request, response):
 
 
 @pytest.fixture
-def server(mode: dict[str, Any]) -> Iterator[Serving]:
+def limited(mode: dict[str, Any]) -> Iterator[Serving]:
     with Serving(APP, **mode, task_worker_num=1, dispatcher_memory_limit=LIMIT) as running:
         yield running
         assert running.stop() == 0
         assert "(adds up)" in running.lines[-2], "\n".join(running.lines[-10:])
 
 
-def fetch(server: Serving, path: str) -> Any:
-    with Raw(server, get(path)) as raw:
+def fetch(limited: Serving, path: str) -> Any:
+    with Raw(limited, get(path)) as raw:
         answer = raw.answer()
         assert answer.status == 200, answer
         return json.loads(answer.body)
 
 
-def test_who_hands_over_too_much_is_told_until_there_is_room(server: Serving) -> None:
-    count, kind, text = fetch(server, "/fill")
+def test_who_hands_over_too_much_is_told_until_there_is_room(limited: Serving) -> None:
+    count, kind, text = fetch(limited, "/fill")
     assert kind == "TaskQueueFull"
     assert "dispatcher_memory_limit" in text
     # one is being done; how much the kernel keeps for the task worker is the kernel's matter
     assert LIMIT // 4 * 3 - SIZE < count * SIZE < LIMIT
-    assert fetch(server, "/tell")[1:2] == ["PipeFull"], "the limit is one for tasks and messages"
-    server.wait_log(r"WARNING .*\d+ bytes wait in the dispatcher: .*dispatcher_memory_limit=1048576")
-    stats = fetch(server, "/stats")
+    assert fetch(limited, "/tell")[1:2] == ["PipeFull"], "the limit is one for tasks and messages"
+    limited.wait_log(r"WARNING .*\d+ bytes wait in the dispatcher: .*dispatcher_memory_limit=1048576")
+    stats = fetch(limited, "/stats")
     assert stats["dispatcher_full"] == 1
     assert LIMIT // 2 < stats["dispatcher_bytes"] <= LIMIT
     assert stats["tasks_refused"] == stats["pipe_messages_dropped"] == 0, "all were refused where they came from"
-    server.script.with_name("go").touch()
-    server.wait_log("report finish NoneType", count=count)
-    server.wait_log("the dispatcher takes tasks and messages again")
-    stats = eventually(lambda: (found := fetch(server, "/stats"))["dispatcher_bytes"] < SIZE and found)
+    limited.script.with_name("go").touch()
+    limited.wait_log("report finish NoneType", count=count)
+    limited.wait_log("the dispatcher takes tasks and messages again")
+    stats = eventually(lambda: (found := fetch(limited, "/stats"))["dispatcher_bytes"] < SIZE and found)
     assert isinstance(stats, dict)
     assert (stats["tasks_accepted"], stats["tasks_done"]) == (count, count)
-    assert fetch(server, "/burst")[0] == "x"
+    assert fetch(limited, "/burst")[0] == "x"
 
 
-def test_what_is_on_its_way_when_it_is_full_is_refused_with_the_reason(server: Serving) -> None:
-    with Raw(server, get("/burst")) as raw:
-        eventually(lambda: fetch(server, "/stats")["tasks_refused"])
-        stats = fetch(server, "/stats")
+def test_what_is_on_its_way_when_it_is_full_is_refused_with_the_reason(limited: Serving) -> None:
+    with Raw(limited, get("/burst")) as raw:
+        eventually(lambda: fetch(limited, "/stats")["tasks_refused"])
+        stats = fetch(limited, "/stats")
         assert stats["dispatcher_bytes"] <= LIMIT
-        server.script.with_name("go").touch()
+        limited.script.with_name("go").touch()
         results = json.loads(raw.answer().body)
     refused = [one for one in results if one != "x"]
     assert all(one.startswith("TaskQueueFull: a task of 500") for one in refused), refused
-    stats = fetch(server, "/stats")
+    stats = fetch(limited, "/stats")
     assert stats["tasks_refused"] == len(refused) > 20
     assert stats["tasks_accepted"] == stats["tasks_done"] == 60 - len(refused) > 10
 
 
-def test_messages_that_do_not_leave_the_worker_are_limited_and_those_dropped_are_counted(server: Serving) -> None:
-    sent, text = fetch(server, "/messages")
+def test_messages_that_do_not_leave_the_worker_are_limited_and_those_dropped_are_counted(limited: Serving) -> None:
+    sent, text = fetch(limited, "/messages")
     assert 64 <= sent < 80
     assert "have not left this worker: send less at once" in text
-    eventually(lambda: fetch(server, "/stats")["pipe_messages"] == sent)
-    dropped = fetch(server, "/stats")["pipe_messages_dropped"]
+    eventually(lambda: fetch(limited, "/stats")["pipe_messages"] == sent)
+    dropped = fetch(limited, "/stats")["pipe_messages_dropped"]
     if dropped < sent:
-        server.wait_log("report told 0 1000000", count=sent - dropped)
-    assert len(server.reports("told")) == sent - dropped
+        limited.wait_log("report told 0 1000000", count=sent - dropped)
+    assert len(limited.reports("told")) == sent - dropped
     if dropped:
-        server.wait_log("messages were dropped; the last one was for worker 0, which")
+        limited.wait_log("messages were dropped; the last one was for worker 0, which")

@@ -17,11 +17,18 @@ DESCEND = """
 import ctypes
 
 def descend():
-    if ctypes.PyDLL(None).fork() == 0:
+    # In the child no other thread is left that could take the interpreter or give it back: it is not let go of there,
+    # and nobody may be asking for it at the fork. Who has asked before gets it.
+    sys.setswitchinterval(1000)
+    end = time.monotonic() + 0.01
+    while time.monotonic() < end: pass
+    c = ctypes.PyDLL(None)
+    if c.fork() == 0:
         end = time.monotonic() + 60
-        while not os.path.exists("release") and time.monotonic() < end:
-            time.sleep(0.02)
+        while c.access(b"release", 0) and time.monotonic() < end:
+            c.usleep(20_000)
         os._exit(0)
+    sys.setswitchinterval(0.005)
 """
 
 APP = """
