@@ -278,7 +278,7 @@ def _become(told: Boot, server: Server | None) -> NoReturn:
     try:
         _host.run()
     except BaseException as error:
-        forks.leave(error)  # it comes from a handler that has forked
+        forks.end_child(error)  # it comes from a handler that has forked
         raise
     end_within(_host.settings.process.graceful_timeout, 0)  # the supervisor counts from the beginning of the stop
     finish_output(log)

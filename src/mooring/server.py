@@ -431,19 +431,19 @@ class Server:
         this worker has too many unfinished ones, TypeError for data that can't be sent, and StateError when there are
         no task workers, or `worker_start` has not ended yet. Not awaited, it does nothing: see task_async().
         """
-        return await self._running().tasks.task(data, timeout, on_progress)
+        return await self._running().task_desk.task(data, timeout, on_progress)
 
     def task_wait(
         self, data: object, timeout: float | None = None, *, on_progress: Callable[[Any], Any] | None = None
     ) -> Any:
         """The same for handlers that are no coroutines, and for threads. In a handler the whole worker stands still
         until the result comes: use task() where you can. Raises what task() raises."""
-        return self._running().tasks.wait(data, timeout, on_progress)
+        return self._running().task_desk.wait(data, timeout, on_progress)
 
     def task_async(self, data: object) -> int:
         """Hands a task over and returns at once, with its number. Its TaskOutcome comes to the `finish` handler of this
         worker, if there is one; without one, a failure is logged. Raises what task() raises before it waits."""
-        return self._running().tasks.send(data)
+        return self._running().task_desk.send(data)
 
     async def task_map(
         self, items: Iterable[object], *, timeout: float | None = None, at_once: int | None = None
@@ -456,7 +456,7 @@ class Server:
             raise ValueError(f"at_once={at_once}: at least one task has to be under way")
         limits = self._settings.tasks
         at_once = at_once or max(1, min(2 * limits.task_worker_num, limits.task_queue_limit))
-        return await worker.tasks.map(items, timeout, at_once)
+        return await worker.task_desk.map(items, timeout, at_once)
 
     # ------------------------------------------------------------------ other workers
 
@@ -521,7 +521,7 @@ class Server:
         """
         gateways = [_counters(gateway_end) for gateway_end in self._gateway_ends()]
         worker = self._running()
-        own, tasks = worker.stats(), worker.tasks.stats()
+        own, tasks = worker.stats(), worker.task_desk.stats()
         counted = ANY_GATEWAY | Part.DISPATCHER if tasks else ANY_GATEWAY  # which is not there without tasks
         identity = {
             "gateways_silent": sum("error" in one for one in gateways),

@@ -84,7 +84,7 @@ class SingleProcess:
         try:
             self._run()
         except BaseException as error:
-            forks.leave(error)
+            forks.end_child(error)
             raise
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)  # the rest has another clock, see `end_within`

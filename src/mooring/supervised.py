@@ -56,7 +56,7 @@ class Supervised:
 
     def ready(self) -> None:
         if self.host.loop is not None:
-            handle_in_loop(self.host.loop, signal.SIGTERM, self._leave)
+            handle_in_loop(self.host.loop, signal.SIGTERM, self._terminate)
         else:
             signals = SignalSocket((signal.SIGTERM,))
             self.host.reactor.add_reader(signals.fileno(), partial(self._on_signal, signals))
@@ -183,12 +183,12 @@ class Supervised:
 
     def _on_signal(self, signals: SignalSocket) -> None:
         if signal.SIGTERM in signals.take():
-            self._leave()
+            self._terminate()
 
-    def _leave(self) -> None:
+    def _terminate(self) -> None:
         """SIGTERM, or nobody there to serve for."""
         if not self._orphaned:
-            self._tell(messages.Leaving())  # the supervisor says how, and has another one start
+            self._tell(messages.Terminated())  # the supervisor says how, and has another one start
         else:
             self.host.drain(ORPHAN_GRACE, CloseCode.GOING_AWAY)
 
@@ -201,7 +201,7 @@ class Supervised:
         else:
             self.host.reactor.remove_reader(self._socket.fileno())
         self._socket.close()
-        self._leave()
+        self._terminate()
         # a handler may never end
         self.host.reactor.call_later(ORPHAN_GRACE + 1, partial(os._exit, 1))
 

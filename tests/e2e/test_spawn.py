@@ -63,7 +63,7 @@ async def said(server, frame):
         server.spawn(fd, tidy(fd, words[0]), endless=True)
     elif verb == "leave":
         for _ in range(2):
-            server._running().works.leave()
+            server._running().works.end_endless()
             await asyncio.sleep(0.01)
     elif verb == "task":
         kept.add(asyncio.create_task(long(fd, words[0])))

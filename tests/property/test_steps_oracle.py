@@ -40,7 +40,7 @@ kept: list[Any] = []
 class Host:
     """See mooring.worker.Worker."""
 
-    def leave_child(self, error: BaseException | None) -> None:
+    def end_child(self, error: BaseException | None) -> None:
         raise AssertionError("this is no forked child")
 
     def on_result(self, result: object, kind: int) -> None:

@@ -21,13 +21,13 @@ TOLD = [
     (Notice(Event.WORK, FD, b"name", extra=1), "works.on_cancel", (FD, "name"), {}),
     (Notice(Event.WORK, FD), "works.on_cancel", (FD, None), {}),
     (Notice(Event.TAIL, 0, b"records"), "ends.on_records", (b"records",), {}),
-    (Notice(Event.END_STREAMS, 0, extra=1500), "leaving.within", (1.5,), {}),
+    (Notice(Event.END_STREAMS, 0, extra=1500), "graceful_end.within", (1.5,), {}),
 ]
 
 
 def parts() -> tuple[Mock, Notices]:
     told = Mock()
-    return told, Notices(told.sessions, told.streams, told.works, told.leaving, told.ends)
+    return told, Notices(told.sessions, told.streams, told.works, told.graceful_end, told.ends)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_gateway_that_tells_nothing_more():
     told, notices = parts()
     gateway_end = GatewayEnd()
     notices.take(gateway_end, Notice(Event.DEPART, 0))
-    assert gateway_end.left
+    assert gateway_end.departed
     assert not told.mock_calls
 
 

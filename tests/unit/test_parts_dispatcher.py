@@ -50,5 +50,5 @@ def test_a_worker_has_a_link_retires_and_is_told_of_the_end():
     opened.hang_up()
     for _ in range(3):
         reactor.poll(0.01)
-    assert worker.heard == [Mail.LEAVE, "lost"]
+    assert worker.heard == [Mail.DEPART, "lost"]
     assert retired == [(3, 4711)]

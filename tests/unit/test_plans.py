@@ -81,7 +81,7 @@ def test_who_leaves_is_replaced_and_no_faster_than_it_can(made):
     serve = Serve(tree, slots, 7.0)
     tree.plan = serve
     for child in children.values():
-        serve.on_leaving(serving(child))
+        serve.on_terminated(serving(child))
     gateway, worker, dispatcher = children.values()
     assert tree.notes == [("drain", gateway, 7.0, 1001), ("retire", worker), ("stop", dispatcher, "SIGTERM")]
     assert slots.notes == [("fill", slots.of(worker)), ("fill", slots.of(dispatcher))]
@@ -98,7 +98,7 @@ def test_who_said_that_it_leaves_and_stays_is_killed(made):
     tree, slots, children = made
     serve = tree.plan = Serve(tree, slots, 7.0)
     gateway = serving(children["gateway"])
-    serve.on_leaving(gateway)
+    serve.on_terminated(gateway)
     tree.deadlines.actions[0][1]()
     assert tree.notes[1:] == [("kill", gateway)]
     assert slots.notes == [("fill", slots.of(gateway))]
@@ -110,9 +110,9 @@ def test_who_said_that_it_leaves_and_stays_is_killed(made):
 def test_one_that_starts_or_that_is_replaced_can_not_leave(made):
     tree, slots, children = made
     serve = Serve(tree, slots, 7.0)
-    serve.on_leaving(children["worker"])
+    serve.on_terminated(children["worker"])
     slots.of(children["gateway"]).current = None
-    serve.on_leaving(serving(children["gateway"]))
+    serve.on_terminated(serving(children["gateway"]))
     assert tree.notes == slots.notes == []
 
 
@@ -134,7 +134,7 @@ def test_a_stop_starts_and_repairs_nothing(made, caplog):
     assert stop.phase is Phase.STOPPING
     worker = children["worker"]
     stop.on_ready(worker)
-    stop.on_leaving(worker)
+    stop.on_terminated(worker)
     stop.on_failure(worker, "was ended by SIGKILL")
     stop.on_retired(worker)
     assert tree.notes == [("stop", worker, "shutdown: SIGTERM")]

@@ -141,7 +141,7 @@ for end in (ours, theirs):
     end.setblocking(False)
 dispatcher = Dispatcher(loop.reactor, print, print, 1 << 20)
 dispatcher.attach(theirs.detach(), worker=0, generation=1)
-link = DispatcherLink(loop.reactor, ours.detach(), worker.tasks, None, worker.pipe, worker)
+link = DispatcherLink(loop.reactor, ours.detach(), worker.task_desk, None, worker.pipe, worker)
 link.echo(6)
 loop.turn(2)
 assert not dispatcher.stats()["bad_records"] and not worker.told

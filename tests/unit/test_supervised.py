@@ -166,7 +166,7 @@ def test_sigterm_is_told_first(ends):
 
     def stop():
         heard = said(ours)
-        if messages.Leaving() in heard:
+        if messages.Terminated() in heard:
             ours.send(messages.Stop("SIGTERM", last=False))
         else:
             reactor.call_later(0.01, stop)

@@ -94,12 +94,12 @@ def turn_until(tree, there):
 
 def test_last_words_come_before_the_end(tree_of, owner):
     """Whoever notices the end first: here the sweep, with the messages unread."""
-    tree = tree_of("say('ready'); say('leaving'); os._exit(3)")
+    tree = tree_of("say('ready'); say('terminated'); os._exit(3)")
     child = Child(WORKER, 1, 0)
     tree.spawn([child])
     await_end(child)
     tree.sweep()
-    assert owner.notes == ["ready", "leaving", (Exit(3, None), False)]
+    assert owner.notes == ["ready", "terminated", (Exit(3, None), False)]
     assert child.state is ChildState.GONE
     tree.sweep()
     assert len(owner.notes) == 3

@@ -26,7 +26,7 @@ def test_that_it_is_to_leave_is_said_and_seen():
         worker.heard()
         worker.worker_end.depart()
         one.turn()
-        assert worker.worker_end.left
+        assert worker.worker_end.departed
         assert [told.kind for told in worker.heard()] == [Event.DEPART]
 
 
@@ -36,5 +36,5 @@ def test_by_itself_it_carries_nothing():
         worker_end.depart()
         worker_end.reply(1, b"")
         worker_end.close()
-        assert (worker_end.left, worker_end.still, worker_end.index) == (True, 0, -1)
+        assert (worker_end.departed, worker_end.still, worker_end.index) == (True, 0, -1)
         one.relay.books.close(worker_end.ledger)

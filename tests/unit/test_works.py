@@ -274,8 +274,8 @@ async def test_a_worker_that_leaves_ends_what_is_endless_and_later_all(bench: Be
     endless = bench.spawn(bench.long("endless"), "endless", endless=True)
     other = bench.spawn(bench.long("other"), "other")
     await asyncio.sleep(0)
-    bench.works.leave()
-    bench.works.leave()  # each gateway says it
+    bench.works.end_endless()
+    bench.works.end_endless()  # each gateway says it
     await ended(endless)
     assert (endless.cancelling(), other.cancelling()) == (1, 0)
     late = bench.spawn(bench.long("late"), "late", endless=True)

@@ -38,4 +38,4 @@ cdef class Admission:
     cdef bint enter(self, int family, const uint8_t* address) except -1
     # A request of it was answered, or it has ended: once for each that came.
     cdef int settle(self, int family, const uint8_t* address) except -1
-    cdef int leave(self, int family, const uint8_t* address) except -1
+    cdef int release(self, int family, const uint8_t* address) except -1

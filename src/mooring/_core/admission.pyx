@@ -62,5 +62,5 @@ cdef class Admission:
     cdef int settle(self, int family, const uint8_t* address) except -1:
         return _less(self.fresh, address_key(family, address))
 
-    cdef int leave(self, int family, const uint8_t* address) except -1:
+    cdef int release(self, int family, const uint8_t* address) except -1:
         return _less(self.addresses, address_key(family, address))

@@ -52,7 +52,7 @@ cdef class Commands(Receiver):
     cdef int on_bad(self, WorkerEnd worker_end, object problem) except -1:
         self.relay.bad_records += 1
         if self.relay.publish_order is not None:
-            self.relay.publish_order.leave(worker_end)
+            self.relay.publish_order.forget(worker_end)
         self.relay.gateway.on_bad_record(worker_end, problem)
         return 0
 
@@ -156,7 +156,7 @@ cdef int on_disconnect_user(Relay relay, WorkerEnd worker_end, const Record* rec
     if record.extra > record.size:
         raise BadRecord(f"a user id of {record.extra} bytes in {record.size}")
     reason = bytes_of(payload + record.extra, record.size - record.extra)
-    for fd in relay.hub.members(_USER + bytes_of(payload, record.extra)):
+    for fd in relay.hub.all_subscribers(_USER + bytes_of(payload, record.extra)):
         c = relay.connections.find(fd)
         if c != NULL:
             relay.connections.close(c, record.arg, reason, BY_APPLICATION)
@@ -252,7 +252,7 @@ cdef int on_missed(Relay relay, WorkerEnd worker_end, const Record* record, cons
         _has_missed(relay, relay.connections.find(record.fd))
         return 0
     if record.opcode == MISSED_TOPIC:
-        for fd in relay.hub.members(PyBytes_FromStringAndSize(<const char*> payload, record.size)):
+        for fd in relay.hub.all_subscribers(PyBytes_FromStringAndSize(<const char*> payload, record.size)):
             _has_missed(relay, relay.connections.find(fd))
     elif record.opcode == MISSED_TOPICS:
         for slot in range(relay.connections.used):

@@ -118,7 +118,7 @@ cdef class WorkerContract:
         """This gateway (gateway_end.GatewayEnd) is gone, and its connections with it."""
         raise NotImplementedError
 
-    def leave_child(self, error: BaseException | None) -> None:
+    def end_child(self, error: BaseException | None) -> None:
         """In a child that a handler has forked, when that handler is over: ends the process."""
         raise NotImplementedError
 

@@ -10,7 +10,7 @@ cdef class GatewayEnd:
     cdef object __weakref__
     cdef readonly int gateway
     cdef readonly Table table
-    cdef public bint left            # it has said that nothing more will come
+    cdef public bint departed        # it has said that nothing more will come
     cdef Outbox outbox               # it is in this one
     # What this worker has decided, and the gateway may not have done yet: connections that it closes, and whose they
     # are from now on (as Entry.user); up to which position of the stream of commands

@@ -9,7 +9,7 @@ def user_name(user: str | int) -> bytes: ...
 
 @disjoint_base
 class GatewayEnd:
-    left: bool
+    departed: bool
     @property
     def gateway(self) -> int: ...
     @property

@@ -39,6 +39,6 @@ cdef class HttpExchanges(FileSender):
     cdef bint _goes_on(self, Connection* c, Deadline deadline) except -1
     cdef int _judge_pace(self, Connection* c) except -1
     cdef int _slow(self, Connection* c) except -1
-    cdef int leave(self, Connection* c) except -1
+    cdef int end_http(self, Connection* c) except -1
     cdef int _complete(self, Connection* c, bint closes) except -1
     cdef int _answered(self, Connection* c) except -1

@@ -392,7 +392,7 @@ cdef class HttpExchanges(FileSender):
         cdef Connection* c = self.find(fd)
         return c == NULL or c.phase != HTTP or not c.flags & BUSY or c.flags & BEGUN != 0
 
-    cdef int leave(self, Connection* c) except -1:
+    cdef int end_http(self, Connection* c) except -1:
         """Ends a connection that speaks HTTP behind what is queued."""
         if c.phase == HTTP and not c.flags & END_WHEN_WRITTEN:
             self._decide(c, BY_APPLICATION, 1006, b"")

@@ -7,22 +7,22 @@ from mooring._core.websocket cimport WebSockets
 from mooring._core.registry cimport Connection
 
 
-cdef struct Member:
-    # place: the index in the connection's list of memberships that says it is in this topic
+cdef struct Subscriber:
+    # place: the index in the connection's list of subscriptions that says it is in this topic
     Connection* connection
     uint16_t place
 
 
 cdef class Topic:
     cdef bytes name
-    cdef Member* members
+    cdef Subscriber* subscribers
     cdef uint32_t count
     cdef uint32_t capacity
 
 
 cdef class Hub:
     cdef WebSockets connections
-    cdef dict topics                 # name -> Topic; a topic lives while it has members
+    cdef dict topics                 # name -> Topic; a topic lives while it has subscribers
     cdef int limit
     cdef readonly uint32_t users     # topics that are users
 

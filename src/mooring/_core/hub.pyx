@@ -1,13 +1,14 @@
 """Topics: who is subscribed, and the fan-out of one frame.
 
-A topic is an array of members, a connection has an array of its memberships, and each side knows the other's index: to
-join and to leave cost the same whatever the topic's size, and a publish walks one array. The frame's header is encoded
-once; a member costs a copy into its out-queue. A member that is slow is closed by its connection's own limit and keeps
-nobody waiting; it is taken out when the connection is gone, which is never while a publish walks the array. Who is left
-out (`exclude`) is found by its memberships before the walk, which then only steps over a few places.
+A topic is an array of subscribers, a connection has an array of its subscriptions, and each side knows the other's
+index: to subscribe and to unsubscribe cost the same whatever the topic's size, and a publish walks one array. The
+frame's header is encoded once; a subscriber costs a copy into its out-queue. A subscriber that is slow is closed by its
+connection's own limit and keeps nobody waiting; it is taken out when the connection is gone, which is never while a
+publish walks the array. Who is left out (`exclude`) is found by its subscriptions before the walk, which then only
+steps over a few places.
 
 Who lists a large topic does so in parts, each of which walks a piece of the array from its end to its beginning: what
-takes the place of a member that leaves comes from the end, so it has been listed already, and nobody who stays is
+takes the place of a subscriber that leaves comes from the end, so it has been listed already, and nobody who stays is
 missed.
 
 A user is a topic, too: all connections bound to one user id. Its name begins with an octet that no text in UTF-8 has
@@ -29,7 +30,7 @@ from mooring._core.wire import USER as _USER
 
 ALL_PLACES = 0xFFFFFFFF
 cdef enum:
-    LISTED = 32768       # members that one part of a list looks at: half a millisecond of work
+    LISTED = 32768       # subscribers that one part of a list looks at: half a millisecond of work
 cdef uint32_t NO_PLACE = 0xFFFFFFFF
 
 
@@ -40,7 +41,7 @@ cdef inline bint _is_user(bytes name) noexcept:
 cdef class Topic:
 
     def __dealloc__(self) -> None:
-        free(self.members)
+        free(self.subscribers)
 
 
 cdef class Hub:
@@ -80,7 +81,7 @@ cdef class Hub:
 
     cdef int _join(self, Connection* c, bytes name, int limit) except -1:
         cdef Topic topic = self.topics.get(name)
-        cdef Member* members
+        cdef Subscriber* subscribers
         cdef Membership* topics
         cdef int i
         cdef uint32_t capacity
@@ -96,10 +97,10 @@ cdef class Hub:
             self.users += _is_user(name)
         if topic.count == topic.capacity:
             capacity = topic.capacity * 2 or 4
-            members = <Member*> realloc(topic.members, capacity * sizeof(Member))
-            if members == NULL:
+            subscribers = <Subscriber*> realloc(topic.subscribers, capacity * sizeof(Subscriber))
+            if subscribers == NULL:
                 raise MemoryError("no memory for a topic")
-            topic.members = members
+            topic.subscribers = subscribers
             topic.capacity = capacity
         if c.topic_count == c.topic_capacity:
             capacity = c.topic_capacity * 2 or 2
@@ -109,8 +110,8 @@ cdef class Hub:
             c.topics = topics
             c.topic_capacity = capacity
         self.topics[name] = topic
-        topic.members[topic.count].connection = c
-        topic.members[topic.count].place = c.topic_count
+        topic.subscribers[topic.count].connection = c
+        topic.subscribers[topic.count].place = c.topic_count
         c.topics[c.topic_count].topic = <void*> topic
         c.topics[c.topic_count].index = topic.count
         topic.count += 1
@@ -118,19 +119,19 @@ cdef class Hub:
         return 1
 
     cdef int _remove(self, Connection* c, int place) except -1:
-        """Ends membership number `place` of c: the last one of each array moves into the gap."""
+        """Ends subscription number `place` of c: the last one of each array moves into the gap."""
         cdef Topic topic = <Topic> c.topics[place].topic
         cdef uint32_t index = c.topics[place].index
-        cdef Member* moved
+        cdef Subscriber* moved
         topic.count -= 1
         if index < topic.count:
-            topic.members[index] = topic.members[topic.count]
-            moved = &topic.members[index]
+            topic.subscribers[index] = topic.subscribers[topic.count]
+            moved = &topic.subscribers[index]
             moved.connection.topics[moved.place].index = index
         c.topic_count -= 1
         if place < c.topic_count:
             c.topics[place] = c.topics[c.topic_count]
-            (<Topic> c.topics[place].topic).members[c.topics[place].index].place = place
+            (<Topic> c.topics[place].topic).subscribers[c.topics[place].index].place = place
         if topic.count == 0:
             del self.topics[topic.name]
             self.users -= _is_user(topic.name)
@@ -192,7 +193,7 @@ cdef class Hub:
             if i == skip:
                 skip = places.pop() if places else NO_PLACE
                 continue
-            c = topic.members[i].connection
+            c = topic.subscribers[i].connection
             if c.phase != OPEN:
                 continue
             if c.deflate != NULL:
@@ -217,15 +218,15 @@ cdef class Hub:
         c.entry.messages_sent += 1
         return 1
 
-    def members(self, name: bytes) -> list[int]:
+    def all_subscribers(self, name: bytes) -> list[int]:
         """fds of the connections in a topic; of a user's: wire.USER + id."""
         cdef Topic topic = self.topics.get(name)
         cdef uint32_t i
-        return [] if topic is None else [topic.members[i].connection.fd for i in range(topic.count)]
+        return [] if topic is None else [topic.subscribers[i].connection.fd for i in range(topic.count)]
 
     def subscribers(self, name: bytes, before: int, most: int = LISTED) -> bytes:
         """A part of the fds of a topic's open WebSockets, 8 bytes each, behind the number to give as `before` for the
-        next part; 0: this was the last one. For the first part it is ALL_PLACES. A part looks at `most` members."""
+        next part; 0: this was the last one. For the first part it is ALL_PLACES. A part looks at `most` subscribers."""
         cdef Topic topic = self.topics.get(name)
         cdef uint64_t end = min(<uint64_t> before, <uint64_t> topic.count) if topic is not None else 0
         cdef uint64_t start = end - <uint64_t> most if end > <uint64_t> most else 0
@@ -236,7 +237,7 @@ cdef class Hub:
         memcpy(to, &start, sizeof(uint64_t))
         while end > start:
             end -= 1
-            c = topic.members[end].connection
+            c = topic.subscribers[end].connection
             if c.phase == OPEN:
                 memcpy(to + used, &c.fd, sizeof(uint64_t))
                 used += sizeof(uint64_t)
@@ -249,7 +250,7 @@ cdef class Hub:
         cdef uint32_t count = 0
         if topic is not None:
             for i in range(topic.count):
-                count += topic.members[i].connection.phase == OPEN
+                count += topic.subscribers[i].connection.phase == OPEN
         return count
 
     def __len__(self) -> int:

@@ -27,7 +27,7 @@ cdef class Inlet(Taker):
     cdef Pulse pulse
     # messages and requests until worker.limit_reached() is called; 0: never
     cdef uint64_t until_limit
-    # this process was forked off the worker inside of a handler: worker.leave_child(error) ends it when that is over
+    # this process was forked off the worker inside of a handler: worker.end_child(error) ends it when that is over
     cdef bint child
     cdef public set kept_waiting     # connections of events begun while a blocked loop catches up; None: it has
 

@@ -100,7 +100,7 @@ cdef class Inlet(Taker):
         cdef int _attempt
         cdef object running = None
         if self.child:
-            self.worker.leave_child(error)
+            self.worker.end_child(error)
         for _attempt in range(3):
             try:
                 if context is None:
@@ -204,7 +204,7 @@ cdef class Inlet(Taker):
             if self._failed(gateway_end, record, error, context, began):
                 return 1
         if self.child:
-            self.worker.leave_child(None)
+            self.worker.end_child(None)
         if self.handling is not None:
             self.handling.add(kind, monotonic_us() - began)
         if record.ticket != NO_TICKET:

@@ -55,7 +55,7 @@ cdef class Order(Source):
     cdef readonly bint damaged       # what is in the log was written by nobody who may
 
     cdef int meet(self, Publisher publisher, uint64_t stamp) except -1
-    cdef int leave(self, Publisher publisher) except -1
+    cdef int forget(self, Publisher publisher) except -1
     cdef bint admit(self, Publisher publisher, uint64_t stamp) except -1
     cdef int run(self) except -1
     cdef int expire(self) except -1

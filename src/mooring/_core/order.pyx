@@ -19,7 +19,7 @@ leaves no gap, but at most publishes that have come to some gateways only. Those
 won't come.
 
 An entry is skipped where its publish cannot come
-    the worker's channel here has ended, and everything from it was handed out (`leave`);
+    the worker's channel here has ended, and everything from it was handed out (`forget`);
     it was passed before, or the worker had sent it before this gateway existed (`meet`, by HELLO).
 And after HOLD_MS in vain, for a worker that was stopped between two gateways, say: waiting has a limit. Its publish is
 applied when it comes, out of order, and counted. A gateway that is ENTRIES behind cannot read what was decided; it
@@ -120,7 +120,7 @@ cdef class Order(Source):
             publisher.passed = stamp & NUMBER_MASK
         return self._settle()
 
-    cdef int leave(self, Publisher publisher) except -1:
+    cdef int forget(self, Publisher publisher) except -1:
         """Nothing more comes from it."""
         cdef uint32_t pid = publisher.origin
         publisher.held = False

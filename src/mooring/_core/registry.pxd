@@ -124,7 +124,7 @@ cdef enum Stage:
 
 
 cdef struct Membership:
-    # one subscription: `index` is this connection's place in the topic's list of members
+    # one subscription: `index` is this connection's place in the topic's list of subscribers
     void* topic
     uint32_t index
 

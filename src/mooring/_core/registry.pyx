@@ -199,7 +199,7 @@ cdef class Registry(Source):
         self.graves = c
         self.settle(c)
         if c.flags & COUNTED:
-            self.admission.leave(c.entry.family, c.entry.address)
+            self.admission.release(c.entry.family, c.entry.address)
         self.slots[slot] = NULL
         self.free_slots[self.free_count] = slot
         self.free_count += 1

@@ -54,7 +54,7 @@ cdef class Relay(Sink):
     cdef int let_go(self, WorkerEnd worker_end) except -1
     cdef int _tell(self, Connection* c, int kind, uint32_t extra, bytes payload) except -1
     cdef int lost(self, WorkerEnd worker_end, str why) except -1
-    cdef int _detach(self, WorkerEnd worker_end) except -1
+    cdef int _take_out(self, WorkerEnd worker_end) except -1
     cdef int _started(self, WorkerEnd worker_end, Notice event, list doubtful) except -1
     cdef int _report(self, WorkerEnd worker_end, Notice event, bint quarantined) except -1
     cdef bint _is_given_up(self, uint64_t fd, dict closed) except -1

@@ -170,7 +170,7 @@ cdef class Relay(Sink):
     cdef int let_go(self, WorkerEnd worker_end) except -1:
         """A retiring worker that has finished everything may go."""
         cdef Ledger ledger = worker_end.ledger
-        if (worker_end.retiring and not worker_end.left
+        if (worker_end.retiring and not worker_end.departed
                 and not ledger.in_flight and not ledger.backlog.count and not ledger.works):
             worker_end.depart()
             self.gateway.on_retired(worker_end)
@@ -185,9 +185,9 @@ cdef class Relay(Sink):
         done, doubtful = [], []
         worker_end.usable = False
         taken_back = worker_end.ledger.take_back(worker_end.torn(), done)
-        self._detach(worker_end)
+        self._take_out(worker_end)
         if self.publish_order is not None:
-            self.publish_order.leave(worker_end)
+            self.publish_order.forget(worker_end)
         closed = {event.fd: event.arg for event, _ in taken_back
                   if event.kind == EV_CLOSE and event.opcode == BY_APPLICATION}
         later = self.limbo.take_all()    # behind what was taken back: it is later, or of other connections
@@ -206,7 +206,7 @@ cdef class Relay(Sink):
             self.settle(worker_end, number, ACK_HANDLED)
         self.books.close(worker_end.ledger)
         redelivered, repeated = self.books.redelivered - redelivered, self.books.repeated - repeated
-        left = worker_end.left
+        left = worker_end.departed
         worker_end.close()
         if not left:
             log.warning("worker %d (pid %d) is gone: %s; %d events go to another worker, %d are uncertain%s",
@@ -304,7 +304,7 @@ cdef class Relay(Sink):
         """Those that wait with a request: the gateway answers it now, whatever it is."""
         self.parking.wake_asking()
 
-    cdef int _detach(self, WorkerEnd worker_end) except -1:
+    cdef int _take_out(self, WorkerEnd worker_end) except -1:
         """No connection is with this worker any more."""
         cdef uint32_t slot
         cdef Connection* c

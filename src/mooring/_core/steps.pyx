@@ -244,7 +244,7 @@ cdef class Driver:
                 PyContext_Exit(self.context)
             if self.status == PYGEN_RETURN:
                 if self.steps.child:
-                    self.steps.host.leave_child(None)
+                    self.steps.host.end_child(None)
                 if self.outcome is not None:
                     self.steps.host.on_result(self.outcome, self.kind)
         except BaseException as raised:
@@ -256,7 +256,7 @@ cdef class Driver:
         """What to raise. A SystemExit or KeyboardInterrupt that leaves a task ends the loop, or would; a task that was
         cancelled does not tell where."""
         if self.steps.child:
-            self.steps.host.leave_child(error)
+            self.steps.host.end_child(error)
         kind = type(error)                   # not what it says it is, see mooring.app.foreign
         if issubclass(kind, asyncio.CancelledError):
             self.failure = StateError("the handler was cancelled")
@@ -320,7 +320,7 @@ async def _nothing():
 
 cdef class Steps:
     """Runs the first steps of handlers in one loop. `host` is a mooring.worker.Worker: `on_result(result, kind)` is
-    told what a handler has returned, unless that is None, and may raise; `leave_child(error)` ends this process if it
+    told what a handler has returned, unless that is None, and may raise; `end_child(error)` ends this process if it
     was forked off in a handler, which is over."""
 
     def __cinit__(self, host: object) -> None:

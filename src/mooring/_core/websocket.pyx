@@ -447,7 +447,7 @@ cdef class WebSockets(HttpExchanges):
         """Ends a connection, whatever it speaks."""
         if c.phase == OPEN:
             return self.close(c, 1000, b"", BY_APPLICATION)
-        return self.leave(c)
+        return self.end_http(c)
 
     cdef int on_slow(self, Connection* c, bytes why) except -1:
         """The peer does not read. What is queued behind the frame it is in the middle of gives way to the reason."""

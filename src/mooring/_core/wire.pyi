@@ -69,7 +69,7 @@ class Mail(IntEnum):
     RESULT = 68
     STATS = 69
     MESSAGE = 70
-    LEAVE = 71
+    DEPART = 71
     FULL = 72
 
 class Ack(IntEnum):

@@ -63,7 +63,7 @@ cdef enum Kind:
     DM_RESULT = 68
     DM_STATS = 69
     DM_MESSAGE = 70
-    DM_LEAVE = 71
+    DM_DEPART = 71
     DM_FULL = 72
     DM_END                          # behind the last one
 
@@ -151,7 +151,7 @@ cdef inline bint is_command(const Record* record) noexcept:
 
 cdef inline bint is_mail(const Record* record) noexcept:
     return DM_HELLO <= record.kind < DM_END and (record.size == 0 or record.kind not in (
-        DM_HELLO, DM_CANCEL, DM_LEAVE, DM_FULL,
+        DM_HELLO, DM_CANCEL, DM_DEPART, DM_FULL,
     ))
 
 

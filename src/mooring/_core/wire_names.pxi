@@ -62,7 +62,7 @@ class Mail(IntEnum):
     RESULT = DM_RESULT
     STATS = DM_STATS
     MESSAGE = DM_MESSAGE
-    LEAVE = DM_LEAVE
+    DEPART = DM_DEPART
     FULL = DM_FULL
 
 
@@ -153,9 +153,9 @@ RARE = frozenset([
 ])
 #: that a worker or task worker sends
 TO_DISPATCHER = frozenset([
-    Mail.HELLO, Mail.TASK, Mail.CANCEL, Mail.PROGRESS, Mail.RESULT, Mail.STATS, Mail.MESSAGE, Mail.LEAVE,
+    Mail.HELLO, Mail.TASK, Mail.CANCEL, Mail.PROGRESS, Mail.RESULT, Mail.STATS, Mail.MESSAGE, Mail.DEPART,
 ])
 #: that the dispatcher sends
 TO_WORKER = frozenset([
-    Mail.TASK, Mail.PROGRESS, Mail.RESULT, Mail.STATS, Mail.MESSAGE, Mail.LEAVE, Mail.FULL,
+    Mail.TASK, Mail.PROGRESS, Mail.RESULT, Mail.STATS, Mail.MESSAGE, Mail.DEPART, Mail.FULL,
 ])

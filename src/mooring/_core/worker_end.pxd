@@ -32,7 +32,7 @@ cdef class WorkerEnd(Publisher):
     cdef readonly bint serves        # may be given connections (a sibling's worker in base mode may not)
     cdef public bint usable          # its worker has said HELLO and is not lost
     cdef public bint retiring        # gets no new connection; those it has move when it has finished them
-    cdef readonly bint left          # was told to leave
+    cdef readonly bint departed      # was told that nothing more comes
     cdef bint going_on               # Relay._went_on is at work
     cdef public uint32_t bound       # connections it serves
     cdef uint64_t spared             # see shares.pyx

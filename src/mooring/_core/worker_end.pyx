@@ -84,7 +84,7 @@ cdef class WorkerEnd(Publisher):
 
     def depart(self) -> None:
         """Tells the worker that nothing more will come."""
-        self.left = True
+        self.departed = True
         self.say(EV_DEPART)
 
     cpdef int say(self, int kind, uint32_t extra=0, bytes payload=b"", uint64_t fd=0) except -1:

@@ -70,7 +70,7 @@ def stats() -> Call[dict[str, Any]]:
 
 
 def listing(user: str | int | None, **search: Unpack[SearchTerms]) -> Call[dict[str, Any]]:
-    return Call(requests.Connections(user=None if user is None else str(user), **search), _a_dict)
+    return Call(requests.ListConnections(user=None if user is None else str(user), **search), _a_dict)
 
 
 def processes() -> Call[list[dict[str, Any]]]:

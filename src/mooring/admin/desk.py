@@ -288,7 +288,7 @@ class Desk:
         match request:
             case requests.Stats():
                 return server.stats()
-            case requests.Connections():
+            case requests.ListConnections():
                 return _Listing(*self._finder.listing(request))
             case requests.Inspect():
                 found = self._finder.search(Search(limit=1), request.fd) if 0 < request.fd < 1 << 63 else Found(0, [])

@@ -28,7 +28,7 @@ class Stats(_Request, tag="stats"):
     """`Server.stats()`."""
 
 
-class Connections(Search, tag_field="command", tag="connections", forbid_unknown_fields=True, omit_defaults=True):
+class ListConnections(Search, tag_field="command", tag="connections", forbid_unknown_fields=True, omit_defaults=True):
     """What is known of each connection that is wanted."""
 
 
@@ -108,7 +108,7 @@ class Stop(_Request, tag="stop"):
     """`Server.shutdown()`."""
 
 
-Request: TypeAlias = Stats | Connections | Processes | Inspect | Push | Kick | Tail | Reload | Stop
+Request: TypeAlias = Stats | ListConnections | Processes | Inspect | Push | Kick | Tail | Reload | Stop
 
 
 class Answer(msgspec.Struct, omit_defaults=True):

@@ -60,9 +60,9 @@ class Peer(MailContract):
         self.takes = False  # it carries tasks out
         self.retiring = False
         self.retired = False
-        self.task: Task | None = None  # what it is at
-        self.given: dict[int, Task] = {}  # what it has handed over, by its own numbers
-        self.waits_for: set[Task] = set()  # when it retires
+        self.task: QueuedTask | None = None  # what it is at
+        self.given: dict[int, QueuedTask] = {}  # what it has handed over, by its own numbers
+        self.waits_for: set[QueuedTask] = set()  # when it retires
         self._dispatcher = dispatcher
 
     def on_record(self, channel: RecordChannel, notice: Notice) -> None:
@@ -78,18 +78,18 @@ class Peer(MailContract):
         self._dispatcher.on_broken(self, why)
 
 
-class Task:
+class QueuedTask:
     """A task that is not over."""
 
-    __slots__ = ("detached", "key", "number", "payload", "source", "worker")
+    __slots__ = ("key", "number", "payload", "source", "unawaited", "worker")
 
-    def __init__(self, source: Peer, number: int, payload: bytes, *, detached: bool) -> None:
+    def __init__(self, source: Peer, number: int, payload: bytes, *, unawaited: bool) -> None:
         self.source: Peer | None = source  # None: nobody waits for it any more
         self.worker = source.worker
         self.number = number  # its worker's
         self.key = 0  # ours, once it runs
         self.payload = payload
-        self.detached = detached
+        self.unawaited = unawaited
 
 
 class Dispatcher:
@@ -114,8 +114,8 @@ class Dispatcher:
         self._refusals = RefusalLog(reactor.call_later, log)
         self._channels: dict[Peer, RecordChannel] = {}
         self._idle: deque[Peer] = deque()
-        self._queue: deque[Task] = deque()
-        self._running: dict[int, Task] = {}  # by our numbers
+        self._queue: deque[QueuedTask] = deque()
+        self._running: dict[int, QueuedTask] = {}  # by our numbers
         self._held: dict[int, list[tuple[int, bytes]]] = {}  # messages, by worker
         self._count = 0
         self.draining = False
@@ -194,7 +194,7 @@ class Dispatcher:
             self._held_bytes -= len(held)
             channel.send(Notice(Mail.MESSAGE, 0, held, arg=source))
 
-    def _on_leave(self, peer: Peer, _notice: Notice) -> None:
+    def _on_depart(self, peer: Peer, _notice: Notice) -> None:
         peer.takes = False
         if peer in self._idle:
             self._idle.remove(peer)
@@ -228,7 +228,7 @@ class Dispatcher:
             text = f"task worker {peer.worker} (pid {peer.pid}) ended while it was at this task: {why}"
             self._over(task, Fate.LOST, msgspec.msgpack.encode([text]))
         for task in list(peer.given.values()):
-            self._cancel(peer, task.number, detached_too=False)
+            self._cancel(peer, task.number, unawaited_too=False)
         for task in peer.given.values():
             task.source = None  # it was not to be waited for, and runs
         peer.given.clear()
@@ -272,7 +272,7 @@ class Dispatcher:
             why = msgspec.msgpack.encode([text])
             self._channels[peer].send(Notice(Mail.RESULT, number, why, opcode=Fate.REFUSED))
             return
-        task = peer.given[number] = Task(peer, number, payload, detached=notice.opcode == 1)
+        task = peer.given[number] = QueuedTask(peer, number, payload, unawaited=notice.opcode == 1)
         self._counters["tasks_accepted"] += 1
         self._queue.append(task)
         self._queued_bytes += len(payload)
@@ -319,10 +319,10 @@ class Dispatcher:
     def _on_cancel(self, peer: Peer, notice: Notice) -> None:
         self._cancel(peer, notice.number)
 
-    def _cancel(self, peer: Peer, number: int, *, detached_too: bool = True) -> None:
+    def _cancel(self, peer: Peer, number: int, *, unawaited_too: bool = True) -> None:
         """Nobody waits any more: one that has not begun never will; one that has goes on, for nobody."""
         task = peer.given.get(number)
-        if task is None or (task.detached and not detached_too):
+        if task is None or (task.unawaited and not unawaited_too):
             return
         try:
             self._queue.remove(task)
@@ -336,7 +336,7 @@ class Dispatcher:
             del peer.given[number]
             self._settle(peer, task)
 
-    def _over(self, task: Task, fate: int, payload: bytes) -> None:
+    def _over(self, task: QueuedTask, fate: int, payload: bytes) -> None:
         """The one place where a task that had begun ends."""
         name = {Fate.DONE: "tasks_done", Fate.FAILED: "tasks_failed"}.get(Fate(fate), "tasks_lost")
         self._counters[name] += 1
@@ -366,7 +366,7 @@ class Dispatcher:
                     self._idle.remove(peer)
                 self._look(peer)
 
-    def _settle(self, peer: Peer, task: Task) -> None:
+    def _settle(self, peer: Peer, task: QueuedTask) -> None:
         if peer.retiring:
             peer.waits_for.discard(task)
             self._look(peer)
@@ -380,7 +380,7 @@ class Dispatcher:
     def depart(self) -> None:
         """This process ends in order."""
         for channel in self._channels.values():
-            channel.send(Notice(Mail.LEAVE, 0))
+            channel.send(Notice(Mail.DEPART, 0))
 
     def drain(self, timeout: float, done: Callable[[dict[str, int]], None]) -> None:
         """`done(counts)` when there are no tasks, or after `timeout` seconds in any case."""

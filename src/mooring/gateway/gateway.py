@@ -442,7 +442,7 @@ class Gateway(GatewayContract):
             self.connections.cut(fd, b"the server is shutting down", Cause.SHUTDOWN)
         self.reactor.flush()
         for worker_end in self.relay.worker_ends:
-            if worker_end is not None and not worker_end.left:
+            if worker_end is not None and not worker_end.departed:
                 worker_end.depart()
 
     # ------------------------------------------------------------------ sessions and calls
@@ -488,7 +488,7 @@ class Gateway(GatewayContract):
         if what == Call.STATS:
             return msgspec.msgpack.encode(self.stats())
         if what == Call.CONNECTIONS_OF:
-            return msgspec.msgpack.encode(self.relay.hub.members(USER + payload))
+            return msgspec.msgpack.encode(self.relay.hub.all_subscribers(USER + payload))
         if what == Call.SUBSCRIBERS:
             return self.relay.hub.subscribers(payload, before=fd)
         if what == Call.SUBSCRIBER_COUNT:

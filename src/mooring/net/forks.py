@@ -24,7 +24,7 @@ from mooring.app.foreign import is_a, text_of, traceback_of
 from mooring.journal import own_logger
 from mooring.net import signals
 
-__all__ = ["came_back", "in_child", "is_child", "leave"]
+__all__ = ["came_back", "end_child", "in_child", "is_child"]
 
 log = own_logger("mooring.runtime")
 
@@ -43,7 +43,7 @@ def is_child() -> bool:
     return _child
 
 
-def leave(error: BaseException | None = None) -> None:
+def end_child(error: BaseException | None = None) -> None:
     """Ends this process if it is such a child: what it was there for has returned, or has raised `error`."""
     if not _child:
         return

@@ -192,7 +192,7 @@ class _Loop(asyncio.SelectorEventLoop):
             except BaseException as error:
                 if is_a(error, Exception) or self._is_over():
                     raise
-                forks.leave(error)
+                forks.end_child(error)
                 text = "error %s: a task or a callback of the application raised what would end the process"
                 report(log, text, new_error_id(), error=error)
             else:
@@ -228,7 +228,7 @@ class _Loop(asyncio.SelectorEventLoop):
         if forks.is_child():
             # it was forked in a thread, by a function for run_in_executor() that has returned or raised there
             done = next((one for one in args if isinstance(one, concurrent.futures.Future) and one.done()), None)
-            forks.leave(done.exception() if done is not None and not done.cancelled() else None)
+            forks.end_child(done.exception() if done is not None and not done.cancelled() else None)
         return super().call_soon_threadsafe(callback, *args, context=context)
 
     def _is_over(self) -> bool:

@@ -143,7 +143,7 @@ class Broken(_Message):
     why: str
 
 
-class Leaving(_Message):
+class Terminated(_Message):
     """Somebody has sent SIGTERM to this process."""
 
 
@@ -172,7 +172,7 @@ class Vitals(_Message):
 
 
 ToSupervisor: TypeAlias = (
-    Warm | Ready | Retired | Drained | Broken | Leaving | Replace | Handled | Reload | Shutdown | Vitals
+    Warm | Ready | Retired | Drained | Broken | Terminated | Replace | Handled | Reload | Shutdown | Vitals
 )
 
 to_child: msgspec.msgpack.Decoder[ToChild] = msgspec.msgpack.Decoder(ToChild)

@@ -49,7 +49,7 @@ class WorkerPart(Part):
     def link(self, end: LinkEnd) -> OpenLink | None:
         worker = self.worker
         if end.gateway is None:
-            link = DispatcherLink(self.host.reactor, end.channel, worker.tasks, worker.bench, worker.pipe, worker)
+            link = DispatcherLink(self.host.reactor, end.channel, worker.task_desk, worker.bench, worker.pipe, worker)
             self._dispatcher = link
             if self._greeted:
                 link.hello()
@@ -102,7 +102,7 @@ class WorkerPart(Part):
         for gateway_end in self.worker.outbox.all():
             gateway_end.hello()
             gateway_end.flush()  # before "ready": a client that comes after it finds every worker usable
-        self.worker.tasks.open()
+        self.worker.task_desk.open()
         if self._dispatcher is not None:
             self._dispatcher.hello()
 

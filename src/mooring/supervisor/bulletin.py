@@ -33,7 +33,7 @@ log = own_logger("mooring.supervisor")
 KINDS = list(dict.fromkeys(kind for row in ROLES.values() for kind in row.counts_as))
 AT_WORK = (ChildState.SERVING, ChildState.WARM)
 EVENTS_KEPT = 256  # while no worker serves; the oldest go first
-ATTEMPTS = 3  # workers that are told of an event
+MAX_ATTEMPTS = 3  # workers that are told of an event
 
 EventOfTree = tuple[str, tuple[Any, ...], int]  # its name, its arguments, how many have been told
 
@@ -71,10 +71,10 @@ class Bulletin:
         mine = [number for number, (told, _) in self._told.items() if told is child]
         for number in reversed(mine):
             _, event = self._told.pop(number)
-            if event[2] < ATTEMPTS:
+            if event[2] < MAX_ATTEMPTS:
                 self._events.appendleft(event)
             else:
-                self._lose(event[0], f"{ATTEMPTS} workers have ended while they were told of it")
+                self._lose(event[0], f"{MAX_ATTEMPTS} workers have ended while they were told of it")
 
     def _lose(self, name: str, why: str) -> None:
         self.counts["events_lost"] += 1

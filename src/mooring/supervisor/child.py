@@ -98,7 +98,7 @@ class Child:
         self.hangs = False  # its loop stands still
         self.cause = ""  # why we ended it
         self.worn = False  # it shall be replaced
-        self.leaves = False  # a gateway that somebody has sent SIGTERM
+        self.terminated = False  # a gateway that somebody has sent SIGTERM
         self.told: dict[str, Any] | None = None  # the state of the tree, by the bulletin
         self.pulse = Pulse()
         self.place = -1  # of its reports, see mooring.monitor.scoreboard

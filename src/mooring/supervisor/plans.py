@@ -25,7 +25,7 @@ __all__ = ["Phase", "Plan", "Serve", "Start"]
 
 log = own_logger("mooring.supervisor")
 
-LEAVE_LIMIT = 0.5  # seconds that a process may take to end, when it has left
+END_LIMIT = 0.5  # seconds that a process may take to end, when it has left
 
 
 class Phase(Enum):
@@ -56,7 +56,7 @@ class Plan:
     def on_drained(self, child: Child, counts: Mapping[str, Any]) -> None:
         """It has no clients any more."""
 
-    def on_leaving(self, child: Child) -> None:
+    def on_terminated(self, child: Child) -> None:
         """Somebody has sent it SIGTERM."""
 
     def on_handled(self, child: Child, answer: int) -> None:
@@ -123,15 +123,15 @@ class Serve(Plan):
     def on_retired(self, child: Child) -> None:
         self._tree.stop(child, self.reason)
 
-    def on_leaving(self, child: Child) -> None:
+    def on_terminated(self, child: Child) -> None:
         """It was not the server: it leaves in order, and another one takes its place."""
         if child.state is not ChildState.SERVING or not self._slots.holds(child):
             return
         log.info("%s leaves: it was sent SIGTERM", child)
         timeout = self._graceful_timeout
-        child.deadlines.append(self._tree.deadlines.after(timeout + LEAVE_LIMIT, partial(self._stays, child)))
+        child.deadlines.append(self._tree.deadlines.after(timeout + END_LIMIT, partial(self._stays, child)))
         if child.spec.gateway is not None:
-            child.leaves = True
+            child.terminated = True
             self._tree.drain(child, timeout, CloseCode.GOING_AWAY)
             return
         if child.spec.worker is not None:
@@ -147,7 +147,7 @@ class Serve(Plan):
         self._fill_behind(child)  # its end was asked for, so nobody else will
 
     def on_drained(self, child: Child, counts: Mapping[str, Any]) -> None:
-        if child.leaves and child.state is ChildState.DRAINED:
+        if child.terminated and child.state is ChildState.DRAINED:
             self._tree.stop(child, "SIGTERM")
             self._fill_behind(child)
 

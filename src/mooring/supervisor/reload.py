@@ -73,7 +73,7 @@ class Reload(Serve):
         self._batches = [workers] if workers else []
         self._batches += [[slot] for slot in concerned if slot.spec.gateway is not None]
         self._successors: dict[Child, Slot] = {}
-        self._leaving: set[Child] = set()  # the old ones, or the successors that failed
+        self._ending: set[Child] = set()  # the old ones, or the successors that failed
         self._failed = False
         self._preparing: Child | None = None  # runs the handler of before_reload
 
@@ -124,7 +124,7 @@ class Reload(Serve):
         self._tree.announce(batch)
         what = ", ".join(str(child.spec) for child in batch)
         log.info("%s: generation %d serves (%s)", self._name, self.generation, what)
-        self._leaving = set(old)  # before anything is told: an answer may come at once
+        self._ending = set(old)  # before anything is told: an answer may come at once
         for child in old:
             if child.state is ChildState.SERVING:
                 late = partial(self._late, child)
@@ -139,13 +139,13 @@ class Reload(Serve):
 
     def on_drained(self, child: Child, counts: Mapping[str, Any]) -> None:
         super().on_drained(child, counts)
-        if child in self._leaving and child.state is ChildState.DRAINED:
+        if child in self._ending and child.state is ChildState.DRAINED:
             self._tree.stop(child, self.reason)
 
     def on_failure(self, child: Child, why: str) -> None:
         if child in self._successors:
             self._fail(f"{child} {why}")
-        elif child in self._leaving:
+        elif child in self._ending:
             log.warning("%s: %s of generation %d %s while it was leaving", self._name, child, child.generation, why)
         else:
             super().on_failure(child, why)
@@ -153,8 +153,8 @@ class Reload(Serve):
     def on_end(self, child: Child) -> None:
         if child is self._preparing:
             self.begin()
-        if child in self._leaving:
-            self._leaving.discard(child)
+        if child in self._ending:
+            self._ending.discard(child)
             self._look()
 
     def abandon(self) -> None:
@@ -163,7 +163,7 @@ class Reload(Serve):
         self._end_successors()
 
     def _look(self) -> None:
-        if self.outcome is ReloadOutcome.RUNNING and not self._leaving and not self._successors:
+        if self.outcome is ReloadOutcome.RUNNING and not self._ending and not self._successors:
             if self._failed:
                 self.outcome = ReloadOutcome.FAILED
             else:
@@ -191,7 +191,7 @@ class Reload(Serve):
 
     def _end_successors(self) -> None:
         successors, self._successors = self._successors, {}
-        self._leaving = {child for child in successors if child in self._tree.children}
-        for child in self._leaving:
+        self._ending = {child for child in successors if child in self._tree.children}
+        for child in self._ending:
             if not child.killed:
                 self._tree.terminate(child)

@@ -223,11 +223,11 @@ class Supervisor:
                 self._plan.on_handled(child, message.answer)
             case messages.Broken():
                 self._on_broken(child, message)
-            case messages.Leaving():
+            case messages.Terminated():
                 if child.state is ChildState.STOPPING:  # it was us
                     self._tree.tell(child, messages.Stop("SIGTERM", last=False))
                 else:
-                    self._plan.on_leaving(child)
+                    self._plan.on_terminated(child)
 
     def on_refused(self, child: Child, problem: MessageRefused) -> None:
         self._bulletin.counts["control_errors"] += 1

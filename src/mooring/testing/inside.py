@@ -342,7 +342,7 @@ class _Inside(SingleProcess):
         super().__init__(server, settings, None, Service())
         self._server = server
         self._serves = serves
-        self._tasks = _Tasks(server, settings, self.worker) if settings.tasks.task_worker_num else None
+        self._task_thread = _TaskThread(server, settings, self.worker) if settings.tasks.task_worker_num else None
 
     @property
     def worker(self) -> Worker:
@@ -357,8 +357,8 @@ class _Inside(SingleProcess):
         """Likewise; who has started it waits for its end, with a limit."""
 
     def ready(self) -> None:
-        if self._tasks is not None:
-            self._tasks.start(self.host.reactor)
+        if self._task_thread is not None:
+            self._task_thread.start(self.host.reactor)
         super().ready()
 
     def handled(self, answer: int) -> None:
@@ -370,14 +370,14 @@ class _Inside(SingleProcess):
             if isinstance(part, GatewayPart):
                 part.close_listeners()  # one that has failed still has them
         self._close_sockets()
-        if self._tasks is not None:
-            self._tasks.stop()
+        if self._task_thread is not None:
+            self._task_thread.stop()
         self._server._leave()
         os.close(self._boot.tables[0])  # a process of its own would end now
         remove(self._boot.shared)
 
 
-class _Tasks:
+class _TaskThread:
     """The dispatcher and a task worker, in a thread of their own: a task may block it."""
 
     def __init__(self, server: Server, settings: Settings, worker: Worker) -> None:
@@ -394,7 +394,7 @@ class _Tasks:
     def start(self, reactor: Reactor) -> None:
         """In the loop of the server."""
         worker = self._worker
-        self._link = DispatcherLink(reactor, self._ends[0][0], worker.tasks, None, worker.pipe, worker)
+        self._link = DispatcherLink(reactor, self._ends[0][0], worker.task_desk, None, worker.pipe, worker)
         self._link.hello()
         self._thread.start()
 
@@ -414,13 +414,13 @@ class _Tasks:
         dispatcher = Dispatcher(reactor, _nothing, _nothing, limits.dispatcher_memory_limit)
         dispatcher.attach(self._ends[0][1], worker=0, generation=1)
         dispatcher.attach(self._ends[1][1], worker=1, generation=1)
-        bench = TaskBench(self._task, self._task_of, worker.new_context, 0, _nothing)
+        bench = TaskBench(self._run_task, self._task_of, worker.new_context, 0, _nothing)
         pipe = Pipe(1, 2, _nothing, handled=False)
         link = DispatcherLink(reactor, self._ends[1][0], TaskDesk(limits, _nothing, _nothing), bench, pipe, worker)
         link.hello()
         await self._over.wait()
 
-    def _task(self, task: Task) -> object:
+    def _run_task(self, task: Task) -> object:
         handler = self._server._handlers.get("task")
         assert handler is not None, "it was checked at the start"
         return handler(self._server, task)

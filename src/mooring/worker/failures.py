@@ -64,7 +64,7 @@ class Failures:
         """A handler has raised: a log line with the traceback, and 1011 for the WebSocket it was for, if it does not
         stay; a short one and 1008 for what the client got wrong. What is to be run: the handler of `error`, ahead of
         what comes next on that connection."""
-        forks.leave(error)
+        forks.end_child(error)
         if is_a(error, BadRecord):
             self._on_bad_record("a gateway", error)
             return None
@@ -72,7 +72,7 @@ class Failures:
 
     def ended_failed(self, site: Site, fd: int, error: BaseException) -> Coroutine[Any, Any, None] | None:
         """The handler of `ended` has raised."""
-        forks.leave(error)
+        forks.end_child(error)
         return self._failed(site, "ended", fd, error)
 
     def work_failed(self, listener: int, fd: int, name: str, error: BaseException) -> None:
@@ -151,7 +151,7 @@ class Failures:
 
     def answered(self, site: Site, kind: Event, fd: int, error: BaseException) -> str:
         """A handler has raised whose client is told in an answer: a log line, and the error's id."""
-        forks.leave(error)
+        forks.end_child(error)
         failure = Failure(new_error_id(), kind.name.lower(), error)
         self._log(fd, failure)
         handler = site.handlers.get("error")
@@ -166,7 +166,7 @@ class Failures:
             if running is not None:
                 await running
         except BaseException as error:
-            forks.leave(error)
+            forks.end_child(error)
             own = Failure(new_error_id(), event, error)
             if closes:
                 self._outbox.fail_client(fd, CloseCode.INTERNAL_ERROR, f"error {own.id}")

@@ -7,7 +7,7 @@ from mooring._core.gateway_end import GatewayEnd
 from mooring._core.wire import TICKETED, Event, Notice
 from mooring.journal import own_logger
 from mooring.worker.ends import Ends
-from mooring.worker.leaving import Leaving
+from mooring.worker.graceful_end import GracefulEnd
 from mooring.worker.session import Sessions
 from mooring.worker.streams import Streams
 from mooring.worker.works import Works
@@ -18,11 +18,13 @@ log = own_logger("mooring.worker")
 class Notices:
     """Those of one worker. An event of the table of records (_core/wire.toml) comes to the method of its name."""
 
-    def __init__(self, sessions: Sessions, streams: Streams, works: Works, leaving: Leaving, ends: Ends) -> None:
+    def __init__(
+        self, sessions: Sessions, streams: Streams, works: Works, graceful_end: GracefulEnd, ends: Ends
+    ) -> None:
         self._sessions = sessions
         self._streams = streams
         self._works = works
-        self._leaving = leaving
+        self._graceful_end = graceful_end
         self._ends = ends
         self._taken: dict[int, Callable[[GatewayEnd, Notice], None]] = {
             event: getattr(self, event.name.lower()) for event in Event if event not in TICKETED
@@ -40,7 +42,7 @@ class Notices:
 
     def depart(self, gateway_end: GatewayEnd, _notice: Notice) -> None:
         log.debug("nothing more comes from gateway %d", gateway_end.gateway)
-        gateway_end.left = True
+        gateway_end.departed = True
 
     def room(self, _gateway_end: GatewayEnd, notice: Notice) -> None:
         self._streams.on_room(notice.fd, notice.extra)
@@ -49,7 +51,7 @@ class Notices:
         self._streams.on_gone(notice.fd, notice.extra)
 
     def end_streams(self, _gateway_end: GatewayEnd, notice: Notice) -> None:
-        self._leaving.within(notice.extra / 1000)
+        self._graceful_end.within(notice.extra / 1000)
 
     def body(self, _gateway_end: GatewayEnd, notice: Notice) -> None:
         self._streams.on_part(notice.fd, notice.extra, notice.payload)

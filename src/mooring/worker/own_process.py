@@ -61,7 +61,7 @@ class OwnProcess:
                 running = running_of(result, function_name(self._function))
             except BaseException as raised:  # SystemExit too: it ends this process, in order
                 error = raised
-            forks.leave(error)
+            forks.end_child(error)
             if running is not None:
                 loop.call_soon_threadsafe(self._await, running, context)
             else:

@@ -91,7 +91,7 @@ class Requests:
             return None
         try:
             result = handler(request, response)
-            forks.leave()
+            forks.end_child()
             running = running_of(result, "the 'request' handler")
         except BaseException as error:  # SystemExit and CancelledError too: a client waits for its answer
             self._fail(site, request, response, error)
@@ -119,7 +119,7 @@ class Requests:
     async def _later(self, site: Site, request: Request, response: Response, running: Awaitable[Any]) -> None:
         try:
             result = await running
-            forks.leave()
+            forks.end_child()
             if result is not None:
                 refuse_odd(result, "the 'request' handler")
         except BaseException as error:

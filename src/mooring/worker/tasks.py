@@ -115,7 +115,7 @@ class TaskDesk:
     async def task(self, data: object, timeout: float | None, on_progress: Progress | None) -> Any:
         if asyncio.get_running_loop() is not self._ready():
             raise StateError("task() was awaited in another event loop than the worker's: use task_wait() there")
-        number, given = self._hand_over(data, detached=False)
+        number, given = self._hand_over(data, unawaited=False)
         given.on_progress, given.context = on_progress, contextvars.copy_context()
         future = given.future = asyncio.get_running_loop().create_future()
         limit = self._limits.task_timeout if timeout is None else timeout
@@ -139,7 +139,7 @@ class TaskDesk:
                     raise
                 running.cancel()
                 raise TaskTimeout(f"no result within {limit:g} s: the worker's loop stands still") from None
-        number, given = self._hand_over(data, detached=False)
+        number, given = self._hand_over(data, unawaited=False)
         given.news = []
         end = time.monotonic() + limit
         try:
@@ -162,10 +162,10 @@ class TaskDesk:
         if threading.get_ident() != self._thread:
             running = asyncio.run_coroutine_threadsafe(self._send(data), loop)
             return running.result(THREAD_MARGIN)
-        return self._hand_over(data, detached=True)[0]
+        return self._hand_over(data, unawaited=True)[0]
 
     async def _send(self, data: object) -> int:
-        return self._hand_over(data, detached=True)[0]
+        return self._hand_over(data, unawaited=True)[0]
 
     async def map(self, items: Iterable[object], timeout: float | None, at_once: int) -> list[Any]:
         results: list[Any] = []
@@ -218,7 +218,7 @@ class TaskDesk:
             raise StateError("tasks can be handed over once `worker_start` has ended: use `start`, or a timer")
         return self._loop
 
-    def _hand_over(self, data: object, *, detached: bool) -> tuple[int, _Given]:
+    def _hand_over(self, data: object, *, unawaited: bool) -> tuple[int, _Given]:
         payload = pack(data, "the data of a task")
         limits = self._limits
         if len(self._given) >= limits.task_queue_limit:
@@ -239,7 +239,7 @@ class TaskDesk:
         if self._channel is None or not self._channel.open:
             raise TaskLost("not handed over: the dispatcher, which keeps the queue, is being started again")
         self._count += 1
-        self._channel.send(Notice(Mail.TASK, self._count, payload, opcode=detached))
+        self._channel.send(Notice(Mail.TASK, self._count, payload, opcode=unawaited))
         given = self._given[self._count] = _Given(len(payload))
         self._bytes += given.size
         return self._count, given
@@ -393,7 +393,7 @@ class TaskBench:
         context = self._new_context()
         try:
             result = context.run(self._handler, task)
-            forks.leave()
+            forks.end_child()
             running = running_of(result, "the 'task' handler")
             if running is not None:
                 self._task_of(running, context).add_done_callback(partial(self._ended, task))
@@ -419,7 +419,7 @@ class TaskBench:
             self._over(task, Fate.DONE, payload)
 
     def _failed(self, task: Task, error: BaseException) -> None:
-        forks.leave(error)
+        forks.end_child(error)
         message = "error %s: the 'task' handler failed on task %d of worker %d"
         try:
             report(log, message, new_error_id(), task.id, task.worker_id, error=error)
@@ -429,7 +429,7 @@ class TaskBench:
     def _over(self, task: Task, fate: int, payload: bytes) -> None:
         self.done += 1
         if self.done == self._limit:
-            task._tell(Notice(Mail.LEAVE, 0))
+            task._tell(Notice(Mail.DEPART, 0))
             self._worn()
         task._tell(Notice(Mail.RESULT, task.id, payload, opcode=fate))
         self._last = task._channel
@@ -522,7 +522,7 @@ class DispatcherLink(MailContract):
     def _on_message(self, notice: Notice) -> None:
         self._pipe.receive(notice.arg, notice.payload)
 
-    def _on_leave(self, _notice: Notice) -> None:
+    def _on_depart(self, _notice: Notice) -> None:
         self._left = True
 
     def _on_full(self, notice: Notice) -> None:

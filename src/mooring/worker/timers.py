@@ -152,7 +152,7 @@ class Timers:
         context = timer.context.copy()
         try:
             result = context.run(timer.function, *timer.arguments)
-            forks.leave()
+            forks.end_child()
             running = running_of(result, function_name(timer.function))
         except BaseException as error:  # SystemExit too: it is this call's failure
             self._failed(timer.function, error)

@@ -40,8 +40,8 @@ from mooring.worker import advice
 from mooring.worker.blocking import BlockWatch
 from mooring.worker.ends import Ends
 from mooring.worker.failures import Failures
+from mooring.worker.graceful_end import GracefulEnd
 from mooring.worker.handshake import FOREIGN, Handshakes
-from mooring.worker.leaving import Leaving
 from mooring.worker.notices import Notices
 from mooring.worker.opened import Opened
 from mooring.worker.own_process import OwnProcess
@@ -100,8 +100,8 @@ class Worker(WorkerContract):
         self.ends = Ends(server, self._sites, self.outbox, self._failures.ended_failed)
         told = (self._failures.work_failed, self._failures.work_cut)
         self.works = Works(self.outbox, self._sites, *told, serves=number < settings.process.worker_num)
-        self._leaving = Leaving(self.streams, self.works, settings.process.graceful_timeout)
-        self._notices = Notices(self.sessions, self.streams, self.works, self._leaving, self.ends)
+        self._graceful_end = GracefulEnd(self.streams, self.works, settings.process.graceful_timeout)
+        self._notices = Notices(self.sessions, self.streams, self.works, self._graceful_end, self.ends)
         self._cold: dict[int, Callable[[Site, Notice], Awaitable[Any] | None]] = {
             event: getattr(self, f"_on_{event.name.lower()}") for event in TICKETED - {Event.MESSAGE, Event.REQUEST}
         }
@@ -127,7 +127,7 @@ class Worker(WorkerContract):
         )
         if _no_message in on_message:
             self.inlet.wants |= Wants.HANDSHAKE  # they are refused there
-        self.tasks = TaskDesk(settings.tasks, self._task_over, self.call)
+        self.task_desk = TaskDesk(settings.tasks, self._task_over, self.call)
         workers = settings.process.worker_num
         with_tasks = workers + settings.tasks.task_worker_num
         is_task_worker = workers <= number < with_tasks
@@ -136,11 +136,11 @@ class Worker(WorkerContract):
         self.stopping = threading.Event()
         own = handlers.processes[number - with_tasks] if number >= with_tasks else None
         self._process = OwnProcess(*own, self.stopping, self._process_over, self.task_of) if own is not None else None
-        self._calls: set[asyncio.Task[Any]] = set()
+        self._coroutines: set[asyncio.Task[Any]] = set()
         self.timers = Timers(self.task_of, self._call_failed, has_shared=number == 0)
         self._task_max_request = settings.tasks.task_max_request
         self.bench = (
-            TaskBench(self._task, self.task_of, self.new_context, self._task_max_request, self._bench_worn)
+            TaskBench(self._run_task, self.task_of, self.new_context, self._task_max_request, self._bench_worn)
             if is_task_worker
             else None
         )
@@ -179,12 +179,12 @@ class Worker(WorkerContract):
                 if running is not None:
                     await running
             except BaseException as error:
-                forks.leave(error)
+                forks.end_child(error)
                 if hides_class(error):  # asyncio and the interpreter ask for it, and would never end
                     text = f"the 'worker_start' handler raised what can't be looked at:\n{traceback_of(error)}"
                     raise StateError(text) from None
                 raise
-            forks.leave()
+            forks.end_child()
         self.inlet.context = contextvars.copy_context()
         self.inlet.context.run(HANDLING.set, True)
 
@@ -196,7 +196,7 @@ class Worker(WorkerContract):
         context, task = self.new_context(), None
         try:
             result = context.run(handler, self._server, *arguments)
-            forks.leave()
+            forks.end_child()
             running = running_of(result, f"the {event!r} handler")
             if running is not None:
                 task = self.task_of(running, context)
@@ -215,12 +215,12 @@ class Worker(WorkerContract):
             self._fire_failed(event, failure)
 
     def _fire_failed(self, event: str, error: BaseException) -> None:
-        forks.leave(error)
+        forks.end_child(error)
         report(log, "error %s: the %r handler failed", new_error_id(), event, error=error)
 
     async def finish(self, *, clients_stay: bool = False) -> None:
         """Waits until nothing of the application runs any more; `clients_stay`: they are connected."""
-        self._leaving.begin()
+        self._graceful_end.begin()
         while self.inlet.suspended:
             idle = asyncio.Event()
             self.inlet.on_idle = idle.set
@@ -233,10 +233,10 @@ class Worker(WorkerContract):
         if self.bench is not None:
             await self.bench.finish()
         await self.timers.finish()
-        await self.tasks.all_over()
-        while self._calls:
-            await asyncio.wait(self._calls)
-        await self._leaving.finish(self.inlet.steps.tasks, clients_stay=clients_stay)
+        await self.task_desk.all_over()
+        while self._coroutines:
+            await asyncio.wait(self._coroutines)
+        await self._graceful_end.finish(self.inlet.steps.tasks, clients_stay=clients_stay)
         if self._watch is not None:
             self._watch.stop()
 
@@ -278,23 +278,23 @@ class Worker(WorkerContract):
         context = self.new_context() if context is None else context.copy()
         try:
             result = context.run(function, *arguments)
-            forks.leave()
+            forks.end_child()
             running = running_of(result, function_name(function))
             if running is not None:
                 task = self.task_of(running, context)
-                self._calls.add(task)
+                self._coroutines.add(task)
                 task.add_done_callback(partial(self._called, function))
         except BaseException as error:
             self._call_failed(function, error)
 
     def _called(self, function: Callable[..., object], task: asyncio.Task[Any]) -> None:
-        self._calls.discard(task)
+        self._coroutines.discard(task)
         error = failure_of(task)
         if error is not None:
             self._call_failed(function, error)
 
     def _call_failed(self, function: Callable[..., object], error: BaseException) -> None:
-        forks.leave(error)
+        forks.end_child(error)
         report(log, "error %s: %s failed", new_error_id(), function_name(function), error=error)
 
     def abandon(self) -> None:
@@ -305,9 +305,9 @@ class Worker(WorkerContract):
             for handle in list(getattr(self.loop, "_ready", ())):
                 handle.cancel()  # they would run before the loop comes to wait, see forks.came_back
 
-    def leave_child(self, error: BaseException | None) -> None:
+    def end_child(self, error: BaseException | None) -> None:
         """In such a child, when the handler that has forked it is over."""
-        forks.leave(error)
+        forks.end_child(error)
 
     def came_back(self) -> None:
         """In such a child, when its handler awaits something."""
@@ -320,7 +320,7 @@ class Worker(WorkerContract):
         if handler is not None:
             self.call(handler, self._server, source, data)
 
-    def _task(self, task: Task) -> object:
+    def _run_task(self, task: Task) -> object:
         handler = self._handlers.get("task")
         if handler is None:
             raise StateError("there is no 'task' handler")
@@ -413,7 +413,7 @@ class Worker(WorkerContract):
         self.streams.gateway_lost()
         self.works.gateway_lost()
         served = gateway_end.table.served(os.getpid())
-        if not gateway_end.left:
+        if not gateway_end.departed:
             message = "the channel to gateway %d has ended: %s; %d connections that this worker served are lost with it"
             log.warning(message, gateway_end.gateway, why, len(served))
         reason = f"gateway {gateway_end.gateway} has ended".encode()

@@ -1,7 +1,7 @@
 """Work that connections own: coroutines that run beside the messages of a WebSocket, from `Server.spawn`.
 
 A piece of work ends by itself, by a cancel of the application, when its connection ends (the gateway says so), or when
-its worker has to go: then it has the time that the gateway tells (see Leaving), and is *cut* at its end: cancelled,
+its worker has to go: then it has the time that the gateway tells (see GracefulEnd), and is *cut* at its end: cancelled,
 logged, counted as dropped, and told to the handler of `error`. In each case `finally` runs.
 
 The gateway is told when a piece begins and ends (_core/owned.pyx). As long as one runs, it leaves the connection
@@ -70,7 +70,7 @@ class Works:
         self._thread = threading.get_ident()  # in which the worker's loop runs
         self._number = 0  # the last one
         self._of: dict[int, dict[int, Work]] = {}
-        self._leaving = False  # what is endless ends at once
+        self._ending = False  # what is endless ends at once
         self._over = False  # whatever begins is cut
 
     def spawn(self, fd: int, running: Awaitable[Any], name: str | None, *, endless: bool) -> "asyncio.Task[Any]":
@@ -107,7 +107,7 @@ class Works:
         owned[work.number] = work
         task.add_done_callback(lambda _: self._ended(work, running), context=context)
         self._outbox.work(fd, Told.BEGUN, work.number, encoded)
-        if self._over or (self._leaving and endless):
+        if self._over or (self._ending and endless):
             self._cut(work)
         return task
 
@@ -191,9 +191,9 @@ class Works:
                 if self._outbox.find(fd) is not work.gateway_end:
                     _cancel(work.task)
 
-    def leave(self) -> None:
+    def end_endless(self) -> None:
         """This worker is to go: what would never end by itself ends now."""
-        self._leaving = True
+        self._ending = True
         for work in self._all():
             if work.endless and not work.cut:  # each gateway says it
                 self._cut(work)
@@ -253,10 +253,10 @@ async def _contained(running: Awaitable[Any]) -> Any:
     try:
         result = await running
     except BaseException as error:
-        forks.leave(error)
+        forks.end_child(error)
         if is_a(error, SystemExit, KeyboardInterrupt):
             kind = "KeyboardInterrupt" if is_a(error, KeyboardInterrupt) else "SystemExit"
             raise StateError(f"what was spawned raised {kind}; to stop the server, call shutdown()") from error
         raise
-    forks.leave()
+    forks.end_child()
     return result

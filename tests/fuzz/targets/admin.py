@@ -33,7 +33,7 @@ def one(data: bytes) -> None:
         assert again == request
         if isinstance(request, requests.Push):
             assert isinstance(outcome(lambda: request.data, ValueError), str | bytes | tuple)
-        if isinstance(request, requests.Connections):
+        if isinstance(request, requests.ListConnections):
             outcome(request.terms, ValueError)
     answer = outcome(lambda: requests.decode_answer(data), AdminError)
     if isinstance(answer, Answer):

@@ -41,7 +41,7 @@ def seeds() -> Iterator[bytes]:
     result = short(Mail.RESULT, Fate.DONE, payload=value, fd=1)
     yield BETWEEN.join((hello + task, hello, bench + result, b"\1" + task + task))
     yield BETWEEN.join((bench, hello + task + short(Mail.CANCEL, fd=1), bench, b"\1" + short(Mail.CANCEL, fd=1)))
-    yield BETWEEN.join((bench + short(Mail.LEAVE), hello + task + task, b"", b"\1" + result))
+    yield BETWEEN.join((bench + short(Mail.DEPART), hello + task + task, b"", b"\1" + result))
     message = short(Mail.MESSAGE, 0, 1, value)
     yield BETWEEN.join((hello + message, hello + short(Mail.STATS, fd=9), b"", b"\1" + message + short(Mail.STATS)))
     failed = short(Mail.RESULT, Fate.FAILED, payload=msgspec.msgpack.encode(["E", "why"]), fd=1)
@@ -97,8 +97,8 @@ def work_off(parts: list[bytes]) -> object:
     SERVER._enter(worker, SERVER.settings)
 
     async def feed() -> None:
-        link = DispatcherLink(loop.reactor, theirs.detach(), worker.tasks, worker.bench, worker.pipe, worker)
-        worker.tasks.open()
+        link = DispatcherLink(loop.reactor, theirs.detach(), worker.task_desk, worker.bench, worker.pipe, worker)
+        worker.task_desk.open()
         link.hello()
         SERVER.task_async("one")
         for part in parts:

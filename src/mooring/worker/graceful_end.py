@@ -1,8 +1,8 @@
 """A worker that is to go: how long what goes on in it has for that.
 
-Gateways say it (FINISH): at a reload or a replacement when they begin to move its connections away, at a stop when they
-begin to close them. What would never end by itself (event streams, what was spawned as endless) ends at once. The rest
-has the graceful timeout, of which a little is kept back for the `finally` of what is cut then.
+Gateways say it (END_STREAMS): at a reload or a replacement when they begin to move its connections away, at a stop
+when they begin to close them. What would never end by itself (event streams, what was spawned as endless) ends at
+once. The rest has the graceful timeout, of which a little is kept back for the `finally` of what is cut then.
 
 Tasks that handlers have started by themselves (asyncio.create_task) are waited for, too, as long as clients stay
 connected and may be waiting for what they do: at a reload. Only those of handlers of connections, as their context
@@ -26,7 +26,7 @@ AT_STOP = 1.0  # seconds for tasks of the application's when nobody is connected
 NAMED = 5  # tasks in a line of the log
 
 
-class Leaving:
+class GracefulEnd:
     """Of one worker; `patience` is the graceful timeout in seconds, for one that is told to end before it has heard of
     its time: its gateways and the supervisor speak to it over different sockets."""
 
@@ -45,7 +45,7 @@ class Leaving:
     def within(self, seconds: float) -> None:
         """It has so long; whoever says the least is right."""
         self._streams.end()
-        self._works.leave()
+        self._works.end_endless()
         deadline = time.monotonic() + seconds - min(KEPT_BACK, SHARE * seconds)
         if self._deadline is None or deadline < self._deadline:
             self._deadline = deadline
