@@ -137,7 +137,7 @@ def wait_for_place(told: Boot) -> None:
                 log.error("%s", problem)
                 continue
             if received is None:
-                log.error("the supervisor is gone: leaving")
+                log.error("the supervisor is gone: ending")
                 sys.exit(1)
             message, fds = received
             match message:
@@ -150,7 +150,7 @@ def wait_for_place(told: Boot) -> None:
                 case messages.Reopen():
                     reopen_logs()
                 case _:
-                    log.error("the control message %r is for processes that serve", messages.op_of(message))
+                    log.error("the child message %r is for processes that serve", messages.op_of(message))
     setproctitle.setproctitle(f"mooring: {told.name}")
     log_as(told.name)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = own_logger("mooring.runtime")
 
 ORPHAN_GRACE = 2.0  # seconds a process goes on without its supervisor
-RETRY = 0.05  # seconds until a control message that had no room is sent again
+RETRY = 0.05  # seconds until a child message that had no room is sent again
 STARTED = 0  # the number of the event `start`; those of the supervisor are others
 
 
@@ -132,7 +132,7 @@ class Supervised:
                 log.error("%s", error)
                 continue
             except (ChildSocketError, OSError) as error:
-                log.error("the socket to the supervisor: %s", error)
+                log.error("the child socket: %s", error)
                 received = None
             if received is None:
                 self._orphan()
@@ -148,7 +148,7 @@ class Supervised:
         try:
             end = self._boot.attach(message, fds)
         except ValueError as error:
-            log.error("the control message 'attach' is refused: %s", error)
+            log.error("the child message 'attach' is refused: %s", error)
             _close(fds)
         else:
             self.host.link(end)
@@ -177,7 +177,7 @@ class Supervised:
                 if asked is not None and not asked.done():
                     asked.set_result(message.processes)
             case messages.Place():
-                log.error("the control message 'place' is refused: this process is no spare")
+                log.error("the child message 'place' is refused: this process is no spare")
             case _:
                 self.host.hear(message)
 
@@ -194,7 +194,7 @@ class Supervised:
 
     def _orphan(self) -> None:
         """The supervisor is gone: nobody would restart anything here, so clients had better go elsewhere."""
-        log.error("the supervisor is gone: leaving")
+        log.error("the supervisor is gone: ending")
         self._orphaned = True
         if self.host.loop is not None:
             self.host.loop.remove_reader(self._socket.fileno())

@@ -334,7 +334,7 @@ def test_files_of_others_take_nobody_his_place(mode: dict[str, Any]) -> None:
         assert ask(server, whole) == 200
         assert ask(server, FILE + whole) == 503
         assert ask(server, whole) == 200
-        server.wait_log("a form was answered 503, the 1. one: 3 files of forms are open already")
+        server.wait_log("a form was refused with 503, the 1. one: 3 files of forms are open already")
         with Raw(server, get("/stats")) as raw:
             assert raw.answer().json() >= 2
 

@@ -168,7 +168,7 @@ def test_what_does_not_end_in_time_is_cut_and_told() -> None:
         hear(client, "lost long")
         server.wait_log(DONE, since=mark)
         server.wait_log(
-            "report error spawn long long: this worker has to leave, and graceful_timeout is over", since=mark
+            "report error spawn long long: this worker has to end, and graceful_timeout is over", since=mark
         )
         server.wait_log(r"'long', spawned for connection \d+, is lost")
         assert not [line for line in server.lines[mark:] if "did not finish" in line], "nobody had to be killed"

@@ -502,7 +502,7 @@ def test_a_process_that_speaks_nonsense_to_the_supervisor_is_replaced(data: byte
         canary = Canary(server)
         asker = Asker(server)
         asker.write("control", data)
-        server.wait_log("can't be talked to: a control message is not")
+        server.wait_log("can't be talked to: a child message is not")
         server.wait_log(r"worker \d .*serves in place")
         canary.beat(3)
         eventually(lambda: stats(server)["tree"]["control_errors"] == 1)
@@ -528,7 +528,7 @@ def test_control_messages_of_no_meaning_are_ignored_by_the_supervisor(pickled: b
                 {"op": "ready"},
             ]:
                 asker.write("control", encode(message))
-            server.wait_log("the control message 'dance' is refused")
+            server.wait_log("the child message 'dance' is refused")
             eventually(lambda: stats(server)["tree"]["control_errors"] == 7)  # all but "broken" and "ready"
             canary.beat(3)
             becomes_idle(server.pid)

@@ -120,7 +120,7 @@ ssize_t send(int fd, const void *data, size_t size, int flags)
     return REAL("send")(fd, data, size, flags);
 }
 
-/* Streams only: half a control message would be none. */
+/* Streams only: half a child message would be none. */
 ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
     static ssize_t (*real)(int, const struct msghdr *, int);

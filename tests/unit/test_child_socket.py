@@ -209,7 +209,7 @@ def test_a_peer_that_never_reads_is_an_error(pair, monkeypatch):
     fill(one)
     for _ in range(19):
         one.send(Reopen())
-    with pytest.raises(ChildSocketError, match="left 20 control messages unread"):
+    with pytest.raises(ChildSocketError, match="left 20 child messages unread"):
         one.send(Reopen())
     assert one.pending == 20
     assert MAX_PENDING >= 1000

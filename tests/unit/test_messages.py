@@ -1,4 +1,4 @@
-"""The table of control messages."""
+"""The table of child messages."""
 
 from typing import get_args
 

@@ -61,7 +61,7 @@ def test_f12_an_old_worker_stops_only_when_every_gateway_let_it_go(tmp_path):
         tree.command(gateway, "send", op="retired", worker=7, generation=1)
         tree.command(gateway, "send", op="retired", worker=0, generation=2)
         tree.command(gateway, "send", op="sync")
-        tree.wait_log("the control message 'sync' is refused", since)
+        tree.wait_log("the child message 'sync' is refused", since)
         mark = tree.mark()
         assert not tree.find(since, event="got", op="stop")
         tree.command(gateway, "send", op="retired", worker=0, generation=1)
@@ -188,7 +188,7 @@ def test_f14_a_worker_that_does_not_finish_is_killed(tmp_path):
         since = tree.mark()
         old = tree.child("worker 0")
         tree.signal(signal.SIGHUP)
-        tree.wait_log(f"worker 0 (pid {old}) of generation 1 did not finish within 0.5 s", since)
+        tree.wait_log(f"worker 0 (pid {old}) of generation 1 did not end within 0.5 s", since)
         tree.wait_log("reload: done", since)
         assert old not in tree.alive()
         assert not tree.find(since, event="got", op="stop", pid=old)
@@ -430,7 +430,7 @@ def test_f12_the_application_is_told_before_the_new_code_is_loaded(tmp_path):
         old = tree.child("worker 0")
         tree.command(old, "send", op="handled", answer=77)  # of a reload that was given up, say
         tree.command(old, "send", op="nonsense")
-        tree.wait_log("the control message 'nonsense' is refused", since)
+        tree.wait_log("the child message 'nonsense' is refused", since)
         assert not tree.find(since, event="born")
         tree.command(old, "send", op="handled", answer=2)
         tree.wait_log("reload: done", since)
@@ -486,7 +486,7 @@ def test_f11_task_workers_that_are_worn_meanwhile_are_replaced_together(tmp_path
             tree.command(tree.child(who), "send", op="replace", why=f"{who} is worn")
             tree.wait(since, event="sent", op="replace", who=who)
         tree.command(old[0], "send", op="nonsense")  # behind theirs in time; what was sent before is read
-        tree.wait_log("the control message 'nonsense' is refused", since)
+        tree.wait_log("the child message 'nonsense' is refused", since)
         tree.command(first, "ready")
         for who in ("worker 0", "worker 1", "task worker 1", "task worker 2"):
             tree.wait(since, event="log", line=lambda line, who=who: f"replacing {who} " in line and "done" in line)

@@ -116,7 +116,7 @@ def test_a_second_signal_hurries(tmp_path, number):
         tree.wait(event="got", op="drain")
         tree.signal(signal.SIGTERM)  # changes nothing
         tree.command(tree.child("gateway 0"), "send", op="sync")
-        tree.wait_log("the control message 'sync' is refused")
+        tree.wait_log("the child message 'sync' is refused")
         assert not tree.find(event="got", op="stop")
         begin = time.monotonic()
         tree.signal(number)
@@ -213,7 +213,7 @@ def test_stop_while_starting(tmp_path, number):
         tree.child("worker 0")
         tree.child("gateway 0")
         tree.command(slow, "send", op="sync")  # the readiness of the others may still be on its way
-        tree.wait_log("the control message 'sync' is refused")
+        tree.wait_log("the child message 'sync' is refused")
         tree.signal(number)
         assert tree.ended(limit=5) == 0
         assert tree.alive() == []

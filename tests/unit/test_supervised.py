@@ -155,7 +155,7 @@ def test_without_its_supervisor_it_leaves_in_order(ends, caplog):
 
     drained()
     supervised.host.run()
-    assert "the supervisor is gone: leaving" in caplog.text
+    assert "the supervisor is gone: ending" in caplog.text
     assert notes(supervised) == [("drain", 2.0, 1001), "depart"]
 
 

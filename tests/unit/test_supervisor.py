@@ -388,7 +388,7 @@ def test_a_child_that_breaks_the_protocol_is_replaced(tmp_path, command):
         tree.wait_ready()
         tree.command(tree.child("worker 0"), **command)
         tree.wait(event="got", op="serve", who="worker 0", incarnation=1)
-        assert any("can't be talked to: a control message" in line for line in tree.lines("worker 0"))
+        assert any("can't be talked to: a child message" in line for line in tree.lines("worker 0"))
 
 
 def test_unknown_messages_are_noted_and_ignored(tmp_path):
@@ -397,7 +397,7 @@ def test_unknown_messages_are_noted_and_ignored(tmp_path):
         worker = tree.child("worker 0")
         for op in ("dance", "retired", "ready", "drained"):
             tree.command(worker, "send", op=op)
-        tree.wait_log("the control message 'dance' is refused")
+        tree.wait_log("the child message 'dance' is refused")
         tree.signal(signal.SIGTERM)
         assert tree.ended() == 0
         assert tree.find(event="got", op="stop", pid=worker)

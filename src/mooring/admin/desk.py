@@ -349,12 +349,12 @@ class Desk:
             count = len(self._server.connections_of(request.user))
             self._server.disconnect_user(request.user, request.code, request.reason)
             if count:
-                log.info("closing %d connection%s of the user %.300r", count, "s"[: count > 1], request.user)
+                log.info("disconnecting %d connection%s of the user %.300r", count, "s"[: count > 1], request.user)
             return count
         fd = request.fd or 0
         there = self._server.disconnect(fd, request.code, request.reason) or self._server.close(fd)
         if there:
-            log.info("closing connection %d", fd)
+            log.info("disconnecting connection %d", fd)
         return there
 
 

@@ -1,8 +1,8 @@
 """The temporary files of forms that a process has open: a descriptor each, and room on a disk.
 
 Both are everybody's, and clients decide how many files a form has and how slowly it comes. So there is a number that
-they have together; a form that needs one more is answered 503, and so is one for which the system has no descriptor or
-no room. Whoever has begun to upload goes on.
+they have together; a form that needs one more is refused with 503, and so is one for which the system has no descriptor
+or no room. Whoever has begun to upload goes on.
 """
 
 import resource
@@ -57,5 +57,5 @@ class Spools:
         now = time.monotonic()
         if now >= self._said + SAY_EVERY:
             self._said = now
-            log.error("a form was answered 503, the %d. one: %s", self.refused, why)
+            log.error("a form was refused with 503, the %d. one: %s", self.refused, why)
         return HttpError(503, "there is no room for the files of this form now, try again", [("Retry-After", "5")])

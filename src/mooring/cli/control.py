@@ -239,7 +239,7 @@ def inspect(client: ControlClient, fd: int) -> tuple[Any, Show]:
 @click.option("--code", type=int, default=1000, show_default=True, help="Close code, for WebSockets.")
 @click.option("--reason", default="", help="Reason that the client is told.")
 def kick(client: ControlClient, fd: int | None, user: str | None, code: int, reason: str) -> tuple[Any, Show]:
-    """Close a connection, or all of a user; exit code 1 when there is none."""
+    """Disconnect a client, or all of a user; exit code 1 when there is none."""
     _one_target(FD=fd, user=user)
     if user is not None:
         count = client.disconnect_user(user, code, reason)

@@ -60,7 +60,7 @@ class Process(Section):
     )
     event_timeout: float = option(
         5.0,
-        "How long a reload waits for the handler of `before_reload`, and a worker that leaves for `worker_exit`.",
+        "How long a reload waits for the handler of `before_reload`, and a worker that ends for `worker_exit`.",
         "s",
         low=0,
         high=HOUR,
@@ -92,7 +92,7 @@ class Process(Section):
     degraded_after: int = option(
         10,
         "Restarts in one series after which a process is reported as degraded, in the log and in `stats()`. While all "
-        "workers are, and none is there, requests are answered 503.",
+        "workers are, and none is there, requests are refused with 503.",
         "restarts",
         low=1,
         high=10_000,

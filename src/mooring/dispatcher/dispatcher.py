@@ -17,9 +17,9 @@ Theory
     A task whose worker is gone is cancelled when somebody waited for its result, and run when nobody did.
 
     Messages between workers go the same way. One for a worker that is not there is held until its successor is, within
-    limits; so is none for one that leaves, since its successor is there already.
+    limits; so is none for one that retires, since its successor is there already.
 
-    At a reload both generations are here. A task worker that leaves gets nothing new; a worker that leaves has left
+    At a reload both generations are here. A task worker that retires gets nothing new; a worker that retires is gone
     when what it had handed over by then is done.
 
     It runs nothing of the application and ends only with the server. When it dies, its tasks are lost, their callers
@@ -93,8 +93,8 @@ class QueuedTask:
 
 
 class Dispatcher:
-    """See the module's text. `on_retired` is called when nothing of a worker that leaves is left here, `on_broken` when
-    one has to be replaced because it speaks nonsense."""
+    """See the module's text. `on_retired` is called when nothing of a worker that retires is left here, `on_broken`
+    when one has to be replaced because it speaks nonsense."""
 
     def __init__(
         self,
@@ -354,10 +354,10 @@ class Dispatcher:
         self._channels[source].send(Notice(Mail.RESULT, task.number, payload, opcode=fate))
         self._settle(source, task)
 
-    # ------------------------------------------------------------------ leaving
+    # ------------------------------------------------------------------ its end
 
     def retire(self, worker: int, generation: int) -> None:
-        """That worker leaves: nothing new for it, and `on_retired` when what there is is done."""
+        """That worker retires: nothing new for it, and `on_retired` when what there is is done."""
         for peer in list(self._channels):
             if (peer.worker, peer.generation) == (worker, generation) and not peer.retiring:
                 peer.retiring = True

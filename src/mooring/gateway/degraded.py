@@ -3,7 +3,7 @@
 Workers that end are started again, and what comes meanwhile waits, for a moment usually. When all of them are degraded,
 the supervisor says so, and waiting is no help any more. From then on, whenever no worker is there,
 
-    requests and handshakes, new ones and those that wait, are answered 503 with Retry-After;
+    requests and handshakes, new ones and those that wait, are refused with 503 and Retry-After;
     a WebSocket whose messages have waited for `degraded_hold_time` is closed with 1013, "try again later".
 
 Until then its messages are held as always: those that were accepted in order, the others unread, so that TCP slows the

@@ -75,7 +75,7 @@ _search = msgspec.msgpack.Decoder(Search)
 
 
 class Gateway(GatewayContract):
-    """One gateway; `on_retired(worker_end)` is told when a worker that leaves has nothing in flight here,
+    """One gateway; `on_retired(worker_end)` is told when a worker that retires has nothing in flight here,
     `on_broken(worker_end, why)` when one has to be replaced because it speaks nonsense."""
 
     def __init__(
@@ -418,11 +418,11 @@ class Gateway(GatewayContract):
     # ------------------------------------------------------------------ workers
 
     def on_retired(self, worker_end: WorkerEnd) -> None:
-        """A worker that leaves has finished everything here and was told so."""
+        """A worker that retires has finished everything here and was told so."""
         self._tell_retired(worker_end)
 
     def on_worker_lost(self, worker_end: WorkerEnd) -> None:
-        """A worker is gone; if it was leaving, it has left."""
+        """A worker is gone; if it was retiring, it has retired."""
         if worker_end.retiring:
             self._tell_retired(worker_end)
 

@@ -50,11 +50,11 @@ _BUSY = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS
 
 
 class ChildSocketError(MooringError):
-    """A control message that breaks the rules: too long, cut, not a map with an "op", or never read."""
+    """A child message that breaks the rules: too long, cut, not a map with an "op", or never read."""
 
 
 class MessageRefused(MooringError):
-    """A control message that stands in no table, or has other fields than its type; `str()` names it and says why."""
+    """A child message that stands in no table, or has other fields than its type; `str()` names it and says why."""
 
 
 class ChildSocket(Generic[Heard]):
@@ -97,12 +97,12 @@ class ChildSocket(Generic[Heard]):
         data = msgspec.msgpack.encode(message)
         if len(data) > MAX_MESSAGE or len(fds) > MAX_DESCRIPTORS:
             raise ChildSocketError(
-                f"control message {op_of(message)!r} of {len(data)} bytes and {len(fds)} descriptors: "
+                f"child message {op_of(message)!r} of {len(data)} bytes and {len(fds)} descriptors: "
                 f"at most {MAX_MESSAGE} and {MAX_DESCRIPTORS} are allowed"
             )
         if self._outbox or not self._write(data, fds):
             if len(self._outbox) >= MAX_PENDING:
-                raise ChildSocketError(f"the peer left {MAX_PENDING} control messages unread")
+                raise ChildSocketError(f"the peer left {MAX_PENDING} child messages unread")
             self._outbox.append((data, _duplicates(fds)))
 
     def flush(self) -> bool:
@@ -167,7 +167,7 @@ class ChildSocket(Generic[Heard]):
         try:
             if state & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 raise ChildSocketError(
-                    "a control message was cut: it is too long, has too many descriptors, or there are none left"
+                    "a child message was cut: it is too long, has too many descriptors, or there are none left"
                 )
             if not data:
                 _close(fds)
@@ -205,10 +205,10 @@ def decode(decoder: msgspec.msgpack.Decoder[Heard], data: bytes) -> Heard:
         except msgspec.ValidationError as problem:
             named = msgspec.msgpack.decode(data)
             if isinstance(named, dict) and isinstance(op := named.get("op"), str):
-                raise MessageRefused(f"the control message {op[:64]!r} is refused: {problem}") from None
+                raise MessageRefused(f"the child message {op[:64]!r} is refused: {problem}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise ChildSocketError("a control message is not msgpack") from None
-    raise ChildSocketError('a control message is not a map with an "op"')
+        raise ChildSocketError("a child message is not msgpack") from None
+    raise ChildSocketError('a child message is not a map with an "op"')
 
 
 def _duplicates(fds: Sequence[int]) -> tuple[int, ...]:

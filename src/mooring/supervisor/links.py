@@ -58,7 +58,7 @@ class Link:
         self.number = next(_numbers)
         self.worker = worker
         self.gateway = gateway
-        self.settled = False  # the worker leaves, and the gateway has nothing of it in flight any more
+        self.settled = False  # the worker retires, and the gateway has nothing of it in flight any more
         made: list[int] = []
         try:
             for blocking in (False, True) if gateway.spec.gateway is not None else (False,):

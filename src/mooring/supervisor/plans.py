@@ -25,7 +25,7 @@ __all__ = ["Phase", "Plan", "Serve", "Start"]
 
 log = own_logger("mooring.supervisor")
 
-END_LIMIT = 0.5  # seconds that a process may take to end, when it has left
+END_LIMIT = 0.5  # seconds that a process may take to end, when it has drained
 
 
 class Phase(Enum):
@@ -97,7 +97,7 @@ class Start(Plan):
 
 
 class Serve(Plan):
-    """Failures are repaired, and who leaves is replaced."""
+    """Failures are repaired, and who ends is replaced."""
 
     phase = Phase.RUNNING
 
@@ -124,10 +124,10 @@ class Serve(Plan):
         self._tree.stop(child, self.reason)
 
     def on_terminated(self, child: Child) -> None:
-        """It was not the server: it leaves in order, and another one takes its place."""
+        """It was not the server: it ends in order, and another one takes its place."""
         if child.state is not ChildState.SERVING or not self._slots.holds(child):
             return
-        log.info("%s leaves: it was sent SIGTERM", child)
+        log.info("%s ends: it was sent SIGTERM", child)
         timeout = self._graceful_timeout
         child.deadlines.append(self._tree.deadlines.after(timeout + END_LIMIT, partial(self._stays, child)))
         if child.spec.gateway is not None:
@@ -141,8 +141,8 @@ class Serve(Plan):
         self._slots.fill(self._slots.of(child))
 
     def _stays(self, child: Child) -> None:
-        """It said that it leaves, and has not."""
-        log.warning("%s did not leave in time: killing it", child)
+        """It was to end by itself, and has not."""
+        log.warning("%s did not end in time: killing it", child)
         self._tree.kill(child)
         self._fill_behind(child)  # its end was asked for, so nobody else will
 

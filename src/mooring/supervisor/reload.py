@@ -146,7 +146,7 @@ class Reload(Serve):
         if child in self._successors:
             self._fail(f"{child} {why}")
         elif child in self._ending:
-            log.warning("%s: %s of generation %d %s while it was leaving", self._name, child, child.generation, why)
+            log.warning("%s: %s of generation %d %s while it was ending", self._name, child, child.generation, why)
         else:
             super().on_failure(child, why)
 
@@ -173,7 +173,7 @@ class Reload(Serve):
         if child.killed:
             return
         log.warning(
-            "%s: %s of generation %d did not finish within %g s: killing it",
+            "%s: %s of generation %d did not end within %g s: killing it",
             self._name,
             child,
             child.generation,

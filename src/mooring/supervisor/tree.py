@@ -332,7 +332,7 @@ class Tree:
         self.tell(child, messages.Stop(reason, last))
 
     def tell(self, child: Child, message: ToChild, fds: Sequence[int] = ()) -> None:
-        """Send a control message; a process that is ending does not hear it, and need not."""
+        """Send a child message; a process that is ending does not hear it, and need not."""
         if child.control is None:
             return
         try:

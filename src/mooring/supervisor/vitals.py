@@ -19,7 +19,7 @@ from mooring.supervisor.slot import Slot
 
 __all__ = ["SHOWN", "one", "vitals"]
 
-SHOWN = 200  # processes in one answer, which is one control message
+SHOWN = 200  # processes in one answer, which is one child message
 
 
 def vitals(children: Iterable[Child], slot_of: Callable[[Child], Slot], started: float) -> list[dict[str, Any]]:

@@ -52,7 +52,7 @@ class Tail:
             self._more.set()
 
     def end(self) -> None:
-        """Nothing more is wanted: who looks has left, or this process leaves."""
+        """Nothing more is wanted: who looks has left, or this process ends."""
         self.over = True
         self._more.set()
 
@@ -120,7 +120,7 @@ class Ends:
         self._tails.discard(tail)
 
     def end_tails(self) -> None:
-        """This process leaves."""
+        """This process ends."""
         for tail in self._tails:
             tail.end()
 

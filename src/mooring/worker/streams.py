@@ -194,6 +194,6 @@ class Streams:
         self._over = True
         left = [key for key, (_, _, endless) in self._open.items() if not endless]
         if left:
-            log.warning("%d event streams are cut: this worker has to leave, and graceful_timeout is over", len(left))
+            log.warning("%d event streams are cut: this worker has to end, and graceful_timeout is over", len(left))
         while self._open:
             self._open.popitem()[1][0]()

@@ -27,7 +27,7 @@ from mooring.worker.site import Site
 LONGEST_NAME = 255  # bytes in UTF-8
 MOST_NUMBERS = (1 << 32) - 1  # in 32 bits of a record; then they begin again
 FINALLY = 1.0  # seconds for the `finally` of what was cancelled before, when its connection ends or the process leaves
-GOES = "this worker has to leave, and graceful_timeout is over"
+GOES = "this worker has to end, and graceful_timeout is over"
 
 Failed = Callable[[int, int, str, BaseException], None]
 """failed(listener, fd, name, error): what a piece of work has raised."""
@@ -206,7 +206,7 @@ class Works:
                 self._cut(work)
 
     async def finish(self) -> None:
-        """Nothing runs any more when this process leaves."""
+        """Nothing runs any more when this process ends."""
         self.cut()
         left = [work.task for work in self._all()]
         if left:

@@ -140,7 +140,7 @@ async def test_f14_a_handler_that_never_ends_does_not_hold_up_the_reload():
             await ws.send("forever")
             await ws.send("behind")
             server.signal(signal.SIGUSR1)
-            await logged(server, "did not finish within 0.5 s: killing it")
+            await logged(server, "did not end within 0.5 s: killing it")
             assert await ws.recv() == "uncertain forever"
             assert await ws.recv() == f"behind {server.pid_of('worker 0')}"
             await logged(server, DONE)

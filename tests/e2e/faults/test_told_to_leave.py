@@ -42,7 +42,7 @@ async def test_f17_a_worker_finishes_its_handlers_and_is_replaced():
             await busy.send("1.5")
             await logged(server, "^report begin 1.5")
             os.kill(old, signal.SIGTERM)
-            await logged(server, rf"worker 0 \(pid {old}\) leaves: it was sent SIGTERM")
+            await logged(server, rf"worker 0 \(pid {old}\) ends: it was sent SIGTERM")
             await logged(server, "serves in place")
             await other.send("0")
             assert int(await other.recv()) == server.pid_of("worker 0") != old
@@ -88,7 +88,7 @@ async def test_f17_a_gateway_drains_and_is_replaced(mode, role):
         for ws in clients:
             await ws.send("0.5")
         os.kill(old, signal.SIGTERM)
-        await logged(server, rf"{role} \(pid {old}\) leaves: it was sent SIGTERM")
+        await logged(server, rf"{role} \(pid {old}\) ends: it was sent SIGTERM")
         codes = []
         if mode["mode"] == "base":
             await until(lambda: old not in server.pids())
@@ -128,9 +128,9 @@ async def test_f17_a_gateway_that_stands_still_while_it_leaves_is_replaced(mode,
             await ws.send("60")
             await until(lambda number=number: len(server.reports("begin")) == number)
         os.kill(old, signal.SIGTERM)
-        await logged(server, rf"{role} \(pid {old}\) leaves: it was sent SIGTERM")
+        await logged(server, rf"{role} \(pid {old}\) ends: it was sent SIGTERM")
         os.kill(old, signal.SIGSTOP)
-        await logged(server, rf"{role} \(pid {old}\) did not leave in time: killing it")
+        await logged(server, rf"{role} \(pid {old}\) did not end in time: killing it")
         await logged(server, rf"{role} \(pid \d+\) serves in place")
         assert old not in server.pids()
         async with client(server) as ws:
@@ -146,7 +146,7 @@ def test_f17_other_processes_leave_and_are_replaced(role):
     with Serving(APP, worker_num=1, task_worker_num=1) as server:
         old = server.pid_of(role)
         os.kill(old, signal.SIGTERM)
-        server.wait_log(rf"{role} \(pid {old}\) leaves: it was sent SIGTERM")
+        server.wait_log(rf"{role} \(pid {old}\) ends: it was sent SIGTERM")
         server.wait_log(rf"{role} \(pid \d+\) serves in place")
         assert server.pid_of(role) != old
         assert server.stop() == 0

@@ -1,4 +1,4 @@
-"""The lines of the control socket, both ways, and the control messages of processes."""
+"""The lines of the control socket, both ways, and the child messages of processes."""
 
 from collections.abc import Iterator
 from functools import partial
