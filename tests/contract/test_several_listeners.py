@@ -13,7 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect, unix_connect
 
-from contract.clients import Raw, get
+from contract.clients import Raw, get, handshake
 from contract.modes import only
 from support.serving import LIMIT, Serving
 
@@ -135,6 +135,30 @@ def test_close_and_request_reach_it_too(several: Several):
             answer = raw.answer()
             assert answer.body == text.encode()
             assert ("server" in dict(answer.headers)) == named
+
+
+@pytest.mark.parametrize(
+    ("listener", "named"), [(0, True), (1, False)], ids=["the server's", "one with server_header=False"]
+)
+@pytest.mark.parametrize(
+    ("status", "request_"),
+    [
+        (400, b"GET / HTTP/1.1\r\n\r\n"),
+        (400, handshake("/").replace(b"Sec-WebSocket-Key", b"X-Key")),
+        (403, handshake("/", "Origin: https://evil.example")),
+        (200, get()),
+        (413, get("/", "Content-Length: 1000000000", method="POST")),
+        (505, get("/", version="3.0")),
+    ],
+    ids=["no host", "no key", "origin", "page", "body", "version"],
+)
+def test_no_answer_names_the_server_that_shall_not(
+    several: Several, listener: int, named: bool, status: int, request_: bytes
+) -> None:
+    """Whoever gives it: the application, a worker or a gateway."""
+    with Raw(several.server, request_, port=several.ports[listener]) as raw:
+        answer = raw.answer()
+        assert (answer.status, "server" in dict(answer.headers)) == (status, named)
 
 
 def test_limits_are_those_of_the_listener(several: Several):

@@ -357,7 +357,8 @@ class Gateway(GatewayContract):
         *,
         head_only: bool = False,
     ) -> None:
-        data = answer(status, reason, headers, close=True, head_only=head_only)
+        named = self._rules[self.connections.listener(fd)].server_header
+        data = answer(status, reason, headers, close=True, head_only=head_only, server_header=named)
         self.connections.answer(fd, data, status, f"{status}: {reason}".encode(), cause)
 
     def _refuse_drained(self, fd: int, *, head_only: bool = False) -> None:

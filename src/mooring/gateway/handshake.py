@@ -166,11 +166,18 @@ def _is_none(request: ParsedRequest, fields: dict[str, list[str]]) -> Refused | 
 
 
 def answer(
-    status: int, reason: str, headers: Sequence[tuple[str, str]] = (), *, close: bool, head_only: bool = False
+    status: int,
+    reason: str,
+    headers: Sequence[tuple[str, str]] = (),
+    *,
+    close: bool,
+    head_only: bool = False,
+    server_header: bool = True,
 ) -> bytes:
     """A whole response that the gateway gives itself: the reason as plain text.
 
     `close` announces the end of the connection; closing it is the caller's part. `head_only` is for HEAD.
+    `server_header` is the setting.
     Raises ValueError like `response_head`.
     """
     body = f"{status} {REASONS.get(status, '')}: {reason}\n".encode()
@@ -179,7 +186,9 @@ def answer(
     if close:
         options.append("close")
     head = [*headers, ("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
-    head += [("Date", http_date()), ("Server", "mooring")]
+    head.append(("Date", http_date()))
+    if server_header:
+        head.append(("Server", "mooring"))
     if options:
         head.append(("Connection", ", ".join(options)))
     return response_head(status, head) + (b"" if head_only else body)

@@ -95,6 +95,7 @@ class Rules:
             "memory": websocket.compression_memory,
         }
         self.proxies = TrustedProxies(settings.http.trusted_proxies)
+        self.server_header = settings.http.server_header
         self.connection_rate = settings.flow.max_connection_rate
         self.asks_certificates = settings.tls.ssl_verify_client != "off"
         # the dot that makes a name absolute changes nothing about whose it is (RFC 3986 section 3.2.2)

@@ -100,7 +100,7 @@ class Endpoint:
 
     def _answer(self, fd: int, status: int, body: bytes, media_type: str, *more: tuple[str, str]) -> None:
         head = [("Content-Type", media_type), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")]
-        head += [("Date", http_date()), ("Server", "mooring"), ("Connection", "close"), *more]
+        head += [("Date", http_date()), ("Connection", "close"), *more]
         self.connections.answer(fd, response_head(status, head) + body, status, b"", Cause.ANSWERED)
 
 
