@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from mooring._core.deflate cimport Deflate
 from mooring._core.http_exchange cimport HttpExchanges
-from mooring._core.registry cimport By, Connection
+from mooring._core.registry cimport By, Connection, Why
 from mooring._core.ws cimport FrameEvent
 
 
@@ -32,4 +32,4 @@ cdef class WebSockets(HttpExchanges):
     cdef int _ping(self, Connection* c) except -1
     cdef int _pong(self, Connection* c, const FrameEvent* event) except -1
     cdef int _let_go(self, Connection* c) except -1
-    cdef int _fail(self, Connection* c, int code, bytes reason) except -1
+    cdef int _fail(self, Connection* c, int code, Why why, bytes reason) except -1

@@ -51,16 +51,14 @@ cdef bytes FAULT_FRAME = b"\x88\x18\x03\xf3an error of the server"      # a clos
 
 
 cdef Why _cause_of(int code) noexcept:
-    """Of a WebSocket that is failed with this code."""
+    """Of a WebSocket whose frames the decoder can't take."""
     if code == 1002:
         return W_PROTOCOL_ERROR
     if code == 1007:
         return W_INVALID_DATA
     if code == 1009:
         return W_MESSAGE_TOO_BIG
-    if code == 1008:
-        return W_TOO_MANY_PINGS
-    return W_MEMORY_FULL if code == 1013 else W_OUT_OF_MEMORY
+    return W_OUT_OF_MEMORY
 
 
 cdef class WebSockets(HttpExchanges):
@@ -112,7 +110,7 @@ cdef class WebSockets(HttpExchanges):
             used = self._feed(c, buffer, got)
             if c.phase <= CLOSING and used < got and not c.flags & END_WHEN_WRITTEN:
                 if buffer_append(&c.held, buffer + used, got - used) < 0:
-                    return self._fail(c, 1011, b"out of memory")
+                    return self._fail(c, 1011, W_OUT_OF_MEMORY, b"out of memory")
                 c.flags |= HELD
                 self._interest(c)
             return self.gather(c, buffer_size(&c.held) + buffer_size(&c.decoder.message))
@@ -160,7 +158,7 @@ cdef class WebSockets(HttpExchanges):
             elif outcome == CONTROL:
                 self._control(c, &event)
             elif outcome == FAILED:
-                self._fail(c, event.code, event.reason)
+                self._fail(c, event.code, _cause_of(event.code), event.reason)
             else:
                 break
             if c.phase > CLOSING or c.flags & END_WHEN_WRITTEN:
@@ -174,13 +172,13 @@ cdef class WebSockets(HttpExchanges):
         try:
             message = (<Deflate> c.deflate).inflate(event.data, event.size)
         except TooLong as error:
-            self._fail(c, 1009, f"message too big: {error}".encode())
+            self._fail(c, 1009, W_MESSAGE_TOO_BIG, f"message too big: {error}".encode())
             return None
         except Broken as error:
-            self._fail(c, 1007, f"broken compression: {error}".encode())
+            self._fail(c, 1007, W_INVALID_DATA, f"broken compression: {error}".encode())
             return None
         if event.opcode == OP_TEXT and not is_utf8(message, len(message)):
-            self._fail(c, 1007, b"text is not UTF-8 (RFC 6455 section 8.1)")
+            self._fail(c, 1007, W_INVALID_DATA, b"text is not UTF-8 (RFC 6455 section 8.1)")
             return None
         return message
 
@@ -209,7 +207,7 @@ cdef class WebSockets(HttpExchanges):
                 c.controls = 0
             c.controls += 1
             if c.controls > c.profile.control_limit:
-                return self._fail(c, 1008, b"too many pings and pongs")
+                return self._fail(c, 1008, W_TOO_MANY_PINGS, b"too many pings and pongs")
         if event.opcode == OP_PING:
             if c.phase == OPEN:
                 self.send(c, OP_PONG, event.data, event.size)
@@ -222,7 +220,8 @@ cdef class WebSockets(HttpExchanges):
         elif event.opcode == OP_CLOSE:
             fault = parse_close(event.data, event.size, &code)
             if fault:
-                return self._fail(c, fault, b"a close frame with a wrong payload (RFC 6455 section 5.5.1)")
+                return self._fail(c, fault, _cause_of(fault),
+                                  b"a close frame with a wrong payload (RFC 6455 section 5.5.1)")
             if c.profile.open_close and c.phase == OPEN:
                 self.sink.on_message(c, OP_CLOSE, event.data, event.size)
                 if c.phase == DEAD:
@@ -345,7 +344,7 @@ cdef class WebSockets(HttpExchanges):
         self.gather(c, 0)
         if rest:
             if buffer_append(&c.held, rest, len(rest)) < 0:
-                self._fail(c, 1011, b"out of memory")
+                self._fail(c, 1011, W_OUT_OF_MEMORY, b"out of memory")
                 return False
             c.flags |= HELD
             self.wake(c)
@@ -425,12 +424,12 @@ cdef class WebSockets(HttpExchanges):
             self.wake(c)
         return 0
 
-    cdef int _fail(self, Connection* c, int code, bytes reason) except -1:
+    cdef int _fail(self, Connection* c, int code, Why why, bytes reason) except -1:
         """Fails the WebSocket (section 7.1.7): one close frame, and no waiting for the peer's."""
         cdef bytes payload = code.to_bytes(2, "big") + reason[:123]
         self.counters.failed += 1
         if c.phase == OPEN:
-            blame(c, _cause_of(code))
+            blame(c, why)
             self._decide(c, BY_SERVER, code, reason)
             self.send(c, OP_CLOSE, payload, len(payload))
             if c.phase == OPEN:
@@ -471,7 +470,8 @@ cdef class WebSockets(HttpExchanges):
     cdef int on_greedy(self, Connection* c) except -1:
         if not c.flags & UPGRADED:
             return HttpExchanges.on_greedy(self, c)
-        self._fail(c, 1013, b"the server's memory is full, and most of it kept your message; try again later")
+        self._fail(c, 1013, W_MEMORY_FULL,
+                   b"the server's memory is full, and most of it kept your message; try again later")
         if not c.flags & FEEDING and c.phase != DEAD:
             buffer_free(&c.held)
             c.flags &= ~HELD
