@@ -18,6 +18,7 @@ APP = """
 import asyncio
 
 VERSION = os.path.exists("new") and "new" or "old"
+kept = []
 
 @server.on("task")
 def task(server, task):
@@ -27,6 +28,8 @@ def task(server, task):
             time.sleep(0.005)
     if task.data == "die":
         os.kill(os.getpid(), 9)
+    if task.data == "give":
+        kept.append(asyncio.ensure_future(server.task("block")))
     report("end", task.data)
     return f"{task.data} {VERSION}"
 
@@ -93,6 +96,24 @@ async def test_f39_a_killed_task_worker(serving):
                 assert await other.recv() == "next old"
         assert server.stop() == 0
         assert "tasks=4 tasks_lost=2 (adds up)" in server.lines[-2]
+
+
+@in_loop()
+async def test_f39_a_killed_task_worker_at_a_task_that_it_gave_itself(serving):
+    """It is lost, and nobody is there to be told; the dispatcher goes on."""
+    with serving() as server:
+        async with client(server) as ws:
+            await ws.send("give")
+            assert await ws.recv() == "give old"
+            pid = int((await logged(server, r"report begin block (\d+)"))[1])
+            dispatcher = server.pid_of("dispatcher 0")
+            os.kill(pid, signal.SIGKILL)
+            await ws.send("next")
+            assert await ws.recv() == "next old"
+            assert server.pid_of("dispatcher 0") == dispatcher
+        assert server.stop() == 0
+        assert "tasks=3 tasks_lost=1 (adds up)" in server.lines[-2]
+        assert not [line for line in server.lines if " ERROR " in line]
 
 
 @in_loop()

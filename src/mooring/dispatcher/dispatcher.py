@@ -218,20 +218,21 @@ class Dispatcher:
         del self._channels[peer]
         if peer in self._idle:
             self._idle.remove(peer)
-        task = peer.task
-        if task is not None:
-            del self._running[task.key]
-            peer.task = None
-            log.warning(
-                "task worker %d (pid %d) is gone, and the task that it was at is lost: %s", peer.worker, peer.pid, why
-            )
-            text = f"task worker {peer.worker} (pid {peer.pid}) ended while it was at this task: {why}"
-            self._over(task, Fate.LOST, msgspec.msgpack.encode([text]))
+        # what it waited for comes first: it may be at a task that it has given itself, whose end it can't be told
         for task in list(peer.given.values()):
             self._cancel(peer, task.number, unawaited_too=False)
         for task in peer.given.values():
             task.source = None  # it was not to be waited for, and runs
         peer.given.clear()
+        begun = peer.task
+        if begun is not None:
+            del self._running[begun.key]
+            peer.task = None
+            log.warning(
+                "task worker %d (pid %d) is gone, and the task that it was at is lost: %s", peer.worker, peer.pid, why
+            )
+            text = f"task worker {peer.worker} (pid {peer.pid}) ended while it was at this task: {why}"
+            self._over(begun, Fate.LOST, msgspec.msgpack.encode([text]))
         if peer.retiring:
             self._look(peer)
 
