@@ -4,6 +4,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t
 
 from mooring._core.files cimport FileClaim, FileSender
+from mooring._core.http cimport HttpCodec, ParsedRequest
 from mooring._core.registry cimport Connection, Deadline
 
 
@@ -42,3 +43,14 @@ cdef class HttpExchanges(FileSender):
     cdef int end_http(self, Connection* c) except -1
     cdef int _complete(self, Connection* c, bint closes) except -1
     cdef int _answered(self, Connection* c) except -1
+    # requests in
+    cdef int _next_request(self, Connection* c) except -1
+    cdef bint _may_begin(self, Connection* c) except -1
+    cdef int _await_rest(self, Connection* c, HttpCodec codec) except -1
+    cdef int _hand_over(self, Connection* c, HttpCodec codec, ParsedRequest request) except -1
+    cdef int _say_continue(self, Connection* c) except -1
+    cdef int _count_kept(self, Connection* c) except -1
+    cdef int _await_body(self, Connection* c) except -1
+    cdef int _body_came(self, Connection* c, size_t size) except -1
+    cdef int _next_part(self, Connection* c) except -1
+    cdef int _body_failed(self, Connection* c, object error) except -1

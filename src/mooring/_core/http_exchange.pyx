@@ -13,8 +13,11 @@ Theory
   ends its half of the connection.
 * The rest of an answer may be a file, which goes out without whoever answered (files.pyx).
 
-How bodies come in is explained in http_requests.pxi. Sockets, deadlines and queues are those of transport.pyx. What
-comes of a request is a `Sink`'s matter.
+A body that is streamed is asked for by the worker, part by part. Only then is the socket read, and what was read is
+handed over at once: never more than one receive buffer of it is here, and TCP slows the client down. A client has to
+send a body at a certain rate on average, counted over the time in which it is waited for.
+
+Sockets, deadlines and queues are those of transport.pyx. What comes of a request is a `Sink`'s matter.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -45,8 +48,6 @@ cdef bytes CONTINUE_RESPONSE = b"HTTP/1.1 100 Continue\r\n\r\n"
 cdef bytes FAULT_RESPONSE = b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 cdef bytes ENDED = b"the peer ended the connection"
 cdef bytes NO_CLOSE_FRAME = b"the peer ended the connection without a close frame"
-
-include "http_requests.pxi"
 
 
 cpdef Why cause_of(int status) noexcept:
@@ -120,7 +121,7 @@ cdef class HttpExchanges(FileSender):
         if c.phase != HTTP or codec is None:
             blame(c, W_MEMORY_FULL)
             return self._doom(c, 1006, full.reason.encode())
-        return _body_failed(self, c, full) if c.flags & BUSY else self.sink.on_bad_request(c, full)
+        return self._body_failed(c, full) if c.flags & BUSY else self.sink.on_bad_request(c, full)
 
     cdef int on_fault(self, Connection* c) except -1:
         if c.phase == HTTP and not c.flags & BEGUN and say_at_once(c, FAULT_RESPONSE):
@@ -150,7 +151,7 @@ cdef class HttpExchanges(FileSender):
             return self.sink.on_bad_request(c, HttpError(408, "the request took too long to arrive"))
         if deadline == D_BODY:
             late = HttpError(408, f"the body came at less than {c.profile.body_rate} bytes per second")
-            return _body_failed(self, c, late) if c.flags & BUSY else self.sink.on_bad_request(c, late)
+            return self._body_failed(c, late) if c.flags & BUSY else self.sink.on_bad_request(c, late)
         if deadline == D_IDLE and buffer_size(&c.out):
             return self._slow(c)
         if deadline == D_IDLE:
@@ -219,20 +220,20 @@ cdef class HttpExchanges(FileSender):
             if c.requests:
                 self._arm(c, D_REQUEST, c.profile.request_ms)
         codec.receive(PyBytes_FromStringAndSize(<const char*> buffer, got))
-        _body_came(self, c, got)
+        self._body_came(c, got)
         if c.flags & WANTED:
-            _next_part(self, c)
+            self._next_part(c)
         else:
-            _next_request(self, c)
-        return _count_kept(self, c)
+            self._next_request(c)
+        return self._count_kept(c)
 
     cdef bint may_read(self, Connection* c) except -1:
         if c.flags & WANTED:
             if self.sink.takes_part(c):
                 return True
-            _body_came(self, c, 0)       # it is we who keep it waiting
+            self._body_came(c, 0)        # it is we who keep it waiting
             c.flags |= HELD
-        elif c.deadline != D_REQUEST and c.deadline != D_IDLE or c.fd in self.codecs or _may_ask(self, c):
+        elif c.deadline != D_REQUEST and c.deadline != D_IDLE or c.fd in self.codecs or self._may_begin(c):
             return True                  # ahead of a request stand a handshake of TLS, a header of a proxy
         self._interest(c)
         return False
@@ -240,14 +241,14 @@ cdef class HttpExchanges(FileSender):
     cdef int on_wake(self, Connection* c) except -1:
         c.flags &= ~WOKEN
         if c.phase == HTTP and c.flags & (HELD | WANTED) == HELD | WANTED:
-            _next_part(self, c)
-            _count_kept(self, c)
+            self._next_part(c)
+            self._count_kept(c)
         elif c.phase == HTTP and c.flags & (HELD | BUSY) == HELD and c.fd not in self.codecs:
-            if _may_ask(self, c):
+            if self._may_begin(c):
                 self._receive(c)
         elif c.phase == HTTP and not c.flags & BUSY:
-            _next_request(self, c)
-            _count_kept(self, c)
+            self._next_request(c)
+            self._count_kept(c)
         # the peer's end is told by the next read
         c.flags &= ~PEER_ENDED
         return self._interest(c)
@@ -279,6 +280,153 @@ cdef class HttpExchanges(FileSender):
             return self.sink.on_note(c, EV_PEER_ENDED, b"")
         return 0
 
+    cdef int _next_request(self, Connection* c) except -1:
+        """One request at a time: the next one is not even parsed before this one is answered."""
+        cdef HttpCodec codec = self.codecs.get(c.fd)
+        cdef ParsedRequest request
+        if codec is None:
+            return 0
+        while c.phase == HTTP and not c.flags & (BUSY | END_WHEN_WRITTEN | DEFERRED):
+            cleared = False
+            event = self.parked.pop(c.fd, None) if self.parked else None
+            if event is None:
+                if not codec.is_in_body() and not codec.is_idle():
+                    if not self._may_begin(c):
+                        break
+                    cleared = True
+                try:
+                    event = codec.next_event()
+                except HttpError as error:
+                    self.counters.failed += 1
+                    return self.sink.on_bad_request(c, error)
+            if event is None:
+                self._await_rest(c, codec)
+                break
+            if type(event) is int:           # CONTINUE
+                self._say_continue(c)
+                continue
+            request = event
+            if not cleared and not self._may_begin(c):
+                self.parked[c.fd] = request
+                break
+            self._hand_over(c, codec, request)
+            if c.phase == DEAD:
+                return 0
+            codec = self.codecs.get(c.fd)
+            if codec is None:            # the handler has read all of the body, and answered, at once
+                break
+        return self._interest(c)
+
+    cdef int _await_rest(self, Connection* c, HttpCodec codec) except -1:
+        """There is no whole request yet."""
+        if codec.is_idle():
+            del self.codecs[c.fd]
+        elif codec.is_in_body():
+            if c.deadline == D_REQUEST:      # the head is complete just now
+                c.body_bytes = codec.buffered()
+                c.body_waited = 0
+            self._await_body(c)
+        return 0
+
+    cdef int _hand_over(self, Connection* c, HttpCodec codec, ParsedRequest request) except -1:
+        c.flags |= BUSY | HEAD_ONLY if request.method == "HEAD" else BUSY
+        c.requests += 1
+        self.counters.requests += 1
+        if request.streamed:
+            c.body_bytes = codec.buffered()
+            c.body_waited = 0
+        self.reactor.disarm(&c.timer)
+        c.deadline = D_NONE
+        return self.sink.on_request(c, request)
+
+    cdef int _say_continue(self, Connection* c) except -1:
+        return self.write(c, <const uint8_t*> PyBytes_AS_STRING(CONTINUE_RESPONSE), PyBytes_GET_SIZE(CONTINUE_RESPONSE),
+                          NULL, 0)
+
+    cdef bint _may_begin(self, Connection* c) except -1:
+        """Whether its next request can be taken. If not, it is not read meanwhile, and no time limit of it runs."""
+        if self.sink.takes(c):
+            if c.flags & HELD:
+                c.flags &= ~HELD
+                self._arm(c, D_REQUEST, c.profile.request_ms)
+            return True
+        if not c.flags & HELD:
+            c.flags |= HELD
+            self.counters.requests_held += 1
+        self.reactor.disarm(&c.timer)
+        c.deadline = D_NONE
+        return False
+
+    cdef int _count_kept(self, Connection* c) except -1:
+        """What is here of requests that are not handed over counts against the memory for all connections."""
+        cdef HttpCodec codec
+        cdef ParsedRequest parked
+        cdef size_t kept
+        if c.phase != HTTP:
+            return 0
+        codec = self.codecs.get(c.fd)
+        parked = self.parked.get(c.fd) if c.flags & HELD else None
+        kept = codec.gathered() if codec is not None else 0
+        if parked is not None:
+            kept += len(parked.body)
+        return self.gather(c, kept)
+
+    cdef int _await_body(self, Connection* c) except -1:
+        """It is the client's turn to send: it may take as long as what has come allows, less what it took before."""
+        cdef uint64_t allowed = c.profile.body_grace_ms
+        if c.profile.body_rate == 0:
+            c.deadline = D_NONE
+            self.reactor.disarm(&c.timer)
+            return 0
+        if c.body_bytes * 1000 // c.profile.body_rate > allowed:
+            allowed = c.body_bytes * 1000 // c.profile.body_rate
+        c.body_since = self.reactor.now
+        return self._arm(c, D_BODY, allowed - c.body_waited if c.body_waited < allowed else 1)
+
+    cdef int _body_came(self, Connection* c, size_t size) except -1:
+        c.body_bytes += size
+        if c.deadline == D_BODY:
+            if not c.taken_at:               # else it had to read first
+                c.body_waited += self.reactor.now - c.body_since
+            c.deadline = D_NONE
+            self.reactor.disarm(&c.timer)
+        return 0
+
+    cdef int _next_part(self, Connection* c) except -1:
+        """The worker waits: hands over what there is of the body, or waits for the client."""
+        cdef HttpCodec codec
+        if not self.sink.takes_part(c):
+            c.flags |= HELD
+            return self._interest(c)
+        c.flags &= ~HELD
+        codec = self.codecs.get(c.fd)
+        try:
+            part = codec.next_part() if codec is not None else b""
+            if type(part) is int:            # CONTINUE
+                if not c.flags & BEGUN:
+                    self._say_continue(c)
+                part = codec.next_part()
+        except HttpError as error:
+            self.counters.failed += 1
+            return self._body_failed(c, error)
+        if part is None:
+            self._await_body(c)
+        else:
+            c.flags &= ~WANTED
+            if codec is not None and codec.is_idle():
+                del self.codecs[c.fd]
+            self.sink.on_note(c, EV_BODY, part)
+        return self._interest(c)
+
+    cdef int _body_failed(self, Connection* c, object error) except -1:
+        """The rest of a body will not come: for its handler the client has left."""
+        c.flags &= ~WANTED
+        self.sink.on_note(c, EV_GONE, b"")
+        if c.flags & BEGUN:
+            blame(c, cause_of(error.status))
+            return self._doom(c, 1006, error.reason.encode())
+        return self.sink.on_bad_request(c, error)
+
     # ------------------------------------------------------------------ out
 
     cdef int want(self, Connection* c, uint32_t number) except -1:
@@ -286,8 +434,8 @@ cdef class HttpExchanges(FileSender):
         if c.phase == HTTP and c.flags & (BUSY | DONE | END_WHEN_WRITTEN) == BUSY and c.requests == number:
             c.flags |= WANTED
             c.flags &= ~PEER_ENDED         # the peer's end is told by the next read
-            _next_part(self, c)
-            _count_kept(self, c)
+            self._next_part(c)
+            self._count_kept(c)
             return 1
         return 0
 
