@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 from mooring._core.reactor import Reactor
 from mooring._core.records import MailContract, RecordChannel
-from mooring._core.wire import Mail, Notice
+from mooring._core.wire import Fate, Mail, Notice
 from mooring.boot import LinkEnd
 from mooring.config import Settings
+from mooring.dispatcher.dispatcher import Dispatcher
 from mooring.parts.dispatcher import DispatcherPart
 
 
@@ -52,3 +53,25 @@ def test_a_worker_has_a_link_retires_and_is_told_of_the_end():
         reactor.poll(0.01)
     assert worker.heard == [Mail.DEPART, "lost"]
     assert retired == [(3, 4711)]
+
+
+def test_a_worker_that_may_go_has_its_last_result_before_the_supervisor_hears_of_it():
+    reactor, there = Reactor(), []
+    (ours, theirs), (bench, benchs) = socket.socketpair(), socket.socketpair()
+    for end in (ours, theirs, bench, benchs):
+        end.setblocking(False)
+    with ours, bench:
+        dispatcher = Dispatcher(reactor, lambda _peer: there.append(ours.recv(1 << 10)[4]), print, 1 << 20)
+        channels = [
+            dispatcher.attach(end.detach(), worker=number, generation=1) for number, end in enumerate((theirs, benchs))
+        ]
+        worker, task_worker = [channel.owner for channel in channels]
+        worker.on_record(channels[0], Notice(Mail.HELLO, 5))
+        task_worker.on_record(channels[1], Notice(Mail.HELLO, 6, opcode=1))
+        worker.on_record(channels[0], Notice(Mail.TASK, 1, b"\xc0"))
+        dispatcher.retire(0, 1)
+        assert there == [], "its task is being done"
+        task_worker.on_record(channels[1], Notice(Mail.RESULT, 1, b"\xc0", opcode=Fate.DONE))
+        assert there == [Mail.RESULT]
+        for channel in channels:
+            channel.close()

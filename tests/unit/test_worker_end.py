@@ -30,6 +30,17 @@ def test_that_it_is_to_leave_is_said_and_seen():
         assert [told.kind for told in worker.heard()] == [Event.DEPART]
 
 
+def test_a_worker_that_may_go_has_heard_of_it_before_the_supervisor_does():
+    with bench() as one:
+        worker = one.worker()
+        worker.heard()
+        there: list[list[Event]] = []
+        one.front.gateway._tell_retired = lambda _whose: there.append([told.kind for told in worker.heard()])
+        one.relay.retire(0, 1)
+        assert there == [[Event.END_STREAMS, Event.DEPART]]
+        one.front.gateway._tell_retired = there.append  # its end tells of it again
+
+
 def test_by_itself_it_carries_nothing():
     with bench() as one:
         worker_end = WorkerEnd(one.relay.commands, 5)

@@ -121,6 +121,9 @@ cdef class ChannelWorkerEnd(WorkerEnd):
     cdef int transmit(self, Record* record, const uint8_t* payload) except -1:
         return self.channel.put(record, payload)
 
+    cdef int hand_over(self) except -1:
+        return self.channel.flush()
+
     cdef int go_on(self) except -1:
         return self.channel.resume()
 

@@ -44,6 +44,7 @@ cdef class WorkerEnd(Publisher):
     cdef bint waking                 # the rest of `waiting` is looked at in the next turn
 
     cdef int transmit(self, Record* record, const uint8_t* payload) except -1
+    cdef int hand_over(self) except -1
     cdef int make_room(self, size_t size) noexcept
     cdef bint torn(self) noexcept
     cpdef size_t unsent(self) noexcept

@@ -49,6 +49,11 @@ cdef class WorkerEnd(Publisher):
         """Carries one record to the worker."""
         return 0
 
+    cdef int hand_over(self) except -1:
+        """Gives the kernel what was transmitted, as far as it takes it: the supervisor, who hears next that this worker
+        may go, tells it by another way, which must not be the shorter one."""
+        return 0
+
     cdef int make_room(self, size_t size) noexcept:
         """Memory for a record of that size, which `transmit` then has; -1: there is none."""
         return 0
@@ -86,6 +91,7 @@ cdef class WorkerEnd(Publisher):
         """Tells the worker that nothing more will come."""
         self.departed = True
         self.say(EV_DEPART)
+        self.hand_over()
 
     cpdef int say(self, int kind, uint32_t extra=0, bytes payload=b"", uint64_t fd=0) except -1:
         """An event on no ticket."""

@@ -376,6 +376,8 @@ class Dispatcher:
         gone = peer not in self._channels
         if not peer.retired and (gone or (peer.task is None and not peer.waits_for)):
             peer.retired = True
+            if not gone:
+                self._channels[peer].flush_now()  # the supervisor, who is told next, tells the worker by another way
             self._on_retired(peer)
 
     def depart(self) -> None:
