@@ -356,7 +356,7 @@ cdef class HttpCodec:
             raise HttpError(400, "no Host field")
         if host is not None:
             _check_host(host)
-        _reduce_target(request, host)
+        request.target = _origin_form(request.method, request.target, host)
         self._delimit_body(length, coding)
         # RFC 9110 section 10.1.1: HTTP/1.0 knows no Expect.
         if expect is not None and request.minor == 1:

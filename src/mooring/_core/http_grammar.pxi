@@ -83,15 +83,14 @@ cdef int _check_host(str host) except -1:
     return 0
 
 
-cdef int _reduce_target(ParsedRequest request, str host) except -1:
-    """Bring the absolute form, which only proxies need, to origin form (RFC 9112 section 3.2)."""
-    cdef str target = request.target
+cdef str _origin_form(str method, str target, str host):
+    """The target without scheme and authority, which only proxies need (RFC 9112 section 3.2)."""
     if target[0] == "/":
-        return 0
+        return target
     if target == "*":
-        if request.method != "OPTIONS":
+        if method != "OPTIONS":
             raise HttpError(400, "the target * is for OPTIONS only")
-        return 0
+        return target
     scheme, separator, rest = target.partition("://")
     if not separator or scheme.lower() not in ("http", "https"):
         raise HttpError(400, "the target is neither a path nor an http URL")
@@ -102,9 +101,8 @@ cdef int _reduce_target(ParsedRequest request, str host) except -1:
     if host is not None and host.lower() != authority.lower():
         raise HttpError(400, "the host of the target is not the one of the Host field")
     if not path:
-        path = "*" if request.method == "OPTIONS" else "/"
-    request.target = path if path[0] != "?" else "/" + path
-    return 0
+        path = "*" if method == "OPTIONS" else "/"
+    return path if path[0] != "?" else "/" + path
 
 
 cdef bint _read_chunk_line(const unsigned char* line, uint64_t* size) noexcept nogil:
