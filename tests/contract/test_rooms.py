@@ -129,9 +129,11 @@ async def test_it_keeps_the_order_of_all_gateways(
             first(f"server.publish({room!r}, 'one', exclude={absent.fd})")
             second(f"server.publish({room!r}, 'two', exclude={absent.fd})")
             first(f"server.publish({room!r}, 'three')")
-        assert await late[0].recv() == "older"
         for peer in peers:
-            heard[peer.fd] = [str(message) for message in await peer.take(1 if peer is absent else 3)]
+            pushed = peer is late[0]
+            heard[peer.fd] = [str(message) for message in await peer.take(1 if peer is absent else 3 + pushed)]
+            if pushed:  # of a push and the publishes of another worker nothing says which is first
+                heard[peer.fd].remove("older")
         assert heard.pop(absent.fd) == ["three"]
         orders = list(heard.values())
         assert all(order == orders[0] for order in orders)
