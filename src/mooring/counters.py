@@ -232,7 +232,7 @@ TABLE: tuple[Row, ...] = (
     *_rows(
         H,
         Part.WORKER,
-        "handler: How long handlers took, by event, from their call to their end.",
+        "handler: How long handlers took, by event, tasks among them, from their call to their end.",
         "queue: How long events were with a worker before their handler was called, by event.",
         unit="seconds",
         label="event",

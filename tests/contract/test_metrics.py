@@ -176,6 +176,41 @@ def test_how_long_handlers_and_what_waits_for_them_take(watched: tuple[Serving, 
     assert short["message"] == 1
 
 
+def test_how_long_tasks_take(mode: dict[str, Any], folder: Path):
+    """Also one that awaits, and one that fails."""
+    app = """
+    import asyncio
+
+    @server.on("task")
+    async def work(server, task):
+        await asyncio.sleep(task.data)
+        return 1 / int(task.data < 0.5)
+
+    @server.on("request")
+    async def asked(request, response):
+        try:
+            result = await server.task(float(request.query["for"]))
+        except Exception as error:
+            result = str(error)
+        response.json(result)
+    """
+    path = folder / "metrics"
+    with Serving(app, **mode, task_worker_num=1, metrics_listen=f"unix:{path}") as server:
+        for seconds in ("0", "0", "0.5"):
+            with Raw(server, get(f"/?for={seconds}", "Connection: close")) as raw:
+                assert raw.answer().json() == (1 if seconds == "0" else "ZeroDivisionError: division by zero")
+        key = ("task worker", "0", "task")
+
+        def counted() -> Families | None:
+            found = Watcher(path).values()
+            return found if found.get("mooring_handler_seconds_count", {}).get(key) == 3 else None
+
+        found: Any = eventually(counted)
+        assert 0.5 <= found["mooring_handler_seconds_sum"][key] < 5
+        assert found["mooring_handler_seconds_bucket"][*key, "0.25"] == 2
+        assert server.stop() == 0
+
+
 def test_what_waits_for_a_loop_that_stands_still_has_waited(watched: tuple[Serving, Watcher], mode: dict[str, Any]):
     """As its gateway has seen it: in process mode that is another process."""
     if mode["mode"] == "base":

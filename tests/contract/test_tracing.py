@@ -220,3 +220,88 @@ def test_without_the_library_it_does_not_start(mode: dict[str, Any]):
     """
     with Serving(app, ready=False, tracing=True, **mode) as server:
         server.wait_log(r"tracing needs opentelemetry-api: pip install 'mooring-server\[otel\]'")
+
+
+TASKS = """
+from opentelemetry import baggage, context
+
+@server.on("task")
+async def work(server, task):
+    if task.data == "spans":
+        return [json.loads(span.to_json()) for span in exporter.get_finished_spans()]
+    if task.data == "fail":
+        raise KeyError("on purpose")
+    await inner("inside")
+    return [current(), baggage.get_baggage("room"), sorted(task.trace_context)]
+
+@server.on("finish")
+def finished(server, outcome):
+    report("finished", json.dumps(outcome.result))
+
+@server.on("start")
+def begin(server):
+    server.task_async("alone")
+
+@server.on("request")
+async def asked(request, response):
+    if "data" not in request.query:
+        return response.json(await server.task("spans"))
+    token = context.attach(baggage.set_baggage("room", "lobby"))
+    try:
+        if request.path == "/wait":
+            result = server.task_wait(request.query["data"])
+        elif request.path == "/send":
+            result = server.task_async(request.query["data"])
+        elif request.path == "/map":
+            (result,) = await server.task_map([request.query["data"]])
+        else:
+            result = await server.task(request.query["data"])
+    except TaskError:
+        result = None
+    finally:
+        context.detach(token)
+    response.json([current(), result])
+"""
+
+
+@pytest.fixture(scope="module")
+def with_tasks(mode: dict[str, Any]):
+    app = APP.partition('@server.on("open")')[0] + "from mooring import TaskError\n" + TASKS
+    with Serving(app, tracing=True, task_worker_num=1, **{**mode, "worker_num": 1}) as server:
+        yield server
+        assert server.stop() == 0
+
+
+@only("base", "process")
+@pytest.mark.parametrize("how", ["await", "wait", "map", "send"])
+def test_a_task_is_a_child_of_what_has_handed_it_over(with_tasks: Serving, how: str):
+    mark = with_tasks.mark()
+    with Raw(with_tasks, get(f"/{how}?data=x", HEADER, "Connection: close")) as raw:
+        asker, result = raw.answer().json()
+    if how == "send":
+        result = json.loads(with_tasks.wait_log("^report finished (.*)", since=mark)[1])
+    number, room, carried = result
+    assert room == "lobby"
+    assert carried == ["baggage", "traceparent"]
+    span = the_span(with_tasks, number)
+    assert (span["name"], span["kind"], span["parent_id"]) == ("task", "SpanKind.CONSUMER", f"0x{asker}")
+    assert span["context"]["trace_id"] == f"0x{TRACE}"
+    assert (span["attributes"]["mooring.event"], span["attributes"]["mooring.task.worker_id"]) == ("task", 0)
+    assert span["status"]["status_code"] == "UNSET"
+    assert children(with_tasks, span) == ["inside"]
+
+
+@only("base", "process")
+def test_a_task_that_raises_is_an_error_there(with_tasks: Serving):
+    with Raw(with_tasks, get("/?data=fail", "Connection: close")) as raw:
+        asker, _ = raw.answer().json()
+    (span,) = [one for one in spans(with_tasks) if one["attributes"].get("error.type")]
+    assert (span["attributes"]["error.type"], span["status"]["status_code"]) == ("KeyError", "ERROR")
+    assert span["parent_id"] == f"0x{asker}"
+
+
+@only("base", "process")
+def test_a_task_that_nothing_traced_begins_a_trace(with_tasks: Serving):
+    number, room, carried = json.loads(with_tasks.wait_log("^report finished (.*)")[1])
+    assert (room, carried) == (None, [])
+    assert the_span(with_tasks, number)["parent_id"] is None

@@ -15,6 +15,7 @@ from mooring.app.handlers import Handlers
 from mooring.app.request import Request
 from mooring.app.request_record import RequestRecord
 from mooring.worker import tracing
+from mooring.worker.tasks import Task
 from mooring.worker.tracing import ENTRY, TracedHandlers
 
 LINK = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -161,3 +162,39 @@ def test_a_session_that_is_full_fails_nobody(exporter: InMemorySpanExporter):
     second(None, Frame("a", fd=7))
     assert opened == [7]
     assert [(span.name, len(span.links)) for span in exporter.get_finished_spans()] == [("GET open", 0), ("message", 0)]
+
+
+@pytest.mark.parametrize(("carried", "is_child"), [({"traceparent": LINK}, True), ({}, False), ({"other": "x"}, False)])
+def test_a_task_has_the_parent_that_came_along(exporter: InMemorySpanExporter, carried: dict[str, str], is_child: bool):
+    seen = []
+
+    def work(server: object, task: Task) -> int:
+        seen.append(trace.get_current_span().get_span_context())
+        return 1
+
+    handler = traced(task=work).get("task")
+    assert handler is not None
+    assert handler(None, Task(None, 7, 2, "data", carried)) == 1  # type: ignore[arg-type]
+    span = the_span(exporter)
+    assert span.context == seen[0]
+    assert (span.name, span.attributes["mooring.task.id"], span.attributes["mooring.task.worker_id"]) == ("task", 7, 2)
+    if is_child:
+        assert f"{span.context.trace_id:032x}-{span.parent.span_id:016x}" == LINK[3:52]
+    else:
+        assert span.parent is None
+
+
+def test_what_goes_along_is_the_context_of_who_asks(exporter: InMemorySpanExporter):
+    found = []
+
+    def said(server: object, frame: Frame) -> None:
+        found.append(tracing.trace_context())
+
+    handler = traced(message=said).get("message")
+    assert handler is not None
+    assert tracing.trace_context() == {}
+    handler(None, Frame("x", fd=7))
+    span = the_span(exporter)
+    (carried,) = found
+    assert list(carried) == ["traceparent"]
+    assert carried["traceparent"].startswith(f"00-{span.context.trace_id:032x}-{span.context.span_id:016x}-")

@@ -83,6 +83,10 @@ class Respond(IntEnum):
     ASKS = 4
     REFUSES = 8
 
+class TaskFlag(IntEnum):
+    UNAWAITED = 1
+    TRACED = 2
+
 class Work(IntEnum):
     BEGUN = 0
     ENDED = 1

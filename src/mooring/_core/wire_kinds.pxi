@@ -84,6 +84,12 @@ cdef enum:
 
 
 cdef enum:
+    # what is said with a task
+    TASK_FLAG_UNAWAITED = 1
+    TASK_FLAG_TRACED = 2
+
+
+cdef enum:
     # what a worker tells of work that a connection owns
     WORK_BEGUN = 0
     WORK_ENDED = 1

@@ -83,6 +83,13 @@ class Respond(IntEnum):
     REFUSES = RESPOND_REFUSES
 
 
+class TaskFlag(IntEnum):
+    """What is said with a task."""
+
+    UNAWAITED = TASK_FLAG_UNAWAITED
+    TRACED = TASK_FLAG_TRACED
+
+
 class Work(IntEnum):
     """What a worker tells of work that a connection owns."""
 

@@ -36,7 +36,7 @@ import msgspec
 from mooring._core.channel import BadRecord
 from mooring._core.reactor import Reactor
 from mooring._core.records import MailContract, RecordChannel
-from mooring._core.wire import TO_DISPATCHER, Fate, Mail, Notice
+from mooring._core.wire import TO_DISPATCHER, Fate, Mail, Notice, TaskFlag
 from mooring.counters import Part, zeros
 from mooring.journal import own_logger
 from mooring.net.refusals import RefusalLog, say_bad
@@ -81,15 +81,20 @@ class Peer(MailContract):
 class QueuedTask:
     """A task that is not over."""
 
-    __slots__ = ("key", "number", "payload", "source", "unawaited", "worker")
+    __slots__ = ("flags", "key", "number", "payload", "source", "worker")
 
-    def __init__(self, source: Peer, number: int, payload: bytes, *, unawaited: bool) -> None:
+    def __init__(self, source: Peer, number: int, payload: bytes, flags: int) -> None:
         self.source: Peer | None = source  # None: nobody waits for it any more
         self.worker = source.worker
         self.number = number  # its worker's
         self.key = 0  # ours, once it runs
         self.payload = payload
-        self.unawaited = unawaited
+        self.flags = flags
+
+    @property
+    def unawaited(self) -> bool:
+        """Nobody waits for its result."""
+        return self.flags & TaskFlag.UNAWAITED != 0
 
 
 class Dispatcher:
@@ -273,7 +278,7 @@ class Dispatcher:
             why = msgspec.msgpack.encode([text])
             self._channels[peer].send(Notice(Mail.RESULT, number, why, opcode=Fate.REFUSED))
             return
-        task = peer.given[number] = QueuedTask(peer, number, payload, unawaited=notice.opcode == 1)
+        task = peer.given[number] = QueuedTask(peer, number, payload, notice.opcode)
         self._counters["tasks_accepted"] += 1
         self._queue.append(task)
         self._queued_bytes += len(payload)
@@ -292,7 +297,8 @@ class Dispatcher:
             task.key = self._count
             self._running[task.key] = task
             peer.task = task
-            self._channels[peer].send(Notice(Mail.TASK, task.key, task.payload, arg=task.worker))
+            told = Notice(Mail.TASK, task.key, task.payload, opcode=task.flags & TaskFlag.TRACED, arg=task.worker)
+            self._channels[peer].send(told)
             task.payload = b""
 
     def _on_progress(self, peer: Peer, notice: Notice) -> None:

@@ -148,9 +148,14 @@ class WorkerPart(Part):
 
     def measure(self) -> None:
         self.worker.inlet.measure()
+        if self.worker.bench is not None:
+            self.worker.bench.measure()
 
     def timings(self) -> dict[str, dict[str, list[int]]]:
-        return self.worker.inlet.timings()
+        timings = self.worker.inlet.timings()
+        if timings and self.worker.bench is not None:
+            timings["handler"] |= self.worker.bench.timings()
+        return timings
 
     def depart(self) -> None:
         for gateway_end in self.worker.outbox.all():

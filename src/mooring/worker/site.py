@@ -31,12 +31,14 @@ class Site:
         self.documents = Documents(http.document_root) if http.document_root else None
 
 
-def trace_sites(sites: Sequence[Site], session: Callable[[int], Any]) -> None:
-    """Gives each call of a handler a span; nothing of OpenTelemetry is imported elsewhere."""
-    from mooring.worker.tracing import TracedHandlers
+def trace_sites(sites: Sequence[Site], session: Callable[[int], Any]) -> Callable[[], dict[str, str]]:
+    """Gives each call of a handler a span; nothing of OpenTelemetry is imported elsewhere. What writes the current span
+    down for a task."""
+    from mooring.worker.tracing import TracedHandlers, trace_context
 
     for site in sites:
         site.handlers = TracedHandlers(site.handlers, session)
+    return trace_context
 
 
 def sites_of(handlers: Handlers, listeners: Sequence[Handlers], settings: Settings, spools: Spools) -> list[Site]:

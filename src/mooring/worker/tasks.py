@@ -21,10 +21,11 @@ from typing import Any, Protocol
 import msgspec
 
 from mooring._core.channel import BadRecord
+from mooring._core.latency import Latencies
 from mooring._core.reactor import Reactor
 from mooring._core.records import MailContract, RecordChannel
 from mooring._core.steps import failure_of
-from mooring._core.wire import TO_WORKER, Fate, Mail, Notice
+from mooring._core.wire import TO_WORKER, Fate, Mail, Notice, TaskFlag
 from mooring.app.foreign import class_name, running_of, text_of
 from mooring.app.values import pack, unpack
 from mooring.config.tasks import Tasks as TaskLimits
@@ -38,10 +39,12 @@ log = own_logger("mooring.worker")
 FLUSH_LOOK = 0.005  # seconds between looks whether the last result has left
 STATS_TIMEOUT = 5.0  # seconds the dispatcher has to answer
 TEXT_LIMIT = 65_536  # characters of what an exception says, that are sent to who waits
+_TASK = 0  # which of its Latencies: they are of one kind
 THREAD_MARGIN = 5.0  # seconds that a thread waits longer than the loop, which has the true limit
 
 Progress = Callable[[Any], Any]
 _why = msgspec.msgpack.Decoder(list[str])
+_traced = msgspec.msgpack.Decoder(tuple[dict[str, str], msgspec.Raw])
 
 
 class TaskOutcome:
@@ -85,8 +88,16 @@ class _Given:
 class TaskDesk:
     """Hands tasks over and brings their results; `on_finish` is given the outcome of those that nobody waits for."""
 
-    def __init__(self, limits: TaskLimits, on_finish: Callable[[TaskOutcome], None], call: Callable[..., None]) -> None:
-        """`call(function, *arguments)` calls a function of the application and reports what it raises."""
+    def __init__(
+        self,
+        limits: TaskLimits,
+        on_finish: Callable[[TaskOutcome], None],
+        call: Callable[..., None],
+        trace_context: Callable[[], dict[str, str]] = dict,
+    ) -> None:
+        """`call(function, *arguments)` calls a function of the application and reports what it raises;
+        `trace_context()` is what a task takes along of the trace in which it is handed over."""
+        self._trace_context = trace_context
         self._limits = limits
         self._on_finish = on_finish
         self._call = call
@@ -220,6 +231,11 @@ class TaskDesk:
 
     def _hand_over(self, data: object, *, unawaited: bool) -> tuple[int, _Given]:
         payload = pack(data, "the data of a task")
+        flags = TaskFlag.UNAWAITED if unawaited else 0
+        context = self._trace_context()
+        if context:
+            payload = msgspec.msgpack.encode((context, msgspec.Raw(payload)))
+            flags |= TaskFlag.TRACED
         limits = self._limits
         if len(self._given) >= limits.task_queue_limit:
             raise TaskQueueFull(
@@ -239,7 +255,7 @@ class TaskDesk:
         if self._channel is None or not self._channel.open:
             raise TaskLost("not handed over: the dispatcher, which keeps the queue, is being started again")
         self._count += 1
-        self._channel.send(Notice(Mail.TASK, self._count, payload, opcode=unawaited))
+        self._channel.send(Notice(Mail.TASK, self._count, payload, opcode=flags))
         given = self._given[self._count] = _Given(len(payload))
         self._bytes += given.size
         return self._count, given
@@ -322,13 +338,17 @@ class TaskDesk:
 class Task:
     """What a `task` handler is given."""
 
-    def __init__(self, channel: RecordChannel, number: int, worker_id: int, data: Any) -> None:
+    def __init__(
+        self, channel: RecordChannel, number: int, worker_id: int, data: Any, trace_context: dict[str, str]
+    ) -> None:
         self.id = number
         """A number that no other task of this server has had since the dispatcher was started."""
         self.worker_id = worker_id
         """The worker that handed it over."""
         self.data = data
         """What was given to `task()`."""
+        self.trace_context = trace_context
+        """The trace in which it was handed over, as OpenTelemetry's propagator writes it; empty if there is none."""
         self._channel = channel
 
     def progress(self, value: object) -> None:
@@ -366,17 +386,31 @@ class TaskBench:
         self._todo: deque[Task] = deque()  # the first one is being done; another comes only from a new dispatcher
         self._idle: asyncio.Event | None = None
         self._last: RecordChannel | None = None  # where the last result went
+        self._began = 0.0
+        self._times: Latencies | None = None
         self.done = 0
+
+    def measure(self) -> None:
+        """Counts from now on how long tasks take."""
+        self._times = Latencies()
+
+    def timings(self) -> dict[str, list[int]]:
+        """What was measured so far, under the name of the event; nothing unless measure() was called."""
+        return {"task": self._times.counted(_TASK)} if self._times is not None else {}
 
     def on_task(self, channel: RecordChannel, notice: Notice) -> None:
         """A task; it begins when the loop turns."""
         try:
-            data = unpack(notice.payload)
+            context: dict[str, str] = {}
+            value: bytes | msgspec.Raw = notice.payload
+            if notice.opcode & TaskFlag.TRACED:
+                context, value = _traced.decode(value)
+            data = unpack(value)
         except (msgspec.MsgspecError, ValueError, RecursionError) as problem:
             why = pack(["BadRecord", str(problem)], "a failure")
             channel.send(Notice(Mail.RESULT, notice.number, why, opcode=Fate.FAILED))
             raise
-        self._todo.append(Task(channel, notice.number, notice.arg, data))
+        self._todo.append(Task(channel, notice.number, notice.arg, data, context))
         if len(self._todo) == 1:
             asyncio.get_running_loop().call_soon(self._begin)
 
@@ -391,6 +425,7 @@ class TaskBench:
     def _begin(self) -> None:
         task = self._todo[0]
         context = self._new_context()
+        self._began = time.monotonic()
         try:
             result = context.run(self._handler, task)
             forks.end_child()
@@ -428,6 +463,8 @@ class TaskBench:
 
     def _over(self, task: Task, fate: int, payload: bytes) -> None:
         self.done += 1
+        if self._times is not None:
+            self._times.note(_TASK, int((time.monotonic() - self._began) * 1_000_000))
         if self.done == self._limit:
             task._tell(Notice(Mail.DEPART, 0))
             self._worn()

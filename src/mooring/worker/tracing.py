@@ -11,6 +11,8 @@ and no message passes here.
 * A message has a trace of its own, with a link to that of `open`: a connection may live for days, and a trace that long
   is of no use to anybody. So has `close`; `disconnect` has
   no link, as there was no `open`.
+* A task is a child of the span in which it was handed over, in another process: what the propagator makes of the
+  context goes along with it, baggage too. One that was handed over outside of a span begins a trace.
 * What a handler raises is recorded, and the span's status is an error; not so for what the client got wrong.
 """
 
@@ -29,17 +31,25 @@ from mooring.app.request import Request
 from mooring.app.response import Response
 from mooring.errors import HttpError
 from mooring.types import Opcode
+from mooring.worker.tasks import Task
 
 ENTRY = "traceparent"  # of a session
 FAILED = 500  # and above: the server's fault
 _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "QUERY"})
 _HANDSHAKE = ("origin", "handshake", "subprotocol", "open")
-TRACED = frozenset({"request", "message", "close", "disconnect", *_HANDSHAKE})
+TRACED = frozenset({"request", "message", "close", "disconnect", "task", *_HANDSHAKE})
 _links = TraceContextTextMapPropagator()
 
 Session = Callable[[int], Any]
 """session(fd): that of a connection, a mapping that can be written."""
 After = Callable[[Span], None]
+
+
+def trace_context() -> dict[str, str]:
+    """The context of whoever calls this, for a task; empty outside of a trace."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier
 
 
 class TracedHandlers(Handlers):
@@ -83,6 +93,12 @@ class TracedHandlers(Handlers):
                 if name == "open":
                     self._keep(request.fd, span)
                 return self._run(span, parent, handler, (server, request))
+
+        elif name == "task":
+
+            @wraps(handler)
+            def traced(server: Any, task: Task) -> Any:
+                return self._run(*self._of_task(task), handler, (server, task))
 
         else:
 
@@ -142,6 +158,15 @@ class TracedHandlers(Handlers):
         return self._tracer.start_span(
             event, context.Context(), kind, attributes, self._links(fd) if event != "disconnect" else []
         )
+
+    def _of_task(self, task: Task) -> tuple[Span, context.Context]:
+        parent = propagate.extract(task.trace_context, context.Context())
+        attributes: dict[str, Any] = {
+            "mooring.event": "task",
+            "mooring.task.id": task.id,
+            "mooring.task.worker_id": task.worker_id,
+        }
+        return self._tracer.start_span("task", parent, SpanKind.CONSUMER, attributes), parent
 
     def _keep(self, fd: int, span: Span) -> None:
         carrier: dict[str, str] = {}

@@ -91,8 +91,7 @@ class Worker(WorkerContract):
         self.streams = Streams(self.outbox)
         self.spools = Spools(settings.http.upload_file_limit or min(MOST, soft_limit() // 2))
         self._sites = sites_of(handlers, listeners, settings, self.spools)
-        if settings.operation.tracing:
-            trace_sites(self._sites, self.session)
+        traced = (trace_sites(self._sites, self.session),) if settings.operation.tracing else ()
         on_message = tuple([site.handlers.get("message") or _no_message for site in self._sites])
         self.inlet = Inlet(server, on_message, self, self.outbox)
         self.inlet.output_limit = settings.flow.gateway_bytes
@@ -127,7 +126,7 @@ class Worker(WorkerContract):
         )
         if _no_message in on_message:
             self.inlet.wants |= Wants.HANDSHAKE  # they are refused there
-        self.task_desk = TaskDesk(settings.tasks, self._task_over, self.call)
+        self.task_desk = TaskDesk(settings.tasks, self._task_over, self.call, *traced)
         workers = settings.process.worker_num
         with_tasks = workers + settings.tasks.task_worker_num
         is_task_worker = workers <= number < with_tasks
@@ -321,7 +320,7 @@ class Worker(WorkerContract):
             self.call(handler, self._server, source, data)
 
     def _run_task(self, task: Task) -> object:
-        handler = self._handlers.get("task")
+        handler = self._sites[0].handlers.get("task")
         if handler is None:
             raise StateError("there is no 'task' handler")
         return handler(self._server, task)
