@@ -211,6 +211,7 @@ class Subject:
             "mode": options.mode,
             "worker_num": options.workers,
             "restart_free": 1_000,
+            "degraded_after": 1_000,  # on a slow machine workers are killed before they are ready, again and again
             "max_connections_per_address": 1_000_000,
             "control_frame_limit": 65535,
             "redeliver": options.redeliver,
