@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
@@ -155,6 +157,30 @@ int epoll_wait(int epoll, struct epoll_event *events, int limit, int timeout)
     if (here())
         control->row = 0;
     return here() && fails(WAIT) ? -1 : REAL("epoll_wait")(epoll, events, limit, timeout);
+}
+
+/* What mooring calls without the C library's wrapper, see calls.h. */
+long syscall(long number, ...)
+{
+    static long (*real)(long, ...);
+    long one, two, three, four, five, six;
+    va_list given;
+    va_start(given, number);
+    one = va_arg(given, long), two = va_arg(given, long), three = va_arg(given, long);
+    four = va_arg(given, long), five = va_arg(given, long), six = va_arg(given, long);
+    va_end(given);
+    switch (number) {
+    case SYS_sendto:
+        return send((int) one, (void *) two, three, (int) four);
+    case SYS_recvfrom:
+        return recv((int) one, (void *) two, three, (int) four);
+    case SYS_sendmsg:
+        return sendmsg((int) one, (void *) two, (int) three);
+    case SYS_epoll_pwait:
+        return epoll_wait((int) one, (void *) two, (int) three, (int) four);
+    default:
+        return REAL("syscall")(number, one, two, three, four, five, six);
+    }
 }
 
 int epoll_ctl(int epoll, int op, int fd, struct epoll_event *event)

@@ -38,6 +38,9 @@ from mooring.journal import own_logger
 
 log = own_logger("mooring.gateway")
 
+cdef extern from "calls.h" nogil:
+    ssize_t mooring_send(int fd, const void* data, size_t size, int flags)
+
 cdef extern from "sys/socket.h" nogil:
     ctypedef unsigned short sa_family_t
     struct sockaddr_storage:
@@ -45,7 +48,6 @@ cdef extern from "sys/socket.h" nogil:
     struct sockaddr:
         pass
     int accept4(int fd, sockaddr* address, unsigned int* size, int flags)
-    ssize_t c_send "send" (int fd, const void* data, size_t size, int flags)
     enum:
         SOCK_NONBLOCK
         SOCK_CLOEXEC
@@ -388,7 +390,7 @@ cdef class Acceptor(Source):
 
     cdef int _refuse(self, int client, bytes answer) except -1:
         if not self.secure:
-            c_send(client, <const char*> answer, len(answer), MSG_NOSIGNAL)
+            mooring_send(client, <const char*> answer, len(answer), MSG_NOSIGNAL)
         c_close(client)
         return 0
 

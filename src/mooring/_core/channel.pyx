@@ -32,15 +32,15 @@ from mooring._core.reactor cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, RECEIV
 from mooring._core.wire cimport RECORD_BYTES, RECORD_LIMIT, Record
 
 cdef extern from "sys/socket.h" nogil:
-    ssize_t recv(int fd, void* data, size_t size, int flags)
-    ssize_t send(int fd, const void* data, size_t size, int flags)
     int shutdown(int fd, int how)
     enum:
         MSG_NOSIGNAL
         MSG_DONTWAIT
         SHUT_RDWR
 
-cdef extern from "scatter.h" nogil:
+cdef extern from "calls.h" nogil:
+    ssize_t mooring_recv(int fd, void* data, size_t size, int flags)
+    ssize_t mooring_send(int fd, const void* data, size_t size, int flags)
     ssize_t mooring_send_parts(int fd, const void* first, size_t first_size, const void* second, size_t second_size,
                                const void* third, size_t third_size)
 
@@ -165,7 +165,7 @@ cdef class Channel(Source):
     cdef int read_with(self, uint8_t* buffer, size_t size) except -1:
         """Receives once, into a buffer that is the caller's, and hands out what is whole."""
         cdef ssize_t got
-        got = recv(self.fd, buffer, size, MSG_DONTWAIT)
+        got = mooring_recv(self.fd, buffer, size, MSG_DONTWAIT)
         if got < 0:
             if errno == EAGAIN or errno == EINTR:
                 return 0
@@ -181,7 +181,7 @@ cdef class Channel(Source):
 
     cdef bint read_alive(self, uint8_t* buffer, size_t size) except -1:
         """Like read_with, inside a handler: that the channel has ended is left to the loop. False: nothing came."""
-        cdef ssize_t got = recv(self.fd, buffer, size, MSG_DONTWAIT) if self.fd >= 0 else 0
+        cdef ssize_t got = mooring_recv(self.fd, buffer, size, MSG_DONTWAIT) if self.fd >= 0 else 0
         if got < 0 and errno == ECONNRESET and not self.reset:
             self.reset = True
             return True
@@ -342,7 +342,7 @@ cdef class Channel(Source):
     cdef int send_some(self) except -1:
         cdef ssize_t sent
         while buffer_size(&self.output):
-            sent = send(self.fd, self.output.data + self.output.start, buffer_size(&self.output),
+            sent = mooring_send(self.fd, self.output.data + self.output.start, buffer_size(&self.output),
                         MSG_NOSIGNAL | MSG_DONTWAIT)
             if sent < 0:
                 if errno == EINTR:

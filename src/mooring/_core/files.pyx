@@ -29,6 +29,7 @@ from mooring._core.registry cimport (
 )
 from mooring._core.secure cimport SecureTransport
 from mooring._core.table cimport Table
+from mooring._core.transport cimport count_out
 
 cdef extern from "sys/types.h" nogil:
     ctypedef long off_t
@@ -213,7 +214,7 @@ cdef class FileSender(SecureTransport):
             return self._break_file(c, f"it has become shorter: {file.left} bytes are missing")
         if got > 0:
             c.out.end += got
-            self._count_out(c)
+            count_out(self, c)
             file.at += got
             file.left -= got
             file.sent += got

@@ -558,12 +558,14 @@ cdef class Outbox:
         return True
 
 
-cdef int _check_size(int opcode, Py_ssize_t size) except -1:
-    if opcode >= 8 and size > CONTROL_LIMIT:
+cdef inline int _check_size(int opcode, Py_ssize_t size) except -1:
+    return 0 if size <= CONTROL_LIMIT or opcode < 8 and size <= 0x3FFFFF00 else _refuse_size(opcode, size)
+
+
+cdef int _refuse_size(int opcode, Py_ssize_t size) except -1:
+    if opcode >= 8:
         raise ValueError(f"a control frame holds at most 125 bytes, not {size} (RFC 6455 section 5.5)")
-    if size > 0x3FFFFF00:
-        raise ValueError(f"a message of {size} bytes: at most 1 GiB can be sent")
-    return 0
+    raise ValueError(f"a message of {size} bytes: at most 1 GiB can be sent")
 
 
 cdef int _opcode(object opcode) except? -1:

@@ -33,12 +33,14 @@ log = own_logger("mooring.reactor")
 cdef extern from "sys/epoll.h" nogil:
     int epoll_create1(int flags)
     int epoll_ctl(int epoll, int op, int fd, epoll_event* event)
-    int epoll_wait(int epoll, epoll_event* events, int limit, int timeout)
     enum:
         EPOLL_CLOEXEC
         EPOLL_CTL_ADD
         EPOLL_CTL_MOD
         EPOLL_CTL_DEL
+
+cdef extern from "calls.h" nogil:
+    int mooring_epoll_wait(int epoll, epoll_event* events, int limit, int timeout)
 
 cdef extern from "sys/eventfd.h" nogil:
     int eventfd(unsigned int start, int flags)
@@ -288,7 +290,7 @@ cdef class Reactor:
             wait = 0
         self.sleeping = True
         with nogil:
-            count = epoll_wait(self.epoll, self.events, BATCH, wait)
+            count = mooring_epoll_wait(self.epoll, self.events, BATCH, wait)
         self.sleeping = False
         if count < 0:
             if errno != EINTR:
@@ -324,7 +326,7 @@ cdef class Reactor:
                 except Exception:
                     self._error("handling a deadline")
             timer = self.wheel.pop(self.now)
-        if self.calls or self.posted:
+        if self.posted or self.calls and <uint64_t> self.calls[0][0] <= self.now:
             self._run_calls()
         self.flush()
         if self.retired:

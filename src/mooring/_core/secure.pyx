@@ -38,8 +38,10 @@ from mooring._core.transport cimport Transport, reads
 
 from mooring.types import TLS_VERSIONS as _TLS_VERSIONS
 
+cdef extern from "calls.h" nogil:
+    ssize_t mooring_send(int fd, const void* data, size_t size, int flags)
+
 cdef extern from "sys/socket.h" nogil:
-    ssize_t c_send "send" (int fd, const void* data, size_t size, int flags)
     enum:
         MSG_NOSIGNAL
 
@@ -352,7 +354,7 @@ cdef class SecureTransport(Transport):
                     c.boundary = size
                 tls.covers = size
                 continue
-            sent = c_send(c.socket, PyBytes_AS_STRING(tls.unsent) + tls.at, left, MSG_NOSIGNAL)
+            sent = mooring_send(c.socket, PyBytes_AS_STRING(tls.unsent) + tls.at, left, MSG_NOSIGNAL)
             if sent < 0:
                 if errno != EAGAIN and errno != EINTR:
                     return errno
@@ -402,7 +404,7 @@ cdef class SecureTransport(Transport):
             pass                     # it waits for the peer's, which we need not
         tls.collect()
         if <size_t> len(tls.unsent) > tls.at:
-            c_send(socket, PyBytes_AS_STRING(tls.unsent) + tls.at, len(tls.unsent) - tls.at, MSG_NOSIGNAL)
+            mooring_send(socket, PyBytes_AS_STRING(tls.unsent) + tls.at, len(tls.unsent) - tls.at, MSG_NOSIGNAL)
         tls.unsent = b""
         tls.at = 0
         return 0

@@ -3,6 +3,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from mooring._core.buffer cimport buffer_size
 from mooring._core.counters cimport Counters
 from mooring._core.registry cimport (
     BUSY, DEFERRED, END_WHEN_WRITTEN, HELD, HTTP, LINGER, WANTED, Connection, Deadline, Registry,
@@ -78,7 +79,6 @@ cdef class Transport(Registry):
     cdef int _mark(self, Connection* c) except -1
     # So much of what it sent is kept now; this may end it.
     cdef int gather(self, Connection* c, size_t size) except -1
-    cdef int _count_out(self, Connection* c) noexcept
     cdef int _doom(self, Connection* c, int code, bytes reason) except -1
     cdef int _offer(self, Connection* c) except -1
     cdef int _send_some(self, Connection* c) except -1
@@ -106,3 +106,12 @@ cdef class Transport(Registry):
 
 # The last words of a connection that ends for an error of ours.
 cdef bint say_at_once(Connection* c, bytes words) noexcept
+
+
+# What waits for it has changed.
+cdef inline void count_out(Transport transport, Connection* c) noexcept:
+    cdef size_t size = buffer_size(&c.out)
+    transport.queued += size - c.counted
+    c.counted = size
+    if size > c.most_queued:
+        c.most_queued = size

@@ -40,9 +40,11 @@ from mooring._core.registry cimport (
 from mooring._core.table cimport SLOT_BITS, Table, address_text
 from mooring._core.ws cimport decoder_free
 
+cdef extern from "calls.h" nogil:
+    ssize_t mooring_recv(int fd, void* data, size_t size, int flags)
+    ssize_t mooring_send(int fd, const void* data, size_t size, int flags)
+
 cdef extern from "sys/socket.h" nogil:
-    ssize_t recv(int fd, void* data, size_t size, int flags)
-    ssize_t c_send "send" (int fd, const void* data, size_t size, int flags)
     int shutdown(int fd, int how)
     int setsockopt(int fd, int level, int name, const void* value, unsigned int size)
     enum:
@@ -209,7 +211,7 @@ cdef class Transport(Registry):
         c_close(c.socket)
         c.socket = -1
         buffer_free(&c.out)
-        self._count_out(c)
+        count_out(self, c)
         buffer_free(&c.held)
         decoder_free(&c.decoder)
         self.gathered -= c.gathered
@@ -306,7 +308,7 @@ cdef class Transport(Registry):
 
     cdef int _receive(self, Connection* c) except -1:
         cdef uint8_t* buffer = self.reactor.receive_buffer
-        cdef ssize_t got = recv(c.socket, buffer, RECEIVE_BYTES, 0)
+        cdef ssize_t got = mooring_recv(c.socket, buffer, RECEIVE_BYTES, 0)
         if got < 0:
             if errno == EAGAIN or errno == EINTR:
                 return 0
@@ -411,18 +413,11 @@ cdef class Transport(Registry):
         if size:
             memcpy(c.out.data + c.out.end, data, size)
             c.out.end += size
-        self._count_out(c)
+        count_out(self, c)
         if self.ceiling and self.queued + self.gathered > self.ceiling:
             self._relieve()
         self._mark(c)
         return 1
-
-    cdef int _count_out(self, Connection* c) noexcept:
-        cdef size_t size = buffer_size(&c.out)
-        self.queued += size - c.counted
-        c.counted = size
-        c.most_queued = max(c.most_queued, size)
-        return 0
 
     cdef int gather(self, Connection* c, size_t size) except -1:
         if size != c.gathered and c.phase != DEAD:
@@ -451,7 +446,7 @@ cdef class Transport(Registry):
                 else:
                     self.on_slow(c, b"slow consumer: the server's memory is full, and most of it waited for you")
                 if self.find(fd) != NULL:
-                    self._count_out(c)
+                    count_out(self, c)
         finally:
             self.relieving = False
         return 0
@@ -477,7 +472,7 @@ cdef class Transport(Registry):
         if c.phase != CLOSING:
             self._enter(c, CLOSING)
         buffer_free(&c.out)
-        self._count_out(c)
+        count_out(self, c)
         c.flags = (c.flags | END_WHEN_WRITTEN) & ~(FULL | THEN_LINGER)
         return self._mark(c)
 
@@ -518,7 +513,7 @@ cdef class Transport(Registry):
     cdef int _offer(self, Connection* c) except -1:
         """Offers the queue to the kernel once; what is left stays queued. 0, or the error of a broken connection."""
         cdef size_t size = buffer_size(&c.out)
-        cdef ssize_t sent = c_send(c.socket, c.out.data + c.out.start, size, MSG_NOSIGNAL)
+        cdef ssize_t sent = mooring_send(c.socket, c.out.data + c.out.start, size, MSG_NOSIGNAL)
         if sent < 0:
             if errno != EAGAIN and errno != EINTR:
                 return errno
@@ -537,7 +532,7 @@ cdef class Transport(Registry):
         if buffer_size(&c.out) or c.owed:
             if self._offer(c):
                 return self._lost(c, RESET)
-            self._count_out(c)
+            count_out(self, c)
             if buffer_size(&c.out) > c.profile.high_water:
                 self._above(c)
             elif c.flags & ABOVE_HIGH_WATER or c.deadline == D_WRITE and buffer_size(&c.out) == 0:
@@ -629,5 +624,5 @@ cdef bint say_at_once(Connection* c, bytes words) noexcept:
     """Last words, past the queue, which could need memory; False if they would be in the middle of others."""
     if buffer_size(&c.out) or c.tls != NULL:
         return False
-    c_send(c.socket, <const char*> words, len(words), MSG_NOSIGNAL)
+    mooring_send(c.socket, <const char*> words, len(words), MSG_NOSIGNAL)
     return True

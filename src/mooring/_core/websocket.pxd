@@ -23,7 +23,6 @@ cdef class WebSockets(HttpExchanges):
     cdef Deflate _agree(self, Connection* c, tuple terms)
     cdef size_t _feed(self, Connection* c, uint8_t* data, size_t size) except? 0
     cdef size_t _decode(self, Connection* c, uint8_t* data, size_t size) except? 0
-    cdef bint _is_control(self, Connection* c, uint8_t first) noexcept
     cdef int _control(self, Connection* c, const FrameEvent* event) except -1
     cdef int _await_close(self, Connection* c, bint behind) except -1
     cdef bint _may_ask(self, Connection* c) noexcept

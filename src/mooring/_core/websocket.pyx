@@ -61,6 +61,16 @@ cdef Why _cause_of(int code) noexcept:
     return W_OUT_OF_MEMORY
 
 
+cdef inline bint _is_control(Connection* c, uint8_t first) noexcept:
+    """Whether a control frame is being read, or begins with this byte: those are ours, whoever else is busy, unless the
+    application wants to see them."""
+    if c.profile.open_ping or c.profile.open_pong or c.profile.open_close:
+        return False
+    if c.decoder.payload:
+        return c.decoder.opcode >= 8
+    return (c.decoder.head[0] if c.decoder.have else first) & 0x08
+
+
 cdef class WebSockets(HttpExchanges):
     """The connections of a gateway."""
 
@@ -136,7 +146,7 @@ cdef class WebSockets(HttpExchanges):
                     self.defer(c)
                     break
                 share = SHARE
-            if c.phase == OPEN and not self._is_control(c, data[at]):
+            if c.phase == OPEN and not _is_control(c, data[at]):
                 if not self.sink.ready(c):
                     break
                 if c.profile.rate > 0 and c.decoder.have == 0 and not c.decoder.payload and not self.take_token(c):
@@ -181,15 +191,6 @@ cdef class WebSockets(HttpExchanges):
             self._fail(c, 1007, W_INVALID_DATA, b"text is not UTF-8 (RFC 6455 section 8.1)")
             return None
         return message
-
-    cdef bint _is_control(self, Connection* c, uint8_t first) noexcept:
-        """Whether a control frame is being read, or begins with this byte: those are ours, whoever else is busy, unless
-        the application wants to see them."""
-        if c.profile.open_ping or c.profile.open_pong or c.profile.open_close:
-            return False
-        if c.decoder.payload:
-            return c.decoder.opcode >= 8
-        return (c.decoder.head[0] if c.decoder.have else first) & 0x08
 
     cdef int _control(self, Connection* c, const FrameEvent* event) except -1:
         cdef uint16_t code = 0
