@@ -26,6 +26,7 @@ from mooring.admin.finder import PAGE
 from mooring.admin.requests import LINE_LIMIT
 from mooring.app.search import SORTS
 from mooring.cli import main
+from support.descriptors import open_descriptors
 from support.serving import Serving, eventually
 
 APPLICATION = """
@@ -515,7 +516,7 @@ async def test_a_call_that_is_cancelled_leaves_nothing_behind(tmp_path: Path):
         silent.listen(1)
         silent.settimeout(20)
         client = AsyncControlClient(path, timeout=20)
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         asking = [asyncio.create_task(client.stats()) for _ in range(20)]  # more than wait in its queue
         taken = [(await asyncio.to_thread(silent.accept))[0] for _ in range(2)]
         for task in asking:
@@ -527,7 +528,7 @@ async def test_a_call_that_is_cancelled_leaves_nothing_behind(tmp_path: Path):
             assert one.recv(100) == b'{"command":"stats"}\n'
             assert one.recv(100) == b""
             one.close()
-        assert len(os.listdir("/proc/self/fd")) <= before
+        assert open_descriptors() <= before
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await client.stats()

@@ -31,6 +31,7 @@ def add(server):
             table.increment("all", "n")
             table.set(f"pid {os.getpid()}", n=mine + 1, text="x" * 500)
             mine += 1
+    report("stopped")
 
 @server.on("worker_start")
 def started(server, number):
@@ -67,12 +68,8 @@ def test_concurrent_increments_and_kills():
             server.wait_log("serves in place of the one that ended", since=mark)
         eventually(lambda: len(json.loads(fetch(server))["each"]) == 8)  # two workers, and six successors
         (server.script.parent / "stop").touch()
-
-        def rest() -> dict | None:
-            first, second = (json.loads(fetch(server)) for _ in range(2))
-            return first if first == second else None
-
-        found = eventually(rest)
+        server.wait_log("^report stopped", count=2)
+        found = json.loads(fetch(server))
         assert found["all"] <= found["hits"] <= found["all"] + 6
         each = sum(found["each"].values())
         assert each <= found["all"] <= each + 6

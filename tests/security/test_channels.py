@@ -37,6 +37,7 @@ from mooring.errors import StateError
 from mooring.supervised import Supervised
 from mooring.worker.tasks import DispatcherLink, TaskDesk
 from security.watch import KEY, Canary, becomes_idle, watched
+from support.descriptors import open_descriptors
 from support.serving import LIMIT, Serving, eventually
 
 HEAD = struct.Struct("=IBBHIIQ")
@@ -542,7 +543,7 @@ def test_control_messages_of_no_meaning_are_ignored_by_a_child(caplog: pytest.Lo
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     boot = Boot("dispatcher", Application("target", "a:b", [], [], ""), {}, control=theirs.detach())
     supervised = Supervised(boot, None)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     file = os.memfd_create("sent along")
     link = {"worker": 1, "gateway": None, "generation": 1, "pid": 1, "link": 1}
     for message in [
@@ -556,7 +557,7 @@ def test_control_messages_of_no_meaning_are_ignored_by_a_child(caplog: pytest.Lo
     socket.send_fds(ours, [msgspec.msgpack.encode({"op": "retire", "worker": 1, "generation": 1})], [file])
     os.close(file)
     supervised._hear()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
     assert caplog.text.count("is refused") == 5
     ours.close()
     supervised.abandon()

@@ -20,6 +20,7 @@ from mooring.net.child_socket import (
     MessageRefused,
 )
 from mooring.net.messages import Event, Ready, Reopen, Warm
+from support.descriptors import open_descriptors
 
 pytestmark = pytest.mark.usefixtures("descriptors")
 
@@ -219,10 +220,10 @@ def test_what_waits_is_forgotten_with_its_descriptors(pair, files):
     one, other = pair
     fill(one)
     one.send(Reopen(), files("a", "b"))
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     one.drop()
     assert one.pending == 0
-    assert len(os.listdir("/proc/self/fd")) == before - 2
+    assert open_descriptors() == before - 2
     assert other.receive()[0].answer == 0, "what was sent is there"
 
 
@@ -333,7 +334,7 @@ def test_a_message_that_breaks_the_rules(raw, files, data):
 def test_a_message_that_is_not_in_the_table(raw, files, message, why):
     """It is refused with its descriptors, which is no reason to distrust who has sent it; the next one is received."""
     one, theirs = raw
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     made = files("a")
     send_raw(theirs, msgspec.msgpack.encode(message), made)
     send_raw(theirs, msgspec.msgpack.encode({"op": "ready"}))
@@ -341,7 +342,7 @@ def test_a_message_that_is_not_in_the_table(raw, files, message, why):
         one.receive()
     assert why in str(refused.value)
     assert one.receive() == (Ready(), [])
-    assert len(os.listdir("/proc/self/fd")) == before + len(made)
+    assert open_descriptors() == before + len(made)
 
 
 def test_a_message_that_was_cut(raw):

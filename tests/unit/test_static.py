@@ -19,6 +19,7 @@ from mooring.app.request_record import RequestRecord
 from mooring.app.response import Response
 from mooring.app.static import DEEPEST, Documents, Opened, content_type_of
 from mooring.errors import ConfigError, HttpError, StateError
+from support.descriptors import open_descriptors
 
 MODIFIED = 784111777  # Sun, 06 Nov 1994 08:49:37 GMT
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
@@ -232,10 +233,10 @@ def test_other_faults_are_no_missing_file(documents: Documents, monkeypatch: pyt
 
 
 def test_no_descriptor_is_left(documents: Documents, root: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     for target in [*OUTSIDE, "/sub", "/index.html", "/sub/deep/x.css"]:
         content(documents.find(target))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_a_directory_renamed_meanwhile_is_the_same_directory(documents: Documents, root: Path) -> None:
@@ -556,7 +557,7 @@ def test_a_path_of_the_application(root: Path, tmp_path: Path) -> None:
 
 
 def test_no_descriptor_is_left_by_send_file(root: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     ten(root)
     ten(root, if_none_match=TAG)
     for act in (
@@ -574,4 +575,4 @@ def test_no_descriptor_is_left_by_send_file(root: Path) -> None:
         asyncio.run(large.response._send_rest())
     large.response._fail("1")
     assert large.response._broken
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before

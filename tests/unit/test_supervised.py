@@ -14,6 +14,7 @@ from mooring.net.child_socket import ChildSocket
 from mooring.parts import Part
 from mooring.roles import ROLES, Role
 from mooring.supervised import Supervised
+from support.descriptors import open_descriptors
 
 LIMIT = 10.0  # seconds
 
@@ -128,7 +129,7 @@ def test_who_is_stopped_in_a_drain_says_what_is_left(ends):
 
 def test_what_makes_no_sense_is_refused_and_the_next_message_heard(ends, caplog):
     ours, supervised = ends
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     file = os.memfd_create("sent along")
     ours.send(messages.Attach(worker=3, gateway=0, generation=2, pid=1, link=9), [file])  # that has three descriptors
     ours.send(messages.Place("worker", 0, 0, 1, 1), [file])
@@ -137,7 +138,7 @@ def test_what_makes_no_sense_is_refused_and_the_next_message_heard(ends, caplog)
     os.close(file)
     supervised._hear()
     assert notes(supervised) == []
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
     assert caplog.text.count("is refused") == 3
 
 

@@ -17,6 +17,7 @@ from mooring.supervisor.deadlines import Deadlines
 from mooring.supervisor.restarts import Restarts
 from mooring.supervisor.signals import HANDLED, Signals
 from mooring.supervisor.watcher import Watcher
+from support.descriptors import open_descriptors
 
 # -- signals
 
@@ -38,11 +39,11 @@ def test_signals_arrive_in_order_however_many_there_were():
 
 def test_the_handlers_of_before_are_back_afterwards():
     before = [signal.getsignal(number) for number in HANDLED]
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = open_descriptors()
     with Signals():
         assert [signal.getsignal(number) for number in HANDLED] != before
     assert [signal.getsignal(number) for number in HANDLED] == before
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert open_descriptors() == descriptors
     wakeup = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(wakeup)
     assert wakeup == -1
