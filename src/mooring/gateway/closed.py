@@ -70,6 +70,7 @@ class CloseRecords:
         self._number = number
         self._call_later = call_later
         self._keeps = [one.flow.close_records != "off" for one in listeners]
+        self.keeps = any(self._keeps)
         self._logs = [one.flow.close_records == "log" for one in listeners]
         self._as_json = listeners[0].operation.log_format == "json"
         self._paths: dict[int, str] = {}  # of the last request, of connections that speak HTTP

@@ -228,7 +228,8 @@ class Gateway(GatewayContract):
     def on_request(self, fd: int, number: int, request: ParsedRequest) -> None:
         """A whole request: a handshake is judged here, anything else goes to a worker."""
         listener = self.connections.listener(fd)
-        self._records.requested(fd, listener, request.target)
+        if self._records.keeps:
+            self._records.requested(fd, listener, request.target)
         if self._draining is not None:
             self._refuse_drained(fd, head_only=request.method == "HEAD")
             return
@@ -292,8 +293,9 @@ class Gateway(GatewayContract):
         """The client becomes a WebSocket, and its worker hears of it."""
         if not self.connections.upgrade(fd, response, self._terms(fd, verdict.compression)):
             return
-        compressed = verdict.compression is not None
-        self._records.opened(fd, self.connections.listener(fd), subprotocol, compressed=compressed)
+        if self._records.keeps:
+            compressed = verdict.compression is not None
+            self._records.opened(fd, self.connections.listener(fd), subprotocol, compressed=compressed)
         session = self.relay.sessions.get(fd)
         if session:
             self.relay.tell(fd, Event.SESSION, 1, self.encode_session(session))

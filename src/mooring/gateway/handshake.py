@@ -203,6 +203,8 @@ def _token_list(values: list[str]) -> list[str] | None:
     """The elements of 1#token (RFC 6455 section 11.3.4). Empty ones don't count (RFC 9110 section
     5.6.1.2), and a field without any means none: libraries send it for an empty list. None: it is not such a list, or
     an element is repeated, which section 4.1 forbids."""
+    if not values:
+        return []
     names = [name for value in values for part in value.split(",") if (name := part.strip(" \t"))]
     if len(set(names)) != len(names):
         return None
