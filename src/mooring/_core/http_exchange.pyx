@@ -441,7 +441,6 @@ cdef class HttpExchanges(FileSender):
 
     cdef int respond(self, Connection* c, uint32_t number, int flags, const uint8_t* data, size_t size) except -1:
         """Bytes of the answer to request `number`. A late answer, to a request that is over, is refused (0)."""
-        cdef bint begun
         if c.phase != HTTP or c.flags & (BUSY | DONE) != BUSY or c.requests != number:
             return 0
         if size and not self.write(c, data, size, NULL, 0):
@@ -449,13 +448,10 @@ cdef class HttpExchanges(FileSender):
         if flags & RESPOND_ASKS:
             c.flags |= ASKED
             return self._mark(c) + 1
-        begun = c.flags & BEGUN != 0
         c.flags |= BEGUN
         if flags & RESPOND_LAST:
             self.settle(c)
             self._complete(c, flags & RESPOND_CLOSE != 0)
-        elif not begun and c.tls != NULL:
-            self._interest(c)            # it listens from now on
         return 1
 
     cdef int _complete(self, Connection* c, bint closes) except -1:
