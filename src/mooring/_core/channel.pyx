@@ -343,7 +343,7 @@ cdef class Channel(Source):
         cdef ssize_t sent
         while buffer_size(&self.output):
             sent = mooring_send(self.fd, self.output.data + self.output.start, buffer_size(&self.output),
-                        MSG_NOSIGNAL | MSG_DONTWAIT)
+                                MSG_NOSIGNAL | MSG_DONTWAIT)
             if sent < 0:
                 if errno == EINTR:
                     continue
