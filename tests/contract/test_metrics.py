@@ -19,6 +19,7 @@ from contract.modes import only
 from frames import frame
 from mooring import counters
 from mooring.monitor.metrics import exported
+from support.descriptors import open_files
 from support.serving import Serving, eventually
 
 APPLICATION = """
@@ -332,8 +333,7 @@ def test_without_the_setting_nothing_is_there(mode: dict[str, Any]):
     with Serving(APPLICATION, **mode) as server:
         assert not [line for line in server.lines if "metrics" in line]
         for pid in server.pids():
-            links = Path(f"/proc/{pid}/fd").iterdir()
-            assert not [link for link in links if "scoreboard" in os.readlink(link)]
+            assert not [file for file in open_files(pid) if "scoreboard" in file]
         assert not [title for title in server.titles().values() if "monitor" in title]
 
 

@@ -124,7 +124,7 @@ async def test_f06_a_process_that_keeps_ending_is_degraded_and_recovers():
         server.script.with_name("broken").unlink()
         await logged(server, r"worker 1 .* is not degraded any more")
         await until(lambda: stats(server)["tree"]["workers_running"] == 2, "both run")
-        assert stats(server)["tree"]["degraded"] == []
+        await until(lambda: stats(server)["tree"]["degraded"] == [], "the end of the state is told")
         assert len([line for line in server.lines if "is degraded:" in line]) == 1
 
 
