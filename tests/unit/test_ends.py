@@ -2,23 +2,38 @@
 
 import asyncio
 from collections.abc import Awaitable
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 
-from mooring import CloseRecord
+from mooring import CloseRecord, StateError
 from mooring.worker.ends import KEPT, Ends, Tail
 from unit.test_closed import RECORD
 
 
 class Outbox:
-    """Counts how often the gateways are asked."""
+    """Counts how often the gateways are asked: two, of which one stands still."""
 
     def __init__(self) -> None:
         self.asked = 0
+        self.heard: list[int] = []  # the gateways whose answer was waited for, behind that
 
     def tail(self) -> None:
         self.asked += 1
+
+    def all(self) -> list[Any]:
+        return [self.gateway(0, stands_still=True), self.gateway(1, stands_still=False)]
+
+    def gateway(self, number: int, *, stands_still: bool) -> Any:
+        def call(_what: int, _fd: int, _payload: bytes) -> bytes:
+            assert self.asked == 1
+            self.heard.append(number)
+            if stands_still:
+                raise StateError("no answer within 5 s")
+            return b"\x00"
+
+        return SimpleNamespace(call=call)
 
 
 class Site:
@@ -62,6 +77,7 @@ def test_gateways_are_asked_as_long_as_somebody_looks():
         tail = one.open_tail(lambda _record: True)
         other = one.open_tail(lambda _record: False)
         assert outbox.asked == 1
+        assert outbox.heard == [0, 1]
         one.on_records(msgspec.msgpack.encode((2, [RECORD])))
         assert await tail.take(5, 1) == (2, [RECORD])
         assert await other.take(5, 1) == (2, [])

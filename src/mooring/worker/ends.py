@@ -7,6 +7,7 @@ that no worker had served yet.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
@@ -15,7 +16,9 @@ import msgspec
 
 from mooring._core.gateway_end import Outbox
 from mooring._core.table import Table
+from mooring._core.wire import Call
 from mooring.app.foreign import running_of
+from mooring.errors import StateError
 from mooring.net.closed import log_record
 from mooring.types import CAUSES, CloseRecord, ConnectionState
 from mooring.worker.site import Site
@@ -108,11 +111,15 @@ class Ends:
     # ------------------------------------------------------------------ those who look
 
     def open_tail(self, wants: Callable[[CloseRecord], bool]) -> Tail:
-        """From now on it is given the records that fit, of all gateways."""
+        """From now on it is given the records that fit, of all gateways. Waits until they have heard that; one that
+        stands still will tell what ends later."""
         tail = Tail(wants)
         self._tails.add(tail)
         if self._asking is None:
             self._ask()
+            for gateway_end in self._outbox.all():
+                with contextlib.suppress(StateError):
+                    gateway_end.call(Call.SUBSCRIBER_COUNT, 0, b"")  # any question will do: it comes behind the other
         return tail
 
     def close_tail(self, tail: Tail) -> None:
