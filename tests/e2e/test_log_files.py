@@ -148,7 +148,8 @@ def test_stacks_of_a_process_that_hangs_go_to_the_log_file(tmp_path):
 
 @MODES
 def test_a_signal_makes_every_process_write_its_stacks(tmp_path, mode):
-    with Serving(APP, **mode) as server:
+    # without the thread that names blocking handlers: while it begins, no thread is the current one
+    with Serving(APP, blocked_after=0, **mode) as server:
         pids = server.pids()
         server.signal(signal.SIGUSR2)
         # a spare that is not warm yet can't, and the supervisor says so
