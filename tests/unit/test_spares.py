@@ -156,13 +156,13 @@ def test_a_slot_that_is_degraded_leaves_the_spares_to_the_others(tmp_path):
 
 def test_a_spare_that_never_gets_ready_in_its_place_is_given_up(tmp_path):
     rules = [{"name": "worker 0", "incarnation": 1, "start": "hang"}]
-    with Running(tmp_path, process_mode(), rules, spare_worker_num=1, boot_timeout=1.5) as tree:
+    with Running(tmp_path, process_mode(), rules, spare_worker_num=1, boot_timeout=5.0) as tree:
         tree.wait_ready()
         spare = warm(tree)
         tree.wait_log("is ready to take the place of a worker")
         since = tree.mark()
         os.kill(tree.child("worker 0"), signal.SIGKILL)
-        tree.wait_log(f"worker 0 (pid {spare}) was not ready within 1.5 s: restarting it", since)
+        tree.wait_log(f"worker 0 (pid {spare}) was not ready within 5 s: restarting it", since)
         tree.wait(since, event="got", op="serve", who="worker 0", incarnation=2)
 
 
