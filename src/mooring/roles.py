@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from mooring.config import Settings
 
-__all__ = ["ROLES", "SPARE", "SUPERVISOR", "Needs", "ProcessSpec", "Role", "gateways", "specs"]
+__all__ = ["ROLES", "SPARE", "SUPERVISOR", "Needs", "ProcessSpec", "Role", "gateways", "shown", "specs"]
 
 SUPERVISOR = "supervisor"  # the parent, which is in no row: it has no parts, and nobody starts it again
 
@@ -46,6 +46,8 @@ class Role:
     """A loop of it that stands still is ended: nothing that may block runs there."""
     watches: bool = False
     """It answers those who watch the server, and ends when nobody else is there any more."""
+    single: bool = False
+    """There is one at most: it is shown without its number."""
     together: bool = False
     """Those that are worn are replaced together: while one waits for its turn, it does nothing."""
 
@@ -93,6 +95,7 @@ _TABLE = (
         ("mooring.parts.dispatcher:DispatcherPart",),
         lambda _, needs: int(needs.dispatcher),
         takes_links=True,
+        single=True,
     ),
     Role(
         "monitor",
@@ -100,6 +103,7 @@ _TABLE = (
         lambda settings, _: int(bool(settings.operation.metrics_listen)),
         watched=True,
         watches=True,
+        single=True,
     ),
     Role("task worker", (_WORKER,), lambda settings, _: settings.tasks.task_worker_num, worker=True, together=True),
     Role("process", (_WORKER,), lambda _, needs: needs.processes, worker=True),
@@ -140,6 +144,12 @@ class ProcessSpec:
 
     def __str__(self) -> str:
         return f"{self.role} {self.number}"
+
+
+def shown(role: str, number: int) -> str:
+    """The name of a process as people see it."""
+    row = ROLES.get(role)
+    return role if role == SUPERVISOR or (row is not None and row.single) else f"{role} {number}"
 
 
 def gateways(settings: Settings) -> int:

@@ -6,7 +6,7 @@ import pytest
 
 from mooring.config import Settings
 from mooring.parts import Part
-from mooring.roles import ROLES, SPARE, Needs, ProcessSpec, specs
+from mooring.roles import ROLES, SPARE, Needs, ProcessSpec, shown, specs
 
 
 def names(needs=Needs(), **options):  # noqa: B008: it is immutable
@@ -59,3 +59,15 @@ def test_what_a_role_says_of_its_processes_is_so():
 def test_a_process_that_can_not_be(role, gateway, worker):
     with pytest.raises(ValueError, match=f"a {role} can't have gateway={gateway} and worker={worker}"):
         ProcessSpec(role, 0, gateway, worker)
+
+
+def test_one_that_is_alone_in_its_role_is_shown_without_a_number():
+    assert [shown(role, 0) for role in ("supervisor", "gateway", "task worker", "dispatcher", "monitor")] == [
+        "supervisor",
+        "gateway 0",
+        "task worker 0",
+        "dispatcher",
+        "monitor",
+    ]
+    busy = Settings.from_options({"worker_num": 9, "task_worker_num": 9, "metrics_listen": "127.0.0.1:0"})
+    assert {row.number(busy, Needs(dispatcher=True, processes=9)) for row in ROLES.values() if row.single} == {1}

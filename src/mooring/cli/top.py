@@ -26,7 +26,7 @@ from mooring.app.search import SORTS, Sort
 from mooring.cli import control
 from mooring.cli.text import duration, number, plain, rate, size, table
 from mooring.errors import AdminError, ServerUnreachable
-from mooring.roles import ROLES, SUPERVISOR
+from mooring.roles import ROLES, SUPERVISOR, shown
 
 ORDER: tuple[Sort, ...] = ("queued", "rate", "messages", "bytes", "idle", "rtt", "age")
 """What `s` goes through."""
@@ -154,7 +154,7 @@ RATES: tuple[control.Column, ...] = (
 
 
 def _process_cells(row: dict[str, Any]) -> tuple[str, ...]:
-    name = row["role"] if row["role"] in (SUPERVISOR, "dispatcher", "monitor") else f"{row['role']} {row['number']}"
+    name = shown(row["role"], row["number"])
     state = "" if row["state"] in ("serving", "warm") else f" ({row['state']})"
     return (
         name + state + (" degraded" if row["degraded"] else ""),

@@ -14,6 +14,7 @@ from typing import Any
 from mooring.counters import ROWS, Adds, Kind
 from mooring.monitor import kernel
 from mooring.monitor.scoreboard import TREE, Place, Report, Seen, TreeReport
+from mooring.roles import shown
 
 __all__ = ["STILL", "Board", "Process", "Snapshot"]
 
@@ -37,7 +38,7 @@ class Process:
     missing: bool = False  # it should report, and does not
 
     def __str__(self) -> str:
-        return self.role if self.role in ("supervisor", "dispatcher", "monitor") else f"{self.role} {self.number}"
+        return shown(self.role, self.number)
 
     def add(self, counts: dict[str, Any], timings: Timings, *, only_counted: bool = False) -> None:
         """Adds a report; `only_counted`: of one that is gone, of which gauges say nothing any more."""
