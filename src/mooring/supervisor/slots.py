@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Protocol
 
+from mooring.config.process import Process
 from mooring.journal import own_logger
 from mooring.roles import SPARE, ProcessSpec
 from mooring.supervisor.child import Child
@@ -27,30 +27,15 @@ from mooring.supervisor.restarts import Restarts
 from mooring.supervisor.slot import Slot
 from mooring.supervisor.tree import Tree
 
-__all__ = ["SlotLimits", "Slots"]
+__all__ = ["Slots"]
 
 log = own_logger("mooring.supervisor")
-
-
-class SlotLimits(Protocol):
-    """What it reads of the settings; seconds or numbers."""
-
-    @property
-    def restart_free(self) -> int: ...
-    @property
-    def restart_window(self) -> float: ...
-    @property
-    def restart_backoff_max(self) -> float: ...
-    @property
-    def degraded_after(self) -> int: ...
-    @property
-    def spare_worker_num(self) -> int: ...
 
 
 class Slots:
     """`wanted`: those that serve, in the order of the specs; `spares`: those of the spares."""
 
-    def __init__(self, tree: Tree, specs: Sequence[ProcessSpec], limits: SlotLimits) -> None:
+    def __init__(self, tree: Tree, specs: Sequence[ProcessSpec], limits: Process) -> None:
         self._tree = tree
         self._limits = limits
         spare_num = limits.spare_worker_num if any(spec.fits_spare for spec in specs) else 0

@@ -20,8 +20,8 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
+from mooring.config.process import Process
 from mooring.journal import own_logger
 from mooring.monitor.kernel import resident_bytes
 from mooring.supervisor.child import Child, ChildState
@@ -35,24 +35,13 @@ LONGEST_PERIOD = 1.0  # seconds between two looks
 STEP = 1.0  # seconds between two signals
 
 
-class WatchdogLimits(Protocol):
-    """What it reads of the settings; 0 means that it does not look."""
-
-    @property
-    def worker_hang_timeout(self) -> float: ...
-    @property
-    def gateway_hang_timeout(self) -> float: ...
-    @property
-    def worker_memory_limit(self) -> int: ...
-
-
 class Watchdog:
     """Looks at the children of `tree` from `start()` on."""
 
     def __init__(
         self,
         tree: Tree,
-        limits: WatchdogLimits,
+        limits: Process,
         on_hang: Callable[[Child], None],
         on_large: Callable[[Child, str], None],
     ) -> None:
