@@ -45,7 +45,7 @@ def accepted(policy: Policy | None = None, **changes: Any) -> Accepted:
 def refused(policy: Policy | None = None, **changes: Any) -> Refused:
     verdict = judge(request(**changes), policy or Policy())
     assert isinstance(verdict, Refused), verdict
-    answer(verdict.status, verdict.reason, verdict.headers, close=True)  # it can be sent
+    answer(verdict.status, verdict.reason, verdict.headers)  # it can be sent
     return verdict
 
 
@@ -463,19 +463,18 @@ def read(data: bytes, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
 
 
 def test_answer() -> None:
-    status, fields, body = read(answer(400, "no Höst", close=True))
+    status, fields, body = read(answer(400, "no Höst"))
     assert (status, body) == (400, "400 Bad Request: no Höst\n".encode())
     assert fields["connection"] == "close"
     assert fields["content-length"] == str(len(body))
     assert fields["content-type"] == "text/plain; charset=utf-8"
     assert {"date", "server"} <= set(fields)
-    assert "connection" not in read(answer(503, "later", (("Retry-After", "1"),), close=False))[1]
-    assert read(answer(503, "later", (("Retry-After", "1"),), close=False))[1]["retry-after"] == "1"
+    assert read(answer(503, "later", (("Retry-After", "1"),)))[1]["retry-after"] == "1"
 
 
 def test_answer_to_a_wrong_version() -> None:
     verdict = refused(sec_websocket_version="8")
-    status, fields, _ = read(answer(verdict.status, verdict.reason, verdict.headers, close=True))
+    status, fields, _ = read(answer(verdict.status, verdict.reason, verdict.headers))
     assert status == 426
     assert fields["upgrade"] == "websocket"
     assert fields["sec-websocket-version"] == "13"
@@ -483,8 +482,8 @@ def test_answer_to_a_wrong_version() -> None:
 
 
 def test_answer_to_head() -> None:
-    full = answer(405, "no", close=True)
-    head = answer(405, "no", close=True, head_only=True)
+    full = answer(405, "no")
+    head = answer(405, "no", head_only=True)
     assert full.startswith(head)
     assert head.endswith(b"\r\n\r\n")
     assert read(head, "HEAD")[2] == b""
@@ -492,8 +491,8 @@ def test_answer_to_head() -> None:
 
 def test_answer_can_not_be_split() -> None:
     with pytest.raises(ValueError):
-        answer(400, "x", (("X", "a\r\nY: b"),), close=True)
-    assert read(answer(400, "a\r\nX: y", close=True))[2] == b"400 Bad Request: a\r\nX: y\n"  # the body may
+        answer(400, "x", (("X", "a\r\nY: b"),))
+    assert read(answer(400, "a\r\nX: y"))[2] == b"400 Bad Request: a\r\nX: y\n"  # the body may
 
 
 # Work must be linear in the bytes. Quadratic work would grow 16-fold here, linear work 4-fold.

@@ -97,12 +97,13 @@ class Gateway(GatewayContract):
         flow, websocket = settings.flow, settings.websocket
         # behind proxies many clients share an address, unless the proxies tell it before anything else
         shared = settings.http.trusted_proxies and settings.listen.proxy_protocol == "off"
+        self._refusals = RefusalLog(reactor.call_later, log)
         self.connections = WebSockets(
             reactor,
             table,
             number,
             first_serial,
-            *[profile(one) for one in settings.per_listener],
+            *[profile(one, self._refusals) for one in settings.per_listener],
             address_limit=0 if shared else flow.max_connections_per_address,
             fresh_limit=0 if shared else flow.max_unfinished_per_address,
             ceiling=buffer_limit(settings),
@@ -139,7 +140,6 @@ class Gateway(GatewayContract):
         self.connections.on_ended = self._records.ended
         self._rules = [Rules(one) for one in settings.per_listener]
         self._shown: dict[int, ClientCertificate | None] = {}
-        self._refusals = RefusalLog(reactor.call_later, log)
         self.counters = zeros(Part.GATEWAY)
         self._pending = [
             PendingHandshakes(reactor, one.websocket.handshake_timeout, self._on_handshake_late)
@@ -360,7 +360,7 @@ class Gateway(GatewayContract):
         head_only: bool = False,
     ) -> None:
         named = self._rules[self.connections.listener(fd)].server_header
-        data = answer(status, reason, headers, close=True, head_only=head_only, server_header=named)
+        data = answer(status, reason, headers, head_only=head_only, server_header=named)
         self.connections.answer(fd, data, status, f"{status}: {reason}".encode(), cause)
 
     def _refuse_drained(self, fd: int, *, head_only: bool = False) -> None:

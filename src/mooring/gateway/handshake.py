@@ -170,27 +170,19 @@ def answer(
     reason: str,
     headers: Sequence[tuple[str, str]] = (),
     *,
-    close: bool,
     head_only: bool = False,
     server_header: bool = True,
 ) -> bytes:
-    """A whole response that the gateway gives itself: the reason as plain text.
-
-    `close` announces the end of the connection; closing it is the caller's part. `head_only` is for HEAD.
-    `server_header` is the setting.
-    Raises ValueError like `response_head`.
-    """
+    """A whole response that the gateway gives itself: the reason as plain text. It announces the end of the connection,
+    which is the caller's part. `head_only` is for HEAD. `server_header` is the setting. Raises ValueError like
+    `response_head`."""
     body = f"{status} {REASONS.get(status, '')}: {reason}\n".encode()
     # RFC 9110 section 7.8: who sends Upgrade lists it in Connection.
-    options = ["Upgrade"] if any(name.lower() == "upgrade" for name, _ in headers) else []
-    if close:
-        options.append("close")
+    options = "Upgrade, close" if any(name.lower() == "upgrade" for name, _ in headers) else "close"
     head = [*headers, ("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
-    head.append(("Date", http_date()))
+    head += [("Date", http_date()), ("Connection", options)]
     if server_header:
         head.append(("Server", "mooring"))
-    if options:
-        head.append(("Connection", ", ".join(options)))
     return response_head(status, head) + (b"" if head_only else body)
 
 

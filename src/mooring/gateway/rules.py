@@ -10,13 +10,14 @@ from mooring.gateway.extensions import Compression
 from mooring.gateway.forwarded import TrustedProxies
 from mooring.gateway.handshake import Policy
 from mooring.gateway.preface import ProxyPreface
+from mooring.net.refusals import RefusalLog
 from mooring.net.tls import new_context
 from mooring.roles import gateways
 
 FRAGMENTS, FRAGMENT = 1024, 64  # so many, or one for so many bytes of a message; a fragment costs no memory of its own
 
 
-def profile(settings: Settings) -> dict[str, Any]:
+def profile(settings: Settings, refusals: RefusalLog) -> dict[str, Any]:
     """What these settings mean for the connections of a listener."""
     http, flow, websocket = settings.http, settings.flow, settings.websocket
     return {
@@ -42,7 +43,7 @@ def profile(settings: Settings) -> dict[str, Any]:
         "open_pong": websocket.open_websocket_pong_frame,
         "open_close": websocket.open_websocket_close_frame,
         "records": flow.close_records != "off",
-        "preface": ProxyPreface(settings.listen) if settings.listen.proxy_protocol != "off" else None,
+        "preface": ProxyPreface(settings.listen, refusals) if settings.listen.proxy_protocol != "off" else None,
         "preface_timeout": settings.listen.proxy_protocol_timeout,
         "tls": new_context(settings.tls),
         "tls_timeout": settings.tls.ssl_handshake_timeout,

@@ -66,7 +66,7 @@ def one(data: bytes) -> None:
             else:
                 assert 400 <= verdict.status < 500
                 assert verdict.reason
-                status(answer(verdict.status, verdict.reason, verdict.headers, close=True), verdict.status)
+                status(answer(verdict.status, verdict.reason, verdict.headers), verdict.status)
     check_extensions([value for name, value in request.headers if name == "sec-websocket-extensions"])
 
 
