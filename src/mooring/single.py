@@ -19,6 +19,7 @@ from mooring.config import Settings
 from mooring.errors import ConfigError
 from mooring.journal import own_logger
 from mooring.monitor.own import OwnMonitor
+from mooring.monitor.scoreboard import TREE, Seen
 from mooring.net import forks, messages
 from mooring.net.bind import bind_all, bind_control, bind_metrics
 from mooring.net.ending import FAILED_LIMIT, end_within
@@ -31,7 +32,7 @@ from mooring.supervisor.bulletin import alone
 from mooring.supervisor.pid_file import PidFile, take_pid_file
 from mooring.supervisor.service import Keepalive, Service
 from mooring.supervisor.shutdown import drained_line
-from mooring.supervisor.vitals import one
+from mooring.supervisor.vitals import row
 from mooring.types import CloseCode
 
 log = own_logger("mooring.runtime")
@@ -148,7 +149,7 @@ class SingleProcess:
     async def processes(self) -> list[dict[str, Any]]:
         uptime = time.monotonic() - self._started
         self.host.pulse.beat()  # who runs this has a loop that turns
-        return [one("server", 0, os.getpid(), generation=1, uptime=uptime, pulse=self.host.pulse)]
+        return [row(Seen(TREE, "server", 0, os.getpid(), 1, "serving", 0, False, uptime), self.host.pulse)]
 
     def abandon(self) -> None:
         self._close_sockets()

@@ -23,7 +23,7 @@ def test_without_a_scoreboard_nothing_is_told():
     scores, child = Scores(), Child(SPEC, 1, 0)
     assert not scores.wanted
     assert scores.payload(child) == {"scoreboard": -1, "place_of_report": -1, "metrics": -1}
-    scores.tell("running", {}, [child], slot_of, 1)
+    scores.tell("running", {}, [child], slot_of)
     scores.give_back(child)
 
 
@@ -34,13 +34,13 @@ def test_each_has_a_place_and_the_monitor_the_listener():
         worker, monitor = Child(SPEC, 1, 0), Child(ProcessSpec("monitor", 0), 1, 0)
         assert scores.payload(worker) == {"scoreboard": file, "place_of_report": 1, "metrics": -1}
         assert scores.payload(monitor) == {"scoreboard": file, "place_of_report": 2, "metrics": 99}
-        scores.tell("running", {"restarts": 5}, [worker, monitor], slot_of, 7)
+        scores.tell("running", {"restarts": 5}, [worker, monitor], slot_of)
         found = Place(file, TREE, TreeReport).read()
         assert found is not None
         tree = found[0]
         assert (tree.phase, tree.state) == ("running", {"restarts": 5})
         assert [(one.place, one.role, one.number, one.pid) for one in tree.processes] == [
-            (TREE, "supervisor", 0, 7),
+            (TREE, "supervisor", 0, os.getpid()),
             (1, "worker", 3, 0),
             (2, "monitor", 0, 0),
         ]
@@ -71,6 +71,6 @@ def test_what_can_not_be_written_ends_nothing(caplog: pytest.LogCaptureFixture):
     file = new_scoreboard()
     scores = Scores(file, 99)
     os.close(file)
-    scores.tell("running", {}, [], slot_of, 7)
+    scores.tell("running", {}, [], slot_of)
     assert "tell nothing new" in caplog.text
     assert not scores.wanted

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mooring.journal import own_logger
-from mooring.monitor.scoreboard import PLACES, TREE, Place, Seen, TreeReport
-from mooring.roles import SUPERVISOR
+from mooring.monitor.scoreboard import PLACES, TREE, Place, TreeReport
 from mooring.supervisor.child import Child
 from mooring.supervisor.slot import Slot
+from mooring.supervisor.vitals import seen, supervisor_seen
 
 __all__ = ["Scores"]
 
@@ -53,31 +53,14 @@ class Scores:
             child.place = -1
 
     def tell(
-        self, phase: str, state: dict[str, Any], children: Iterable[Child], slot_of: Callable[[Child], Slot], pid: int
+        self, phase: str, state: dict[str, Any], children: Iterable[Child], slot_of: Callable[[Child], Slot]
     ) -> None:
-        """Writes how it stands; `pid` is the supervisor's."""
+        """Writes how it stands."""
         if self._place is None:
             return
-        uptime = time.monotonic() - self._started
-        seen = [Seen(TREE, SUPERVISOR, 0, pid, 0, "serving", 0, False, uptime)]
-        for child in children:
-            slot = slot_of(child)
-            spec, state_of = child.spec, child.state.value
-            seen.append(
-                Seen(
-                    child.place,
-                    spec.role,
-                    spec.number,
-                    child.pid,
-                    child.generation,
-                    state_of,
-                    slot.restarted,
-                    slot.degraded,
-                    child.served,
-                )
-            )
+        processes = [supervisor_seen(self._started), *(seen(child, slot_of(child)) for child in children)]
         try:
-            if not self._place.write(TreeReport(phase, state, seen)):
+            if not self._place.write(TreeReport(phase, state, processes)):
                 log.error("/metrics and /ready tell nothing new: there are too many processes for the scoreboard")
                 self._place = None
         except OSError as problem:

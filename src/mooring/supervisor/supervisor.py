@@ -39,8 +39,8 @@ from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
+from mooring.config.process import Process
 from mooring.journal import own_logger
 from mooring.net import messages
 from mooring.net.child_socket import MessageRefused
@@ -58,30 +58,19 @@ from mooring.supervisor.scores import Scores
 from mooring.supervisor.service import Keepalive, Service
 from mooring.supervisor.shutdown import Stop
 from mooring.supervisor.signals import Signals
-from mooring.supervisor.slots import SlotLimits, Slots
+from mooring.supervisor.slots import Slots
 from mooring.supervisor.tree import BootPayload, Tree
 from mooring.supervisor.vitals import vitals
-from mooring.supervisor.watchdog import Watchdog, WatchdogLimits
+from mooring.supervisor.watchdog import Watchdog
 from mooring.supervisor.watcher import Watcher
 
-__all__ = ["Phase", "Supervisor", "SupervisorLimits"]
+__all__ = ["Phase", "Supervisor"]
 
 log = own_logger("mooring.supervisor")
 
 REPLACE_AGAIN = 10.0  # seconds until a worker is replaced whose successor could not start
 STACKS_APART = 0.05  # seconds between two processes that write theirs
 QUICK_TIMEOUT = 0.4  # seconds of grace after SIGQUIT, so that it is over within 2 s
-
-
-class SupervisorLimits(SlotLimits, WatchdogLimits, Protocol):
-    """What the supervisor reads of the settings' process section; seconds, bytes or numbers."""
-
-    @property
-    def graceful_timeout(self) -> float: ...
-    @property
-    def event_timeout(self) -> float: ...
-    @property
-    def boot_timeout(self) -> float: ...
 
 
 class Supervisor:
@@ -92,7 +81,7 @@ class Supervisor:
         specs: Sequence[ProcessSpec],
         listeners: Sequence[socket.socket],
         boot: BootPayload,
-        settings: SupervisorLimits,
+        settings: Process,
         argv: Sequence[str],
         watch: Sequence[str | Path] = (),
         control: socket.socket | None = None,
@@ -345,7 +334,7 @@ class Supervisor:
                 self._service.status(self._status())
         if self._scores.wanted:
             children, slot_of = self._tree.children, self._slots.of
-            self._scores.tell(self.phase.value, self._bulletin.state(), children, slot_of, os.getpid())
+            self._scores.tell(self.phase.value, self._bulletin.state(), children, slot_of)
 
     def _status(self) -> str:
         """How it goes, for people."""
