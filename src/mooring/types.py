@@ -179,7 +179,7 @@ CAUSES: dict[str, tuple[str, str]] = {
 """What ends connections: by whom, and when. The names do not change."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CloseRecord:
     """What is known of a connection that has ended; there is one for each, see the setting close_records."""
 
@@ -190,26 +190,26 @@ class CloseRecord:
     reason: str  # in words; the peer's if it has closed; may be empty
     phase: str  # when that was decided: connecting, request, handling, idle, open, closing
     protocol: str  # http, or websocket for what was one
-    tls: str  # TLSv1.2, ...; empty without TLS
-    subprotocol: str  # empty: none
-    compression: str  # permessage-deflate, or empty
+    tls: str = ""  # TLSv1.2, ...; empty without TLS
+    subprotocol: str = ""  # empty: none
+    compression: str = ""  # permessage-deflate, or empty
     listener: int  # 0: the server's own, 1: that of the first listen(), ...
     remote_ip: str  # empty: a Unix socket
     remote_port: int
-    path: str  # of the handshake or the last whole request, without its query; at most 255 bytes; empty: none
-    user: str  # whom it was bound to; empty: nobody
+    path: str = ""  # of the handshake or the last whole request, without its query; at most 255 bytes; empty: none
+    user: str = ""  # whom it was bound to; empty: nobody
     gateway: int
     worker_id: int | None  # that served it last; None: none
     connect_time: float  # unix seconds
     duration: float  # seconds
-    requests: int
+    requests: int = 0
     messages_received: int
     messages_sent: int
     bytes_received: int
     bytes_sent: int
     round_trip: float | None  # seconds the last ping took; None: not measured
-    least_round_trip: float | None
-    most_queued: int  # bytes that waited for the client at one time
+    least_round_trip: float | None = None
+    most_queued: int = 0  # bytes that waited for the client at one time
 
 
 @dataclass(frozen=True, slots=True)
