@@ -15,7 +15,7 @@ from mooring.boot import Boot
 from mooring.config import Settings
 from mooring.journal import own_logger
 from mooring.net import messages
-from mooring.net.child_socket import ChildSocket, ChildSocketError, MessageRefused
+from mooring.net.child_socket import ChildSocket, ChildSocketError, MessageRefused, close_all
 from mooring.net.log import reopen_logs
 from mooring.net.signals import SignalSocket, handle_in_loop
 from mooring.parts import ORPHANED, Peer, Server
@@ -141,7 +141,7 @@ class Supervised:
             if isinstance(message, messages.Attach):
                 self._attach(message, fds)
             else:
-                _close(fds)  # no other one carries any
+                close_all(fds)  # no other one carries any
                 self._heed(message)
 
     def _attach(self, message: messages.Attach, fds: Sequence[int]) -> None:
@@ -149,7 +149,7 @@ class Supervised:
             end = self._boot.attach(message, fds)
         except ValueError as error:
             log.error("the child message 'attach' is refused: %s", error)
-            _close(fds)
+            close_all(fds)
         else:
             self.host.link(end)
 
@@ -204,8 +204,3 @@ class Supervised:
         self._terminate()
         # a handler may never end
         self.host.reactor.call_later(ORPHAN_GRACE + 1, partial(os._exit, 1))
-
-
-def _close(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from mooring.admin import requests
 from mooring.admin.calls import peer_uid
+from mooring.admin.finder import Finder
 from mooring.admin.requests import LINE_LIMIT, Answer, Request
 from mooring.app.search import Found, FoundConnection, Search
 from mooring.errors import AdminError, MooringError
@@ -54,13 +55,6 @@ class Controlled(Protocol):
     def shutdown(self) -> None: ...
     def stats(self) -> dict[str, Any]: ...
     def push(self, fd: int, data: str | bytes, opcode: int | None = ...) -> bool: ...
-
-
-class Finds(Protocol):
-    """Who finds connections; see mooring.admin.finder."""
-
-    def search(self, search: Search, fd: int = ...) -> Found: ...
-    def listing(self, search: Search) -> tuple[int, Iterator[list[FoundConnection]]]: ...
 
 
 class Tail(Protocol):
@@ -105,7 +99,7 @@ class Desk:
         self,
         listener: socket.socket,
         server: Controlled,
-        finder: Finds,
+        finder: Finder,
         tally: Tally,
         *,
         can_reload: bool,

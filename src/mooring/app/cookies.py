@@ -2,13 +2,25 @@
 
 from datetime import datetime
 from email.utils import formatdate
-from typing import Literal
+from typing import Literal, TypedDict
 
 from mooring._core.http import response_head
 
 SameSite = Literal["Lax", "Strict", "None"]
 
 _OCTETS = frozenset(map(chr, range(0x21, 0x7F))) - frozenset('",;\\')  # RFC 6265 section 4.1.1
+
+
+class CookieOptions(TypedDict, total=False):
+    """`Response.cookie` tells what they are."""
+
+    max_age: int | None
+    expires: datetime | float | None
+    path: str | None
+    domain: str | None
+    secure: bool
+    http_only: bool
+    same_site: SameSite | None
 
 
 def set_cookie(
@@ -23,7 +35,7 @@ def set_cookie(
     http_only: bool = True,
     same_site: SameSite | None = "Lax",
 ) -> str:
-    """The value of the field; `Response.cookie` tells of the parameters. Raises ValueError for what can't be sent."""
+    """The value of the field. Raises ValueError for what can't be sent."""
     response_head(200, [(name, "")])  # a cookie's name is a token, as a header's is
     if not _OCTETS.issuperset(value):
         raise ValueError(f"cookie {name}: {value!r} has characters a cookie can't carry; percent-encode them")

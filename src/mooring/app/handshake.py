@@ -5,11 +5,10 @@ handshake, or delimit it, are the server's.
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
 from mooring._core.http import REASONS, response_head
-from mooring.app.cookies import SameSite, set_cookie
+from mooring.app.cookies import CookieOptions, set_cookie
 from mooring.app.values import check_entry
 
 HeaderFields = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -47,32 +46,9 @@ class Accept:
         for name, value in (cookies or {}).items():
             self.cookie(name, value)
 
-    def cookie(
-        self,
-        name: str,
-        value: str,
-        *,
-        max_age: int | None = None,
-        expires: datetime | float | None = None,
-        path: str | None = "/",
-        domain: str | None = None,
-        secure: bool = False,
-        http_only: bool = True,
-        same_site: SameSite | None = "Lax",
-    ) -> "Accept":
+    def cookie(self, name: str, value: str, **options: Unpack[CookieOptions]) -> "Accept":
         """Adds a cookie, and returns this object; the parameters are those of `Response.cookie`."""
-        field = set_cookie(
-            name,
-            value,
-            max_age=max_age,
-            expires=expires,
-            path=path,
-            domain=domain,
-            secure=secure,
-            http_only=http_only,
-            same_site=same_site,
-        )
-        self.headers.append(("Set-Cookie", field))
+        self.headers.append(("Set-Cookie", set_cookie(name, value, **options)))
         return self
 
     def __repr__(self) -> str:

@@ -35,7 +35,7 @@ import msgspec
 from mooring.errors import MooringError
 from mooring.net.messages import ToChild, ToSupervisor, op_of, to_child, to_supervisor
 
-__all__ = ["MAX_DESCRIPTORS", "MAX_MESSAGE", "ChildSocket", "ChildSocketError", "MessageRefused"]
+__all__ = ["MAX_DESCRIPTORS", "MAX_MESSAGE", "ChildSocket", "ChildSocketError", "MessageRefused", "close_all"]
 
 MAX_MESSAGE = 65536  # bytes; the longest message of the contract has a few hundred
 MAX_DESCRIPTORS = 16  # per message; the kernel's own limit is 253 (SCM_MAX_FD)
@@ -112,7 +112,7 @@ class ChildSocket(Generic[Heard]):
             if not self._write(data, fds):
                 return False
             self._outbox.popleft()
-            _close(fds)
+            close_all(fds)
         return True
 
     def _write(self, data: bytes, fds: Sequence[int]) -> bool:
@@ -143,7 +143,7 @@ class ChildSocket(Generic[Heard]):
         Raises BlockingIOError when there is none yet, MessageRefused for one that is not understood, and
         ChildSocketError for one that breaks the rules (descriptors are closed; the next one can still be received).
         """
-        _close(self._reserved)
+        close_all(self._reserved)
         self._reserved.clear()
         try:
             return self._receive()
@@ -170,11 +170,11 @@ class ChildSocket(Generic[Heard]):
                     "a child message was cut: it is too long, has too many descriptors, or there are none left"
                 )
             if not data:
-                _close(fds)
+                close_all(fds)
                 return None
             return decode(self._decoder, data), list(fds)
         except MooringError:
-            _close(fds)
+            close_all(fds)
             raise
 
     def hang_up(self) -> None:
@@ -186,13 +186,13 @@ class ChildSocket(Generic[Heard]):
     def drop(self) -> None:
         """Forget what waits: the peer is gone. What it sent can still be received."""
         while self._outbox:
-            _close(self._outbox.popleft()[1])
+            close_all(self._outbox.popleft()[1])
 
     def close(self) -> None:
         """Close the socket and forget what waits. May be called twice."""
         self.drop()
         self._reserve = 0
-        _close(self._reserved)
+        close_all(self._reserved)
         self._reserved.clear()
         self._socket.close()
 
@@ -217,11 +217,12 @@ def _duplicates(fds: Sequence[int]) -> tuple[int, ...]:
         for fd in fds:
             made.append(os.dup(fd))
     except OSError:
-        _close(made)
+        close_all(made)
         raise
     return tuple(made)
 
 
-def _close(fds: Sequence[int]) -> None:
+def close_all(fds: Sequence[int]) -> None:
+    """Descriptors that came beside a message, and nobody wants."""
     for fd in fds:
         os.close(fd)

@@ -13,7 +13,7 @@ import stat
 import time
 from collections.abc import Iterator
 
-__all__ = ["LIMIT", "GuardError", "guard", "owner_of"]
+__all__ = ["LIMIT", "GuardError", "guard", "is_at", "owner_of"]
 
 LIMIT = 5.0  # seconds that another one that starts may take
 LOOK = 0.02
@@ -41,7 +41,7 @@ def guard(path: str) -> Iterator[None]:
         file = _open(own)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(file, own):
+            if is_at(file, own):
                 break
         except BlockingIOError:
             if time.monotonic() > end:
@@ -76,7 +76,8 @@ def _open(own: str) -> int:
     return file
 
 
-def _is_at(file: int, path: str) -> bool:
+def is_at(file: int, path: str) -> bool:
+    """Whether that open file is the one which stands at this path."""
     try:
         return os.path.samestat(os.fstat(file), os.lstat(path))
     except FileNotFoundError:

@@ -26,7 +26,7 @@ import tempfile
 from typing import NamedTuple
 
 from mooring.errors import ConfigError
-from mooring.net.guard import GuardError, guard, owner_of
+from mooring.net.guard import GuardError, guard, is_at, owner_of
 
 __all__ = ["Found", "PidFile", "find_server", "take_pid_file"]
 
@@ -52,7 +52,7 @@ class PidFile:
             os.close(fd)
             return
         try:
-            if _is_at(fd, self._path):
+            if is_at(fd, self._path):
                 os.unlink(self._path)
         except OSError:
             pass  # its directory has changed; the number in it is stale, and the next start will see that
@@ -100,7 +100,7 @@ def find_server(path: str) -> Found | None:
             raise ConfigError(f"{path}: that is no pid file")
         number = _number(file, path)
         if not _is_locked(file):
-            return None if _is_at(file, path) else find_server(path)
+            return None if is_at(file, path) else find_server(path)
         if not number:
             raise ConfigError(f"{path}: a program has it locked, and there is no number in it")
         try:
@@ -198,13 +198,6 @@ def _number(fd: int, path: str) -> str:
             "choose another path, or remove it"
         )
     return content.decode().strip()
-
-
-def _is_at(fd: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _advice(problem: OSError, path: str) -> str:

@@ -25,7 +25,7 @@ from mooring._core.pulse import Pulse
 from mooring._core.room import Rooms
 from mooring.journal import own_logger
 from mooring.net import messages
-from mooring.net.child_socket import ChildSocket, ChildSocketError, MessageRefused
+from mooring.net.child_socket import ChildSocket, ChildSocketError, MessageRefused, close_all
 from mooring.net.messages import ToChild, ToSupervisor
 from mooring.roles import ProcessSpec
 from mooring.supervisor.child import PEERS, Child, ChildState, Exit
@@ -408,8 +408,7 @@ class Tree:
                 child.deadlines.append(self.deadlines.after(MUTE_AFTER, partial(self._mute, child)))
                 return
             message, fds = received
-            for fd in fds:  # no message of a child carries any
-                os.close(fd)
+            close_all(fds)  # no message of a child carries any
             self._hear(child, message)
 
     def _hear(self, child: Child, message: ToSupervisor) -> None:

@@ -33,6 +33,7 @@ from mooring.errors import StateError, TaskError, TaskFailed, TaskLost, TaskQueu
 from mooring.journal import own_logger
 from mooring.net import forks
 from mooring.net.report import new_error_id, report
+from mooring.worker.pipe import Pipe
 
 log = own_logger("mooring.worker")
 
@@ -477,15 +478,6 @@ class TaskBench:
             self._idle.set()
 
 
-class MessageEnd(Protocol):
-    """Who sends and takes messages between workers; see mooring.worker.pipe."""
-
-    full: bool
-
-    def connect(self, channel: RecordChannel) -> None: ...
-    def receive(self, source: int, payload: bytes) -> None: ...
-
-
 class LinkHost(Protocol):
     """Who is told that a channel carries nonsense; see mooring.worker.Worker."""
 
@@ -497,7 +489,7 @@ class DispatcherLink(MailContract):
     """This process's end of the link to the dispatcher. A record comes to the function of its name."""
 
     def __init__(
-        self, reactor: Reactor, channel: int, desk: TaskDesk, bench: TaskBench | None, pipe: MessageEnd, host: LinkHost
+        self, reactor: Reactor, channel: int, desk: TaskDesk, bench: TaskBench | None, pipe: Pipe, host: LinkHost
     ) -> None:
         """Takes the descriptor over."""
         self._host = host
