@@ -64,8 +64,23 @@ def asked(request, response):
         raise HttpError(404, "no such thing")
     elif request.path == "/fails":
         1 / 0
-    else:
+    elif request.path == "/fails-late":
+        response.write("a part")
+        1 / 0
+    elif request.path == "/events":
+        return events(request, response)
+    elif request.path == "/long":
+        return long(request, response)
+    elif request.path != "/nothing":
         response.end(current())
+
+async def events(request, response):
+    await response.event_stream().send("one")
+    await asyncio.sleep(60)
+
+async def long(request, response):
+    while True:
+        await response.write(bytes(100_000))
 
 async def later(request, response):
     await inner("inside")
@@ -139,6 +154,45 @@ def test_a_request_whose_handler_raises(traced: Serving, path: str, status: int,
     assert span["status"]["status_code"] == code
     assert [event["name"] for event in span["events"]] == (["exception"] if code == "ERROR" else [])
     assert span["attributes"].get("error.type") == ("ZeroDivisionError" if code == "ERROR" else None)
+
+
+def spans_of(server: Serving, path: str) -> list[dict[str, Any]]:
+    return [span for span in spans(server) if span["attributes"].get("url.path") == path]
+
+
+@only("base", "process")
+@pytest.mark.parametrize("path", ["/events", "/long"])
+def test_a_client_that_leaves_is_no_error(traced: Serving, path: str):
+    with Raw(traced, get(path)) as raw:
+        raw.until(b"\r\n\r\n")
+    (span,) = eventually(lambda: spans_of(traced, path))  # type: ignore[misc]
+    assert span["attributes"]["http.response.status_code"] == 200
+    assert (span["status"]["status_code"], span["events"]) == ("UNSET", [])
+    assert "error.type" not in span["attributes"]
+
+
+@only("base", "process")
+@pytest.mark.parametrize(
+    ("path", "status", "kind"), [("/fails-late", 200, "ZeroDivisionError"), ("/nothing", 500, "500")]
+)
+def test_a_failed_request_has_the_status_that_its_client_was_sent(traced: Serving, path: str, status: int, kind: str):
+    with Raw(traced, get(path, "Connection: close")) as raw:
+        assert raw.until(b"\r\n\r\n").startswith(b"HTTP/1.1 %d " % status)
+        raw.rest()
+    (span,) = spans_of(traced, path)
+    assert (span["attributes"]["http.response.status_code"], span["attributes"]["error.type"]) == (status, kind)
+    assert span["status"]["status_code"] == "ERROR"
+
+
+@only("base", "process")
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("a.example", "a.example"), ("b.example:80", "b.example"), ("[::1]", "[::1]"), ("[::2]:99", "[::2]")],
+)
+def test_the_address_of_the_server_is_its_host_without_the_port(traced: Serving, host: str, address: str):
+    with Raw(traced, f"GET /at HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()) as raw:
+        span = the_span(traced, raw.answer().body.decode())
+    assert span["attributes"]["server.address"] == address
 
 
 @only("base", "process")

@@ -25,6 +25,7 @@ from mooring.app.cookies import SameSite, set_cookie
 from mooring.app.dates import http_date
 from mooring.app.events import COMMENT, EventStream, event
 from mooring.app.file_rest import FileRest, Transfer
+from mooring.app.foreign import is_a
 from mooring.app.request import Request
 from mooring.app.static import CHEAP, Opened, conditional, content_type_of, open_for_sending, whole
 from mooring.errors import ClientGone, HttpError, StateError
@@ -419,6 +420,11 @@ class Response:
             rest.close()
 
     # For the worker, when the handler is done.
+
+    def _is_over_by(self, error: BaseException) -> bool:
+        """Whether the handler has ended by this because its client has left, or the server has ended its stream."""
+        ended = self._event_source is not None and self._event_source.over
+        return is_a(error, ClientGone) or (ended and is_a(error, asyncio.CancelledError))
 
     def _finish_unanswered(self) -> bool:
         """The handler returned: complete what it left open. True when it gave no answer at all, and the

@@ -7,7 +7,6 @@ Whatever a handler does, its client gets one answer: a whole one, or one that ca
 answer a client that has left.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -22,7 +21,7 @@ from mooring.app.forms import FormLimits
 from mooring.app.request import Request, decode_request
 from mooring.app.response import Response, Send
 from mooring.app.static import Documents
-from mooring.errors import BadRequest, ClientGone, HttpError
+from mooring.errors import BadRequest, HttpError
 from mooring.net import forks
 from mooring.net.refusals import RefusalLog
 from mooring.worker import access, advice
@@ -123,9 +122,6 @@ class Requests:
             if result is not None:
                 refuse_odd(result, "the 'request' handler")
         except BaseException as error:
-            source = response._event_source
-            if is_a(error, asyncio.CancelledError) and source is not None and source.over:
-                error = ClientGone("the event stream was ended")
             self._fail(site, request, response, error)
         else:
             self._finish(request, response, result)
@@ -156,7 +152,7 @@ class Requests:
             self._refusals.say(logging.INFO, message, request.fd, text_of(error, reason_of, 200))
             response._abandon()
             return
-        if is_a(error, ClientGone):
+        if response._is_over_by(error):
             response._abandon()
             return
         response._fail(self._failed(site, Event.REQUEST, request.fd, error))

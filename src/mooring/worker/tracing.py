@@ -13,7 +13,8 @@ and no message passes here.
   no link, as there was no `open`.
 * A task is a child of the span in which it was handed over, in another process: what the propagator makes of the
   context goes along with it, baggage too. One that was handed over outside of a span begins a trace.
-* What a handler raises is recorded, and the span's status is an error; not so for what the client got wrong.
+* What a handler raises is recorded, and the span's status is an error; not so for what the client got wrong, nor for a
+  client that has left.
 """
 
 import inspect
@@ -42,7 +43,6 @@ _links = TraceContextTextMapPropagator()
 
 Session = Callable[[int], Any]
 """session(fd): that of a connection, a mapping that can be written."""
-After = Callable[[Span], None]
 
 
 def trace_context() -> dict[str, str]:
@@ -83,7 +83,7 @@ class TracedHandlers(Handlers):
 
             @wraps(handler)
             def traced(request: Request, response: Response) -> Any:
-                return self._run(*self._of_request(request, ""), handler, (request, response), _answered(response))
+                return self._run(*self._of_request(request, ""), handler, (request, response), response)
 
         elif name in _HANDSHAKE:
 
@@ -128,7 +128,7 @@ class TracedHandlers(Handlers):
                 for key, value in (
                     ("http.request.method_original", request.method if method == "_OTHER" else ""),
                     ("url.query", request.query_string),
-                    ("server.address", request.headers.get("host", "").rpartition(":")[0]),
+                    ("server.address", _without_port(request.headers.get("host", ""))),
                     ("user_agent.original", request.headers.get("user-agent", "")),
                     ("mooring.event", event),
                 )
@@ -189,7 +189,7 @@ class TracedHandlers(Handlers):
         parent: context.Context | None,
         handler: Handler,
         arguments: tuple[Any, ...],
-        after: After | None = None,
+        response: Response | None = None,
     ) -> Any:
         """Calls the handler in the span, which ends with it."""
         current = trace.set_span_in_context(span, parent or context.Context())
@@ -197,27 +197,27 @@ class TracedHandlers(Handlers):
         try:
             result = handler(*arguments)
         except BaseException as error:
-            _failed(span, error, of_request=after is not None)
+            _failed(span, error, response)
             span.end()
             raise
         finally:
             context.detach(token)
         if inspect.isawaitable(result):
-            return _going_on(span, current, result, after)
-        if after is not None:
-            after(span)
+            return _going_on(span, current, result, response)
+        if response is not None:
+            _answered(span, response)
         span.end()
         return result
 
 
-async def _going_on(span: Span, current: context.Context, running: Awaitable[Any], after: After | None) -> Any:
+async def _going_on(span: Span, current: context.Context, running: Awaitable[Any], response: Response | None) -> Any:
     token = context.attach(current)
     try:
         result = await running
-        if after is not None:
-            after(span)
+        if response is not None:
+            _answered(span, response)
     except BaseException as error:
-        _failed(span, error, of_request=after is not None)
+        _failed(span, error, response)
         raise
     finally:
         span.end()
@@ -225,26 +225,32 @@ async def _going_on(span: Span, current: context.Context, running: Awaitable[Any
     return result
 
 
-def _answered(response: Response) -> After:
-    def after(span: Span) -> None:
-        span.set_attribute("http.response.status_code", response.status_code)
-        if response.status_code >= FAILED:
-            span.set_attribute("error.type", str(response.status_code))
-            span.set_status(Status(StatusCode.ERROR))
+def _answered(span: Span, response: Response) -> None:
+    """The handler has returned; one that has given no answer is answered for, with a 500."""
+    status = response.status_code if response.started else FAILED
+    span.set_attribute("http.response.status_code", status)
+    if status >= FAILED:
+        span.set_attribute("error.type", str(status))
+        span.set_status(Status(StatusCode.ERROR))
 
-    return after
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdigit() else host  # of "[::1]" it is a part
 
 
 def _size(data: str | bytes) -> int:
     return len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode(errors="replace"))
 
 
-def _failed(span: Span, error: BaseException, *, of_request: bool) -> None:
-    """What has been raised; an HttpError is an answer, and if it says that the client is wrong, no error."""
+def _failed(span: Span, error: BaseException, response: Response | None) -> None:
+    """What has been raised; an HttpError is an answer, and if it says that the client is wrong, no error. Nor is it one
+    that nobody is left to answer. What has begun keeps its status."""
+    gone = response is not None and response._is_over_by(error)
     status = error.status if isinstance(error, HttpError) else FAILED
-    if of_request:
-        span.set_attribute("http.response.status_code", status)
-    if status >= FAILED:
+    if response is not None and (response.started or not gone):
+        span.set_attribute("http.response.status_code", response.status_code if response.started else status)
+    if status >= FAILED and not gone:
         span.record_exception(error)
         span.set_attribute("error.type", type(error).__qualname__)
         span.set_status(Status(StatusCode.ERROR, type(error).__name__))
