@@ -62,6 +62,19 @@ async def page(request, response):
             await response.write("begun")
             async for part in request.stream():
                 pass
+        elif request.path == "/again":
+            body = None
+            while body is None:
+                try:
+                    body = await asyncio.wait_for(request.read(), 0.05)
+                except TimeoutError:
+                    report(name, "again")
+                    await asyncio.sleep(0.05)
+            response.json([len(body), hashlib.sha256(body).hexdigest()])
+        elif request.path == "/rest":
+            async for part in request.stream():
+                break
+            await request.read()
         elif request.path == "/twice":
             async for part in request.stream():
                 pass
@@ -191,6 +204,20 @@ def test_the_whole_body(uploads: Serving) -> None:
     with Raw(uploads, post("/twice?name=twice", 200_000) + bytes(200_000)) as raw:
         assert raw.answer("POST").status == 500
         uploads.wait_log("report twice StateError")
+
+
+def test_a_reader_that_is_cancelled_reads_on_where_it_was(uploads: Serving) -> None:
+    body = BODY[:90_000]
+    since = uploads.mark()
+    with Raw(uploads, post("/again?name=again", len(body)) + body[:30_000]) as raw:
+        for at in (30_000, 60_000):
+            uploads.wait_log("report again again", since=since)
+            raw.send(body[at : at + 30_000])
+            since = uploads.mark()
+        assert raw.answer("POST").json() == digest(body)
+    with Raw(uploads, post("/rest?name=rest", 200_000) + bytes(200_000)) as raw:
+        assert raw.answer("POST").status == 500
+        uploads.wait_log("report rest StateError")
 
 
 def test_behind_a_body_that_was_not_read_the_connection_is_closed(uploads: Serving) -> None:

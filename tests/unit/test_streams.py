@@ -147,6 +147,46 @@ async def test_two_can_not_read_one_body(bench: Bench):
 
 
 @looped
+async def test_a_part_is_not_lost_with_who_waited_for_it(bench: Bench):
+    for came in ("before it is asked for again", "behind that", "in the turn of the cancel"):
+        task = await bench.begin(bench.streams.part(FD, NUMBER))
+        if came == "in the turn of the cancel":
+            bench.streams.on_part(FD, NUMBER, came.encode())
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        if came == "before it is asked for again":
+            bench.streams.on_part(FD, NUMBER, came.encode())
+        task = await bench.begin(bench.streams.part(FD, NUMBER))
+        if came == "behind that":
+            bench.streams.on_part(FD, NUMBER, came.encode())
+        assert await task == came.encode()
+        assert bench.outbox.asked == [("want", FD, NUMBER)]
+        bench.outbox.asked.clear()
+
+
+@looped
+async def test_what_nobody_took_is_forgotten_with_its_request(bench: Bench):
+    task = await bench.begin(bench.streams.part(FD, NUMBER))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert bench.streams._untaken
+    bench.streams.forget(FD, NUMBER)
+    assert not bench.streams._untaken
+
+
+@looped
+async def test_who_asks_again_hears_that_the_client_has_left(bench: Bench):
+    task = await bench.begin(bench.streams.part(FD, NUMBER))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    bench.streams.on_gone(FD, NUMBER)
+    assert await bench.streams.part(FD, NUMBER) is None
+
+
+@looped
 async def test_no_part_comes_of_a_client_that_has_left(bench: Bench):
     task = await bench.begin(bench.streams.part(FD, NUMBER))
     bench.streams.on_gone(FD, NUMBER)

@@ -49,6 +49,7 @@ class Request:
         "_body",
         "_cookies",
         "_form",
+        "_gathered",
         "_headers",
         "_limits",
         "_path",
@@ -65,8 +66,10 @@ class Request:
         self.fd = fd
         """The connection, as `push` and the others take it."""
         self._body: bytes | None = None if record.streamed else body
-        self._unread = record.streamed
-        """A streamed body is not read to its end."""
+        self._unread = "all" if record.streamed else ""
+        """What of a streamed body is to be read: "all", "some" when stream() has given a part, "" nothing more."""
+        self._gathered: list[bytes] | None = None
+        """What read() has so far."""
         self._source: Callable[[], Awaitable[bytes | None]] | None = None
         """For the worker: where the parts of a streamed body come from; None: the client has left."""
         self._record = record
@@ -96,28 +99,43 @@ class Request:
             if self._body:
                 yield self._body
             return
-        if not self._unread or self._source is None:
-            raise StateError("the body of this request was read already; it can be read once")
-        while True:
-            part = await self._source()
-            if part is None:
-                raise ClientGone("the client has left before its request was complete")
-            if not part:
-                self._unread = False
-                return
+        while self._gathered:  # by a read() that was cancelled
+            self._unread = "some"
+            yield self._gathered.pop(0)
+        while part := await self._next_part():
+            self._unread = "some"
             yield part
 
+    async def _next_part(self) -> bytes:
+        """Of a body that comes in parts; empty behind the last one."""
+        if not self._unread or self._source is None:
+            raise StateError("the body of this request was read already; it can be read once")
+        part = await self._source()
+        if part is None:
+            raise ClientGone("the client has left before its request was complete")
+        if not part:
+            self._unread = ""
+        return part
+
+    def _must_be_whole(self, call: str) -> None:
+        if self._unread == "some":
+            raise StateError(f"{call}: stream() has given a part of this body already: read the rest by stream(), too")
+
     async def read(self, limit: int = 1 << 20) -> bytes:
-        """The whole body, which is then in `body` too. Raises BadRequest (413) if it has more than `limit` bytes, else
-        like `stream`."""
+        """The whole body, which is then in `body` too. One that was cancelled can be called again: nothing is lost.
+        Raises BadRequest (413) if it has more than `limit` bytes, StateError behind a part of `stream`, else like
+        `stream`."""
         if self._body is None:
-            parts, size = [], 0
-            async for part in self.stream():
+            self._must_be_whole("read()")
+            gathered = self._gathered = [] if self._gathered is None else self._gathered
+            size = sum(map(len, gathered))
+            while size <= limit and (part := await self._next_part()):
+                gathered.append(part)
                 size += len(part)
-                if size > limit:
-                    raise BadRequest(413, f"the body is longer than {limit} bytes")
-                parts.append(part)
-            self._body = b"".join(parts)
+            if size > limit:
+                raise BadRequest(413, f"the body is longer than {limit} bytes")
+            self._body = b"".join(gathered)
+            self._gathered = None
         return self._body
 
     async def read_form(self) -> None:
@@ -127,6 +145,7 @@ class Request:
             await self.read()
             return
         if self._form is None:
+            self._must_be_whole("read_form()")
             with MultipartReader(self.headers["content-type"], self._limits) as reader:
                 async for part in self.stream():
                     reader.feed(part)

@@ -37,6 +37,7 @@ class Streams:
         self._draining: dict[int, deque[asyncio.Future[bool]]] = {}
         self._open: dict[tuple[int, int], tuple[Callable[[], None], Callable[[], None], bool]] = {}
         self._parts: dict[tuple[int, int], asyncio.Future[bytes | None]] = {}
+        self._untaken: dict[tuple[int, int], asyncio.Future[bytes | None]] = {}  # asked for, and nobody waits any more
         self._files: dict[tuple[int, int], asyncio.Future[FileNote]] = {}
         self._sent: dict[tuple[int, int], tuple[Over, int]] = {}  # and how many bytes there are to send
         self._ending = False
@@ -73,18 +74,25 @@ class Streams:
     async def part(self, fd: int, number: int) -> bytes | None:
         """The next part of the body of that request, empty behind the last one; None: the client has left.
 
-        It is asked for only now, so that no more than one is on the way."""
+        It is asked for only now, so that no more than one is on the way. Who is cancelled leaves it to the next one."""
         if (fd, number) in self._parts:
             raise StateError("the body of this request is being read already, by another task")
-        waiter = self._parts[fd, number] = asyncio.get_running_loop().create_future()
+        asked = self._untaken.pop((fd, number), None)
+        waiter = self._parts[fd, number] = asked or asyncio.get_running_loop().create_future()
         try:
-            return await waiter if self._outbox.want(fd, number) else None
+            return await waiter if asked or self._outbox.want(fd, number) else None
+        except asyncio.CancelledError:
+            if waiter.cancelled():
+                self._untaken[fd, number] = asyncio.get_running_loop().create_future()
+            elif not waiter.done() or waiter.result() is not None:  # it may have come in the same turn
+                self._untaken[fd, number] = waiter
+            raise
         finally:
             self._parts.pop((fd, number), None)
 
     def on_part(self, fd: int, number: int, part: bytes | None) -> None:
         """The gateway hands a part over."""
-        waiter = self._parts.get((fd, number))
+        waiter = self._parts.get((fd, number)) or self._untaken.get((fd, number))
         if waiter is not None and not waiter.done():
             waiter.set_result(part)
 
@@ -131,6 +139,7 @@ class Streams:
     def forget(self, fd: int, number: int) -> None:
         """The request is over."""
         self.on_part(fd, number, None)
+        self._untaken.pop((fd, number), None)
         self._open.pop((fd, number), None)
         self._answer(fd, number, room=False)
 
@@ -168,7 +177,7 @@ class Streams:
 
     def gateway_lost(self) -> None:
         """The outbox does not know that gateway any more: its clients are gone."""
-        for fd, number in {*self._waiting, *self._open, *self._parts, *self._files}:
+        for fd, number in {*self._waiting, *self._open, *self._parts, *self._untaken, *self._files}:
             if self._outbox.find(fd) is None:
                 self.on_gone(fd, number)
         for fd in [*self._draining]:
