@@ -1,6 +1,7 @@
 """The layer rule, held by the tree as it is; and a tool that would notice if it were not."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -77,6 +78,13 @@ def test_every_source_was_looked_at_and_its_imports_seen():
     for name, found in seen.items():
         text = (package / name).read_text()
         assert ("cimport mooring" in text or "from mooring" in text) <= bool(found), name
+
+
+def test_the_manual_draws_the_same_table():
+    text = (ROOT / "docs" / "architecture.md").read_text().partition("\n## Layers\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", text, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, len(layers.LAYERS) + 1))
+    assert [set(re.findall(r"`(\w+)`", names)) for _, names in rows] == layers.LAYERS
 
 
 def test_no_unit_stands_in_two_rows():

@@ -2,8 +2,10 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -61,6 +63,19 @@ def test_completion_offers_nothing_internal(name: str):
     """A new method is added to the list on purpose, or has an underscore."""
     kind = getattr(mooring, name)
     assert sorted(one for one in dir(kind) if not one.startswith("_")) == sorted(OFFERED[name].split())
+
+
+ELSEWHERE = """
+    add_process atomic guarantees listen on pack set settings start stopping table task_worker unpack worker_id
+    worker_pid
+"""
+
+
+def test_what_can_be_called_in_a_handler_is_there_at_a_glance():
+    page = (Path(__file__).parents[2] / "docs" / "api" / "server.md").read_text()
+    table = page.partition("## At a glance")[2].partition("\n::: ")[0]
+    named = set(re.findall(r"`(?:server\.)?(\w+)(?:\(.*?\))?`", table))
+    assert sorted(set(OFFERED["Server"].split()) - set(ELSEWHERE.split()) - named) == []
 
 
 def test_a_server_has_no_attributes_of_its_own_beside_them():
