@@ -45,13 +45,17 @@ def test_a_worker_has_a_link_retires_and_is_told_of_the_end():
     assert drained == [{"tasks": 1, "tasks_left": 1}] == [part.counts()]
     part.retire(3, 1)
     assert retired == [], "it has handed over a task"
+    while not worker.heard:
+        reactor.poll(0.01)
+    assert worker.heard == [Mail.RESULT], "nobody is there to do it, and nobody will come"
+    assert retired == [(3, 4711)]
     part.depart()
     for _ in range(3):
         reactor.poll(0.01)
     opened.hang_up()
     for _ in range(3):
         reactor.poll(0.01)
-    assert worker.heard == [Mail.DEPART, "lost"]
+    assert worker.heard == [Mail.RESULT, Mail.DEPART, "lost"]
     assert retired == [(3, 4711)]
 
 

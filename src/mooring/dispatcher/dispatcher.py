@@ -23,7 +23,8 @@ Theory
     when what it had handed over by then is done.
 
     It runs nothing of the application and ends only with the server. When it dies, its tasks are lost, their callers
-    hear of it by the end of the channel, and the supervisor starts another one.
+    hear of it by the end of the channel, and the supervisor starts another one. At a stop it starts nobody: when no
+    task worker is left, the tasks that wait are lost at once.
 """
 
 import logging
@@ -124,6 +125,7 @@ class Dispatcher:
         self._held: dict[int, list[tuple[int, bytes]]] = {}  # messages, by worker
         self._count = 0
         self.draining = False
+        self._awaits = True  # task workers may come
         self._counters = zeros(Part.DISPATCHER)
         self._taken: dict[int, Callable[[Peer, Notice], None]] = {
             mail: getattr(self, f"_on_{mail.name.lower()}") for mail in TO_DISPATCHER
@@ -240,6 +242,7 @@ class Dispatcher:
             self._over(begun, Fate.LOST, msgspec.msgpack.encode([text]))
         if peer.retiring:
             self._look(peer)
+        self._give_up()
 
     # ------------------------------------------------------------------ messages
 
@@ -300,6 +303,22 @@ class Dispatcher:
             told = Notice(Mail.TASK, task.key, task.payload, opcode=task.flags & TaskFlag.TRACED, arg=task.worker)
             self._channels[peer].send(told)
             task.payload = b""
+        self._give_up()
+
+    def _await_nobody(self) -> None:
+        """At a stop nobody comes any more."""
+        self._awaits = False
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """What waits when no task worker is left is lost, if none will come; who waits for it is told now, not when the
+        time of the stop is up."""
+        if not self._awaits and self._queue and not any(peer.takes and not peer.retiring for peer in self._channels):
+            text = "no task worker is left to do it, and the server stops"
+            while self._queue:
+                task = self._queue.popleft()
+                self._queued_bytes -= len(task.payload)
+                self._over(task, Fate.LOST, msgspec.msgpack.encode([text]))
 
     def _on_progress(self, peer: Peer, notice: Notice) -> None:
         task = self._running.get(notice.number)
@@ -344,7 +363,7 @@ class Dispatcher:
             self._settle(peer, task)
 
     def _over(self, task: QueuedTask, fate: int, payload: bytes) -> None:
-        """The one place where a task that had begun ends."""
+        """The one place where a task ends that is not cancelled."""
         name = {Fate.DONE: "tasks_done", Fate.FAILED: "tasks_failed"}.get(Fate(fate), "tasks_lost")
         self._counters[name] += 1
         source = task.source
@@ -394,6 +413,7 @@ class Dispatcher:
     def drain(self, timeout: float, done: Callable[[dict[str, int]], None]) -> None:
         """`done(counts)` when there are no tasks, or after `timeout` seconds in any case."""
         self.draining = True
+        self._reactor.call_later(LOOK, self._await_nobody)  # who is ready has said so by then
         looks = max(1, int(timeout / LOOK))
 
         def look() -> None:
