@@ -35,8 +35,8 @@ from mooring.config import Settings
 from mooring.counters import Part, zeros
 from mooring.gateway.closed import CloseRecords
 from mooring.gateway.degraded import DegradedPool
+from mooring.gateway.drain import STOPS, Drain
 from mooring.gateway.extensions import Agreed
-from mooring.gateway.farewell import Farewell
 from mooring.gateway.handshake import Accepted, answer, judge
 from mooring.gateway.pending import PendingHandshake, PendingHandshakes
 from mooring.gateway.rules import Rules, buffer_limit, profile
@@ -54,10 +54,6 @@ CERTIFICATE_LOOK = 1.0  # seconds between two looks whether a certificate has ch
 NO_WORKER = "no worker serves: they end again and again, try again later"
 OVERDUE_LOOK = 1.0  # seconds between two looks for handlers that do not end
 ROOM_SAID = 0.5  # seconds between two times that it is said how many clients this gateway can take; see room.pyx
-DRAIN_LOOK = 0.05  # seconds between two looks whether a drain is done
-HEAR_LIMIT, HEAR_SHARE, HEAR_LOOK = 1.0, 0.1, 0.02  # seconds, of the time, seconds between two looks
-
-
 LATER = (("Retry-After", "5"),)
 
 
@@ -152,12 +148,7 @@ class Gateway(GatewayContract):
         )
         self._acceptors: list[Acceptor] = []
         self._listeners: list[socket.socket] = []
-        self._draining: Callable[[], None] | None = None
-        self._farewell: Farewell | None = None
-        self._owning: set[int] = set()  # clients that are closed when the work that they own is over
-        self._close: Callable[[int], object] = lambda _fd: None  # one client, in a drain
-        self._send_away: Callable[[], None] | None = None  # a drain has begun, and the last ones may still ask
-        self._looking = False
+        self._drain: Drain | None = None
 
     def listen(self, listeners: list[socket.socket]) -> None:
         """Accepts clients of these sockets, one for each listener, from now on; they stay the caller's."""
@@ -221,7 +212,7 @@ class Gateway(GatewayContract):
     @property
     def refuses_all(self) -> bool:
         """Whether a request is answered here, whatever it asks: none has to wait for a worker."""
-        return self._draining is not None or self.pool.hopeless
+        return (self._drain is not None and self._drain.refuses) or self.pool.hopeless
 
     # ------------------------------------------------------------------ requests and handshakes
 
@@ -230,7 +221,7 @@ class Gateway(GatewayContract):
         listener = self.connections.listener(fd)
         if self._records.keeps:
             self._records.requested(fd, listener, request.target)
-        if self._draining is not None:
+        if self._drain is not None and self._drain.refuses:
             self._refuse_drained(fd, head_only=request.method == "HEAD")
             return
         if self.pool.hopeless:
@@ -399,9 +390,8 @@ class Gateway(GatewayContract):
         """A connection has ended."""
         self._waiting(fd)
         self._shown.pop(fd, None)
-        if self._draining is not None and not self._looking:
-            self._looking = True  # one look for all that end in this turn
-            self.reactor.post(self._draining)
+        if self._drain is not None:
+            self._drain.on_gone()
 
     def on_failed(self, fd: int, code: int, reason: bytes) -> None:
         """A WebSocket was ended by us, for a limit or a fault of the peer."""
@@ -442,7 +432,7 @@ class Gateway(GatewayContract):
         """This gateway ends in order: its workers, who see their channels end, are told, and before that of the
         connections that are left: a drain may be cut short."""
         for fd in self.connections.table.connections():
-            self.connections.cut(fd, b"the server is shutting down", Cause.SHUTDOWN)
+            self.connections.cut(fd, STOPS, Cause.SHUTDOWN)
         self.reactor.flush()
         for worker_end in self.relay.worker_ends:
             if worker_end is not None and not worker_end.departed:
@@ -521,83 +511,23 @@ class Gateway(GatewayContract):
     # ------------------------------------------------------------------ drain
 
     def drain(self, timeout: float, code: int, done: Callable[[dict[str, int]], None]) -> None:
-        """Accepts nobody any more, closes every connection with `code`, lets handlers finish, then `done(counts)`.
-
-        Who was accepted a moment ago and has not asked yet is heard first, for at most HEAR_LIMIT: nobody else has that
-        connection, whoever accepts the next one. If they are many, they are closed one after the other, see Farewell.
-        Who owns work (`spawn`) is closed when that is over.
-
-        After `timeout` seconds it is done in any case; what is not finished then is counted as in_flight.
-        """
-        if self.draining:
-            return
-        for acceptor in self._acceptors:
-            acceptor.stop()
-        deadline = time.monotonic() + timeout
-        heard = time.monotonic() + min(HEAR_LIMIT, HEAR_SHARE * timeout)
-
-        def hear() -> None:
-            if self._send_away is None:
-                return  # somebody was in a hurry
-            if time.monotonic() < heard and self.connections.is_unheard():
-                self.reactor.call_later(HEAR_LOOK, hear)
-            else:
-                self._send_away()
-
-        self._send_away = lambda: self._close_all(timeout, deadline, code, done)
-        hear()
-
-    def _close_all(self, timeout: float, deadline: float, code: int, done: Callable[[dict[str, int]], None]) -> None:
-        self._send_away = None
-        finished = False
-
-        def look() -> None:
-            nonlocal finished
-            self._looking = False
-            if finished:
-                return
-            late = time.monotonic() >= deadline
-            self._close_worked_off()
-            for fd in self.connections.table.connections() if late else self.connections.idle_http():
-                self.connections.cut(fd, b"the server is shutting down", Cause.SHUTDOWN)
-            # what waits for a worker when there is none, and none will be started any more, waits in vain
-            serving = any(worker_end is not None and worker_end.serves for worker_end in self.relay.worker_ends)
-            handed_over = self.relay.idle() or not serving
-            if late or (self.connections.count == 0 and handed_over):
-                finished = True
-                done(self.counts())
-            else:
-                self.reactor.call_later(DRAIN_LOOK, look)
-
-        self._draining = look
-        reason = b"the server restarts" if code == 1012 else b"the server is shutting down"
-        table = self.connections.table
-        clients = [fd for fd in table.connections() if table.is_open(fd)]
-        self._close = lambda fd: self.connections.disconnect(fd, code, reason, Cause.SHUTDOWN)
-        self._owning = {fd for fd in clients if fd in self.relay.works}
-        others = [fd for fd in clients if fd not in self._owning]
-        self._farewell = Farewell(self.reactor, others, timeout, self._close)
-        self.relay.end_streams(max(0, int((deadline - time.monotonic()) * 1000)))
-        self.relay.wake_asking()
-        self.reactor.post(look)
-
-    def _close_worked_off(self) -> None:
-        for fd in [fd for fd in self._owning if fd not in self.relay.works]:
-            self._owning.discard(fd)
-            self._close(fd)
+        """Accepts nobody any more, closes every connection with `code`, lets handlers finish, then `done(counts)`; see
+        Drain. After `timeout` seconds it is done in any case: what is not finished then is counted as in_flight."""
+        if self._drain is None:
+            for acceptor in self._acceptors:
+                acceptor.stop()
+            self._drain = Drain(self.reactor, self.connections, self.relay, timeout, code, lambda: done(self.counts()))
+            self._drain.begin()
 
     @property
     def draining(self) -> bool:
         """Whether a drain has begun; it may be over."""
-        return self._draining is not None or self._send_away is not None
+        return self._drain is not None
 
     def hurry(self) -> None:
         """A drain shall be over: those that are still to be closed are closed now."""
-        if self._send_away is not None:
-            self._send_away()
-        if self._farewell is not None:
-            self._farewell.hurry()
-            self.relay.end_streams(0)
+        if self._drain is not None:
+            self._drain.hurry()
 
     def counts(self) -> dict[str, int]:
         """The balance: accepted = finished + uncertain + dropped + in_flight."""
