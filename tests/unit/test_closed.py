@@ -184,6 +184,7 @@ def test_a_tail_is_told_in_batches_and_nobody_waits_for_it():
     records = CloseRecords(3, [Settings.from_options({"close_records": "on"})], lambda _delay, call: later.append(call))
     worker = Worker()
     records.watch(worker)
+    assert worker.told.pop() == (0, []), "that it is heard"
     for fd in range(KEPT + 7):
         assert records.ended(LOOK._replace(fd=fd), False) is None
     assert len(later) == 1
@@ -192,7 +193,6 @@ def test_a_tail_is_told_in_batches_and_nobody_waits_for_it():
     assert worker.told == []  # it has enough
     worker.waits = 0
     records.watch(worker)
-    later.pop()()
     ((missed, told),) = worker.told
     assert (missed, [record.fd for record in told]) == (7, list(range(KEPT)))
     worker.usable = False  # it is gone; what is kept waits for the next one
@@ -200,7 +200,7 @@ def test_a_tail_is_told_in_batches_and_nobody_waits_for_it():
     later.pop()()
     successor = Worker()
     records.watch(successor)
-    later.pop()()
+    assert later == []
     assert [record.fd for record in successor.told[0][1]] == [9]
 
 

@@ -6,34 +6,27 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import pytest
 
-from mooring import CloseRecord, StateError
-from mooring.worker.ends import KEPT, Ends, Tail
+from mooring import CloseRecord
+from mooring.worker.ends import HEARD, KEPT, Ends, Tail
+from support.loops import JumpingLoop, in_jumping_loop
 from unit.test_closed import RECORD
+
+NOTHING = msgspec.msgpack.encode((0, []))
 
 
 class Outbox:
-    """Counts how often the gateways are asked: two, of which one stands still."""
+    """Counts how often the gateways are asked: two."""
 
     def __init__(self) -> None:
         self.asked = 0
-        self.heard: list[int] = []  # the gateways whose answer was waited for, behind that
 
     def tail(self) -> None:
         self.asked += 1
 
     def all(self) -> list[Any]:
-        return [self.gateway(0, stands_still=True), self.gateway(1, stands_still=False)]
-
-    def gateway(self, number: int, *, stands_still: bool) -> Any:
-        def call(_what: int, _fd: int, _payload: bytes) -> bytes:
-            assert self.asked == 1
-            self.heard.append(number)
-            if stands_still:
-                raise StateError("no answer within 5 s")
-            return b"\x00"
-
-        return SimpleNamespace(call=call)
+        return [SimpleNamespace(gateway=0), SimpleNamespace(gateway=1)]
 
 
 class Site:
@@ -77,8 +70,7 @@ def test_gateways_are_asked_as_long_as_somebody_looks():
         tail = one.open_tail(lambda _record: True)
         other = one.open_tail(lambda _record: False)
         assert outbox.asked == 1
-        assert outbox.heard == [0, 1]
-        one.on_records(msgspec.msgpack.encode((2, [RECORD])))
+        one.on_records(1, msgspec.msgpack.encode((2, [RECORD])))
         assert await tail.take(5, 1) == (2, [RECORD])
         assert await other.take(5, 1) == (2, [])
         one.close_tail(tail)
@@ -87,6 +79,36 @@ def test_gateways_are_asked_as_long_as_somebody_looks():
         assert not tail.over
 
     asyncio.run(run())
+
+
+def test_who_looks_waits_until_all_gateways_have_heard_of_it():
+    async def run() -> None:
+        one = ends(Site(), Outbox())
+        one.open_tail(lambda _record: True)
+        waiting = asyncio.ensure_future(one.heard())
+        one.on_records(1, NOTHING)
+        one.on_records(1, NOTHING)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        one.on_records(0, NOTHING)
+        await asyncio.wait_for(waiting, 20)
+        one.open_tail(lambda _record: True)
+        await asyncio.wait_for(one.heard(), 20)  # they tell already
+
+    asyncio.run(run())
+
+
+def test_a_gateway_that_stands_still_keeps_neither_who_looks_nor_the_loop():
+    async def looks(loop: JumpingLoop) -> None:
+        one = ends(Site(), Outbox())
+        began = loop.time()
+        one.open_tail(lambda _record: True)
+        assert loop.time() == began
+        one.on_records(1, NOTHING)
+        await one.heard()
+        assert loop.time() - began == pytest.approx(HEARD)
+
+    in_jumping_loop(looks)
 
 
 def test_ended_is_called_behind_the_close_whatever_became_of_that():

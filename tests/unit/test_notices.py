@@ -20,7 +20,7 @@ TOLD = [
     (Notice(Event.FILE, FD, b"\1", extra=3), "streams.on_file", (FD, 3, b"\1"), {}),
     (Notice(Event.WORK, FD, b"name", extra=1), "works.on_cancel", (FD, "name"), {}),
     (Notice(Event.WORK, FD), "works.on_cancel", (FD, None), {}),
-    (Notice(Event.TAIL, 0, b"records"), "ends.on_records", (b"records",), {}),
+    (Notice(Event.TAIL, 0, b"records"), "ends.on_records", (0, b"records"), {}),
     (Notice(Event.END_STREAMS, 0, extra=1500), "graceful_end.within", (1.5,), {}),
 ]
 

@@ -70,6 +70,7 @@ class Ends(Protocol):
     """Where close records come from; see mooring.worker.ends."""
 
     def open_tail(self, wants: Callable[[CloseRecord], bool]) -> Any: ...
+    async def heard(self) -> None: ...
     def close_tail(self, tail: Any) -> None: ...
     def end_tails(self) -> None: ...
 
@@ -206,6 +207,7 @@ class Desk:
         gone.add_done_callback(lambda _: tail.end())
         self._tailing += 1
         try:
+            await self._tally.ends.heard()
             writer.write(requests.encode(Answer(ok=True)))
             while True:
                 missed, records = await tail.take(TAIL_BATCH, TIME_LIMIT)

@@ -148,26 +148,26 @@ class CloseRecords:
     # ------------------------------------------------------------------ for `mooring tail`
 
     def watch(self, worker_end: WorkerEnd) -> None:
-        """Its worker is told of records for LEASE seconds from now on."""
+        """Its worker is told of records for LEASE seconds from now on; at once of those that are kept, or of none."""
         self._tail = worker_end
         self._until = time.monotonic() + LEASE
-        if self._kept or self._missed:
-            self._post()
+        self._send()
 
     def _keep(self, record: CloseRecord) -> None:
         if len(self._kept) >= KEPT:
             self._missed += 1
         else:
             self._kept.append(record)
-        self._post()
-
-    def _post(self) -> None:
         if not self._posted:
             self._posted = True
-            self._call_later(BATCH, self._send)
+            self._call_later(BATCH, self._send_batch)
+
+    def _send_batch(self) -> None:
+        self._posted = False
+        if self._kept or self._missed:
+            self._send()
 
     def _send(self) -> None:
-        self._posted = False
         if self._tail is None or not self._tail.usable or self._tail.unsent() > ROOM:
             return  # until it asks again
         told = msgspec.msgpack.encode((self._missed, list(self._kept)))

@@ -16,14 +16,13 @@ import msgspec
 
 from mooring._core.gateway_end import Outbox
 from mooring._core.table import Table
-from mooring._core.wire import Call
 from mooring.app.foreign import running_of
-from mooring.errors import StateError
 from mooring.net.closed import log_record
 from mooring.types import CAUSES, CloseRecord, ConnectionState
 from mooring.worker.site import Site
 
 ASK = 1.0  # seconds after which the gateways are asked to go on telling; mooring.gateway.closed has LEASE
+HEARD = 1.0  # seconds that gateways have to say that they will; one that stands still tells what ends later
 KEPT = 1000  # records that wait for one who looks
 LOST = "gateway_lost"
 
@@ -88,6 +87,8 @@ class Ends:
         self._outbox = outbox
         self._failed = failed
         self._tails: set[Tail] = set()
+        self._unheard: set[int] = set()  # gateways that may not have heard yet that somebody looks
+        self._heard = asyncio.Event()  # they have
         self._asking: asyncio.TimerHandle | None = None
 
     async def tell(self, site: Site, fd: int, close: Callable[[], Awaitable[Any] | None], record: bytes) -> None:
@@ -111,16 +112,21 @@ class Ends:
     # ------------------------------------------------------------------ those who look
 
     def open_tail(self, wants: Callable[[CloseRecord], bool]) -> Tail:
-        """From now on it is given the records that fit, of all gateways. Waits until they have heard that; one that
-        stands still will tell what ends later."""
+        """From now on it is given the records that fit, of all gateways that have heard of it."""
         tail = Tail(wants)
         self._tails.add(tail)
         if self._asking is None:
+            self._unheard = {gateway_end.gateway for gateway_end in self._outbox.all()}
+            self._heard.clear()
             self._ask()
-            for gateway_end in self._outbox.all():
-                with contextlib.suppress(StateError):
-                    gateway_end.call(Call.SUBSCRIBER_COUNT, 0, b"")  # any question will do: it comes behind the other
         return tail
+
+    async def heard(self) -> None:
+        """Waits until all gateways have, for HEARD seconds at the most."""
+        if self._unheard:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEARD):
+                    await self._heard.wait()
 
     def close_tail(self, tail: Tail) -> None:
         """Nobody takes from it any more."""
@@ -131,8 +137,11 @@ class Ends:
         for tail in self._tails:
             tail.end()
 
-    def on_records(self, payload: bytes) -> None:
-        """A gateway tells what has ended there."""
+    def on_records(self, gateway: int, payload: bytes) -> None:
+        """A gateway tells what has ended there; first, and whenever it is asked, that it does."""
+        self._unheard.discard(gateway)
+        if not self._unheard:
+            self._heard.set()
         missed, records = _batch.decode(payload)
         for tail in self._tails:
             tail.add(missed, records)

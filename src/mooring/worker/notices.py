@@ -65,5 +65,5 @@ class Notices:
     def work(self, _gateway_end: GatewayEnd, notice: Notice) -> None:
         self._works.on_cancel(notice.fd, notice.payload.decode() if notice.extra else None)
 
-    def tail(self, _whose: object, notice: Notice) -> None:
-        self._ends.on_records(notice.payload)
+    def tail(self, gateway_end: GatewayEnd, notice: Notice) -> None:
+        self._ends.on_records(gateway_end.gateway, notice.payload)
