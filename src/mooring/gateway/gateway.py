@@ -415,8 +415,8 @@ class Gateway(GatewayContract):
         self._tell_retired(worker_end)
 
     def on_worker_lost(self, worker_end: WorkerEnd) -> None:
-        """A worker is gone; if it was retiring, it has retired."""
-        if worker_end.retiring:
+        """A worker is gone; if it was retiring, it has retired, and was perhaps told so before."""
+        if worker_end.retiring and not worker_end.departed:
             self._tell_retired(worker_end)
 
     def on_worker_broken(self, worker_end: WorkerEnd, why: str) -> None:
