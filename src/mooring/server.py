@@ -171,7 +171,7 @@ class Server:
         forgotten.started()
         launch(self, target)
 
-    def _enter(self, worker: Worker, settings: Settings) -> None:
+    def _begin(self, worker: Worker, settings: Settings) -> None:
         """For the runtime: the server runs in this process from now on, with these settings."""
         forgotten.started()
         self._worker = worker
@@ -186,7 +186,7 @@ class Server:
         if "__getattr__" in vars(Server):
             del Server.__getattr__  # type: ignore[attr-defined]
 
-    def _leave(self) -> None:
+    def _end(self) -> None:
         """For the runtime: the server runs here no more, or this process was forked off one in which it does."""
         if self._worker is not None and self.push == self._worker.outbox.push:
             del self.push

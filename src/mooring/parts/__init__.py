@@ -61,10 +61,10 @@ class Server(Controlled, Protocol):
     def _listeners(self) -> Sequence[Listener]: ...
     @property
     def _shared(self) -> Shared: ...
-    def _enter(self, worker: Worker, settings: Settings) -> None:
+    def _begin(self, worker: Worker, settings: Settings) -> None:
         """The server runs in this process from now on, with this worker and these settings."""
 
-    def _leave(self) -> None:
+    def _end(self) -> None:
         """It does not: this is a forked child."""
 
 

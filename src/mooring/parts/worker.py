@@ -40,7 +40,7 @@ class WorkerPart(Part):
         )
         self.worker.observe(host.pulse)
         host.worker = self.worker
-        server._enter(self.worker, host.settings)
+        server._begin(self.worker, host.settings)
         self._dispatcher: DispatcherLink | None = None
         self._known = asyncio.Event()  # the state of the tree, which stats() says from the first event on
         self._greeted = False  # this worker has said to everybody that it takes events
@@ -164,4 +164,4 @@ class WorkerPart(Part):
     def abandon(self) -> None:
         self.worker.abandon()
         assert self.host.server is not None
-        self.host.server._leave()
+        self.host.server._end()

@@ -372,7 +372,7 @@ class _Inside(SingleProcess):
         self._close_sockets()
         if self._task_thread is not None:
             self._task_thread.stop()
-        self._server._leave()
+        self._server._end()
         os.close(self._boot.tables[0])  # a process of its own would end now
         remove(self._boot.shared)
 

@@ -94,7 +94,7 @@ def one(data: bytes) -> None:
     loop = Loop()
     front = Front(loop, SERVER.settings)
     worker = Watched(SERVER)
-    SERVER._enter(worker, SERVER.settings)
+    SERVER._begin(worker, SERVER.settings)
     clients: list[Any] = loop.run(play(data[:1500], loop, front, worker))
 
     async def end() -> None:

@@ -94,7 +94,7 @@ def work_off(parts: list[bytes]) -> object:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     worker = Watched(SERVER, 1)
-    SERVER._enter(worker, SERVER.settings)
+    SERVER._begin(worker, SERVER.settings)
 
     async def feed() -> None:
         link = DispatcherLink(loop.reactor, theirs.detach(), worker.task_desk, worker.bench, worker.pipe, worker)

@@ -85,7 +85,7 @@ def run(parts: list[bytes]) -> object:
     answers, reply = socket.socketpair()
     channel.setblocking(False)
     worker = Watched(SERVER)
-    SERVER._enter(worker, SERVER.settings)
+    SERVER._begin(worker, SERVER.settings)
     file = os.memfd_create("table")
     gateway_end = ChannelGatewayEnd(0, Table(file, 4), worker.inlet, loop.reactor, channel.detach(), reply, page())
 
