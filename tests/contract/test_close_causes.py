@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -197,35 +197,36 @@ def test_a_file_that_becomes_shorter(mode: dict[str, Any], tmp_path: Path):
         assert server.stop() == 0
 
 
-@only("base", "process")
-def test_there_is_no_memory_for_what_a_client_is_sent(mode: dict[str, Any], tmp_path: Path):
+@contextlib.contextmanager
+def short_of_memory(mode: dict[str, Any], tmp_path: Path) -> Iterator[tuple[Raw, Callable[[], dict[str, Any]]]]:
+    """A WebSocket whose gateway gets no memory the next time that it asks; and what gives the record of its end."""
     faults = Faults(tmp_path)
     with Serving(APP, env=faults.env, **LIMITS, **mode) as server, websocket(server, "/room") as (raw, _):
         faults.only(pid=gateway_of(server))
         mark = server.mark()
         faults.set("allocate", every=1, times=1)
+        yield raw, lambda: the_record(server, mark)
+        assert faults.hits("allocate") == 1
+        assert server.stop() == 0
+
+
+@only("base", "process")
+def test_there_is_no_memory_for_what_a_client_is_sent(mode: dict[str, Any], tmp_path: Path):
+    with short_of_memory(mode, tmp_path) as (raw, record_of):
         raw.send(frame(TEXT, b"server.push(frame.fd, bytes(30_000))"))
         assert raw.rest() == b""
-        assert faults.hits("allocate") == 1
-        record = the_record(server, mark)
+        record = record_of()
         assert seen(record) == ("out_of_memory", 1006, "open", "websocket")
         assert record["reason"] == "no memory for the out-queue"
-        assert server.stop() == 0
 
 
 @only("base", "process")
 def test_there_is_no_memory_for_what_a_client_sends(mode: dict[str, Any], tmp_path: Path):
-    faults = Faults(tmp_path)
-    with Serving(APP, env=faults.env, **LIMITS, **mode) as server, websocket(server, "/room") as (raw, _):
-        faults.only(pid=gateway_of(server))
-        mark = server.mark()
-        faults.set("allocate", every=1, times=1)
+    with short_of_memory(mode, tmp_path) as (raw, record_of):
         begin(raw, 100_000)
         assert raw.close_frame() == (1011, "out of memory")
         raw.send(close_frame(1011))
-        assert faults.hits("allocate") == 1
-        assert seen(the_record(server, mark)) == ("out_of_memory", 1011, "open", "websocket")
-        assert server.stop() == 0
+        assert seen(record_of()) == ("out_of_memory", 1011, "open", "websocket")
 
 
 @only("base", "process")
