@@ -124,7 +124,6 @@ class Dispatcher:
         self._running: dict[int, QueuedTask] = {}  # by our numbers
         self._held: dict[int, list[tuple[int, bytes]]] = {}  # messages, by worker
         self._count = 0
-        self.draining = False
         self._awaits = True  # task workers may come
         self._counters = zeros(Part.DISPATCHER)
         self._taken: dict[int, Callable[[Peer, Notice], None]] = {
@@ -353,14 +352,12 @@ class Dispatcher:
         try:
             self._queue.remove(task)
         except ValueError:
-            del peer.given[number]
             task.source = None
-            self._settle(peer, task)
         else:
             self._counters["tasks_cancelled"] += 1
             self._queued_bytes -= len(task.payload)
-            del peer.given[number]
-            self._settle(peer, task)
+        del peer.given[number]
+        self._settle(peer, task)
 
     def _over(self, task: QueuedTask, fate: int, payload: bytes) -> None:
         """The one place where a task ends that is not cancelled."""
@@ -412,7 +409,6 @@ class Dispatcher:
 
     def drain(self, timeout: float, done: Callable[[dict[str, int]], None]) -> None:
         """`done(counts)` when there are no tasks, or after `timeout` seconds in any case."""
-        self.draining = True
         self._reactor.call_later(LOOK, self._await_nobody)  # who is ready has said so by then
         looks = max(1, int(timeout / LOOK))
 
