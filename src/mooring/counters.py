@@ -149,12 +149,7 @@ TABLE: tuple[Row, ...] = (
         "ended_by_standstill: Clients that were closed, having missed something while their gateway stood still.",
         "published_out_of_order: Publishes that could not wait for those of other gateways.",
     ),
-    *_rows(
-        C,
-        Part.RELAY,
-        "dropped_reasons: Messages, requests and work that were dropped, by reason.",
-        label="reason",
-    ),
+    *_rows(C, Part.RELAY, "dropped_reasons: Messages, requests and work that were dropped, by reason.", label="reason"),
     *_rows(
         G,
         Part.RELAY,
@@ -191,12 +186,7 @@ TABLE: tuple[Row, ...] = (
         "listen_overflows: Clients that the kernel turned away, because too many waited to be accepted.",
         adds=Adds.MAX,  # of sockets that all gateways share
     ),
-    *_rows(
-        G,
-        Part.GATEWAY,
-        "topics: Topics with subscribers.",
-        "users: Users with connections.",
-    ),
+    *_rows(G, Part.GATEWAY, "topics: Topics with subscribers.", "users: Users with connections."),
     # ---- workers
     *_rows(
         C,
@@ -217,18 +207,8 @@ TABLE: tuple[Row, ...] = (
         adds=Adds.EACH,
         label="reason",
     ),
-    *_rows(
-        C,
-        Part.WORKER,
-        "events_handled: Events whose handler was called, of whatever kind.",
-        adds=Adds.EACH,
-    ),
-    *_rows(
-        G,
-        Part.WORKER,
-        "handlers_suspended: Handlers of events that await something.",
-        adds=Adds.EACH,
-    ),
+    *_rows(C, Part.WORKER, "events_handled: Events whose handler was called, of whatever kind.", adds=Adds.EACH),
+    *_rows(G, Part.WORKER, "handlers_suspended: Handlers of events that await something.", adds=Adds.EACH),
     *_rows(
         H,
         Part.WORKER,

@@ -16,8 +16,6 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-__all__ = ["OwnRecord", "own_logger"]
-
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None] | None
 
 

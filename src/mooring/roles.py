@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 from mooring.config import Settings
 
-__all__ = ["ROLES", "SPARE", "SUPERVISOR", "Needs", "ProcessSpec", "Role", "gateways", "shown", "specs"]
-
 SUPERVISOR = "supervisor"  # the parent, which is in no row: it has no parts, and nobody starts it again
 
 

@@ -38,14 +38,7 @@ class ChannelGatewayEnd(GatewayEnd):
     @property
     def channel(self) -> WorkerChannel: ...
     def __init__(
-        self,
-        gateway: int,
-        table: Table,
-        inlet: Taker,
-        reactor: Reactor,
-        channel: int,
-        reply_socket: object,
-        page: int,
+        self, gateway: int, table: Table, inlet: Taker, reactor: Reactor, channel: int, reply_socket: object, page: int
     ) -> None: ...
     def hello(self) -> None: ...
     def hang_up(self) -> None: ...

@@ -16,8 +16,6 @@ from mooring.admin.calls import Call, Exchange, SearchTerms, Tailing
 from mooring.admin.client import AGAIN, TIMEOUT
 from mooring.errors import ServerUnreachable
 
-__all__ = ["AsyncControlClient", "connect_async"]
-
 AT_ONCE = 8  # calls of one client under way; a server answers 32 clients at a time
 CONNECT_AGAIN = 0.02  # seconds until a connect is tried again where the kernel's queue is full
 T = TypeVar("T")

@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
 from mooring.admin import requests
@@ -109,16 +110,14 @@ def _nothing(_result: Any) -> None:
     return None
 
 
-def _a_dict(result: Any) -> dict[str, Any]:
-    if not isinstance(result, dict):
+def _a(kind: type[T], result: Any) -> T:
+    if not isinstance(result, kind):
         raise AdminError("the server gave another answer than was asked for; is it of another version?")
     return result
 
 
-def _a_list(result: Any) -> list[dict[str, Any]]:
-    if not isinstance(result, list):
-        raise AdminError("the server gave another answer than was asked for; is it of another version?")
-    return result
+_a_dict: Callable[[Any], dict[str, Any]] = partial(_a, dict)
+_a_list: Callable[[Any], list[dict[str, Any]]] = partial(_a, list)
 
 
 class Exchange(Generic[T]):

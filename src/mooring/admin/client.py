@@ -10,8 +10,6 @@ from mooring.admin import calls
 from mooring.admin.calls import Call, Exchange, SearchTerms, Tailing
 from mooring.errors import ServerUnreachable
 
-__all__ = ["ControlClient", "connect"]
-
 AGAIN = 0.1  # seconds until a server that went away is asked again
 TIMEOUT = 10.0  # seconds; longer than the server takes for what it asks its gateways
 T = TypeVar("T")

@@ -8,8 +8,6 @@ import os
 import sys
 from typing import Literal, NamedTuple
 
-__all__ = ["Command"]
-
 _WITH_VALUE = frozenset("cmWX")
 _DROPPED = frozenset("iqx")  # for a person at a prompt; the first line of a script that is no Python
 _PLAIN = frozenset("bBdEiIOPqRsSuvx")

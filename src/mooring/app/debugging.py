@@ -22,8 +22,6 @@ from typing import Any
 
 from mooring.journal import own_logger
 
-__all__ = ["Breakpoints", "own_terminal"]
-
 log = own_logger("mooring.worker")
 
 ADVICE = "for a debugger start the server in a terminal, in the foreground, best with mode='base' and worker_num=1"

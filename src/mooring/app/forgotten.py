@@ -11,8 +11,6 @@ import sys
 from pathlib import Path
 from types import CodeType
 
-__all__ = ["made", "started"]
-
 _pid = 0  # of the process whose end is waited for
 _file = ""
 

@@ -25,8 +25,6 @@ from typing import Final
 
 from mooring.app.command import Command
 
-__all__ = ["Launched", "current_folder", "launched", "was_forked"]
-
 LIMITS: Final = {value: name for name, value in vars(resource).items() if name.startswith("RLIMIT_")}
 TIMERS: Final = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 OOM: Final = Path("/proc/self/oom_score_adj")

@@ -14,16 +14,10 @@ import msgspec
 
 from mooring.types import ConnectionState
 
-__all__ = ["LISTED_LIMIT", "Brief", "Briefs", "Found", "FoundConnection", "Search", "in_order", "merged"]
-
 LISTED_LIMIT = 10_000  # connections in one answer
 _BRIEF = struct.Struct("=dQdd")  # finder.pyx, Brief
 PATH_LIMIT = 255  # bytes of a path that gateways keep
-STATES = {
-    "http": ConnectionState.HTTP,
-    "established": ConnectionState.OPEN,
-    "closing": ConnectionState.CLOSING,
-}
+STATES = {"http": ConnectionState.HTTP, "established": ConnectionState.OPEN, "closing": ConnectionState.CLOSING}
 State = Literal["http", "established", "closing"]
 Sort = Literal["age", "idle", "messages", "bytes", "queued", "rtt", "rate"]
 SORTS: tuple[str, ...] = get_args(Sort)

@@ -6,8 +6,6 @@ from itertools import pairwise
 
 import click
 
-__all__ = ["duration", "number", "plain", "rate", "seconds", "size", "table"]
-
 _STEPS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 

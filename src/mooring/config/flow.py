@@ -12,11 +12,7 @@ class Flow(Section):
     """Backpressure: what may wait in memory, and for how long."""
 
     write_limit: int = option(
-        1 << 20,
-        "Most bytes waiting for one client to read; more close it with 1008.",
-        "bytes",
-        low=4096,
-        high=GIB,
+        1 << 20, "Most bytes waiting for one client to read; more close it with 1008.", "bytes", low=4096, high=GIB
     )
     write_high_water: int = option(
         65536,

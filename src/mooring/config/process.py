@@ -23,12 +23,7 @@ class Process(Section):
         choices=("process", "base"),
     )
     worker_num: int = option(
-        usable_cpus(),
-        "Processes that run the application.",
-        "processes",
-        low=1,
-        high=256,
-        shown="usable CPUs",
+        usable_cpus(), "Processes that run the application.", "processes", low=1, high=256, shown="usable CPUs"
     )
     spare_worker_num: int = option(
         0,
@@ -66,11 +61,7 @@ class Process(Section):
         high=HOUR,
     )
     boot_timeout: float = option(
-        30.0,
-        "How long a new process may take to import the application and be ready.",
-        "s",
-        low=0.1,
-        high=HOUR,
+        30.0, "How long a new process may take to import the application and be ready.", "s", low=0.1, high=HOUR
     )
     restart_free: int = option(
         3,
@@ -80,11 +71,7 @@ class Process(Section):
         high=1000,
     )
     restart_window: float = option(
-        10.0,
-        "A process that has served for so long ends its series of restarts.",
-        "s",
-        low=0,
-        high=HOUR,
+        10.0, "A process that has served for so long ends its series of restarts.", "s", low=0, high=HOUR
     )
     restart_backoff_max: float = option(
         5.0, "The longest delay before a process that keeps ending is started again.", "s", low=0, high=HOUR
@@ -171,9 +158,7 @@ class Process(Section):
         check=check_path,
     )
     log_level: str = option(
-        "info",
-        "The least serious line that is logged.",
-        choices=("debug", "info", "warning", "error", "critical"),
+        "info", "The least serious line that is logged.", choices=("debug", "info", "warning", "error", "critical")
     )
 
     @property

@@ -10,11 +10,7 @@ class WebSocket(Section):
     """The WebSocket protocol, its topics and sessions."""
 
     max_message_size: int = option(
-        1 << 20,
-        "Largest message, fragments added up; a larger one closes with 1009.",
-        "bytes",
-        low=1,
-        high=GIB,
+        1 << 20, "Largest message, fragments added up; a larger one closes with 1009.", "bytes", low=1, high=GIB
     )
     max_fragments: int = option(
         0,
@@ -40,11 +36,7 @@ class WebSocket(Section):
         high=HOUR,
     )
     ping_interval: float = option(
-        25.0,
-        "A client of which nothing was heard for so long is sent a ping; 0 means never.",
-        "s",
-        low=0,
-        high=HOUR,
+        25.0, "A client of which nothing was heard for so long is sent a ping; 0 means never.", "s", low=0, high=HOUR
     )
     pong_timeout: float = option(
         10.0,

@@ -9,6 +9,7 @@ import math
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -105,8 +106,8 @@ class Gateway(GatewayContract):
             ceiling=buffer_limit(settings),
         )
         self.connections.on_tls_failed = self._on_tls_failed
-        self.connections.on_file_failed = self._on_file_failed
-        self.connections.on_cut = self._on_cut
+        self.connections.on_file_failed = partial(self._refusals.say, logging.INFO, "%s")
+        self.connections.on_cut = partial(self._refusals.say, logging.INFO, "connection %d ended: %s")
         self._certificates = Certificates([one.tls for one in settings.per_listener], self.connections.use_context)
         if self._certificates:
             reactor.call_later(CERTIFICATE_LOOK, self._look_at_certificates)
@@ -198,12 +199,6 @@ class Gateway(GatewayContract):
     def _on_tls_failed(self, address: str, why: str) -> None:
         self._refusals.say(logging.INFO, "TLS with %s: %s", address or "a client", why)
 
-    def _on_cut(self, fd: int, why: str) -> None:
-        self._refusals.say(logging.INFO, "connection %d ended: %s", fd, why)
-
-    def _on_file_failed(self, why: str) -> None:
-        self._refusals.say(logging.INFO, "%s", why)
-
     def _client(self, fd: int) -> Client:
         """What a policy may look at."""
         ip, _, server_port = self.connections.peer(fd)
@@ -218,21 +213,20 @@ class Gateway(GatewayContract):
 
     def on_request(self, fd: int, number: int, request: ParsedRequest) -> None:
         """A whole request: a handshake is judged here, anything else goes to a worker."""
-        listener = self.connections.listener(fd)
+        listener, head_only = self.connections.listener(fd), request.method == "HEAD"
         if self._records.keeps:
             self._records.requested(fd, listener, request.target)
         if self._drain is not None and self._drain.refuses:
-            self._refuse_drained(fd, head_only=request.method == "HEAD")
+            self._refuse_drained(fd, head_only=head_only)
             return
         if self.pool.hopeless:
-            self._refuse_unserved(fd, head_only=request.method == "HEAD")
+            self._refuse_unserved(fd, head_only=head_only)
             return
         rules = self._rules[listener]
         peer, port, server_port = self.connections.peer(fd)
         if not rules.allows_host(request.headers):
             self.counters["hosts_refused"] += 1
             self._refusals.say(logging.INFO, "request of %s refused with 421: its Host is not in allowed_hosts", peer)
-            head_only = request.method == "HEAD"
             self._refuse(fd, 421, "this host is not served here", Cause.BAD_HOST, head_only=head_only)
             return
         ip, scheme = rules.proxies.client(peer, rules.policy.scheme, request.headers)
@@ -261,7 +255,6 @@ class Gateway(GatewayContract):
             self._refusals.say(
                 logging.INFO, "handshake of %s refused with %d: %s", ip or "a client", verdict.status, why
             )
-            head_only = request.method == "HEAD"
             self._refuse(fd, verdict.status, verdict.reason, Cause.BAD_HANDSHAKE, verdict.headers, head_only=head_only)
             return
         self._finder.note_path(fd, unquote(request.target.partition("?")[0]).encode())  # as `request.path`

@@ -156,9 +156,7 @@ def _is_none(request: ParsedRequest, fields: dict[str, list[str]]) -> Refused | 
     if version[0] != "13":
         # RFC 9110 section 15.5.22: a 426 names the protocol in Upgrade.
         return Refused(
-            426,
-            "the WebSocket version spoken here is 13",
-            (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")),
+            426, "the WebSocket version spoken here is 13", (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"))
         )
     if len(key) != 1 or not _KEY.fullmatch(key[0]):
         return Refused(400, "exactly one Sec-WebSocket-Key is needed: 16 bytes in base64")

@@ -17,15 +17,7 @@ if TYPE_CHECKING:  # who opens none need not load them
 
 
 def open_worker_end(
-    relay: Relay,
-    reactor: Reactor,
-    *,
-    worker: int,
-    generation: int,
-    serves: bool,
-    channel: int,
-    reply: int,
-    page: int,
+    relay: Relay, reactor: Reactor, *, worker: int, generation: int, serves: bool, channel: int, reply: int, page: int
 ) -> ChannelWorkerEnd:
     """The gateway's end. `serves`: whether the worker may be given connections of this gateway."""
     from mooring._core.channel_link import ChannelWorkerEnd

@@ -16,8 +16,6 @@ from mooring.monitor import kernel
 from mooring.monitor.scoreboard import TREE, Place, Report, Seen, TreeReport
 from mooring.roles import shown
 
-__all__ = ["STILL", "Board", "Process", "Snapshot"]
-
 STILL = 5.0  # seconds without a report from which on a process stands still
 SERVES = ("serving", "warm")
 AT_WORK = ("serving", "retiring", "draining")  # states in which a process reports

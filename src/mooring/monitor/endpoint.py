@@ -27,8 +27,6 @@ from mooring.monitor.board import Board
 from mooring.monitor.metrics import Metrics
 from mooring.net.refusals import RefusalLog
 
-__all__ = ["CLIENTS", "Endpoint"]
-
 log = own_logger("mooring.monitor")
 
 CLIENTS = 64  # connections at the same time; more are told to come again

@@ -13,8 +13,6 @@ from typing import Any
 
 from mooring.monitor.board import STILL, Process, Snapshot
 
-__all__ = ["live", "ready"]
-
 STARTING, READY, DEGRADED, UNSERVED, DRAINING = "starting", "ready", "degraded", "unserved", "draining"
 OK, UNAVAILABLE = 200, 503
 

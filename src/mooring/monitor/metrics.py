@@ -15,8 +15,6 @@ from mooring.counters import TABLE, Kind, Row
 from mooring.errors import ConfigError
 from mooring.monitor.board import Process, Snapshot
 
-__all__ = ["Metrics", "check_client"]
-
 LABELS = ("role", "number")
 OPENMETRICS = "application/openmetrics-text"
 BOUNDS = [*map(str, BOUNDS_SECONDS), "+Inf"]

@@ -19,8 +19,6 @@ from mooring.monitor.endpoint import Endpoint
 from mooring.monitor.reporter import Counts, Reporter, Timings
 from mooring.monitor.scoreboard import TREE, Place, Seen, TreeReport, new_scoreboard
 
-__all__ = ["OwnMonitor"]
-
 END_LIMIT = 1.0  # seconds that the thread may take to end
 
 

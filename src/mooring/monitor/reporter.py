@@ -17,8 +17,6 @@ from mooring.monitor.scoreboard import Place, Report
 from mooring.net.log import dropped_lines
 from mooring.net.report import errors_reported
 
-__all__ = ["REPORT_PERIOD", "Counts", "Reporter", "Timings", "counts_of"]
-
 log = own_logger("mooring.monitor")
 
 LOOK = 0.25  # seconds between two looks at how late the loop is

@@ -23,8 +23,6 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-__all__ = ["PLACES", "TREE", "Place", "Report", "Seen", "TreeReport", "new_scoreboard"]
-
 T = TypeVar("T")
 
 TREE = 0  # the place of the supervisor

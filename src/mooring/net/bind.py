@@ -12,8 +12,6 @@ from mooring.net.inherited import adopt, find, systemd_sockets
 from mooring.net.listener import ListenError, address_text, bind_listener
 from mooring.net.unix import UnixListener, bind_unix
 
-__all__ = ["bind_all", "bind_control", "bind_metrics"]
-
 log = own_logger("mooring.net")
 
 CONTROL_MODE = 0o600

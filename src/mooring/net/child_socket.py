@@ -35,8 +35,6 @@ import msgspec
 from mooring.errors import MooringError
 from mooring.net.messages import ToChild, ToSupervisor, op_of, to_child, to_supervisor
 
-__all__ = ["MAX_DESCRIPTORS", "MAX_MESSAGE", "ChildSocket", "ChildSocketError", "MessageRefused", "close_all"]
-
 MAX_MESSAGE = 65536  # bytes; the longest message of the contract has a few hundred
 MAX_DESCRIPTORS = 16  # per message; the kernel's own limit is 253 (SCM_MAX_FD)
 MAX_PENDING = 4096  # messages waiting in the outbox; a reload of 256 workers queues 512

@@ -14,8 +14,6 @@ from mooring.journal import own_logger
 from mooring.net.refusals import printable
 from mooring.types import CloseRecord
 
-__all__ = ["log_record", "shown"]
-
 log = own_logger("mooring.closed")
 
 _NAMES = [field.name for field in fields(CloseRecord)]

@@ -14,8 +14,6 @@ from contextlib import suppress
 from mooring._core.orphan import exit_after
 from mooring.journal import own_logger
 
-__all__ = ["FAILED_LIMIT", "end_helpers", "end_within"]
-
 log = own_logger("mooring.runtime")
 
 FAILED_LIMIT = 3.0  # seconds for one that has not served

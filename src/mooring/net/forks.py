@@ -24,8 +24,6 @@ from mooring.app.foreign import is_a, text_of, traceback_of
 from mooring.journal import own_logger
 from mooring.net import signals
 
-__all__ = ["came_back", "end_child", "in_child", "is_child"]
-
 log = own_logger("mooring.runtime")
 
 _actions: list[Callable[[], None]] = []

@@ -13,8 +13,6 @@ import stat
 import time
 from collections.abc import Iterator
 
-__all__ = ["LIMIT", "GuardError", "guard", "is_at", "owner_of"]
-
 LIMIT = 5.0  # seconds that another one that starts may take
 LOOK = 0.02
 

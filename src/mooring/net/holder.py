@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-__all__ = ["holder_of", "program"]
-
 LISTEN = "0A"  # as the kernel writes the state
 COMM_LIMIT = 15  # what the kernel keeps of a process's name
 TITLE_LIMIT = 60  # what is shown of one that it has given itself

@@ -16,8 +16,6 @@ import stat
 
 from mooring.net.listener import ListenError
 
-__all__ = ["adopt", "find", "systemd_sockets"]
-
 FIRST = 3  # SD_LISTEN_FDS_START
 FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 

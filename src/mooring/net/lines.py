@@ -18,8 +18,6 @@ import msgspec
 
 from mooring.journal import OwnRecord
 
-__all__ = ["JsonLines", "TextLines"]
-
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
 
 

@@ -18,8 +18,6 @@ from typing import Any
 from mooring.errors import MooringError
 from mooring.net.holder import holder_of
 
-__all__ = ["ListenError", "address_text", "bind_listener", "overflows"]
-
 _SO_MEMINFO = 55  # not in the socket module
 # so that whoever starts the server can tell them from a fault of the application (1) and of the command line (2)
 EXIT_CODES = {errno.EADDRINUSE: errno.EADDRINUSE, errno.EACCES: errno.EACCES, errno.EPERM: errno.EACCES}

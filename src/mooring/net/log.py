@@ -36,19 +36,6 @@ from mooring.errors import ConfigError
 from mooring.journal import OwnRecord, own_logger
 from mooring.net.lines import JsonLines, TextLines
 
-__all__ = [
-    "LogStream",
-    "check_log_files",
-    "dropped_lines",
-    "fill_standard_streams",
-    "leave_level",
-    "lend_level",
-    "log_as",
-    "log_stacks",
-    "log_to",
-    "reopen_logs",
-]
-
 MODE: Final = 0o640
 PATIENCE: Final = 50  # milliseconds
 STDERR: Final = 2

@@ -10,8 +10,6 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-__all__ = ["ToChild", "ToSupervisor", "op_of", "to_child", "to_supervisor"]
-
 
 class _Message(msgspec.Struct, tag_field="op", tag=str.lower, forbid_unknown_fields=True):
     """The `op` is the type's tag."""

@@ -27,8 +27,6 @@ from mooring.net.guard import GuardError, guard
 from mooring.net.holder import program
 from mooring.net.listener import ListenError
 
-__all__ = ["UnixListener", "bind_unix"]
-
 PATH_LIMIT = 107  # bytes; unix(7)
 
 

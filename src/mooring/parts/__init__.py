@@ -44,8 +44,6 @@ else:
         """What is said of it, mooring.admin.desk says, which not every process loads."""
 
 
-__all__ = ["ORPHANED", "Controller", "Drained", "Host", "OpenLink", "Part", "Peer", "Server"]
-
 ORPHANED = "the supervisor is gone"  # a reason to end
 Drained = Callable[[dict[str, int]], None]
 

@@ -85,11 +85,7 @@ class WorkerPart(Part):
             assert gateway is not None
             worker.outbox.connect(
                 open_local(
-                    self.host.relay,
-                    worker.inlet,
-                    gateway=gateway,
-                    worker=worker.number,
-                    generation=worker.generation,
+                    self.host.relay, worker.inlet, gateway=gateway, worker=worker.number, generation=worker.generation
                 )
             )
         await worker.start()

@@ -26,8 +26,6 @@ from mooring.supervisor.child import Child, ChildState
 from mooring.supervisor.slot import Slot
 from mooring.supervisor.tree import Tree
 
-__all__ = ["Bulletin", "alone"]
-
 log = own_logger("mooring.supervisor")
 
 KINDS = list(dict.fromkeys(kind for row in ROLES.values() for kind in row.counts_as))

@@ -31,8 +31,6 @@ from mooring.net.messages import Broken, Retired, ToSupervisor
 from mooring.roles import SPARE, ProcessSpec
 from mooring.supervisor.deadlines import Deadline
 
-__all__ = ["Child", "ChildState", "Exit"]
-
 END_LIMIT = 1.0  # seconds that one may take to end that was killed
 
 

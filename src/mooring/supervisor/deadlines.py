@@ -7,8 +7,6 @@ import itertools
 import time
 from collections.abc import Callable
 
-__all__ = ["Deadline", "Deadlines"]
-
 
 class Deadline:
     """One action at one time. `cancel()` may be called at any time, also after it ran."""

@@ -26,8 +26,6 @@ from mooring._core.pulse import PULSE_BYTES
 from mooring._core.room import ROOMS_BYTES
 from mooring.supervisor.child import Child
 
-__all__ = ["End", "Link", "Links", "new_order", "new_pulse", "new_rooms", "new_table"]
-
 CHANNEL_BUFFER = 4 << 20  # bytes; the default holds only 278 messages of 100 bytes
 _SO_SNDBUFFORCE = 32  # not in the socket module
 
@@ -76,10 +74,7 @@ class Link:
             for fd in made:
                 os.close(fd)
             raise
-        self._ends = {
-            worker: End(*made[0::2]),
-            gateway: End(*made[1::2]),
-        }
+        self._ends = {worker: End(*made[0::2]), gateway: End(*made[1::2])}
 
     def peer_of(self, child: Child) -> Child:
         return self.gateway if child is self.worker else self.worker

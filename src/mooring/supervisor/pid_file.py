@@ -28,8 +28,6 @@ from typing import NamedTuple
 from mooring.errors import ConfigError
 from mooring.net.guard import GuardError, guard, is_at, owner_of
 
-__all__ = ["Found", "PidFile", "find_server", "take_pid_file"]
-
 MODE = 0o644
 _LOCK = "@hhqqi0q"  # struct flock: type, whence, start, length, pid
 LONGEST = 32  # bytes; a number, and what people leave around it

@@ -21,8 +21,6 @@ from mooring.supervisor.slots import Slots
 from mooring.supervisor.tree import Tree
 from mooring.types import CloseCode
 
-__all__ = ["Phase", "Plan", "Serve", "Start"]
-
 log = own_logger("mooring.supervisor")
 
 END_LIMIT = 0.5  # seconds that a process may take to end, when it has drained

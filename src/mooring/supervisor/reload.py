@@ -34,8 +34,6 @@ from mooring.supervisor.slots import Slots
 from mooring.supervisor.tree import Tree
 from mooring.types import CloseCode
 
-__all__ = ["Reload", "ReloadOutcome"]
-
 log = own_logger("mooring.supervisor")
 
 
@@ -51,13 +49,7 @@ class Reload(Serve):
     """Serves, while slots get other processes; the supervisor looks at `outcome` before each wait."""
 
     def __init__(
-        self,
-        tree: Tree,
-        slots: Slots,
-        generation: int,
-        graceful_timeout: float,
-        why: str,
-        worn: Sequence[Child] = (),
+        self, tree: Tree, slots: Slots, generation: int, graceful_timeout: float, why: str, worn: Sequence[Child] = ()
     ) -> None:
         """`worn`: it is about these workers, which have worked long enough, and not about new code."""
         super().__init__(tree, slots, graceful_timeout)

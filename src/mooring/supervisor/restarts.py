@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import random
 
-__all__ = ["Restarts"]
-
 FIRST_DELAY = 0.1  # seconds
 JITTER = 0.25  # a delay is shortened by up to this part
 

@@ -16,8 +16,6 @@ from mooring.supervisor.child import Child
 from mooring.supervisor.slot import Slot
 from mooring.supervisor.vitals import seen, supervisor_seen
 
-__all__ = ["Scores"]
-
 log = own_logger("mooring.supervisor")
 
 PERIOD = 1.0  # seconds between two reports, when nothing happens

@@ -22,8 +22,6 @@ from mooring.journal import own_logger
 from mooring.supervisor.child import ChildState
 from mooring.supervisor.slot import Slot
 
-__all__ = ["Keepalive", "Service"]
-
 log = own_logger("mooring.supervisor")
 
 SEND_LIMIT = 0.5  # seconds; a manager reads at once, or it is in trouble of its own

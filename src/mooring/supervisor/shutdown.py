@@ -30,8 +30,6 @@ from mooring.supervisor.plans import Phase, Plan
 from mooring.supervisor.tree import Tree
 from mooring.types import CloseCode
 
-__all__ = ["Stage", "Stop", "drained_line"]
-
 log = own_logger("mooring.supervisor")
 
 OTHERS_LIMIT = 0.5  # seconds after the graceful timeout

@@ -12,8 +12,6 @@ import signal
 from types import FrameType
 from typing import Any
 
-__all__ = ["HANDLED", "Signals", "hold_signals"]
-
 HANDLED = (
     signal.SIGTERM,  # stop
     signal.SIGINT,  # stop; in a stop: at once

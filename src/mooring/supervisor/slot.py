@@ -7,8 +7,6 @@ from mooring.supervisor.child import Child
 from mooring.supervisor.deadlines import Deadline
 from mooring.supervisor.restarts import Restarts
 
-__all__ = ["Slot"]
-
 
 class Slot:
     """`current` serves or is on its way to; None: a restart is due (`restart` says when)."""

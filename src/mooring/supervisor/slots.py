@@ -27,8 +27,6 @@ from mooring.supervisor.restarts import Restarts
 from mooring.supervisor.slot import Slot
 from mooring.supervisor.tree import Tree
 
-__all__ = ["Slots"]
-
 log = own_logger("mooring.supervisor")
 
 

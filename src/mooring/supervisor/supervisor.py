@@ -64,8 +64,6 @@ from mooring.supervisor.vitals import vitals
 from mooring.supervisor.watchdog import Watchdog
 from mooring.supervisor.watcher import Watcher
 
-__all__ = ["Phase", "Supervisor"]
-
 log = own_logger("mooring.supervisor")
 
 REPLACE_AGAIN = 10.0  # seconds until a worker is replaced whose successor could not start

@@ -33,8 +33,6 @@ from mooring.supervisor.deadlines import Deadlines
 from mooring.supervisor.links import End, Link, Links, new_order, new_pulse, new_rooms, new_table
 from mooring.supervisor.scores import Scores
 
-__all__ = ["BootPayload", "Owner", "Tree"]
-
 log = own_logger("mooring.supervisor")
 
 BootPayload = Callable[[ProcessSpec, int], Mapping[str, Any]]

@@ -20,8 +20,6 @@ from mooring.roles import ROLES, SUPERVISOR
 from mooring.supervisor.child import Child
 from mooring.supervisor.slot import Slot
 
-__all__ = ["SHOWN", "row", "seen", "supervisor_seen", "vitals"]
-
 SHOWN = 200  # processes in one answer, which is one child message
 
 

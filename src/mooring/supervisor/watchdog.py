@@ -27,8 +27,6 @@ from mooring.monitor.kernel import resident_bytes
 from mooring.supervisor.child import Child, ChildState
 from mooring.supervisor.tree import Tree
 
-__all__ = ["Watchdog"]
-
 log = own_logger("mooring.supervisor")
 
 LONGEST_PERIOD = 1.0  # seconds between two looks
@@ -39,11 +37,7 @@ class Watchdog:
     """Looks at the children of `tree` from `start()` on."""
 
     def __init__(
-        self,
-        tree: Tree,
-        limits: Process,
-        on_hang: Callable[[Child], None],
-        on_large: Callable[[Child, str], None],
+        self, tree: Tree, limits: Process, on_hang: Callable[[Child], None], on_large: Callable[[Child, str], None]
     ) -> None:
         self._tree = tree
         self._limits = limits

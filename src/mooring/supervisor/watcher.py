@@ -35,8 +35,6 @@ from mooring._core.orphan import has_watches
 from mooring.errors import ConfigError
 from mooring.journal import own_logger
 
-__all__ = ["Watcher"]
-
 log = own_logger("mooring.supervisor")
 
 PERIOD = 200  # milliseconds between two looks

@@ -17,8 +17,6 @@ import msgspec
 
 from mooring.server import Server
 
-__all__ = ["Named", "name_of"]
-
 ADVICE = (
     "give its name as 'module:attribute', the path of its file, an object at the top level of a module, or use "
     "in_process(), which runs the application in this very process"

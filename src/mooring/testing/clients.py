@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection as AsyncConnection
     from websockets.sync.client import ClientConnection
 
-__all__ = ["AsyncClient", "Client", "Connecting", "Event", "Events", "Visitor", "httpx_module"]
-
 EXTRA = "pip install 'mooring-server[testing]'"
 HTTP_ONLY = {"accept", "accept-encoding", "connection", "user-agent"}  # httpx sends them; a handshake has its own
 

@@ -2,8 +2,6 @@
 
 from mooring.errors import MooringError
 
-__all__ = ["Closed", "HandlerFailed", "NotInTime", "Refused", "ServerFailed"]
-
 
 class NotInTime(MooringError, AssertionError):
     """What the test waited for has not come within its limit; the text says what that was."""

@@ -49,8 +49,6 @@ from mooring.worker.pipe import Pipe
 from mooring.worker.tasks import DispatcherLink, Task, TaskBench, TaskDesk
 from mooring.worker.worker import Worker
 
-__all__ = ["InsideServer", "Made", "in_process"]
-
 OURS: dict[str, object] = {
     **PLAIN,
     "mode": "base",

@@ -22,8 +22,6 @@ from mooring.testing.errors import NotInTime, ServerFailed
 from mooring.testing.log import PipeLog
 from mooring.testing.running import LIMIT, PLAIN, RunningServer, alive
 
-__all__ = ["AsyncServedServer", "ServedServer", "serve"]
-
 OURS = {**PLAIN, "unix_socket": "", "inherited": "", "log_file": "", "log_format": "text", "pid_file": ""}
 READY = r", {pid}\] ready(?:, listening on (?P<here>.*)| after .* processes? serves?)"
 LAUNCHER = "mooring.testing.launcher"

@@ -13,8 +13,6 @@ from mooring.testing.log import Log
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["LIMIT", "PLAIN", "RunningServer", "alive"]
-
 LIMIT = 10.0  # seconds; for each wait, where nothing else is said
 
 # TLS is off, whatever the application says: its keys may not be where tests run, and who tests it has no certificate.

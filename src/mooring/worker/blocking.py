@@ -29,8 +29,6 @@ from mooring._core.reactor import Reactor
 from mooring.journal import own_logger
 from mooring.net.loop import ReactorSelector
 
-__all__ = ["BlockWatch"]
-
 log = own_logger("mooring.worker")
 
 LOOKS: Final = 4  # in the time that a handler may take
