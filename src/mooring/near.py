@@ -106,6 +106,8 @@ ANSWERS: Final[Mapping[str, str]] = {
 }
 
 FRAMES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("answer", "push", "reply", "respond", "send", "send_text"), "server.push(frame.fd, data)"),
+    "send_json": "server.push_json(frame.fd, value)",
     **dict.fromkeys(("body", "content", "message", "msg", "payload", "text", "value"), "frame.data"),
     **dict.fromkeys(("client", "connection", "id", "sid"), "frame.fd"),
     "session": "server.session(frame.fd)",
@@ -116,10 +118,23 @@ REQUESTS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("content", "data"), "request.body or request.text()"),
     **dict.fromkeys(("client", "client_ip", "ip", "peer", "remote", "remote_addr"), "request.remote_ip"),
     **dict.fromkeys(("uri", "url"), "request.path and request.query"),
+    "get_json": "request.json()",
     "post": "request.form",
     "session": "server.session(request.fd)",
     "user": "server.session(request.fd), where a handler of 'handshake' has put it",
 }
+PARAMETERS: Final[Mapping[str, str]] = {
+    "detail": "reason",
+    "httponly": "http_only",
+    "include_self": "exclude=frame.fd",
+    "maxage": "max_age",
+    "samesite": "same_site",
+    "skip": "exclude",
+    "skip_sid": "exclude",
+    "status_code": "status",
+}
+_TAKING: Final = ("Accept", "HttpError", "Reject", "Response", "Server")  # whose parameters these are
+
 _OF: Final[Mapping[str, Mapping[str, str]]] = {
     "Frame": FRAMES,
     "Request": REQUESTS,
@@ -131,6 +146,27 @@ _SET: Final = re.compile(
     r"'Session' object has no attribute '(\w{1,100})'"
 )  # until Python 3.12 it does not say of what
 
+_READ_ONLY: Final = re.compile(r"'Response' object attribute '(\w{1,100})' is read-only")
+_UNKNOWN: Final = re.compile(r"(\w+)\.\w+\(\) got an unexpected keyword argument '(\w{1,100})'")
+_NOT_CALLED: Final = re.compile(r"'\w*method\w*' object is not subscriptable")
+_AWAITED: Final = re.compile(r"object \w+ can't be used in 'await' expression|'\w+' object can't be awaited")
+
+
+def call_meant(text: str) -> str:
+    """What was meant by a call that Python has refused with a TypeError of that text; empty if nobody could tell."""
+    if _AWAITED.fullmatch(text):
+        return (
+            "push, publish and most other methods do their work at once and return a plain value: call them without "
+            "`await`"
+        )
+    if text == "exceptions must derive from BaseException":
+        return "if that is a Reject: return it, as it is no exception; HttpError can be raised"
+    if _NOT_CALLED.fullmatch(text):
+        return "a method is called first, as in request.json()['name']"
+    if (found := _UNKNOWN.fullmatch(text)) and found[1] in _TAKING and found[2] in PARAMETERS:
+        return f"did you mean {PARAMETERS[found[2]]}?"
+    return ""
+
 
 def attribute_meant(error: AttributeError, text: str) -> str:
     """What was meant of a frame, a request or another object of ours; empty if it is none, or nobody could tell."""
@@ -138,6 +174,8 @@ def attribute_meant(error: AttributeError, text: str) -> str:
     holder = type(error.obj)
     if error.obj is None and (found := _SET.match(text)):
         return f"if that is server.session(fd): it is a mapping, write session['{found[1]}'] = ..."
+    if error.obj is None and (found := _READ_ONLY.fullmatch(text)):
+        return f"it is a method: call it, as in response.{found[1]}(...)"
     kind = next((one for one in _kinds(holder) if one.__name__ in _OF and one.__module__.startswith("mooring.")), None)
     if kind is None or not isinstance(name, str) or name in dir(holder):
         return ""  # one that is there has raised the error itself
@@ -173,6 +211,8 @@ def no_attribute(holder: object, name: str, words: Mapping[str, str]) -> str:
     asks again for the name. That error is the one to see: it is raised again."""
     if hasattr(type(holder), name):
         object.__getattribute__(holder, name)
+    if name.startswith("on_"):
+        return f"a {type(holder).__name__} has no {name!r:.100}: write @server.on({name[3:]!r:.100}) above the handler"
     offered = [one for one in dir(type(holder)) if not one.startswith("_")]
     meant = None if name.startswith("_") else nearest(name, offered, words)
     return f"a {type(holder).__name__} has no {name!r:.100}" + (f": did you mean {meant}?" if meant else "")

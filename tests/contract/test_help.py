@@ -32,6 +32,16 @@ def said(server, frame):
         return returns(frame.fd, how, what)
     if frame.data == "text":
         frame.text
+    if frame.data == "frame.send":
+        frame.send("x")
+    if frame.data == "unawaited":
+        unawaited = later("x")
+        try:
+            server.push(frame.fd, unawaited)
+        finally:
+            unawaited.close()
+    if frame.data == "raised":
+        raise mooring.Reject(404)
     if frame.data == "frame.session":
         frame.session["name"]
     if frame.data == "session.name":
@@ -54,6 +64,10 @@ async def page(request, response):
         await asyncio.sleep(0)
     if request.path == "/status":
         response.status_code = 404
+    if request.path == "/status-set":
+        response.status = 404
+    if request.path == "/json":
+        request.json["a"]
     if request.path == "/cookie":
         response.set_cookie("a", "b")
     if request.path == "/query":
@@ -64,7 +78,7 @@ async def page(request, response):
 
 @pytest.fixture(scope="module")
 def running(mode: dict[str, Any]) -> Iterator[Serving]:
-    with Serving("import asyncio\n" + APP, **mode) as server:
+    with Serving("import asyncio\nimport mooring\n" + APP, **mode) as server:
         yield server
         assert server.stop() == 0
 
@@ -128,6 +142,9 @@ async def test_await_before_a_method_that_needs_none(running: Serving):
     ("what", "words"),
     [
         ("text", "(did you mean frame.data?)"),
+        ("frame.send", "(did you mean server.push(frame.fd, data)?)"),
+        ("unawaited", "not coroutine; what a coroutine gives is there when it was awaited: `await` it"),
+        ("raised", "(if that is a Reject: return it"),
         ("frame.session", "(did you mean server.session(frame.fd)?)"),
         ("session.name", "(if that is server.session(fd): it is a mapping, write session['name']"),
     ],
@@ -144,6 +161,8 @@ async def test_attributes_of_other_servers(running: Serving, what: str, words: s
     ("path", "words"),
     [
         ("/status", "AttributeError: call response.status(404)"),
+        ("/status-set", "(it is a method: call it, as in response.status(...))"),
+        ("/json", "(a method is called first, as in request.json()['name'])"),
         ("/cookie", "(did you mean cookie(name, value)?)"),
         ("/query", "(did you mean request.query?)"),
     ],

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from mooring import Frame, Server
+from mooring import Accept, Frame, HttpError, Reject, Request, Server
 from mooring.config import HOME
-from mooring.near import EVENTS, METHODS, SETTINGS, attribute_meant, nearest, no_attribute
+from mooring.near import EVENTS, METHODS, SETTINGS, attribute_meant, call_meant, nearest, no_attribute
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,42 @@ def test_what_an_error_advises() -> None:
     assert attribute_meant(of(frame, "opcod"), "") == "did you mean opcode?"
     assert attribute_meant(of(frame, "xyzzy"), "") == ""
     assert attribute_meant(of(frame, "_opcod"), "") == ""
+
+
+def raised(call: Any) -> BaseException:
+    with pytest.raises((AttributeError, TypeError)) as caught:
+        call()
+    return caught.value
+
+
+def test_what_an_error_of_a_call_advises() -> None:
+    """As Python words them, whichever version it is."""
+    frame: Any = Frame("x", fd=3)
+    assert call_meant(str(raised(lambda: frame.json["x"]))) == "a method is called first, as in request.json()['name']"
+    assert call_meant(str(raised(lambda: Request.json["x"]))) == ""  # a function: that is no object of ours
+    assert "return it" in call_meant(str(raised(lambda: raise_it(Reject(401)))))
+    for call, meant in [
+        (lambda: Server().publish("a", "b", skip_sid=3), "did you mean exclude?"),
+        (lambda: HttpError(404, detail="no such page"), "did you mean reason?"),
+        (lambda: Accept(xyzzy=1), ""),
+    ]:
+        text = str(raised(call)).partition(". Did you mean")[0]  # Python 3.14 has guesses of its own
+        assert call_meant(text) == meant
+
+
+def raise_it(what: Any) -> None:
+    raise what
+
+
+def test_a_method_that_is_assigned_to() -> None:
+    """As of a response, whose methods other servers have as attributes."""
+    error = AttributeError("'Response' object attribute 'status' is read-only")
+    assert attribute_meant(error, str(error)) == "it is a method: call it, as in response.status(...)"
+
+
+def test_a_handler_by_the_name_of_its_event() -> None:
+    words = "a Server has no 'on_message': write @server.on('message') above the handler"
+    assert no_attribute(Server(), "on_message", METHODS) == words
 
 
 def test_what_is_there_has_raised_the_error_itself() -> None:

@@ -44,9 +44,17 @@ cdef enum:
 cdef object TEXT = Opcode.TEXT
 cdef object BINARY = Opcode.BINARY
 cdef str NO_FD = "an fd is an int, such as frame.fd or request.fd, not {} of type {}"
-cdef str NO_MESSAGE = "a message is a str, bytes or a Frame, not {}; push_json() and publish_json() send others as JSON"
+cdef str NO_MESSAGE = "a message is a str, bytes or a Frame, not {}; {}"
+cdef str AS_JSON = "push_json() and publish_json() send others as JSON"
+cdef str NOT_AWAITED = "what a coroutine gives is there when it was awaited: `await` it, in an `async def` handler"
 
 cdef uint64_t LONG_MS = 60000        # after which the last events of a connection that is gone have been handled
+
+
+cdef object _no_message(object data):
+    """The error for what can't be sent."""
+    advice = NOT_AWAITED if hasattr(type(data), "__await__") else AS_JSON
+    return TypeError(NO_MESSAGE.format(type(data).__name__, advice))
 
 
 cdef uint64_t _number(object fd) except? 0:
@@ -311,7 +319,7 @@ cdef class Outbox:
             gateway_end.command(&record, <const uint8_t*> text)
             return True
         if not PyObject_CheckBuffer(data):
-            raise TypeError(NO_MESSAGE.format(type(data).__name__))
+            raise _no_message(data)
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
             _check_size(code, view.len)
@@ -458,7 +466,7 @@ cdef class Outbox:
         if code != OP_TEXT and code != OP_BINARY:
             raise ValueError(f"opcode {code}: text or binary messages can be published")
         if not isinstance(data, str) and not PyObject_CheckBuffer(data):
-            raise TypeError(NO_MESSAGE.format(type(data).__name__))
+            raise _no_message(data)
         # through a memoryview: bytes(5) would be five zeros
         payload = str.encode(data) if isinstance(data, str) else bytes(memoryview(data))
         if code == OP_TEXT and not isinstance(data, str) and not is_utf8(payload, len(payload)):

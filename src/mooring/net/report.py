@@ -7,18 +7,15 @@ do with them: who is told the id of an error finds it in the log.
 import contextlib
 import logging
 import os
-import re
 import secrets
 import sys
 import time
 from typing import Final
 
 from mooring.app.foreign import text_of, traceback_of
-from mooring.near import attribute_meant
+from mooring.near import attribute_meant, call_meant
 
 _STDERR: Final = 2
-_AWAITED: Final = re.compile(r"object \w+ can't be used in 'await' expression|'\w+' object can't be awaited")
-
 
 _given = 0  # ids, by this process
 
@@ -57,14 +54,12 @@ def report(log: logging.Logger, message: str, error_id: str, *values: object, er
 def _hint(error: BaseException) -> str:
     """What to do, of errors of Python that don't say it."""
     text = text_of(error)
-    if type(error) is TypeError and _AWAITED.fullmatch(text):
-        return (
-            "\n(push, publish and most other methods do their work at once and return a plain value: call them without "
-            "`await`)"
-        )
-    if type(error) is AttributeError and (meant := attribute_meant(error, text)):
-        return f"\n({meant})"
-    return ""
+    meant = ""
+    if type(error) is TypeError:
+        meant = call_meant(text)
+    elif type(error) is AttributeError:
+        meant = attribute_meant(error, text)
+    return f"\n({meant})" if meant else ""
 
 
 def finish_output(log: logging.Logger) -> None:
