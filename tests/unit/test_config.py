@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -182,7 +183,9 @@ def test_what_names_no_event(name: Any):
         ({"close_timeout": "5"}, ["a number"]),
         ({"server_header": 1}, ["True or False"]),
         ({"host": ""}, ["empty"]),
-        ({"watch": "chat.py"}, ["a list of texts"]),
+        ({"watch": "chat.py"}, ["a list of texts: write watch=['chat.py']"]),
+        ({"watch": Path("chat.py")}, ["a list of texts: write watch=['chat.py']"]),
+        ({"max_message_size": "1MB"}, ["an integer, 1 to 1073741824 bytes"]),
         ({"watch": [1]}, ["a list of texts"]),
         ({"subprotocols": ["a b"]}, ["'a b'", "token"]),
         ({"subprotocols": ["a", "a"]}, ["twice"]),
@@ -218,6 +221,11 @@ def test_a_value_that_is_not_allowed_is_named_with_what_is(options, words):
     message = refused(**options)
     for word in [*options][:1] + words:
         assert word in message
+
+
+def test_a_path_is_a_text() -> None:
+    made = Settings.from_options({"document_root": Path("public"), "watch": [Path("src")]})
+    assert (made.http.document_root, made.process.watch) == ("public", ("src",))
 
 
 @pytest.mark.parametrize(

@@ -251,6 +251,12 @@ def test_a_root_that_is_none(folder: str) -> None:
         Documents(folder)
 
 
+def test_a_root_that_is_not_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"document_root='public': {tmp_path}/public: No such file"):
+        Documents("public")
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

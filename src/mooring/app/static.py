@@ -123,7 +123,9 @@ class Documents:
         try:
             self._fd = os.open(folder, _DIRECTORY)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"document_root={folder!r}: {getattr(error, 'strerror', None) or error}") from None
+            why = getattr(error, "strerror", None) or error
+            what = f"{os.path.abspath(folder)}: {why}" if isinstance(error, OSError) else why
+            raise ConfigError(f"document_root={folder!r}: {what}") from None
 
     def find(self, target: str) -> Opened | str | None:
         """The file that a request target names; or where to go instead, from a directory without its slash to the

@@ -89,7 +89,8 @@ def checked(spec: "Field[Any]", value: object) -> object:
     if meta["choices"]:
         problem = None if value in meta["choices"] else f"must be {limits}"
     elif not right:
-        problem = f"must be {type_name(spec)}" + (f", {limits}" if limits else "")
+        problem = f"must be {type_name(spec)}" + (f", {limits} {meta['unit']}".rstrip() if limits else "")
+        problem += instead_of(spec, value)
     elif meta["low"] is not None and not in_range(cast(float, value), meta["low"], meta["high"]):
         problem = f"must be {limits} {meta['unit']}".rstrip()
     elif meta["check"] is not None:
@@ -99,10 +100,20 @@ def checked(spec: "Field[Any]", value: object) -> object:
     return value
 
 
+def instead_of(spec: "Field[Any]", value: object) -> str:
+    """What to write instead of a value of the wrong type, where that is plain."""
+    if isinstance(value, str | os.PathLike) and spec.type not in TYPE_NAMES:
+        return f": write {spec.name}=[{os.fspath(value)!r}]"
+    return ""
+
+
 def typed(wanted: object, value: object) -> tuple[bool, object]:
     """Whether the value is of a field's type, and the value in exactly that type."""
-    if wanted is bool or wanted is str:
-        return isinstance(value, cast(type, wanted)), value
+    if wanted is bool:
+        return isinstance(value, bool), value
+    if wanted is str:
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        return isinstance(value, str), value
     if wanted is int:
         return isinstance(value, int) and not isinstance(value, bool), value
     if wanted is float:
