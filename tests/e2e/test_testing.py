@@ -145,6 +145,21 @@ def test_what_does_not_start_shows_its_log(tmp_path, text, found):
         serve(tmp_path / "app.py", limit=LIMIT).start()
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("app:srever", "module 'app' has no 'srever'; did you mean app:server"),
+        ("paa:server", "there is no module 'paa' on"),
+    ],
+)
+def test_a_name_that_leads_to_nothing(tmp_path, monkeypatch, name, words):
+    (tmp_path / "app.py").write_text("from mooring import Server\nserver = Server()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ServerFailed, match=words) as caught:
+        serve(name, limit=LIMIT).start()
+    assert "Traceback" not in str(caught.value)
+
+
 def test_what_the_application_prints_is_not_taken_for_the_server(tmp_path):
     text = "from mooring import Server\nprint('ready, listening on 127.0.0.1:1', flush=True)\nserver = Server()\n"
     (tmp_path / "app.py").write_text(f"{text}server.on('request', lambda request, response: response.end('hello'))\n")

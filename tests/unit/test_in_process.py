@@ -377,7 +377,11 @@ def test_what_does_not_start_says_why():
 
 def test_connect_without_with():
     with in_process(chat, limit=LIMIT) as running:
-        with pytest.raises(AttributeError, match=r"write `with running.connect\(...\) as client:`"):
+        never = r"connect\('/\?name=ada'\) was never opened: write `with running.connect"
+        with pytest.warns(RuntimeWarning, match=never):
+            running.connect("/?name=ada")
+        write = r"write `with running.connect\(...\) as client:`"
+        with pytest.warns(RuntimeWarning, match="was never opened"), pytest.raises(AttributeError, match=write):
             running.connect("/").send("x")
     with pytest.raises(StateError, match="it does not run"):
         running.call(print)
@@ -445,3 +449,24 @@ def test_the_level_of_the_log_is_as_it_was():
     with in_process(chat, limit=LIMIT):
         assert own.level == logging.INFO
     assert (own.level, own.handlers) == before
+
+
+def test_what_only_a_server_with_processes_has() -> None:
+    with in_process(chat, limit=LIMIT) as running:
+        with pytest.raises(AttributeError, match=r"no 'kill_worker', .* use serve\(\)"):
+            running.kill_worker(0)
+        with pytest.raises(AttributeError, match="no attribute 'xyzzy'"):
+            running.xyzzy  # noqa: B018
+        assert not hasattr(running, "reload")
+
+
+def test_a_server_that_was_not_started_says_how() -> None:
+    with pytest.raises(StateError, match=r"not started, as .*`with in_process\(\.\.\.\) as running:` does"):
+        in_process(chat).get("/")
+
+
+def test_a_dict_is_sent_as_json_only() -> None:
+    with in_process(chat, limit=LIMIT) as running, running.connect("/?name=ada") as ada:
+        message: Any = {"text": "hello"}
+        with pytest.raises(TypeError, match=r"send_json\(\) sends it as JSON"):
+            ada.send(message)

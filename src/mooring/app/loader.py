@@ -275,13 +275,17 @@ def imported(name: str, target: str) -> ModuleType:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        # A module that the application in turn misses is the application's error, not ours.
-        if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
+        if not is_missing(error, name):
             raise
         raise BootError(
             f"{target!r}: there is no module {error.name!r} in {here} or on the Python path; "
             "run the command from the directory that holds it"
         ) from error
+
+
+def is_missing(error: ModuleNotFoundError, name: str) -> bool:
+    """Whether it is the module `name` that is not there. One that the application in turn misses is its own error."""
+    return error.name is not None and (name == error.name or name.startswith(error.name + "."))
 
 
 def _module(name: str) -> ModuleType | None:

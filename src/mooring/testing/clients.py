@@ -6,6 +6,7 @@ WebSockets are those of `websockets`, HTTP is that of `httpx`: peers that know n
 import asyncio
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager, suppress
 from types import TracebackType
@@ -81,6 +82,7 @@ class Connecting(AbstractContextManager["Client"], AbstractAsyncContextManager["
         options: dict[str, Any],
         keep: "Callable[[Any], None] | None" = None,
     ) -> None:
+        self._entered = False
         self._websockets = websockets_module()
         self._host = host
         self._path = path
@@ -104,7 +106,13 @@ class Connecting(AbstractContextManager["Client"], AbstractAsyncContextManager["
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"no connection yet: write `with running.connect(...) as client:`, then client.{name}")
 
+    def __del__(self) -> None:
+        if vars(self).get("_entered") is False:
+            text = f"connect({self._path!r}) was never opened: write `with running.connect({self._path!r}) as client:`"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+
     def __enter__(self) -> "Client":
+        self._entered = True
         connect = self._websockets.sync.client.connect
         try:
             self._opened = connect(self._host.url + self._path, **self._options)
@@ -121,6 +129,7 @@ class Connecting(AbstractContextManager["Client"], AbstractAsyncContextManager["
         self._opened.__exit__(None, None, None)
 
     async def __aenter__(self) -> "AsyncClient":
+        self._entered = True
         connect = self._websockets.asyncio.client.connect
         try:
             self._opened = connect(self._host.url + self._path, **self._options)
@@ -194,6 +203,11 @@ class _Client(Generic[S]):
         return 1006 if self.socket.close_code is None else self.socket.close_code
 
 
+def _check_message(message: object) -> None:
+    if isinstance(message, dict):
+        raise TypeError("send() takes a str, or bytes, and not a dict: send_json() sends it as JSON")
+
+
 def _json(message: str | bytes) -> Any:
     try:
         return json.loads(message)
@@ -217,6 +231,7 @@ class Client(_Client["ClientConnection"]):
         """Sends text, or bytes as a binary message. Raises Closed when the connection has ended."""
         from websockets.exceptions import ConnectionClosed
 
+        _check_message(message)
         try:
             self.socket.send(message)
         except ConnectionClosed:
@@ -295,6 +310,7 @@ class AsyncClient(_Client["AsyncConnection"]):
         """Sends text, or bytes as a binary message. Raises Closed when the connection has ended."""
         from websockets.exceptions import ConnectionClosed
 
+        _check_message(message)
         try:
             await self.socket.send(message)
         except ConnectionClosed:

@@ -28,7 +28,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import TimeoutError as NoAnswer
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, NoReturn, Self
 
 from mooring._core.reactor import Reactor
 from mooring.app.foreign import function_name, running_of
@@ -44,6 +44,7 @@ from mooring.server import Server
 from mooring.single import SingleProcess
 from mooring.supervisor.service import Service
 from mooring.testing.errors import HandlerFailed, NotInTime, ServerFailed
+from mooring.testing.process import ServedServer
 from mooring.testing.running import LIMIT, PLAIN, RunningServer, alive
 from mooring.worker.pipe import Pipe
 from mooring.worker.tasks import DispatcherLink, Task, TaskBench, TaskDesk
@@ -116,6 +117,13 @@ class InsideServer(RunningServer):
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._undo = ExitStack()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if hasattr(ServedServer, name):
+            raise AttributeError(
+                f"in_process() has no {name!r}, as all of it runs in the process of the test: use serve()"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # ------------------------------------------------------------------ its life
 

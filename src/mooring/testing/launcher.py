@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from mooring.app.loader import is_missing, missing
 from mooring.errors import BootError, ConfigError
 from mooring.server import Server
 from mooring.testing.application import Named
@@ -42,7 +43,12 @@ def main() -> NoReturn:
 def _module(named: Named) -> ModuleType:
     """By its name where that leads to its file; else from the file, as test runners do."""
     if not named.file:
-        return import_module(named.module)
+        try:
+            return import_module(named.module)
+        except ModuleNotFoundError as error:
+            if not is_missing(error, named.module):
+                raise
+            raise BootError(f"{named}: there is no module {error.name!r} on the import path of the test") from error
     try:
         spec = find_spec(named.module)
     except (ImportError, ValueError):
@@ -69,7 +75,7 @@ def _found(module: ModuleType, named: Named) -> Server:
     value: Any = module
     for name in named.attribute.split("."):
         if not hasattr(value, name):
-            raise BootError(f"{named}: there is no {name!r} in it")
+            raise BootError(f"{named}: {missing(value, name, named.file or named.module)}")
         value = getattr(value, name)
     if not isinstance(value, Server) and callable(value):
         value = value()

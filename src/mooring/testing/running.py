@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from mooring.config import Settings
+from mooring.errors import StateError
 from mooring.testing.clients import Connecting, Events, Visitor
 from mooring.testing.log import Log
 
@@ -45,7 +46,12 @@ class RunningServer:
 
     @property
     def port(self) -> int:
-        """On which it listens."""
+        """On which it listens. Raises StateError when there is none."""
+        if not self.ports:
+            raise StateError(
+                f"{self.name} has no port: it was not started, as `with serve(...) as running:` or "
+                "`with in_process(...) as running:` does, or it listens on a Unix socket only"
+            )
         return self.ports[0]
 
     @property
