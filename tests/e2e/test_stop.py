@@ -12,6 +12,7 @@ import time
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from contract.clients import Raw, get, handshake
 from e2e.peers import BOTH_MODES, HELD_BACK, Rude, alive, app, client, drained, in_loop, logged
 from support.serving import LIMIT, Serving
 
@@ -219,6 +220,33 @@ async def test_sigterm_while_there_is_no_worker():
         counts = drained(server)
         assert counts["uncertain"] == 1
         assert counts["accepted"] in (1, 2)  # whether "hello" had come before the end of the worker
+
+
+def test_what_waits_for_a_worker_when_there_is_none_is_refused_at_once():
+    """Else it would keep its connection, and the stop, until graceful_timeout is over."""
+    code = """
+    @server.on("handshake")
+    def judge(server, request): ...
+
+    @server.on("message")
+    def said(server, frame): ...
+
+    @server.on("request")
+    def asked(request, response): ...
+    """
+    with Serving(app(HELD_BACK, code), worker_num=1, graceful_timeout=60) as server:
+        server.script.with_name("held back").touch()
+        os.kill(server.pid_of("worker 0"), signal.SIGKILL)
+        server.wait_log("worker 0 .* is gone")
+        with Raw(server, get("/")) as asking, Raw(server, handshake("/")) as shaking:
+            with Raw(server, b"nonsense\r\n\r\n") as behind:
+                assert behind.answer().status == 400, "so the gateway has read what was there before"
+            server.signal(signal.SIGTERM)
+            for raw in (asking, shaking):
+                answer = raw.answer()
+                assert (answer.status, answer.headers["retry-after"], answer.closes) == (503, "1", True)
+            assert server.ended() == 0
+        assert (drained(server)["accepted"], drained(server)["dropped"]) == (1, 1)
 
 
 @pytest.mark.parametrize("mode", [*BOTH_MODES, {"mode": "base", "worker_num": 2}], ids=["process", "alone", "base"])

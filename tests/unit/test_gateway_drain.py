@@ -59,6 +59,12 @@ class Relay:
         self.idles = True
         self.ends: list[int] = []
         self.woken = 0
+        self.waiting: list[int] = []
+
+    def refuse_waiting(self, reason: str) -> list[int]:
+        assert reason == "shutdown"
+        refused, self.waiting = self.waiting, []
+        return refused
 
     def idle(self) -> bool:
         return self.idles
@@ -78,9 +84,14 @@ class Gateway:
         self.clients: Any = Clients()
         self.relay: Any = Relay()
         self.done = 0
+        self.refused: list[int] = []
+
+    def _refuse(self, fd: int) -> None:
+        self.refused.append(fd)
+        self.clients.busy.discard(fd)
 
     def drain(self, timeout: float = 30.0, code: int = 1001) -> Drain:
-        drain = Drain(self.reactor, self.clients, self.relay, timeout, code, self._over)
+        drain = Drain(self.reactor, self.clients, self.relay, timeout, code, self._refuse, self._over)
         drain.begin()
         return drain
 
@@ -134,6 +145,16 @@ def test_once_all_are_heard_they_are_sent_away(gateway: Gateway):
     gateway.clients.unheard = False
     gateway.reactor.wait(0.05)
     assert drain.refuses
+
+
+def test_what_waits_for_a_worker_is_refused_when_there_is_none(gateway: Gateway):
+    gateway.clients.busy, gateway.relay.waiting = {1, 2}, [1, 2]
+    gateway.drain()
+    gateway.reactor.wait(5.0)
+    assert (gateway.refused, gateway.done) == ([], 0), "it may be handed over yet"
+    gateway.relay.worker_ends = [None]
+    gateway.reactor.wait(LOOK)
+    assert (gateway.refused, gateway.done) == ([1, 2], 1)
 
 
 def test_http_ends_when_it_is_idle(gateway: Gateway):

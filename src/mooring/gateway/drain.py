@@ -4,7 +4,8 @@ heard   who was accepted a moment ago and has not asked yet still may, for at mo
         connection, whoever accepts the next one
 closed  WebSockets, one after the other if they are many (Farewell), those that own work (`spawn`) when that is over;
         connections that speak HTTP once they are idle. Whoever asks now is refused
-over    when all have gone and workers are done with what they were handed, or when the time is
+over    when all have gone and workers are done with what they were handed, or when the time is. If there is no worker,
+        none will be started: requests and handshakes that wait for one are refused, too
 """
 
 import time
@@ -33,13 +34,16 @@ class Drain:
         relay: Relay,
         timeout: float,
         code: int,
+        refuse: Callable[[int], None],
         done: Callable[[], None],
     ) -> None:
+        """`refuse(fd)` answers a request or handshake that waits for a worker."""
         self._reactor = reactor
         self._connections = connections
         self._relay = relay
         self._timeout = timeout
         self._code = code
+        self._refuse = refuse
         self._done = done
         self._deadline = time.monotonic() + timeout
         self._heard = time.monotonic() + min(HEAR_LIMIT, HEAR_SHARE * timeout)
@@ -101,6 +105,8 @@ class Drain:
             self._connections.cut(fd, STOPS, Cause.SHUTDOWN)
         # what waits for a worker when there is none, and none will be started any more, waits in vain
         serving = any(worker_end is not None and worker_end.serves for worker_end in self._relay.worker_ends)
+        for fd in () if serving else self._relay.refuse_waiting("shutdown"):
+            self._refuse(fd)
         handed_over = self._relay.idle() or not serving
         if late or (self._connections.count == 0 and handed_over):
             self._over = True

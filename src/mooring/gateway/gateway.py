@@ -348,6 +348,7 @@ class Gateway(GatewayContract):
         self.connections.answer(fd, data, status, f"{status}: {reason}".encode(), cause)
 
     def _refuse_drained(self, fd: int, *, head_only: bool = False) -> None:
+        self._waiting(fd)
         headers = (("Retry-After", "1"),)
         self._refuse(fd, 503, "the server is shutting down", Cause.SHUTDOWN, headers, head_only=head_only)
 
@@ -509,7 +510,15 @@ class Gateway(GatewayContract):
         if self._drain is None:
             for acceptor in self._acceptors:
                 acceptor.stop()
-            self._drain = Drain(self.reactor, self.connections, self.relay, timeout, code, lambda: done(self.counts()))
+            self._drain = Drain(
+                self.reactor,
+                self.connections,
+                self.relay,
+                timeout,
+                code,
+                self._refuse_drained,
+                lambda: done(self.counts()),
+            )
             self._drain.begin()
 
     @property
