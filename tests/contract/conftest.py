@@ -105,7 +105,7 @@ def impatient(mode: dict[str, Any]) -> Iterator[Serving]:
     limits = {
         "header_timeout": 0.25,
         "body_grace": 0.25,
-        "keepalive_timeout": 1,
+        "keepalive_timeout": 2,
         "close_timeout": 0.3,
         "keepalive_requests": 3,
     }

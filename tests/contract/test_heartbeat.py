@@ -25,16 +25,17 @@ def left(server, fd, code, reason):
     report("close", code, reason)
 """
 QUICK = {"ping_interval": 0.2, "pong_timeout": 0.4}
+PATIENT = {"ping_interval": 0.2, "pong_timeout": 1.5}  # a client of this test may wait for a CPU
 
 
 def test_a_client_that_answers_stays_and_is_measured(mode: dict[str, Any]):
-    with Serving(APP, **QUICK, **mode) as server, connect(server.url, ping_interval=None) as ws:
+    with Serving(APP, **PATIENT, **mode) as server, connect(server.url, ping_interval=None) as ws:
 
         def measured() -> bool:
             ws.send("round trip")
             return ws.recv(5) != "None"
 
-        time.sleep(0.8)  # silence is what this is about: longer than both limits together
+        time.sleep(2.0)  # silence is what this is about: longer than both limits together
         assert eventually(measured)
         ws.send("round trip")
         assert 0 < float(ws.recv(5)) < 1
@@ -46,23 +47,28 @@ def test_one_that_does_not_is_closed(mode: dict[str, Any]):
         began = time.monotonic()
         assert raw.frame()[0] == PING
         assert raw.rest() == b""
-        assert 0.5 < time.monotonic() - began < 5
+        assert time.monotonic() - began > 0.5
         server.wait_log("^report close 1006 no answer to a ping$")
 
 
 def test_whatever_it_says_is_a_sign_of_life(mode: dict[str, Any]):
     with Serving(APP, **QUICK, **mode) as server, Raw(server) as raw:
         raw.upgrade("/")
-        end = time.monotonic() + 1.2
-        while time.monotonic() < end:
+        said = began = time.monotonic()
+        late = 0.0  # it may have waited for a CPU
+        while said < began + 1.2:
             raw.send(frame(TEXT, b"here"))
             time.sleep(0.05)
+            late, said = max(late, time.monotonic() - said), time.monotonic()
         raw.send(frame(TEXT, b"ping"))
-        assert raw.frame() == (PING, b"mine")  # and no other one before it
+        opcode, payload = raw.frame()
+        while late > QUICK["ping_interval"] / 2 and (opcode, payload) == (PING, b""):
+            opcode, payload = raw.frame()
+        assert (opcode, payload) == (PING, b"mine"), "and no other one before it"
 
 
 def test_pings_go_on_while_the_worker_is_busy():
-    with Serving(APP, **QUICK, mode="process", worker_num=1) as server, connect(server.url, ping_interval=None) as ws:
+    with Serving(APP, **PATIENT, mode="process", worker_num=1) as server, connect(server.url, ping_interval=None) as ws:
         ws.send("block")
         ws.send("round trip")
         assert float(ws.recv(10)) < 1

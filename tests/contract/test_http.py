@@ -494,7 +494,7 @@ def test_a_request_that_does_not_end(impatient: Serving, part: bytes):
         answer = raw.answer()
         assert answer.status == 408
         assert raw.rest() == b""
-        assert 0.2 < time.monotonic() - began < 5
+        assert 0.2 < time.monotonic() - began < 10, "as long as by default"
 
 
 def test_a_request_that_trickles(impatient: Serving):
@@ -502,7 +502,7 @@ def test_a_request_that_trickles(impatient: Serving):
     began = time.monotonic()
     with Raw(impatient) as raw:
         while not select.select([raw.socket], [], [], 0.02)[0]:
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 10, "as long as by default"
             raw.send(b"G")
         assert raw.answer().status == 408
 
@@ -511,19 +511,19 @@ def test_a_client_that_says_nothing(impatient: Serving):
     began = time.monotonic()
     with Raw(impatient) as raw:
         assert raw.rest() == b""
-    assert 0.2 < time.monotonic() - began < 5
+    assert 0.2 < time.monotonic() - began < 10, "as long as by default"
 
 
 def test_an_idle_connection_is_kept_for_a_while(impatient: Serving):
-    """keepalive_timeout, here 1 s, and not header_timeout is for the time between two requests."""
+    """keepalive_timeout, here 2 s, and not header_timeout is for the time between two requests."""
     with Raw(impatient, get("/")) as raw:
         assert raw.answer().status == 426
-        time.sleep(0.5)
+        time.sleep(0.4)
         raw.send(get("/"))
         assert raw.answer().status == 426
         began = time.monotonic()
         assert raw.rest() == b""
-        assert 0.9 < time.monotonic() - began < 5
+        assert time.monotonic() - began > 1.9
 
 
 def test_keepalive_requests(impatient: Serving):

@@ -129,6 +129,7 @@ async def test_the_limit(server: Serving, workers: list[Asker]):
             assert asker(f"server.session({peer.fd}).update(key='x' * {fits - 2})") is None
             assert asker(f"server.session({peer.fd}).update(k=1)") is None
             asker(f"server.session({peer.fd}).clear()")
+            agree(workers, peer.fd, {})
 
 
 CHANGES = [

@@ -333,7 +333,7 @@ def test_the_same_coroutine_a_second_time_does_the_first_no_harm(mode: dict[str,
         client.send("same")
         server.wait_log("report second coroutine is being awaited already")
         assert ask(client, "names", r"answer")
-        hear(client, "first 2 nobody")
+        hear(client, r"first \d+ nobody")
 
 
 def test_a_timer_that_returns_it_does_not_wait_for_it(spawning: Serving) -> None:
@@ -375,7 +375,8 @@ def test_one_that_closes_is_gone_for_it_also_when_it_owns_work(spawning: Serving
 
 def test_it_is_counted(spawning: Serving) -> None:
     with dial(spawning) as client:
-        eventually(lambda: counts(client)["spawned"] == 0)
+        # what asks is in flight; requests of those who were here before may not be acknowledged yet
+        eventually(lambda: (counts(client)["spawned"], counts(client)["in_flight"]) == (0, 1))
         before = counts(client)
         client.send("start one")
         client.send("start two")

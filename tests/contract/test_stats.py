@@ -60,7 +60,13 @@ def test_in_a_thread(workers: list[Asker]):
 async def test_what_is_counted(server: Serving, mode: dict[str, Any], workers: list[Asker]):
     """Messages and requests when they are accepted, handlers when they are done."""
     asker = workers[-1]
-    before = asker("server.stats()")
+
+    def quiet() -> Any:  # of those who were here before, some may be about to end
+        stats = asker("server.stats()")
+        there = stats["connections"], stats["websockets"], stats["in_flight"]
+        return stats if there == (len(workers), 0, 1) else None
+
+    before: Any = eventually(quiet)
     async with crowd(server, mode) as peers:
         for peer in peers:
             for n in range(10):
@@ -87,7 +93,8 @@ async def test_what_is_counted(server: Serving, mode: dict[str, Any], workers: l
 def test_what_waits_is_in_flight(server: Serving, workers: list[Asker], folder):
     """One handler is suspended, and two messages wait behind it."""
     go_on = folder / "what waits"
-    before = workers[0]("server.stats()")["in_flight"]
+    before = 1  # the request that asks
+    eventually(lambda: workers[0]("server.stats()")["in_flight"] == before)
     with websocket(server, "/eval") as (raw, fd):
         raw.send(frame(TEXT, f"await seen({go_on.name!r})".encode()) + frame(TEXT, b"1") + frame(TEXT, b"2"))
         for asker in workers:

@@ -195,7 +195,7 @@ def test_answers_do_not_pile_up(streaming: Serving) -> None:
 
 def test_events(streaming: Serving) -> None:
     since = streaming.mark()
-    with Raw(streaming, get("/events?name=reader&keep_alive=2", "Last-Event-ID: 6\xc3\xa9")) as raw:
+    with Raw(streaming, get("/events?name=reader&keep_alive=60", "Last-Event-ID: 6\xc3\xa9")) as raw:
         fields = head(raw)
         assert b"content-type: text/event-stream\r\n" in fields
         assert b"cache-control: no-store\r\n" in fields

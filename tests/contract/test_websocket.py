@@ -22,7 +22,7 @@ from contract.clients import (
 )
 from contract.modes import only
 from frames import frame, header, vectors
-from support.serving import Serving
+from support.serving import LIMIT, Serving
 
 LIMIT_OF_MESSAGE = 10_000  # see conftest.py
 LIMIT_OF_FRAGMENTS = 8
@@ -263,7 +263,7 @@ def test_a_client_that_does_not_answer_a_close_frame(impatient: Serving):
         raw.send(frame(TEXT, b"leave"))
         assert raw.close_frame() == (4000, "you asked for it")
         assert raw.rest() == b""
-        assert 0.25 < time.monotonic() - began < 5
+        assert time.monotonic() - began > 0.25
         impatient.wait_log(f"^report close {fd} 4000 you asked for it", since=mark)
 
 
@@ -276,10 +276,10 @@ def test_a_client_that_goes_on_talking_instead(impatient: Serving):
         assert raw.close_frame()[0] == 4000
         began = time.monotonic()
         with contextlib.suppress(ConnectionError):
-            while time.monotonic() - began < 5:
+            while time.monotonic() - began < LIMIT:
                 raw.send(frame(TEXT, b"blah") + frame(PING))
                 time.sleep(0.02)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < LIMIT, "it would never have ended"
 
 
 def test_both_close_at_once(server: Serving, workers: list[Asker]):

@@ -1,6 +1,7 @@
 """A client that is asked in words: it sends a text, and waits for the answer that looks like a pattern."""
 
 import re
+import time
 
 from websockets.sync.client import ClientConnection, connect
 
@@ -12,8 +13,9 @@ def dial(server: Serving) -> ClientConnection:
 
 
 def hear(client: ClientConnection, pattern: str) -> re.Match[str]:
-    """The first message that matches as a whole; others are passed over."""
-    while not (found := re.fullmatch(pattern, str(client.recv(LIMIT)))):
+    """The first message that matches as a whole; others are passed over, for so long: they may come for ever."""
+    end = time.monotonic() + LIMIT
+    while not (found := re.fullmatch(pattern, str(client.recv(max(0.0, end - time.monotonic()))))):
         pass
     return found
 
