@@ -8,6 +8,7 @@ it says is a fault as well. No parser but Cython's reads .pyx; what is asked her
 Python's own tokenizer finds these in Cython as well.
 """
 
+import ast
 import io
 import re
 import sys
@@ -160,14 +161,26 @@ def circles(root: Path) -> Finding:
 
 
 def untested(root: Path) -> Finding:
-    """Modules without a test of their name, test_NAME.py or test_FOLDER_NAME.py, where nothing else runs."""
+    """Modules without a test of their name, test_NAME.py or test_FOLDER_NAME.py, where nothing else runs. A module of
+    words alone needs none; one that shape.toml names in [tested_by] has one of another name."""
     tests = {path.stem for folder in ("unit", "property") for path in (root / "tests" / folder).rglob("test_*.py")}
+    others = known(root, "tested_by")
     found = {}
     for path in package(root, ".py", ".pyx"):
         place = path.relative_to(root / "src" / "mooring")
-        if not path.stem.startswith("__"):
-            found[str(place)] = int(not {f"test_{path.stem}", f"test_{place.parent.name}_{path.stem}"} & tests)
+        if path.stem.startswith("__") or (path.suffix == ".py" and not has_code(path.read_text())):
+            continue
+        lacks = not {f"test_{path.stem}", f"test_{place.parent.name}_{path.stem}"} & tests
+        other = others.pop(str(place), None)
+        if other is not None and (not lacks or not (root / other).exists()):
+            yield f"tools/shape.toml: {place} is not tested by {other}, take it out of [tested_by]"
+        found[str(place)] = int(lacks and other is None)
+    yield from (f"tools/shape.toml: there is no {place}, take it out of [tested_by]" for place in others)
     yield from shrinking(root, "untested", found, 0, "unit tests too few: write tests/unit/test_NAME.py")
+
+
+def has_code(text: str) -> bool:
+    return any(not isinstance(one, ast.Expr) for one in ast.parse(text).body)
 
 
 def retired_words(root: Path) -> Finding:

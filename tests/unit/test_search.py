@@ -1,4 +1,4 @@
-"""What is looked for among connections, and how numbers are shown to people."""
+"""What is looked for among connections."""
 
 import random
 
@@ -6,7 +6,6 @@ import pytest
 
 from mooring._core import finder
 from mooring.app.search import PATH_LIMIT, SORTS, Found, FoundConnection, Search, merged
-from mooring.cli.text import duration, number, plain, rate, size, table
 
 
 def row(key: float, fd: int) -> FoundConnection:
@@ -35,40 +34,3 @@ def test_answers_are_merged_in_one_order():
 def test_addresses(address, family, bits):
     terms = Search(address=address).terms()
     assert (terms["family"], terms["bits"]) == (family, bits)
-
-
-@pytest.mark.parametrize(
-    ("shown", "text"),
-    [
-        (duration(None), "-"),
-        (duration(0.0123), "12ms"),
-        (duration(5.21), "5.2s"),
-        (duration(59.7), "59s"),
-        (duration(192), "3m12s"),
-        (duration(4 * 3600 + 300), "4h05m"),
-        (duration(86400 * 12 + 3 * 3600), "12d03h"),
-        (size(None), "-"),
-        (size(0), "0 B"),
-        (size(999), "999 B"),
-        (size(1024), "1.0 KiB"),
-        (size(1 << 20), "1.0 MiB"),
-        (size(20.5 * (1 << 20)), "20 MiB"),
-        (size(5000 << 30), "5000 GiB"),
-        (number(12345), "12,345"),
-        (rate(0), "0"),
-        (rate(0.44), "0.4"),
-        (rate(3456.7), "3,457"),
-        (plain("a\x1b[31m\nb"), "a\\x1b[31m\\nb"),
-        (plain("grüße", 4), "grü…"),
-    ],
-)
-def test_what_people_read(shown, text):
-    assert shown == text
-
-
-def test_a_table_is_aligned():
-    assert table(["name", "count"], [["a", "1"], ["long name", "1000"]], ["name"]) == [
-        "name       count",
-        "a              1",
-        "long name   1000",
-    ]

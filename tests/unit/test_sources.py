@@ -178,7 +178,7 @@ CORE = "src/mooring/_core/new.pyx"
             "cdef class C:\n    cdef public object boss\n    def f(self): self.boss.ask()\n",
         ),
         (shape.circles, NEW, "from mooring.other import X\n"),
-        (shape.untested, NEW, ""),
+        (shape.untested, NEW, "X = 1\n"),
         (shape.retired_words, NEW, "def f(old): ...\n"),
     ],
 )
@@ -206,6 +206,24 @@ def test_a_fault_is_found(tmp_path, check, name, text):
     (tmp_path / name).write_text(text)
     (found,) = check(tmp_path)
     assert Path(name).stem in found or "old has 1 places" in found
+
+
+def test_a_test_of_another_name_has_to_be_there_and_to_be_needed(tmp_path):
+    for folder in ("src/mooring", "tests/unit", "tools"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / NEW).write_text("X = 1\n")
+    (tmp_path / "src/mooring/words.py").write_text('"""Words, and no code."""\n')
+    listed = tmp_path / "tools/shape.toml"
+    listed.write_text('[tested_by]\n"new.py" = "tests/unit/test_old.py"\n')
+    (found,) = shape.untested(tmp_path)
+    assert found == "tools/shape.toml: new.py is not tested by tests/unit/test_old.py, take it out of [tested_by]"
+    (tmp_path / "tests/unit/test_old.py").touch()
+    assert list(shape.untested(tmp_path)) == []
+    (tmp_path / "tests/unit/test_new.py").touch()
+    assert len(list(shape.untested(tmp_path))) == 1, "it has one of its name"
+    (tmp_path / NEW).unlink()
+    (found,) = shape.untested(tmp_path)
+    assert found == "tools/shape.toml: there is no new.py, take it out of [tested_by]"
 
 
 @pytest.mark.parametrize("check", [shape.wide_lines, shape.branchy, shape.untested])
