@@ -276,15 +276,28 @@ async def test_commands(asked: Serving, path: Path):
         assert json.loads(command(path, "connections", "--user", "fay", "--json").output)["total"] == 1
         assert json.loads(command(path, "inspect", fd, "--json").output)["fd"] == peer.fd
         assert command(path, "push", fd, "one").exit_code == 0
-        assert command(path, "push", "--user", "fay", "two").exit_code == 0
-        assert command(path, "push", "--topic", "all", "three").exit_code == 0
+        assert command(path, "push", "--user", "fay", "two").output == "sent to 1 connection\n"
+        assert json.loads(command(path, "push", "--topic", "all", "three", "--json").output) >= 1
+        for target, words in (
+            (("--user", "faye"), "the user 'faye' has no"),
+            (("--topic", "al"), "is in the topic 'al'"),
+        ):
+            nobody = command(path, "push", *target, "four")
+            assert nobody.exit_code == 1
+            assert words in nobody.output
         assert await peer.take(3) == ["one", "two", "three"]
         assert json.loads(command(path, "kick", fd, "--code", "4003", "--reason", "bye", "--json").output) is True
         assert await peer.ended() == (4003, "bye")
+        assert command(path, "counters", "xyzzy", "acepted").exit_code == 1
+        assert "no counter has 'xyzzy' or 'acepted'" in command(path, "counters", "xyzzy", "acepted").output
         for words in (["push", fd, "late"], ["kick", fd], ["inspect", fd]):
             eventually(lambda words=words: command(path, *words).exit_code == 1)
         for words in (["push", "text"], ["push", fd, "--user", "fay", "text"], ["kick"], ["push", "x", "text"]):
             assert command(path, *words).exit_code == 2
+        for words in (["kick", "fay"], ["push", "fay", "text"]):
+            assert "'fay' is no fd, which is a number" in command(path, *words).output
+            assert "--user fay" in command(path, *words).output
+        assert "--user" not in command(path, "inspect", "fay").output
         nobody = command(path, "kick", "--user", "fay")
         assert (nobody.exit_code, nobody.output) == (1, "the user 'fay' has no connection\n")
         assert command(path, "kick", "--user", "fay", "--json").exit_code == 1

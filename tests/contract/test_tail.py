@@ -156,6 +156,19 @@ def test_wrong_questions_are_refused(looked_at: tuple[Serving, str]):
         asyncio.run(asked())
 
 
+def test_there_is_nothing_to_look_at(mode: dict[str, Any], tmp_path: Path):
+    path = str(tmp_path / "control")
+    with Serving(APP, control_socket=path, **mode) as server:
+        with pytest.raises(AdminError, match="no close records are kept: set close_records to 'on' or 'log'"):
+            next(mooring.connect(path).tail())
+        assert server.stop() == 0
+
+
+def test_that_listener_keeps_none(looked_at: tuple[Serving, str]):
+    with pytest.raises(AdminError, match="no close records are kept of listener 9"):
+        next(mooring.connect(looked_at[1]).tail(listener=9))
+
+
 def test_so_many_can_look(looked_at: tuple[Serving, str]):
     _, path = looked_at
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from mooring import Server
 from mooring.cli import main
+from mooring.cli.control import by_reason
 from mooring.cli.pages import TOUCHED, commands_page, settings_page
 from mooring.config import describe
 
@@ -212,3 +213,9 @@ def test_a_process_of_the_server_does_not_import_the_command_line():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.split() == ["7", "False"]
+
+
+def test_what_was_refused_is_one_or_many():
+    counts = {"control_refused": 1, "requests_refused": 2, "connections_refused_by_address": 1}
+    words = "1 request on the control socket, 2 requests, 1 connection by address"
+    assert by_reason(counts) == words

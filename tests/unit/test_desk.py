@@ -26,6 +26,9 @@ from mooring.types import ClientInfo, ConnectionState
 class Ends:
     """Nobody's connection ends here."""
 
+    def keeps(self, listener: int | None) -> bool:
+        return True
+
     def open_tail(self, wants: object) -> object:
         raise AssertionError
 

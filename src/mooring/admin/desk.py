@@ -69,6 +69,7 @@ class Tail(Protocol):
 class Ends(Protocol):
     """Where close records come from; see mooring.worker.ends."""
 
+    def keeps(self, listener: int | None) -> bool: ...
     def open_tail(self, wants: Callable[[CloseRecord], bool]) -> Any: ...
     async def heard(self) -> None: ...
     def close_tail(self, tail: Any) -> None: ...
@@ -297,6 +298,9 @@ class Desk:
                 request.check()
                 if self._tailing >= TAILS:
                     raise ValueError(f"{TAILS} others look at close records already")
+                if not self._tally.ends.keeps(request.listener):
+                    where = "" if request.listener is None else f" of listener {request.listener}"
+                    raise ValueError(f"no close records are kept{where}: set close_records to 'on' or 'log'")
                 return request
             case requests.Reload():
                 if not self._can_reload:

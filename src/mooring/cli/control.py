@@ -22,6 +22,16 @@ Show = Callable[[Any], None]
 Column = tuple[str, Callable[[dict[str, Any]], str]]
 
 
+def as_fd(context: click.Context, param: click.Parameter | None, value: str | None) -> int | None:
+    """A connection's id, of an argument."""
+    try:
+        return None if value is None else int(value)
+    except ValueError:
+        instead = f"; for the user of that name --user {value}" if context.command.name in ("kick", "push") else ""
+        text = f"{value!r} is no fd, which is a number, as `mooring connections` shows it{instead}"
+        raise click.BadParameter(text, context, param) from None
+
+
 def asking(function: Callable[..., None]) -> Callable[..., None]:
     """Options of whatever asks a server; the function is given a client and whether to print JSON."""
 
@@ -73,7 +83,7 @@ def status(client: ControlClient) -> tuple[Any, Show]:
     return client.stats(), lambda stats: click.echo("\n".join(status_lines(stats)))
 
 
-also_by_pid_file(status, status_by_lock)
+also_by_pid_file(status, status_by_lock, "Say instead whether the server with this pid file runs.")
 
 
 def status_lines(stats: dict[str, Any]) -> list[str]:
@@ -126,10 +136,13 @@ def _counted(stats: dict[str, Any]) -> dict[str, Any]:
 
 def by_reason(counts: dict[str, int]) -> str:
     """For people; empty for nothing."""
-    words = {"control_refused": "requests on the control socket"}
-    return ", ".join(
-        f"{number(n)} {words.get(name, name.replace('_refused', '').replace('_', ' '))}" for name, n in counts.items()
-    )
+    return ", ".join(f"{number(n)} {_refusals(name, n)}" for name, n in counts.items())
+
+
+def _refusals(name: str, count: int) -> str:
+    text = "requests on the control socket" if name == "control_refused" else name.replace("_refused", "")
+    noun, *rest = text.replace("_", " ").split(" ")
+    return " ".join([noun.removesuffix("s") if count == 1 else noun, *rest])
 
 
 @command
@@ -137,7 +150,8 @@ def by_reason(counts: dict[str, int]) -> str:
 def counters(client: ControlClient, name: tuple[str, ...]) -> tuple[Any, Show]:
     """Every counter, and what it is; with NAME those whose names have that in them."""
     found = {one: n for one, n in _counted(client.stats()).items() if not name or any(part in one for part in name)}
-    return found, lambda found: click.echo("\n".join(counter_lines(found)))
+    none = f"no counter has {' or '.join(map(repr, name))} in its name; `mooring counters` shows all"
+    return found, lambda found: click.echo("\n".join(counter_lines(found)) if found else none, err=not found)
 
 
 def counter_lines(counts: dict[str, Any]) -> list[str]:
@@ -219,7 +233,7 @@ def _time(seconds: float) -> str:
 
 
 @command
-@click.argument("fd", type=int)
+@click.argument("fd", callback=as_fd)
 def inspect(client: ControlClient, fd: int) -> tuple[Any, Show]:
     """Show what is known of a connection; exit code 1 when it is gone."""
 
@@ -234,7 +248,7 @@ def inspect(client: ControlClient, fd: int) -> tuple[Any, Show]:
 
 
 @command
-@click.argument("fd", type=int, required=False)
+@click.argument("fd", callback=as_fd, required=False)
 @click.option("--user", help="All connections of this user.")
 @click.option("--code", type=int, default=1000, show_default=True, help="Close code, for WebSockets.")
 @click.option("--reason", default="", help="Reason that the client is told.")
@@ -254,7 +268,7 @@ def kick(client: ControlClient, fd: int | None, user: str | None, code: int, rea
 @click.option("--user", help="To all connections of this user, instead of FD.")
 @click.option("--topic", help="To all connections in this topic, instead of FD.")
 def push(client: ControlClient, words: tuple[str, ...], user: str | None, topic: str | None) -> tuple[Any, Show]:
-    """Send TEXT as one message; exit code 1 when the connection is gone.
+    """Send TEXT as one message; exit code 1 when nobody is there to get it.
 
     Before a TEXT that begins with a minus write "--".
     """
@@ -264,12 +278,20 @@ def push(client: ControlClient, words: tuple[str, ...], user: str | None, topic:
     _one_target(FD=target[0] if target else None, user=user, topic=topic)
     if user is not None:
         client.push_user(user, text)
-        return None, say("sent")
+        nobody = f"the user {plain(user, 100)!r} has no connection"
+        return _sent_to(client.listing(user, limit=0)["total"], nobody)
     if topic is not None:
         client.publish(topic, text)
-        return None, say("sent")
-    fd: int = click.types.convert_type(int)(target[0], None, click.get_current_context())
+        nobody = f"no connection is in the topic {plain(topic, 100)!r}"
+        return _sent_to(client.listing(topic=topic, limit=0)["total"], nobody)
+    fd = as_fd(click.get_current_context(), None, target[0]) or 0
     return client.push(fd, text), there(fd, "sent")
+
+
+def _sent_to(count: int, nobody: str) -> tuple[int, Show]:
+    """To so many that were there a moment later."""
+    sent = f"sent to {number(count)} connection{'' if count == 1 else 's'}"
+    return count, lambda _count: click.echo(sent if count else nobody, err=not count)
 
 
 @command
@@ -279,7 +301,7 @@ def reload(client: ControlClient) -> tuple[Any, Show]:
     return None, say("the reload has been asked for; `mooring status` counts those that are done")
 
 
-also_by_pid_file(reload, reload_by_signal)
+also_by_pid_file(reload, reload_by_signal, "Signal the server with this pid file instead.")
 
 
 @command
@@ -289,7 +311,7 @@ def stop(client: ControlClient) -> tuple[Any, Show]:
     return None, say("the stop has been asked for")
 
 
-also_by_pid_file(stop, stop_by_signal)
+also_by_pid_file(stop, stop_by_signal, "Signal the server with this pid file instead, and wait for its end.")
 
 
 def _one_target(**given: object) -> None:

@@ -25,7 +25,7 @@ Act = Callable[[str, float | None], tuple[dict[str, Any], str, int]]
 """act(path of the pid file, timeout if one was given): what to print as JSON, to a person, and the exit code."""
 
 
-def also_by_pid_file(command: click.Command, act: Act) -> None:
+def also_by_pid_file(command: click.Command, act: Act, about: str) -> None:
     """Gives a command that asks on a control socket the option --pid-file, and does that with it."""
     [socket] = [parameter for parameter in command.params if parameter.name == "path"]
     socket.required = False
@@ -52,7 +52,6 @@ def also_by_pid_file(command: click.Command, act: Act) -> None:
         raise SystemExit(code)
 
     command.callback = run
-    about = "Signal the server with this pid file instead."
     command.params.insert(1, click.Option(["--pid-file", "pid_file"], metavar="PATH", help=about))
 
 

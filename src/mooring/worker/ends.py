@@ -111,6 +111,14 @@ class Ends:
 
     # ------------------------------------------------------------------ those who look
 
+    def keeps(self, listener: int | None) -> bool:
+        """Whether there are records of that listener; None: of any."""
+        return any(
+            site.close_records != "off"
+            for number, site in enumerate(self._sites)
+            if listener is None or listener == number
+        )
+
     def open_tail(self, wants: Callable[[CloseRecord], bool]) -> Tail:
         """From now on it is given the records that fit, of all gateways that have heard of it."""
         tail = Tail(wants)
