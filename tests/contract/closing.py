@@ -71,8 +71,8 @@ async def asked(request, response):
     response.json([request.fd, result])
 """
 QUICK = {
-    "header_timeout": 0.4,
-    "keepalive_timeout": 0.8,
+    "header_timeout": 0.8,
+    "keepalive_timeout": 1.0,
     "close_timeout": 0.4,
     "handshake_timeout": 0.5,
     "max_message_size": 1000,

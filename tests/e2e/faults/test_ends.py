@@ -91,7 +91,7 @@ async def test_f01_clients_of_other_workers_notice_nothing():
                 await logged(server, r"worker 1 \(pid \d+\) serves in place", since=mark)
                 await asyncio.gather(*[one.goes_on(20) for one in talkers])
         assert all(one.in_order() for one in others)
-        assert max(one.longest for one in others) < 2.0
+        assert max(one.longest for one in others) < 5.0
         assert server.stop() == 0
 
 
@@ -143,7 +143,7 @@ async def test_f09_no_zombie_is_left():
             ended = time.monotonic()
             os.kill(pid, signal.SIGKILL)
             await until(lambda pid=pid: state(pid) is None, f"{role} is reaped")
-            assert time.monotonic() - ended < 2
+            assert time.monotonic() - ended < 5
             await logged(server, rf"{role} \(pid \d+\) serves in place", since=mark)
         server.signal(signal.SIGHUP)
         await logged(server, "reload: done")
