@@ -61,8 +61,8 @@ class Bench:
             _handlers=handlers,
             _listeners=[SimpleNamespace(_handlers=Handlers(handlers)) for _ in range(listeners)],
             _shared=SimpleNamespace(open=lambda declared: None),
-            _enter=lambda worker, settings: self.calls.append(("enter",)),
-            _leave=lambda: self.calls.append(("leave",)),
+            _begin=lambda worker, settings: self.calls.append(("begin",)),
+            _end=lambda: self.calls.append(("end",)),
         )
         options["listeners"] = [{"port": 1 + number} for number in range(bound)]
         self.handled: list[int] = []
@@ -124,7 +124,7 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 def test_the_server_enters_a_process_with_the_worker_that_its_number_says(make: Callable[..., Bench]):
     bench = make()
-    assert bench.calls == [("enter",)]
+    assert bench.calls == [("begin",)]
     assert bench.host.worker is bench.part.worker
     assert (bench.part.worker.number, bench.part.worker.generation) == (NUMBER, GENERATION)
 
@@ -261,4 +261,4 @@ def test_whether_clients_stay_says_how_long_their_tasks_have(
 def test_in_a_forked_child_the_server_is_not_there(make: Callable[..., Bench]):
     bench = make()
     bench.part.abandon()
-    assert bench.calls[-1] == ("leave",)
+    assert bench.calls[-1] == ("end",)

@@ -86,7 +86,7 @@ class Compressor:
             return body, length
         fields.vary(headers)
         if length is not None:
-            if self.is_accepted(accepted):
+            if choose(accepted, self._offered) is not None:
                 fields.weaken(headers)
             return body, -1
         small = self.compress(body, accepted)
@@ -95,10 +95,6 @@ class Compressor:
         headers.append(("Content-Encoding", small[0]))
         fields.weaken(headers)
         return small[1], None
-
-    def is_accepted(self, accepted: str) -> bool:
-        """Whether the client takes any of our codings."""
-        return choose(accepted, self._offered) is not None
 
     def compress(self, body: bytes, accepted: str) -> tuple[str, bytes] | None:
         """The coding and the body in it; None when the client accepts none or nothing is gained."""

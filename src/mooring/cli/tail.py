@@ -23,7 +23,7 @@ CELLS: tuple[tuple[str, int, Cell], ...] = (
     ("phase", 10, lambda one: one["phase"]),
     ("path", 20, lambda one: plain(one["path"], 30) or "-"),
     ("user", 10, lambda one: plain(one["user"], 20) or "-"),
-    ("from", 21, lambda one: _remote(one)),
+    ("from", 21, lambda one: control.remote({"unix_socket": "", **one})),
     ("worker", 6, lambda one: number(one["worker_id"])),
     ("time", 6, lambda one: duration(one["duration"])),
     ("msgs in", 7, lambda one: number(one["messages_received"])),
@@ -35,10 +35,6 @@ CELLS: tuple[tuple[str, int, Cell], ...] = (
     ("reason", 0, lambda one: plain(one["reason"], 123)),
 )
 """What is shown of a record: its head, its least width, its text."""
-
-
-def _remote(one: dict[str, Any]) -> str:
-    return control.remote({"unix_socket": "", **one})
 
 
 def head() -> str:

@@ -91,7 +91,7 @@ def checked(spec: "Field[Any]", value: object) -> object:
     elif not right:
         problem = f"must be {type_name(spec)}" + (f", {limits} {meta['unit']}".rstrip() if limits else "")
         problem += instead_of(spec, value)
-    elif meta["low"] is not None and not in_range(cast(float, value), meta["low"], meta["high"]):
+    elif meta["low"] is not None and not meta["low"] <= cast(float, value) <= meta["high"]:  # as with a NaN
         problem = f"must be {limits} {meta['unit']}".rstrip()
     elif meta["check"] is not None:
         problem = meta["check"](value)
@@ -122,10 +122,6 @@ def typed(wanted: object, value: object) -> tuple[bool, object]:
     if isinstance(value, list | tuple):  # a lone text would be taken letter by letter: refused
         value = tuple([os.fspath(item) if isinstance(item, os.PathLike) else item for item in value])
     return isinstance(value, tuple) and all(isinstance(item, str) for item in value), value
-
-
-def in_range(value: float, low: float, high: float) -> bool:
-    return low <= value <= high  # False for a NaN
 
 
 def as_float(value: float) -> float:

@@ -34,6 +34,12 @@ class Client(NamedTuple):
     """The id it is bound to; empty for none."""
 
 
+_OWN: dict[str, Callable[[Client], Key]] = {
+    "address": lambda client: client.remote_ip or None,
+    "user": lambda client: client.user or None,
+}
+
+
 def least_loaded(worker_ends: Sequence[WorkerEnd]) -> WorkerEnd:
     """The worker with the fewest messages in flight, then with the fewest connections; a stopped or stuck one last."""
     return min(worker_ends, key=lambda one: (one.silent > SLOW or one.still > STILL, one.in_flight // 16, one.bound))
@@ -57,16 +63,9 @@ def by_key(worker_ends: Sequence[WorkerEnd], key: str | bytes | int) -> WorkerEn
 def new_policy(dispatch: str, about: Callable[[int], Client]) -> Policy:
     """The policy that the setting names: connection, address, user, or MODULE:FUNCTION. Raises BootError when there is
     no such function."""
-    key_of: Callable[[Client], Key]
     if dispatch == "connection":
         return lambda worker_ends, _fd: least_loaded(worker_ends)
-    if dispatch == "address":
-        key_of = _address
-    elif dispatch == "user":
-        key_of = _user
-    else:
-        key_of = load_function(dispatch)
-
+    key_of: Callable[[Client], Key] = _OWN.get(dispatch) or load_function(dispatch)
     failures = 0
 
     def choose(worker_ends: list[WorkerEnd], fd: int) -> WorkerEnd:
@@ -83,11 +82,3 @@ def new_policy(dispatch: str, about: Callable[[int], Client]) -> Policy:
             return least_loaded(worker_ends)
 
     return choose
-
-
-def _address(client: Client) -> Key:
-    return client.remote_ip or None
-
-
-def _user(client: Client) -> Key:
-    return client.user or None

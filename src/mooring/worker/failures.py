@@ -31,10 +31,6 @@ _REASON_BYTES = 123  # RFC 6455 section 5.5
 _INVALID_TEXT = 500  # characters of what a client is told of its message, which may quote it
 
 
-def _path_of(error: BadMessage) -> str:
-    return str(error.path)
-
-
 def reason_of(error: BadRequest) -> str:
     """For `text_of`: a class of the application's may lack it."""
     return str(error.reason)
@@ -136,7 +132,10 @@ class Failures:
     def _invalid(self, site: Site, fd: int, problem: BadMessage) -> Coroutine[Any, Any, None] | None:
         """A message is not what the application takes. That is no failure: the client is told, and stays. What is to be
         run: the handler of `invalid`, ahead of what comes next on that connection."""
-        reason, path = text_of(problem, reason_of, _INVALID_TEXT), text_of(problem, _path_of, _INVALID_TEXT)
+        reason, path = (
+            text_of(problem, reason_of, _INVALID_TEXT),
+            text_of(problem, lambda of: str(of.path), _INVALID_TEXT),
+        )
         self._outbox.refuse_message(fd)
         if site.on_invalid == "answer":
             told = msgspec.json.encode({"error": {"reason": reason, "path": path}})

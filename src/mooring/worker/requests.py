@@ -144,7 +144,7 @@ class Requests:
             except BaseException as fault:  # fields that it lacks, or that can't be sent
                 error = fault
             else:
-                what = text_of(error, _answer_of, 200)
+                what = text_of(error, lambda refused: f"{refused.status}: {refused.reason!r}", 200)
                 self._refusals.say(logging.INFO, "request on connection %d refused with %s", request.fd, what)
                 return
         if is_a(error, BadRequest):
@@ -171,7 +171,3 @@ class Requests:
             return outbox.respond(fd, number, (Respond.LAST if last else 0) | (Respond.CLOSE if close else 0), data)
 
         return send
-
-
-def _answer_of(error: HttpError) -> str:
-    return f"{error.status}: {error.reason!r}"
