@@ -17,7 +17,7 @@ cdef class Sink:
     cdef bint takes_part(self, Connection* connection) except -1
     cdef int on_message(self, Connection* connection, int opcode, const uint8_t* data, size_t size) except -1
     cdef int on_request(self, Connection* connection, object request) except -1
-    # The worker that handles its request is to be told: EV_ROOM, EV_GONE, EV_BODY, EV_FILE, EV_PEER_ENDED
+    # A worker is to be told, with an event that takes no ticket
     cdef int on_note(self, Connection* connection, int kind, bytes payload) except -1
     cdef int on_bad_request(self, Connection* connection, object error) except -1
     cdef int on_gone(self, Connection* connection, int code, bytes reason) except -1
