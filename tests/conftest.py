@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import mooring
 from support.bytecode import compile_package
@@ -19,6 +20,10 @@ sys.dont_write_bytecode = False
 
 # A shell that starts a command in the background has it ignore Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No example has to be quick: the machine has other things to do.
+settings.register_profile("mooring", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mooring")
 
 ROOT = Path(__file__).resolve().parents[1]
 

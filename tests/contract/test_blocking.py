@@ -37,7 +37,7 @@ def said(server, frame):
         hold()
     if frame.data == "fail":
         report("blocking")
-        time.sleep(0.9)
+        while not TOLD.exists(): time.sleep(0.9)
         raise ValueError
     if frame.data == "debugger":
         debug()
@@ -68,7 +68,7 @@ def debug():
 
 @server.on("error")
 def failed(server, fd, failure):
-    time.sleep(0.9)
+    while not TOLD.with_name("told both").exists(): time.sleep(0.9)
 
 @server.on("request")
 def page(request, response):
@@ -146,13 +146,20 @@ def test_it_is_named_and_who_waited_is_counted(app: Serving, what: str, name: st
 
 def test_two_in_one_turn_are_both_told_to_the_end(app: Serving):
     mark = app.mark()
+    told = {"said": app.script.with_name("told"), "failed": app.script.with_name("told both")}
+    for file in told.values():
+        file.unlink(missing_ok=True)
     with opened(app) as raw, opened(app) as other:
         say(raw, "fail")
         app.wait_log("^report blocking", since=mark)
         say(other, "behind")
+        for name, file in told.items():
+            try:
+                app.wait_log(f"{name} \\(.*\\) blocks the loop", since=mark)
+            finally:
+                file.touch()
         assert other.text() == "behind"
-    for name in ("said", "failed"):
-        app.wait_log(f"{name} \\(.*\\) blocks the loop", since=mark)
+    for name in told:
         ended = app.wait_log(f"{name} \\(.*\\) blocked the loop for", since=mark).string
         found = re.search(r"for (\d+\.\d) s; \d events of \d connections waited for it", ended)
         assert found

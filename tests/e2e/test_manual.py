@@ -30,7 +30,7 @@ what => [...document.querySelectorAll(what)].filter(one => one.scrollWidth > one
 """
 
 expect.set_options(timeout=LIMIT * 1000)
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]  # all pages, which is a minute's work for two at once
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

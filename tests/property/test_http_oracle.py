@@ -163,7 +163,7 @@ def test_plain_requests_are_read_as_h11_reads_them() -> None:
 # Cuts, chosen by Hypothesis, which finds the smallest stream and the fewest cuts that differ.
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(seed=st.integers(0, 1 << 32), places=st.lists(st.integers(0, 2000), max_size=12))
 @example(seed=1, places=list(range(1, 2000)))
 def test_cuts_do_not_matter(seed: int, places: list[int]) -> None:
@@ -174,7 +174,7 @@ def test_cuts_do_not_matter(seed: int, places: list[int]) -> None:
     assert (list(map(reading, whole[0])), *whole[1:]) == (list(map(reading, pieces[0])), *pieces[1:])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=st.binary(max_size=300), places=st.lists(st.integers(0, 300), max_size=5))
 def test_any_bytes(data: bytes, places: list[int]) -> None:
     """No input does anything but give requests or raise HttpError."""

@@ -32,7 +32,7 @@ LOOPS = [
         ),
     ),
 ]
-PROFILE = settings(max_examples=400, deadline=None)
+PROFILE = settings(max_examples=400)
 variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
 kept: list[Any] = []
 

@@ -25,7 +25,7 @@ from support.ws_oracle import Reading, assert_as_websockets, assert_as_wsproto, 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 NO_LIMIT = (1 << 64) - 1
 SMALL = 300
-PROFILE = settings(max_examples=200, deadline=None)
+PROFILE = settings(max_examples=200)
 CASES = 8000
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mooring import Response, Server, near
@@ -266,7 +266,6 @@ def test_sections_cannot_be_changed():
         Settings().listen.port = 1  # type: ignore[misc]
 
 
-@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {},

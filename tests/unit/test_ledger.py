@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -349,7 +349,5 @@ class Balance(RuleBasedStateMachine):
             shared.close()
 
 
-Balance.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+Balance.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
 TestBalance = Balance.TestCase

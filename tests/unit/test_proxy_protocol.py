@@ -154,7 +154,7 @@ def test_an_error_comes_with_the_first_wrong_byte() -> None:
                 parse(start[:end] + b"\xff")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.one_of(
         st.binary(max_size=200),

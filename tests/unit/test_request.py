@@ -48,7 +48,7 @@ def test_round_trip() -> None:
     assert got.headers.raw == [("host", "a"), ("x", "é"), ("x", "")]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     headers=st.lists(st.tuples(st.text(max_size=5), st.text(max_size=20)), max_size=5),
     target=st.text(max_size=30),
