@@ -19,7 +19,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mooring._core.http import HttpCodec, HttpError, ParsedRequest
+from mooring._core.http import HttpCodec
+from mooring._core.http_request import HttpError, ParsedRequest
 from support.http_oracle import assert_not_laxer, by_h11, by_llhttp, ours, reading, up_to_close
 
 VECTORS = Path(__file__).parent.parent / "vectors" / "http"

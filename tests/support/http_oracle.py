@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 import h11
 import httptools
 
-from mooring._core.http import CONTINUE, HttpCodec, HttpError, ParsedRequest
+from mooring._core.http import CONTINUE, HttpCodec
+from mooring._core.http_request import HttpError, ParsedRequest
 
 Reading = tuple[str, str, list[tuple[str, str]], bytes]
 """Method, target, fields, body."""

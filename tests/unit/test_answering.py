@@ -6,7 +6,7 @@ import threading
 
 from mooring._core.acceptor import Acceptor
 from mooring._core.answering import Answering
-from mooring._core.http import HttpError, ParsedRequest
+from mooring._core.http_request import HttpError, ParsedRequest
 from mooring._core.reactor import Reactor
 from mooring._core.registry import Cause
 from mooring._core.table import Table

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from mooring._core.http import ParsedRequest
+from mooring._core.http_request import ParsedRequest
 from mooring.gateway.forwarded import TrustedProxies
 from mooring.gateway.handshake import Accepted, Policy, Refused, judge
 

@@ -11,7 +11,8 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from mooring._core.http import HttpCodec, HttpError, ParsedRequest
+from mooring._core.http import HttpCodec
+from mooring._core.http_request import HttpError, ParsedRequest
 from mooring.gateway.extensions import Compression
 from mooring.gateway.handshake import Accepted, Policy, Refused, answer, judge
 

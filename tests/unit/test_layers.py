@@ -35,8 +35,8 @@ CLEAN = {
     "_core/buffer.pyx": 'cdef extern from "unistd.h" nogil:\n    int close(int fd)\n',
     "_core/ws.pyx": "from mooring._core.buffer cimport (\n    Buffer, free,\n)\nimport mooring.types\n",
     "_core/ws.pxd": "from mooring._core.buffer cimport Buffer\n",
-    "_core/http.pyx": 'import re\ncimport cython\ninclude "http_grammar.pxi"\n',
-    "_core/http_grammar.pxi": "from libc.string cimport memchr\n",
+    "_core/http.pyx": 'import re\ncimport cython\ninclude "http_lines.pxi"\n',
+    "_core/http_lines.pxi": "from libc.string cimport memchr\n",
     "_core/relay.pyx": "import logging, mmap\nfrom mooring._core.ws cimport Frame\nimport mooring.errors\n",
 }
 
@@ -151,14 +151,14 @@ def test_a_tree_that_is_in_order(tree):
             "_core.http must not import mooring._core.relay.Relay",
         ),
         (
-            "_core/http_grammar.pxi",
+            "_core/http_lines.pxi",
             "from mooring._core.relay import Relay",
             "_core.http must not import mooring._core.relay.Relay",
         ),
         # codecs know no input and output
         ("_core/ws.pyx", "import time", "the codec ws must not know time"),
         ("_core/ws.pyx", "from logging import getLogger", "the codec ws must not know logging"),
-        ("_core/http_grammar.pxi", "import asyncio.base_events", "the codec http must not know asyncio"),
+        ("_core/http_lines.pxi", "import asyncio.base_events", "the codec http must not know asyncio"),
         (
             "_core/ws.pyx",
             'cdef extern from "sys/socket.h" nogil:\n    pass',

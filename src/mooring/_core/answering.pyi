@@ -3,8 +3,8 @@ from typing import Self
 
 from typing_extensions import disjoint_base
 
-from mooring._core.http import HttpError, ParsedRequest
 from mooring._core.http_exchange import Sink
+from mooring._core.http_request import HttpError, ParsedRequest
 from mooring._core.websocket import WebSockets
 
 @disjoint_base

@@ -4,7 +4,7 @@ from typing import Any, Self
 from typing_extensions import disjoint_base
 
 from mooring._core.gateway_end import GatewayEnd
-from mooring._core.http import HttpError, ParsedRequest
+from mooring._core.http_request import HttpError, ParsedRequest
 from mooring._core.wire import Notice
 from mooring._core.worker_end import WorkerEnd
 

@@ -3,6 +3,9 @@
 cimport cython
 from libc.stdint cimport uint64_t
 
+from mooring._core.http_request cimport Head, ParsedRequest
+
+
 cdef enum State:
     HEAD
     LENGTH         # a body of which `_need` bytes are missing
@@ -14,18 +17,6 @@ cdef enum State:
 
 
 @cython.final
-cdef class ParsedRequest:
-    cdef readonly str method
-    cdef readonly str target      # origin form ("/path?query"), or "*" for OPTIONS
-    cdef readonly int minor       # HTTP/1.<minor>: 0 or 1
-    cdef readonly list headers
-    cdef readonly bytes body
-    cdef readonly bint keep_alive
-    cdef readonly bint upgrade    # the Upgrade field names `websocket`
-    cdef readonly bint streamed   # the body follows in parts
-
-
-@cython.final
 cdef class HttpCodec:
     cdef Py_ssize_t line_limit, field_limit, head_limit, field_count_limit, body_limit, stream_above
     cdef bytearray _buffer     # bytes not consumed yet; a deletion at its front costs O(1) amortised
@@ -34,7 +25,7 @@ cdef class HttpCodec:
     cdef Py_ssize_t _line      # where the line that is being scanned starts in the buffer
     cdef Py_ssize_t _scanned   # no line feed before this position of that line
     cdef Py_ssize_t _lines     # complete lines before it
-    cdef object _need          # int: may exceed 64 bits for a moment
+    cdef Py_ssize_t _need
     cdef uint64_t _chunk
     cdef bint _skipped         # the empty line before this request was skipped
     cdef bint _expects         # the client waits for "100 Continue"
@@ -63,8 +54,6 @@ cdef class HttpCodec:
     cdef void _restart_scan(self) noexcept
     cdef Py_ssize_t _scan(self, Py_ssize_t first_limit, Py_ssize_t total_limit) except -2
     cdef bint _read_head(self) except -1
-    cdef int _parse_head(self, bytes head, Py_ssize_t count) except -1
-    cdef int _judge_fields(self, list pairs) except -1
-    cdef int _delimit_body(self, str length, str coding) except -1
+    cdef int _await_body(self, Head head) except -1
     cdef bint _read_chunks(self) except -1
     cdef int _take_chunks(self) except -1

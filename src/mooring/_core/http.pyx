@@ -1,5 +1,5 @@
 # cython: auto_pickle=False, autotestdict=False
-"""HTTP/1.1 without I/O: bytes in, requests out; and the pieces a response is made of.
+"""HTTP/1.1 without I/O: bytes in, requests out.
 
 The theory. A server and the proxy in front of it must agree where one request ends and the next one
 begins; wherever two readers may disagree, an attacker hides a second request ("smuggling"). So nothing
@@ -12,9 +12,7 @@ A request is read in three steps.
    arrives byte by byte costs no more than one that arrives at once, and every limit acts on bytes that
    are there, before the head is complete. An error is found at the first byte at which it is certain;
    that makes the result independent of how the network cut the bytes.
-2. The complete head is parsed once. llhttp does the grammar of methods, targets and fields; the checks
-   around it are ours. llhttp must report the same target and the same number of fields as step 1
-   counted: if two readings of one head differ, the head is refused.
+2. The complete head is parsed once (http_request.pyx).
 3. The body is delimited here, not by llhttp: by Content-Length or by chunks, never by both.
 
 One request is read ahead and no more: the bytes behind it stay unread until the next `next_event`.
@@ -23,44 +21,26 @@ A body of more than `stream_above` bytes is *streamed*: the request comes withou
 """
 
 import re
-from http import HTTPStatus
-
-import httptools
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
-from cpython.unicode cimport PyUnicode_FromObject
 from libc.stdint cimport uint64_t
 from libc.string cimport memchr, memcpy
 
-REASONS = {status.value: status.phrase for status in HTTPStatus}
+from mooring._core.http_grammar cimport is_tchar
+from mooring._core.http_request cimport Head, ParsedRequest, read_head
+
+from mooring._core.http_request import HttpError
+
 CONTINUE = 100
-LAST_CHUNK = b"0\r\n\r\n"
 
 cdef enum:
-    NAME_LIMIT = 256           # bytes of a field name
     TRAILER_LIMIT = 8192       # bytes of all trailer fields
     EXTENSION_LIMIT = 257      # bytes of the extensions of a chunk, with the ";" before them
     CHUNK_LINE_LIMIT = 275     # 16 hex digits, extensions, CR LF
 
-include "http_grammar.pxi"
-include "http_response.pxi"
-
-
-cdef class ParsedRequest:
-    """One complete request. Field names are lower-case, values are decoded as latin-1, in order."""
-
-    def __init__(self, str method not None, str target not None, int minor, list headers not None,
-                 bytes body not None=b"", bint keep_alive=True, bint upgrade=False):
-        self.method = method
-        self.target = target
-        self.minor = minor
-        self.headers = headers
-        self.body = body
-        self.keep_alive = keep_alive
-        self.upgrade = upgrade
-
-    def __repr__(self):
-        return f"<ParsedRequest {self.method} {self.target!r} HTTP/1.{self.minor}, {len(self.body)} bytes>"
+_TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t\x20-\x7e\x80-\xff]*")
+# Fields that say where a message ends or whom it is for: never in a trailer (RFC 9110 section 6.5.1).
+_NOT_IN_TRAILERS = frozenset((b"content-length", b"transfer-encoding", b"host"))
 
 
 cdef class HttpCodec:
@@ -282,116 +262,33 @@ cdef class HttpCodec:
             size -= 2
         if size == 0:
             return False
-        if not _is_tchar[base[0]]:
+        if not is_tchar(base[0]):
             if base[0] == 0x16:
                 raise HttpError(400, "this looks like TLS, and this port speaks plain HTTP")
             raise HttpError(400, "this is not an HTTP request")
         end = self._scan(self.line_limit, self.head_limit)
         if end < 0:
             return False
-        head = bytes(self._buffer[:end])
+        text = bytes(self._buffer[:end])
         del self._buffer[:end]
         fields = self._lines - 1
         self._restart_scan()
-        self._parse_head(head, fields)
+        head = read_head(text, fields)
+        self._request = head.request
+        self._await_body(head)
         return True
-
-    cdef int _parse_head(self, bytes head, Py_ssize_t count) except -1:
-        _refuse_control_bytes(head)
-        cdef list parts = head[:head.index(b"\r\n")].split(b" ")
-        if len(parts) != 3:
-            raise HttpError(400, "the request line is not: method, space, target, space, version")
-        cdef bytes method = parts[0], target = parts[1], version = parts[2]
-        _check_request_line(method, target, version)
-        fields = _Fields()
-        try:
-            httptools.HttpRequestParser(fields).feed_data(head)
-        except httptools.HttpParserUpgrade:
-            pass  # llhttp stops behind the head of an upgrade; so do we
-        except httptools.HttpParserInvalidMethodError:
-            raise HttpError(501, "this method is not known here") from None
-        except httptools.HttpParserError as error:
-            raise HttpError(400, f"not HTTP: {error}") from None
-        if fields.target != target or len(fields.pairs) != count:
-            raise HttpError(400, "the request can be read in two ways")
-        self._request = ParsedRequest(method.decode("latin-1"), target.decode("latin-1"), version[7] - 48, [])
-        self._judge_fields(fields.pairs)
-        return 0
-
-    cdef int _judge_fields(self, list pairs) except -1:
-        """Copy the fields into the request and draw the conclusions: host, persistence, body, upgrade."""
-        cdef ParsedRequest request = self._request
-        cdef str host = None, length = None, coding = None, expect = None, key, value
-        cdef bint closes = False, keeps = False
-        cdef bytes raw_name, raw_value
-        for raw_name, raw_value in pairs:
-            if len(raw_name) > NAME_LIMIT:
-                raise HttpError(431, f"the name of a header field is longer than {NAME_LIMIT} bytes")
-            key = raw_name.lower().decode("latin-1")
-            value = raw_value.strip(b" \t").decode("latin-1")
-            request.headers.append((key, value))
-            if key == "host":
-                if host is not None:
-                    raise HttpError(400, "more than one Host field")
-                host = value
-            elif key == "connection":
-                options = _list(value)
-                closes = closes or "close" in options
-                keeps = keeps or "keep-alive" in options
-            elif key == "upgrade":
-                request.upgrade = request.upgrade or "websocket" in _list(value)
-            elif key == "content-length":
-                if length is not None:
-                    raise HttpError(400, "more than one Content-Length field")
-                length = value
-            elif key == "transfer-encoding":
-                if coding is not None:
-                    raise HttpError(400, "more than one Transfer-Encoding field")
-                coding = value.lower()
-            elif key == "expect":
-                expect = value.lower() if expect is None else f"{expect}, {value}"
-        # RFC 9112 section 9.3: `close` wins over `keep-alive`.
-        request.keep_alive = not closes and (request.minor == 1 or keeps)
-        if host is None and request.minor == 1:
-            raise HttpError(400, "no Host field")
-        if host is not None:
-            _check_host(host)
-        request.target = _origin_form(request.method, request.target, host)
-        self._delimit_body(length, coding)
-        # RFC 9110 section 10.1.1: HTTP/1.0 knows no Expect.
-        if expect is not None and request.minor == 1:
-            expectations = set(_list(expect))
-            if expectations - {"100-continue", ""}:
-                raise HttpError(417, "the only expectation that can be met is 100-continue")
-            self._expects = self._state != HEAD and "100-continue" in expectations
-        return 0
 
     # The body (RFC 9112 section 6).
 
-    cdef int _delimit_body(self, str length, str coding) except -1:
-        if coding is not None:
-            if length is not None:
-                raise HttpError(400, "both Transfer-Encoding and Content-Length")
-            if self._request.minor == 0:
-                raise HttpError(400, "Transfer-Encoding in an HTTP/1.0 request")
-            if coding != "chunked":
-                # RFC 9112 section 6.1 (501) and 6.3 point 4 (400).
-                if coding.endswith((", chunked", ",chunked")) and coding.count("chunked") == 1:
-                    raise HttpError(501, "the only transfer coding known here is chunked")
-                raise HttpError(400, "Transfer-Encoding is not exactly: chunked")
+    cdef int _await_body(self, Head head) except -1:
+        if head.chunked:
             self._state = CHUNK_SIZE
-        elif length is not None:
-            # str.isdigit() also holds for digits that are not ASCII.
-            if not (length.isascii() and length.isdigit() and len(length) <= 19):
-                raise HttpError(400, "Content-Length is not 1 to 19 digits")
-            self._need = int(length)
-            if self._need > self.body_limit and not self._request.upgrade:
+        elif head.length:
+            if head.length > <uint64_t> self.body_limit:
                 raise HttpError(413, f"the body is longer than {self.body_limit} bytes")
-            if self._need:
-                self._state = LENGTH
-        # The bytes behind an upgrade belong to the next protocol; a body would be a second reading of them.
-        if self._request.upgrade and self._state != HEAD:
-            raise HttpError(400, "an upgrade request with a body")
+            self._need = <Py_ssize_t> head.length
+            self._state = LENGTH
+        self._expects = head.expects
         return 0
 
     cdef bint _read_chunks(self) except -1:
@@ -461,3 +358,61 @@ cdef class HttpCodec:
             PyByteArray_Resize(self._body, filled)
             del self._buffer[:at]
         return 0
+
+
+cdef bint _read_chunk_line(const unsigned char* line, uint64_t* size) noexcept nogil:
+    """The size of the chunk behind this line, which ends with LF; False: it is malformed.
+
+    RFC 9112 section 7.1, without white space and without backslashes: extensions are dropped, so what is refused costs
+    nothing, and what is taken must be read the same by everybody. No loop passes the LF, which is in none of the
+    sets."""
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t digits
+    size[0] = 0
+    while _is_hex(line[at]):
+        if at == 16:
+            return False
+        size[0] = size[0] << 4 | _hex_value(line[at])
+        at += 1
+    digits = at
+    while at and line[at] == b";":
+        at += 1
+        if not is_tchar(line[at]):
+            return False
+        while is_tchar(line[at]):
+            at += 1
+        if line[at] != b"=":
+            continue
+        at += 1
+        if line[at] == b'"':
+            at += 1
+            while line[at] == b"\t" or line[at] >= 0x20 and line[at] != b'"' and line[at] != b"\\" and line[at] != 0x7F:
+                at += 1
+            if line[at] != b'"':
+                return False
+            at += 1
+        elif not is_tchar(line[at]):
+            return False
+        else:
+            while is_tchar(line[at]):
+                at += 1
+    return digits > 0 and at - digits <= EXTENSION_LIMIT and line[at] == b"\r" and line[at + 1] == b"\n"
+
+
+cdef inline bint _is_hex(unsigned char c) noexcept nogil:
+    return b"0" <= c <= b"9" or b"a" <= c | 0x20 <= b"f"
+
+
+cdef inline int _hex_value(unsigned char c) noexcept nogil:
+    return c - 48 if c <= b"9" else (c | 0x20) - 87
+
+
+cdef int _check_trailers(bytes block) except -1:
+    """Trailers are dropped, but only well-formed ones: a reader who kept them must read the same."""
+    for line in block[:len(block) - 4].split(b"\r\n") if len(block) > 2 else []:
+        match = _TRAILER.fullmatch(line)
+        if match is None:
+            raise HttpError(400, "a trailer is not: name, colon, value")
+        if match[1].lower() in _NOT_IN_TRAILERS:
+            raise HttpError(400, "a trailer field that may only stand in the head")
+    return 0

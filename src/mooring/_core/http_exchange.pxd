@@ -4,7 +4,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t
 
 from mooring._core.files cimport FileClaim, FileSender
-from mooring._core.http cimport HttpCodec, ParsedRequest
+from mooring._core.http cimport HttpCodec
+from mooring._core.http_request cimport ParsedRequest
 from mooring._core.registry cimport Connection, Deadline
 
 

@@ -26,7 +26,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from mooring._core.buffer cimport buffer_size
 from mooring._core.files cimport FileClaim, FileSender
-from mooring._core.http cimport HttpCodec, ParsedRequest
+from mooring._core.http cimport HttpCodec
+from mooring._core.http_request cimport ParsedRequest
 from mooring._core.pace cimport end_by_reset, is_behind, keeps_pace
 from mooring._core.reactor cimport Reactor
 from mooring._core.registry cimport (
@@ -42,7 +43,7 @@ from mooring._core.wire cimport (
     RESPOND_CLOSE, RESPOND_LAST,
 )
 
-from mooring._core.http import HttpError
+from mooring._core.http_request import HttpError
 
 cdef bytes CONTINUE_RESPONSE = b"HTTP/1.1 100 Continue\r\n\r\n"
 cdef bytes FAULT_RESPONSE = b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"

@@ -4,7 +4,7 @@ from datetime import datetime
 from email.utils import formatdate
 from typing import Literal, TypedDict
 
-from mooring._core.http import response_head
+from mooring._core.http_response import response_head
 
 SameSite = Literal["Lax", "Strict", "None"]
 

@@ -7,7 +7,7 @@ handshake, or delimit it, are the server's.
 from collections.abc import Iterable, Mapping
 from typing import Any, Unpack
 
-from mooring._core.http import REASONS, response_head
+from mooring._core.http_response import REASONS, response_head
 from mooring.app.cookies import CookieOptions, set_cookie
 from mooring.app.values import check_entry
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from mooring._core.http import LAST_CHUNK, REASONS, chunk, response_head
+from mooring._core.http_response import LAST_CHUNK, REASONS, chunk, response_head
 from mooring.app import fields
 from mooring.app.compress import Compressor, is_text
 from mooring.app.cookies import SameSite, set_cookie

@@ -19,8 +19,8 @@ from mooring._core.acceptor import Acceptor
 from mooring._core.commands import Commands
 from mooring._core.contract import GatewayContract
 from mooring._core.finder import Finder
-from mooring._core.http import HttpError, ParsedRequest
 from mooring._core.http_exchange import cause_of
+from mooring._core.http_request import HttpError, ParsedRequest
 from mooring._core.hub import Hub
 from mooring._core.reactor import Reactor
 from mooring._core.registry import Cause

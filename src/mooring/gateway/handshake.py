@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha1
 
-from mooring._core.http import REASONS, ParsedRequest, response_head
+from mooring._core.http_request import ParsedRequest
+from mooring._core.http_response import REASONS, response_head
 from mooring.app.dates import http_date
 from mooring.config.origin import normal_origin, own_origin
 from mooring.gateway.extensions import Agreed, Compression, negotiate

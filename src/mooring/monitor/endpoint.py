@@ -15,7 +15,8 @@ import msgspec
 
 from mooring._core.acceptor import Acceptor
 from mooring._core.answering import Answering
-from mooring._core.http import HttpError, ParsedRequest, response_head
+from mooring._core.http_request import HttpError, ParsedRequest
+from mooring._core.http_response import response_head
 from mooring._core.reactor import Reactor
 from mooring._core.registry import Cause
 from mooring._core.table import Table

@@ -8,7 +8,8 @@ from websockets.exceptions import InvalidHeaderFormat
 from websockets.headers import parse_extension
 
 from mooring._core.deflate import Deflate
-from mooring._core.http import HttpCodec, HttpError, ParsedRequest
+from mooring._core.http import HttpCodec
+from mooring._core.http_request import HttpError, ParsedRequest
 from mooring.gateway.extensions import Compression, negotiate, parse
 from mooring.gateway.forwarded import TrustedProxies
 from mooring.gateway.handshake import Accepted, Policy, answer, judge

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from fuzz.harness import pieces
 from fuzz.targets.http_head import VECTORS
-from mooring._core.http import CONTINUE, HttpCodec, HttpError
+from mooring._core.http import CONTINUE, HttpCodec
+from mooring._core.http_request import HttpError
 from support.http_oracle import assert_not_laxer, by_h11, by_llhttp, ours, reading, up_to_close
 
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -4,7 +4,8 @@ import tomllib
 from collections.abc import Iterator
 
 from fuzz.harness import HERE, pieces
-from mooring._core.http import CONTINUE, HttpCodec, HttpError
+from mooring._core.http import CONTINUE, HttpCodec
+from mooring._core.http_request import HttpError
 from support.http_oracle import assert_not_laxer, by_h11, by_llhttp, ours, reading, up_to_close
 
 VECTORS = HERE.parent / "vectors" / "http"

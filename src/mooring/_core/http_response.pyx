@@ -1,4 +1,28 @@
-"""What a response is written with. Included by `http.pyx`; nothing of a request is known here."""
+# cython: auto_pickle=False, autotestdict=False
+"""What a response is written with. Nothing of a request is known here.
+
+Whatever stands in a status line or a header comes from an application, which may have it from a client. So it is
+looked at here, in the one place that writes it out: what could end a line early, or be read differently by another
+program, is an error of who gave it ("response splitting").
+"""
+
+from http import HTTPStatus
+
+from cpython.unicode cimport PyUnicode_FromObject
+
+from mooring._core.http_grammar cimport is_token
+
+REASONS = {status.value: status.phrase for status in HTTPStatus}
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+cdef bint _is_field_value(str text) noexcept:
+    cdef Py_UCS4 c
+    for c in text:
+        if c > 0xFF or c == 0x7F or (c < 0x20 and c != u"\t"):
+            return False
+    return True
+
 
 cdef inline str _text(object given):
     """An exact str, also of what is a str beside something else (StrEnum, markup that is safe)."""
@@ -24,7 +48,7 @@ def response_head(int status, headers, reason=None):
     cdef list lines = [f"HTTP/1.1 {status} {phrase}\r\n"]
     for given_name, given_value in headers:
         name, value = _text(given_name), _text(given_value)
-        if not _is_token(name):
+        if not is_token(name):
             raise ValueError(f"header name {name!r} is not a token (RFC 9110 section 5.6.2)")
         if not _is_field_value(value):
             raise ValueError(
