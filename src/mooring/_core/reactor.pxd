@@ -1,5 +1,6 @@
 """The epoll loop of one process. Theory in reactor.pyx."""
 
+cimport cython
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -41,6 +42,7 @@ cdef class Source:
     cdef int flush(self) except -1
 
 
+@cython.final
 cdef class Reactor:
     cdef int epoll
     cdef int waker
@@ -90,6 +92,8 @@ cdef class Reactor:
     cdef int _error(self, str doing) except -1
     cdef int _control(self, int op, int fd, uint64_t data, uint32_t events) except -1
     cdef int _timeout(self, double timeout) except -2
+    cdef int _drain_waker(self) except -1
+    cdef int _end_deadlines(self, Timer* timer) except -1
 
 cdef uint64_t monotonic_ms() noexcept nogil
 cdef uint64_t monotonic_us() noexcept nogil

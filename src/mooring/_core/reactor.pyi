@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 from typing_extensions import disjoint_base
 
@@ -8,7 +8,7 @@ class Source:
     @property
     def number(self) -> int: ...
 
-@disjoint_base
+@final
 class Reactor:
     on_error: Callable[[str, BaseException], Any] | None
     @property

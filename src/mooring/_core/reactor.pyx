@@ -274,7 +274,7 @@ cdef class Reactor:
         Returns [(fd, epoll events)] of the descriptors given to register().
         """
         cdef int count, wait, i
-        cdef uint64_t data, number, drained
+        cdef uint64_t data, number
         cdef uint32_t events
         cdef object source
         cdef Timer* timer
@@ -307,8 +307,7 @@ cdef class Reactor:
                 self.foreign.append((<int> (data & 0xFFFFFFFF), events))
                 continue
             if number == WAKER:
-                if read(self.waker, &drained, sizeof(drained)) < 0 and errno != EAGAIN:
-                    raise OSError(errno, f"eventfd: {os.strerror(errno)}")
+                self._drain_waker()
                 continue
             source = self.sources[number]
             if type(source) is bool or source is None:
@@ -318,14 +317,8 @@ cdef class Reactor:
             except Exception:
                 self._error("handling a socket")
         timer = self.wheel.pop(self.now)
-        while timer != NULL:
-            source = self.sources[timer.token >> 48]
-            if type(source) is not bool and source is not None:
-                try:
-                    (<Source> source).on_timer(token_of(timer.token))
-                except Exception:
-                    self._error("handling a deadline")
-            timer = self.wheel.pop(self.now)
+        if timer != NULL:
+            self._end_deadlines(timer)
         if self.posted or self.calls and <uint64_t> self.calls[0][0] <= self.now:
             self._run_calls()
         self.flush()
@@ -334,6 +327,25 @@ cdef class Reactor:
                 self.sources[i] = None
             self.retired.clear()
         return self.foreign
+
+    cdef int _drain_waker(self) except -1:
+        cdef uint64_t drained
+        if read(self.waker, &drained, sizeof(drained)) < 0 and errno != EAGAIN:
+            raise OSError(errno, f"eventfd: {os.strerror(errno)}")
+        return 0
+
+    cdef int _end_deadlines(self, Timer* timer) except -1:
+        """This one is due, and maybe others are."""
+        cdef object source
+        while timer != NULL:
+            source = self.sources[timer.token >> 48]
+            if type(source) is not bool and source is not None:
+                try:
+                    (<Source> source).on_timer(token_of(timer.token))
+                except Exception:
+                    self._error("handling a deadline")
+            timer = self.wheel.pop(self.now)
+        return 0
 
     def _run_calls(self) -> None:
         posted, self.posted = self.posted, []

@@ -24,6 +24,9 @@ cdef class WebSockets(HttpExchanges):
     cdef size_t _feed(self, Connection* c, uint8_t* data, size_t size) except? 0
     cdef size_t _decode(self, Connection* c, uint8_t* data, size_t size) except? 0
     cdef int _control(self, Connection* c, const FrameEvent* event) except -1
+    cdef bint _is_flooded(self, Connection* c) noexcept
+    cdef int _take_close(self, Connection* c, const FrameEvent* event) except -1
+    cdef int _end_when_written(self, Connection* c) except -1
     cdef int _await_close(self, Connection* c, bint behind) except -1
     cdef bint _may_ask(self, Connection* c) noexcept
     cdef bint _is_dead(self, Connection* c) noexcept

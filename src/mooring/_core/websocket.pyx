@@ -193,53 +193,57 @@ cdef class WebSockets(HttpExchanges):
         return message
 
     cdef int _control(self, Connection* c, const FrameEvent* event) except -1:
-        cdef uint16_t code = 0
-        cdef uint16_t fault
-        cdef uint32_t second
         if c.decoder.bare:
             self.counters.unmasked_control_frames += 1
+        if event.opcode == OP_CLOSE:
+            return self._take_close(c, event)
         if event.opcode == OP_PONG and c.pongs_due:
             c.pongs_due -= 1             # we have asked for it
-        elif event.opcode != OP_CLOSE:
-            # each one makes us work, or even write (a pong), without ever being a message
-            second = <uint32_t> (self.reactor.now // 1000)
-            if second - c.controls_since >= CONTROL_SECONDS:
-                c.controls_since = second
-                c.controls = 0
-            c.controls += 1
-            if c.controls > c.profile.control_limit:
-                return self._fail(c, 1008, W_TOO_MANY_PINGS, b"too many pings and pongs")
-        if event.opcode == OP_PING:
-            if c.phase == OPEN:
-                self.send(c, OP_PONG, event.data, event.size)
-                if c.profile.open_ping and c.phase == OPEN:
-                    self.sink.on_message(c, OP_PING, event.data, event.size)
-        elif event.opcode == OP_PONG:
+        elif self._is_flooded(c):
+            return self._fail(c, 1008, W_TOO_MANY_PINGS, b"too many pings and pongs")
+        if event.opcode == OP_PONG:
             self._pong(c, event)
             if c.profile.open_pong and c.phase == OPEN:
                 self.sink.on_message(c, OP_PONG, event.data, event.size)
-        elif event.opcode == OP_CLOSE:
-            fault = parse_close(event.data, event.size, &code)
-            if fault:
-                return self._fail(c, fault, _cause_of(fault),
-                                  b"a close frame with a wrong payload (RFC 6455 section 5.5.1)")
-            if c.profile.open_close and c.phase == OPEN:
-                self.sink.on_message(c, OP_CLOSE, event.data, event.size)
-                if c.phase == DEAD:
-                    return 0
-            if c.phase == OPEN:
-                # the peer begins: its frame is echoed, and ours is the last (section 5.5.1)
-                blame(c, W_CLIENT_CLOSED)
-                self._decide(c, BY_PEER, code, event.data[2:event.size] if event.size > 2 else b"")
-                self.send(c, OP_CLOSE, event.data, event.size if event.size < 2 else 2)
-                self._enter(c, CLOSING)
-            c.flags |= END_WHEN_WRITTEN
-            self._await_close(c, buffer_size(&c.out) > 0)
-            if buffer_size(&c.out) == 0:
-                self._written(c)
-            else:
-                self._interest(c)
+        elif c.phase == OPEN:
+            self.send(c, OP_PONG, event.data, event.size)
+            if c.profile.open_ping and c.phase == OPEN:
+                self.sink.on_message(c, OP_PING, event.data, event.size)
         return 0
+
+    cdef bint _is_flooded(self, Connection* c) noexcept:
+        """Counts a ping or pong: each makes us work, or even write (a pong), without ever being a message."""
+        cdef uint32_t second = <uint32_t> (self.reactor.now // 1000)
+        if second - c.controls_since >= CONTROL_SECONDS:
+            c.controls_since = second
+            c.controls = 0
+        c.controls += 1
+        return c.controls > c.profile.control_limit
+
+    cdef int _take_close(self, Connection* c, const FrameEvent* event) except -1:
+        """The peer's close frame: the answer to ours, or the first."""
+        cdef uint16_t code = 0
+        cdef uint16_t fault = parse_close(event.data, event.size, &code)
+        if fault:
+            return self._fail(c, fault, _cause_of(fault),
+                              b"a close frame with a wrong payload (RFC 6455 section 5.5.1)")
+        if c.profile.open_close and c.phase == OPEN:
+            self.sink.on_message(c, OP_CLOSE, event.data, event.size)
+            if c.phase == DEAD:
+                return 0
+        if c.phase == OPEN:
+            # the peer begins: its frame is echoed, and ours is the last (section 5.5.1)
+            blame(c, W_CLIENT_CLOSED)
+            self._decide(c, BY_PEER, code, event.data[2:event.size] if event.size > 2 else b"")
+            self.send(c, OP_CLOSE, event.data, event.size if event.size < 2 else 2)
+            self._enter(c, CLOSING)
+        c.flags |= END_WHEN_WRITTEN
+        return self._end_when_written(c)
+
+    cdef int _end_when_written(self, Connection* c) except -1:
+        """Nothing is waited for but that the last bytes leave, and maybe they have."""
+        self._await_close(c, buffer_size(&c.out) > 0)
+        return self._written(c) if buffer_size(&c.out) == 0 else self._interest(c)
 
     cdef int _await_close(self, Connection* c, bint behind) except -1:
         """It has close_timeout from now on; or from when it has what stands before that, as long as it takes enough."""
@@ -438,10 +442,7 @@ cdef class WebSockets(HttpExchanges):
         if c.phase != CLOSING:
             return 0
         c.flags |= END_WHEN_WRITTEN | THEN_LINGER
-        self._await_close(c, buffer_size(&c.out) > 0)
-        if buffer_size(&c.out) == 0:
-            return self._written(c)
-        return self._interest(c)
+        return self._end_when_written(c)
 
     cdef int drop(self, Connection* c) except -1:
         """Ends a connection, whatever it speaks."""
