@@ -161,6 +161,20 @@ async def test_sigterm_drains(mode):
         assert not [pid for pid in pids if alive(pid)]
 
 
+TASK = """
+@server.on("task")
+def task(server, task): ...
+"""
+
+
+@pytest.mark.parametrize("mode", ["process", "base"])
+def test_a_worker_that_ends_in_its_turn_is_nothing_to_warn_of(mode):
+    """One process is the last, and sees the others end."""
+    with Serving(APP + TASK, mode=mode, worker_num=2, task_worker_num=1) as server:
+        assert server.stop() == 0
+        assert not [line for line in server.lines if "WARNING" in line]
+
+
 @MODES
 @pytest.mark.parametrize("how", ["waiting", "stuck"])
 @in_loop()

@@ -22,6 +22,11 @@ cdef class GatewayContract:
         """Whether a request is answered by the gateway, whatever it asks: none has to wait for a worker."""
         raise NotImplementedError
 
+    @property
+    def drained(self) -> bool:
+        """Whether a drain is over: workers that have nothing in hand may end, as all do at a stop."""
+        raise NotImplementedError
+
     def on_request(self, fd: int, number: int, request: object) -> None:
         """A whole request (http.ParsedRequest), the `number`th of its connection."""
         raise NotImplementedError

@@ -206,7 +206,7 @@ cdef class Relay(Sink):
             self.settle(worker_end, number, ACK_HANDLED)
         self.books.close(worker_end.ledger)
         redelivered, repeated = self.books.redelivered - redelivered, self.books.repeated - repeated
-        left = worker_end.departed
+        left = worker_end.departed or (self.gateway.drained and not redelivered and not repeated and not doubtful)
         worker_end.close()
         if not left:
             log.warning("worker %d (pid %d) is gone: %s; %d events go to another worker, %d are uncertain%s",

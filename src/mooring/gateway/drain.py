@@ -52,7 +52,8 @@ class Drain:
         self.refuses = False
         """Whoever asks now is refused."""
         self._posted = False  # a look, behind what happens in this turn
-        self._over = False
+        self.over = False
+        """Everybody has gone, or the time is up."""
 
     def begin(self) -> None:
         """Hears who has just come, and then sends everybody away."""
@@ -90,12 +91,12 @@ class Drain:
 
     def _look_again(self) -> None:
         self._look()
-        if not self._over:
+        if not self.over:
             self._reactor.call_later(LOOK, self._look_again)
 
     def _look(self) -> None:
         self._posted = False
-        if self._over:
+        if self.over:
             return
         late = time.monotonic() >= self._deadline
         for fd in [fd for fd in self._owning if fd not in self._relay.works]:
@@ -109,7 +110,7 @@ class Drain:
             self._refuse(fd)
         handed_over = self._relay.idle() or not serving
         if late or (self._connections.count == 0 and handed_over):
-            self._over = True
+            self.over = True
             self._done()
 
     def hurry(self) -> None:

@@ -526,6 +526,11 @@ class Gateway(GatewayContract):
         """Whether a drain has begun; it may be over."""
         return self._drain is not None
 
+    @property
+    def drained(self) -> bool:
+        """Whether a drain is over: workers that have nothing in hand may end, as all do at a stop."""
+        return self._drain is not None and self._drain.over
+
     def hurry(self) -> None:
         """A drain shall be over: those that are still to be closed are closed now."""
         if self._drain is not None:
