@@ -324,7 +324,7 @@ def test_an_address_that_is_taken_ends_the_start(mode: dict[str, Any]):
         where = f"127.0.0.1:{taken.getsockname()[1]}"
         with Serving(APPLICATION, **mode, metrics_listen=where, ready=False) as server:
             assert server.ended() == errno.EADDRINUSE
-            assert server.wait_log(rf"cannot listen on {where}")
+            assert server.wait_log(rf"metrics_listen='{where}': cannot listen on {where}")
 
 
 @only("base", "process")

@@ -450,7 +450,9 @@ def test_stop(mode: dict[str, Any], tmp_path: Path):
 def test_a_second_server_leaves_the_first_its_socket(asked: Serving, mode: dict[str, Any], path: Path):
     with Serving(APPLICATION, ready=False, **mode, control_socket=str(path)) as second:
         assert second.ended() == errno.EADDRINUSE
-        assert any("another server listens there" in line for line in second.lines)
+        [line] = [line for line in second.lines if "another server listens there" in line]
+        assert f"control_socket='{path}': cannot listen on unix:{path}" in line
+        assert f"(pid {asked.pid}); stop it" in line  # of its supervisor: another worker would take the place of one
     assert mooring.connect(path, timeout=20).stats()["tree"]
 
 

@@ -17,7 +17,7 @@ from mooring.app import static
 from mooring.app.request import Request
 from mooring.app.request_record import RequestRecord
 from mooring.app.response import Response
-from mooring.app.static import DEEPEST, Documents, Opened, content_type_of
+from mooring.app.static import DEEPEST, Documents, Opened, content_type_of, open_for_sending
 from mooring.errors import ConfigError, HttpError, StateError
 from support.descriptors import open_descriptors
 
@@ -249,6 +249,25 @@ def test_a_directory_renamed_meanwhile_is_the_same_directory(documents: Document
 def test_a_root_that_is_none(folder: str) -> None:
     with pytest.raises(ConfigError, match="document_root="):
         Documents(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "why"),
+    [("no.txt", None, "No such file"), ("no.txt", "sub", "none that is served"), ("sub", None, "not a file")],
+)
+def test_a_file_that_is_not_there_is_named_for_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, root: str | None, why: str
+) -> None:
+    """Not for the client, who has only the reason."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(HttpError) as caught:
+        open_for_sending(path, root)
+    assert (caught.value.status, caught.value.reason) == (404, "there is no such file")
+    cause = caught.value.__cause__
+    assert isinstance(cause, FileNotFoundError)
+    assert cause.filename == str(tmp_path / (root or "") / path)
+    assert why in str(cause)
 
 
 def test_a_root_that_is_not_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,9 +39,9 @@ class Bench:
 @pytest.mark.parametrize(
     ("seconds", "function", "again", "error", "said"),
     [
-        (True, print, False, TypeError, "True is no number of seconds"),
+        (True, print, False, TypeError, r"True is no number of seconds: write tick\(seconds, function, "),
         ("1", print, False, TypeError, "'1' is no number of seconds"),
-        (1, "print", False, TypeError, "'print' can't be called"),
+        (1, "print", False, TypeError, "'print' can't be called: write tick.*without parentheses"),
         (-0.1, print, False, ValueError, "-0.1 s: a timer takes 0 s to 365 days"),
         (0, print, True, ValueError, "0 s: a timer takes 0.001 s to 365 days"),
         (LONGEST + 1, print, True, ValueError, "to 365 days"),

@@ -248,6 +248,17 @@ def test_what_is_no_document_is_for_the_handler(documents: Path, method: str, ta
     assert not bench.failures
 
 
+def test_why_a_request_was_refused_is_for_the_log(documents: Path):
+    bench = Bench(lambda _request, response: response.send_file(documents / "c.txt") and None)
+    answer = bench.get()
+    assert answer.startswith(b"HTTP/1.1 404")
+    assert b"c.txt" not in answer
+    [said] = bench.said
+    assert (
+        f"'there is no such file' (FileNotFoundError: [Errno 2] No such file or directory: '{documents}/c.txt" in said
+    )
+
+
 @pytest.mark.parametrize("note", [FileNote.TAKEN, FileNote.LEFT, FileNote.LATE])
 @pytest.mark.parametrize("with_handler", [True, False])
 def test_a_large_file_is_left_to_the_gateway_and_else_sent_behind_the_handler(

@@ -11,6 +11,7 @@ import re
 import stat
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
 from functools import cache
@@ -213,6 +214,7 @@ def _open_regular(path: bytes, directory: int | None = None) -> Opened | None:
 def open_for_sending(path: "str | os.PathLike[str]", root: "str | os.PathLike[str] | None") -> Opened:
     """What `Response.send_file` sends. Raises HttpError 404, ValueError."""
     text = os.fspath(path)
+    why = "not a file, or none that is served"
     try:
         if root is None:
             if ".." in text.split("/"):
@@ -229,9 +231,12 @@ def open_for_sending(path: "str | os.PathLike[str]", root: "str | os.PathLike[st
     except OSError as error:
         if error.errno not in _NOT_THERE:
             raise
-        found = None
+        found, why = None, os.strerror(error.errno)
     if found is None:
-        raise HttpError(404, "there is no such file")
+        where = text if root is None else os.path.join(root, text.removeprefix("/"))
+        with suppress(OSError):  # of the working directory, which may be gone
+            where = os.path.abspath(where)
+        raise HttpError(404, "there is no such file") from FileNotFoundError(errno.ENOENT, why, where)
     return found
 
 

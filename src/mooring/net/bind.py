@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from mooring.config.listen import Listen
 from mooring.config.option import split_address
@@ -52,7 +53,8 @@ def bind_control(path: str) -> UnixListener | None:
 
     Raises ListenError.
     """
-    return bind_unix(path, CONTROL_MODE, backlog=CONTROL_BACKLOG) if path else None
+    with _of_setting(f"control_socket={path!r}"):
+        return bind_unix(path, CONTROL_MODE, backlog=CONTROL_BACKLOG) if path else None
 
 
 def bind_metrics(address: str) -> socket.socket | None:
@@ -60,12 +62,23 @@ def bind_metrics(address: str) -> socket.socket | None:
     if not address:
         return None
     host, port = split_address(address)
-    if port is None:
-        made: socket.socket = bind_unix(host, METRICS_MODE, backlog=METRICS_BACKLOG)
-    else:
-        made = bind_listener(host, port, METRICS_BACKLOG)
+    with _of_setting(f"metrics_listen={address!r}"):
+        made: socket.socket
+        if port is None:
+            made = bind_unix(host, METRICS_MODE, backlog=METRICS_BACKLOG)
+        else:
+            made = bind_listener(host, port, METRICS_BACKLOG)
     log.info("metrics and health are served on %s", address_text(made.getsockname()))
     return made
+
+
+@contextmanager
+def _of_setting(name: str) -> Iterator[None]:
+    """Says of a ListenError which setting it is about: this one is none of the addresses where clients connect."""
+    try:
+        yield
+    except ListenError as error:
+        raise ListenError(f"{name}: {error}", error.errno) from None
 
 
 def _bind(listen: Listen) -> socket.socket:

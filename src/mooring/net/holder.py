@@ -16,6 +16,7 @@ from pathlib import Path
 
 LISTEN = "0A"  # as the kernel writes the state
 COMM_LIMIT = 15  # what the kernel keeps of a process's name
+TITLE = "mooring: "
 TITLE_LIMIT = 60  # what is shown of one that it has given itself
 LIMIT = 0.4  # seconds to look; a machine can have millions of descriptors
 
@@ -49,6 +50,19 @@ def program(pid: int) -> str:
     if len(name) == COMM_LIMIT and title.startswith(name):  # it was cut
         name = title[:TITLE_LIMIT]
     return f"{name} (pid {pid})"
+
+
+def server_of(pid: int) -> int:
+    """The process to stop for one that serves: of a worker or gateway of ours its supervisor, which would start another
+    one; of any other process that itself."""
+    try:
+        parent = int(
+            _text(pid, "stat").rpartition(")")[2].split()[1]
+        )  # proc_pid_stat(5): the name may have anything in it
+        ours = _text(pid, "cmdline").startswith(TITLE) and _text(parent, "cmdline").startswith(f"{TITLE}supervisor")
+    except OSError:
+        return pid
+    return parent if ours else pid
 
 
 def _text(pid: int, file: str) -> str:

@@ -24,7 +24,7 @@ import tempfile
 from typing import Any
 
 from mooring.net.guard import GuardError, guard
-from mooring.net.holder import program
+from mooring.net.holder import program, server_of
 from mooring.net.listener import ListenError
 
 PATH_LIMIT = 107  # bytes; unix(7)
@@ -129,7 +129,7 @@ def _left_behind(path: str, wanted: str) -> os.stat_result | None:
         probe.setblocking(False)
         number = probe.connect_ex(path)
         pid = _peer(probe) if number == 0 else 0  # 0 also if it is in another container
-        holder = f", {program(pid)}" if pid else ""
+        holder = f", {program(server_of(pid))}" if pid else ""
     if number == errno.ECONNREFUSED:
         return found
     if number == errno.ENOENT:

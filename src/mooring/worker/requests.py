@@ -16,7 +16,7 @@ from typing import Any
 from mooring._core.channel import BadRecord
 from mooring._core.gateway_end import Outbox
 from mooring._core.wire import Event, Notice, Respond
-from mooring.app.foreign import is_a, refuse_odd, running_of, text_of
+from mooring.app.foreign import class_name, is_a, refuse_odd, running_of, text_of
 from mooring.app.forms import FormLimits
 from mooring.app.request import Request, decode_request
 from mooring.app.response import Response, Send
@@ -144,7 +144,7 @@ class Requests:
             except BaseException as fault:  # fields that it lacks, or that can't be sent
                 error = fault
             else:
-                what = text_of(error, lambda refused: f"{refused.status}: {refused.reason!r}", 200)
+                what = text_of(error, _answer_of, 200)
                 self._refusals.say(logging.INFO, "request on connection %d refused with %s", request.fd, what)
                 return
         if is_a(error, BadRequest):
@@ -171,3 +171,9 @@ class Requests:
             return outbox.respond(fd, number, (Respond.LAST if last else 0) | (Respond.CLOSE if close else 0), data)
 
         return send
+
+
+def _answer_of(error: HttpError) -> str:
+    """With what it was raised from, which its client is not told."""
+    cause = error.__cause__
+    return f"{error.status}: {error.reason!r}" + (f" ({class_name(cause)}: {cause})" if cause is not None else "")

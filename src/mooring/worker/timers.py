@@ -22,6 +22,7 @@ from mooring.net import forks
 from mooring.net.loop import HANDLING
 
 Function = Callable[..., Any]
+_USAGE = "tick(seconds, function, *arguments)"
 LONGEST = 365 * 86400.0  # seconds
 
 
@@ -69,9 +70,9 @@ class Timers:
         self, seconds: float, function: Function, arguments: tuple[object, ...], *, again: bool, shared: bool = False
     ) -> int:
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-            raise TypeError(f"{seconds!r} is no number of seconds")
+            raise TypeError(f"{seconds!r} is no number of seconds: write {_USAGE}")
         if not callable(function):
-            raise TypeError(f"{function!r} can't be called")
+            raise TypeError(f"{function!r} can't be called: write {_USAGE}, without parentheses behind the function")
         low = 0.001 if again else 0.0
         if not low <= seconds <= LONGEST:
             raise ValueError(f"{seconds:g} s: a timer takes {low:g} s to 365 days")
