@@ -27,27 +27,27 @@ def test_it_is_given_back_when_what_is_done_meanwhile_fails(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_at_a_time(tmp_path: Path):
-    inside, most = 0, 0
-    change = threading.Lock()
-    meet = threading.Barrier(8)
+def test_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "LIMIT", 0.05)
+    with guard(str(tmp_path / "a")), guard(str(tmp_path / "b")):
+        with pytest.raises(GuardError, match="another server that starts keeps"), guard(str(tmp_path / "a")):
+            raise AssertionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_waits_gets_it_when_it_is_given_back(tmp_path: Path):
+    order: list[str] = []
 
     def start() -> None:
-        nonlocal inside, most
-        meet.wait(20)
         with guard(str(tmp_path / "a")):
-            with change:
-                inside += 1
-                most = max(most, inside)
-            with change:
-                inside -= 1
+            order.append("second")
 
-    threads = [threading.Thread(target=start) for _ in range(8)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join(20)
-    assert most == 1
+    with guard(str(tmp_path / "a")):
+        other = threading.Thread(target=start)
+        other.start()
+        order.append("first")
+    other.join(20)
+    assert order == ["first", "second"]
     assert list(tmp_path.iterdir()) == []
 
 
