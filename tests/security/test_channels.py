@@ -35,7 +35,8 @@ from mooring.boot import Boot
 from mooring.config.tasks import Tasks
 from mooring.errors import StateError
 from mooring.supervised import Supervised
-from mooring.worker.tasks import DispatcherLink, TaskDesk
+from mooring.worker.dispatcher_link import DispatcherLink
+from mooring.worker.tasks import TaskDesk
 from security.watch import KEY, Canary, becomes_idle, watched
 from support.descriptors import open_descriptors
 from support.serving import LIMIT, Serving, eventually

@@ -101,7 +101,7 @@ cdef int on_echo(Relay relay, WorkerEnd worker_end, const Record* record, const 
     def _on_echo(self, peer: Peer, notice: Notice) -> None:
         self._channels[peer].send(Notice(Mail.ECHO, notice.number + 1))
 """,
-    "worker/tasks.py": """
+    "worker/dispatcher_link.py": """
     def echo(self, number: int) -> None:
         self._channel.send(Notice(Mail.ECHO, number))
 
@@ -122,7 +122,7 @@ from mooring._core.channel_link import ChannelGatewayEnd
 from mooring._core.gateway_end import echo
 from mooring._core.table import Table
 from mooring.dispatcher.dispatcher import Dispatcher
-from mooring.worker.tasks import DispatcherLink
+from mooring.worker.dispatcher_link import DispatcherLink
 
 loop = Loop()
 front = Front(loop, new_server().settings)

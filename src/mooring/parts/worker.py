@@ -10,7 +10,7 @@ from mooring.journal import own_logger
 from mooring.link.channel import open_gateway_end
 from mooring.net import messages
 from mooring.parts import ORPHANED, Drained, Host, OpenLink, Part
-from mooring.worker.tasks import DispatcherLink
+from mooring.worker.dispatcher_link import DispatcherLink
 from mooring.worker.worker import Worker
 
 log = own_logger("mooring.runtime")

@@ -46,8 +46,9 @@ from mooring.supervisor.service import Service
 from mooring.testing.errors import HandlerFailed, NotInTime, ServerFailed
 from mooring.testing.process import ServedServer
 from mooring.testing.running import LIMIT, PLAIN, RunningServer, alive
+from mooring.worker.dispatcher_link import DispatcherLink
 from mooring.worker.pipe import Pipe
-from mooring.worker.tasks import DispatcherLink, Task, TaskBench, TaskDesk
+from mooring.worker.tasks import Task, TaskBench, TaskDesk
 from mooring.worker.worker import Worker
 
 OURS: dict[str, object] = {

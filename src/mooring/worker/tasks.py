@@ -9,23 +9,21 @@ here, and futures and `call_soon` bring it to coroutines and handlers.
 
 import asyncio
 import contextvars
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import TimeoutError as NoAnswer
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from mooring._core.channel import BadRecord
 from mooring._core.latency import Latencies
-from mooring._core.reactor import Reactor
-from mooring._core.records import MailContract, RecordChannel
+from mooring._core.records import RecordChannel
 from mooring._core.steps import failure_of
-from mooring._core.wire import TO_WORKER, Fate, Mail, Notice, TaskFlag
+from mooring._core.wire import Fate, Mail, Notice, TaskFlag
 from mooring.app.foreign import class_name, running_of, text_of
 from mooring.app.values import pack, unpack
 from mooring.config.tasks import Tasks as TaskLimits
@@ -33,7 +31,6 @@ from mooring.errors import StateError, TaskError, TaskFailed, TaskLost, TaskQueu
 from mooring.journal import own_logger
 from mooring.net import forks
 from mooring.net.report import new_error_id, report
-from mooring.worker.pipe import Pipe
 
 log = own_logger("mooring.worker")
 
@@ -476,83 +473,3 @@ class TaskBench:
             asyncio.get_running_loop().call_soon(self._begin)
         elif self._idle is not None:
             self._idle.set()
-
-
-class LinkHost(Protocol):
-    """Who is told that a channel carries nonsense; see mooring.worker.Worker."""
-
-    def on_bad_record(self, whose: str, problem: Exception) -> None: ...
-    def on_broken(self, whose: str, why: str) -> None: ...
-
-
-class DispatcherLink(MailContract):
-    """This process's end of the link to the dispatcher. A record comes to the function of its name."""
-
-    def __init__(
-        self, reactor: Reactor, channel: int, desk: TaskDesk, bench: TaskBench | None, pipe: Pipe, host: LinkHost
-    ) -> None:
-        """Takes the descriptor over."""
-        self._host = host
-        self._desk = desk
-        self._bench = bench
-        self._pipe = pipe
-        self._left = False  # it has said that it ends
-        self._taken: dict[int, Callable[[Notice], None]] = {
-            mail: getattr(self, f"_on_{mail.name.lower()}") for mail in TO_WORKER
-        }
-        self._channel = RecordChannel(reactor, channel, self)
-        desk.connect(self._channel)
-        pipe.connect(self._channel)
-
-    def hello(self) -> None:
-        """This process is ready, a task worker for tasks."""
-        self._channel.send(Notice(Mail.HELLO, os.getpid(), opcode=self._bench is not None))
-        self._channel.flush_now()
-
-    def hang_up(self) -> None:
-        """The dispatcher has ended."""
-        self._channel.hang_up()
-
-    def abandon(self) -> None:
-        """In a forked child: see Channel.abandon."""
-        self._channel.abandon()
-
-    def on_lost(self, channel: RecordChannel, why: str) -> None:
-        if not self._left:
-            log.warning("the channel to the dispatcher has ended: %s; what it kept is lost", why)
-        self._desk.on_lost(channel, why)
-
-    def on_bad(self, channel: RecordChannel, problem: Exception) -> None:
-        self._host.on_bad_record("the dispatcher", problem)
-
-    def on_broken(self, channel: RecordChannel, why: str) -> None:
-        self._host.on_broken("the dispatcher", why)
-
-    def on_record(self, channel: RecordChannel, notice: Notice) -> None:
-        taken = self._taken.get(notice.kind)
-        if taken is None:
-            raise BadRecord(f"unknown kind {notice.kind}")
-        taken(notice)
-
-    def _on_task(self, notice: Notice) -> None:
-        if self._bench is None:
-            raise BadRecord("a task for a worker, which carries none out")
-        self._bench.on_task(self._channel, notice)
-
-    def _on_progress(self, notice: Notice) -> None:
-        self._desk.on_progress(notice)
-
-    def _on_result(self, notice: Notice) -> None:
-        self._desk.on_result(notice)
-
-    def _on_stats(self, notice: Notice) -> None:
-        self._desk.on_stats(notice)
-
-    def _on_message(self, notice: Notice) -> None:
-        self._pipe.receive(notice.arg, notice.payload)
-
-    def _on_depart(self, _notice: Notice) -> None:
-        self._left = True
-
-    def _on_full(self, notice: Notice) -> None:
-        self._desk.full = self._pipe.full = notice.arg == 1

@@ -14,7 +14,7 @@ from fuzz.targets.worker_channel import Watched
 from fuzz.world import Loop, Nobody, is_about_bytes, new_server, nothing_is_left, records, short
 from mooring._core.wire import Fate, Mail
 from mooring.dispatcher.dispatcher import Dispatcher
-from mooring.worker.tasks import DispatcherLink
+from mooring.worker.dispatcher_link import DispatcherLink
 
 SERVER = new_server(task_worker_num=1, worker_num=1)
 BETWEEN = b"\xfe\xfd\xfc"
