@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
+from websockets.asyncio.client import ClientConnection
 
 from e2e.peers import STATS, adds_up, app, client, in_loop, logged, stats, taken, until
 from support.serving import LIMIT, Serving
@@ -192,3 +193,53 @@ async def test_one_that_has_something_in_flight_moves_when_that_is_done():
                 assert second.startswith("then ")
                 moved.append(second.split()[1])
             assert sorted(set(moved)) == ["0", "1"]
+
+
+@in_loop()
+async def test_who_has_moved_leaves_nothing_behind():
+    """The worker that served it before knows nothing of its session any more, also when it has left."""
+    code = """
+    @server.on("open")
+    def opened(server, request):
+        server.session(request.fd)["secret"] = "of whoever was here"
+
+    @server.on("message")
+    def said(server, frame):
+        if frame.data == "kept":
+            return server.push(frame.fd, str(len(server._running().sessions._copies)))
+        fd = int(frame.data or frame.fd)
+        server.push(frame.fd, f"{server.worker_id} {fd} {len(server.session(fd))}")
+    """
+
+    async def ask(one, text: str = "") -> list[int]:
+        await one.send(text)
+        return [int(word) for word in (await one.recv()).split()]
+
+    async def empty(one, fd: int) -> None:
+        async with asyncio.timeout(LIMIT):
+            while (await ask(one, str(fd)))[2]:
+                await asyncio.sleep(0.01)
+
+    with Serving(app(code), worker_num=2) as server:
+        async with contextlib.AsyncExitStack() as stack:
+            crowd = [await stack.enter_async_context(client(server)) for _ in range(8)]
+            home, *_ = await ask(crowd[0])
+            mark = server.mark()
+            os.kill(server.pid_of(f"worker {1 - home}"), signal.SIGKILL)
+            await logged(server, f"worker {1 - home} .* is gone", since=mark)
+            for one in crowd:
+                assert (await ask(one))[0] == home
+            await logged(server, "serves in place", since=mark)
+            moved: dict[int, ClientConnection] = {}
+            async with asyncio.timeout(LIMIT):
+                while len(moved) < 4:
+                    for one in crowd:
+                        number, fd, _ = await ask(one)
+                        if number != home:
+                            moved[fd] = one
+            stays = next(one for one in crowd if one not in moved.values())
+            for one in moved.values():
+                await one.close()
+            for fd in moved:
+                await empty(stays, fd)
+            assert await ask(stays, "kept") == [4]

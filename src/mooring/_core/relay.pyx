@@ -53,6 +53,7 @@ from mooring.journal import own_logger
 log = own_logger("mooring.gateway")
 
 cdef int INTERNAL_ERROR = 1011
+cdef int MOVED = 2                   # of SESSION
 cdef double RETRY = 0.05             # seconds, after there was no memory for an event
 
 
@@ -124,6 +125,8 @@ cdef class Relay(Sink):
             if self.by_key or not has_more(self.worker_ends, worker_end):
                 c.flags &= ~MOVES    # it is the right one still; else the one that is new is only slow just now
             return worker_end
+        if worker_end is not None and not worker_end.retiring:
+            worker_end.say(EV_SESSION, MOVED, b"", c.fd)     # its `close`, which ends that, comes to the other one
         self.unbind(c)
         if other is not None:
             self.bind(c, other)

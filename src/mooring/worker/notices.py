@@ -14,6 +14,8 @@ from mooring.worker.works import Works
 
 log = own_logger("mooring.worker")
 
+MOVED = 2  # of SESSION: another worker serves that connection now
+
 
 class Notices:
     """Those of one worker. An event of the table of records (_core/wire.toml) comes to the method of its name."""
@@ -38,7 +40,10 @@ class Notices:
         taken(gateway_end, notice)
 
     def session(self, _gateway_end: GatewayEnd, notice: Notice) -> None:
-        self._sessions.learn(notice.fd, notice.payload, replace=notice.extra == 1)
+        if notice.extra == MOVED:
+            self._sessions.forget(notice.fd)
+        else:
+            self._sessions.learn(notice.fd, notice.payload, replace=notice.extra == 1)
 
     def depart(self, gateway_end: GatewayEnd, _notice: Notice) -> None:
         log.debug("nothing more comes from gateway %d", gateway_end.gateway)

@@ -70,7 +70,7 @@ class Sessions:
         self._copies[fd] = copy
 
     def forget(self, fd: int) -> None:
-        """The connection is gone and its `close` handled."""
+        """The connection is gone and its `close` handled; or another worker serves it now, and has its `close`."""
         self._copies.pop(fd, None)
 
     def read(self, fd: int) -> Packed:
