@@ -135,12 +135,16 @@ PARAMETERS: Final[Mapping[str, str]] = {
 }
 _TAKING: Final = ("Accept", "HttpError", "Reject", "Response", "Server")  # whose parameters these are
 
+TASKS: Final[Mapping[str, str]] = dict.fromkeys(
+    ("args", "arguments", "body", "message", "params", "payload", "value"), "task.data"
+)
 _OF: Final[Mapping[str, Mapping[str, str]]] = {
     "Frame": FRAMES,
     "Request": REQUESTS,
     "Response": ANSWERS,
     "Server": METHODS,
     "Session": {},
+    "Task": TASKS,
 }
 _SET: Final = re.compile(
     r"'Session' object has no attribute '(\w{1,100})'"
@@ -149,11 +153,18 @@ _SET: Final = re.compile(
 _READ_ONLY: Final = re.compile(r"'Response' object attribute '(\w{1,100})' is read-only")
 _UNKNOWN: Final = re.compile(r"(\w+)\.\w+\(\) got an unexpected keyword argument '(\w{1,100})'")
 _NOT_CALLED: Final = re.compile(r"'\w*method\w*' object is not subscriptable")
+_OF_TABLE: Final = re.compile(
+    r"'SharedTable' object (?:is not subscriptable|does not support item (?:assignment|deletion))"
+)
+_OF_ATOMIC: Final = re.compile(
+    r"unsupported operand type\(s\) for \S+ (?:'\w+' and )?'Atomic'"
+    r"|'[<>]=?' not supported between instances of 'Atomic'"
+)
 _AWAITED: Final = re.compile(r"object \w+ can't be used in 'await' expression|'\w+' object can't be awaited")
 
 
 def call_meant(text: str) -> str:
-    """What was meant by a call that Python has refused with a TypeError of that text; empty if nobody could tell."""
+    """What was meant by a call that Python has refused with an error of that text; empty if nobody could tell."""
     if _AWAITED.fullmatch(text):
         return (
             "push, publish and most other methods do their work at once and return a plain value: call them without "
@@ -161,6 +172,12 @@ def call_meant(text: str) -> str:
         )
     if text == "exceptions must derive from BaseException":
         return "if that is a Reject: return it, as it is no exception; HttpError can be raised"
+    if text == "asyncio.run() cannot be called from a running event loop":
+        return "handlers run in one already: make it an `async def`, and await there what asyncio.run() was given"
+    if _OF_TABLE.fullmatch(text):
+        return "write table.get(key), table.set(key, column=value), table.delete(key)"
+    if _OF_ATOMIC.match(text):
+        return "write atomic.get(), atomic.add(1), atomic.set(value)"
     if _NOT_CALLED.fullmatch(text):
         return "a method is called first, as in request.json()['name']"
     if (found := _UNKNOWN.fullmatch(text)) and found[1] in _TAKING and found[2] in PARAMETERS:

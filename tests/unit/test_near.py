@@ -1,10 +1,11 @@
 """What somebody may have meant, and when it is better to say nothing."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from mooring import Accept, Frame, HttpError, Reject, Request, Server
+from mooring import Accept, Atomic, Frame, HttpError, Reject, Request, Server, SharedTable, Task
 from mooring.config import HOME
 from mooring.near import EVENTS, METHODS, SETTINGS, attribute_meant, call_meant, nearest, no_attribute
 
@@ -56,6 +57,7 @@ def test_what_an_error_advises() -> None:
     assert attribute_meant(of(frame, "text"), "") == "did you mean frame.data?"
     assert attribute_meant(of(frame, "opcod"), "") == "did you mean opcode?"
     assert attribute_meant(of(frame, "xyzzy"), "") == ""
+    assert attribute_meant(of(object.__new__(Task), "args"), "") == "did you mean task.data?"
     assert attribute_meant(of(frame, "_opcod"), "") == ""
 
 
@@ -75,9 +77,36 @@ def test_what_an_error_of_a_call_advises() -> None:
         (lambda: Server().publish("a", "b", skip_sid=3), "did you mean exclude?"),
         (lambda: HttpError(404, detail="no such page"), "did you mean reason?"),
         (lambda: Accept(xyzzy=1), ""),
+        (lambda: table()["a"], "write table.get(key), table.set(key, column=value), table.delete(key)"),
+        (lambda: put(table(), "a", 1), "write table.get(key), table.set(key, column=value), table.delete(key)"),
+        (lambda: atomic() + 1, "write atomic.get(), atomic.add(1), atomic.set(value)"),
+        (lambda: atomic() > 1, "write atomic.get(), atomic.add(1), atomic.set(value)"),
     ]:
         text = str(raised(call)).partition(". Did you mean")[0]  # Python 3.14 has guesses of its own
         assert call_meant(text) == meant
+
+
+def table() -> Any:
+    return object.__new__(SharedTable)
+
+
+def atomic() -> Any:
+    return Atomic("visits")
+
+
+def put(mapping: Any, key: str, value: object) -> None:
+    mapping[key] = value
+
+
+def test_a_loop_inside_of_the_loop() -> None:
+    async def main() -> None:
+        nothing = asyncio.sleep(0)
+        with pytest.raises(RuntimeError) as caught:
+            asyncio.run(nothing)
+        nothing.close()
+        assert "make it an `async def`" in call_meant(str(caught.value))
+
+    asyncio.run(main())
 
 
 def raise_it(what: Any) -> None:

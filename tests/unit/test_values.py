@@ -8,6 +8,7 @@ import io
 import math
 import struct
 import sys
+import types
 import uuid
 import zoneinfo
 from decimal import Decimal
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring import CloseCode
+from mooring import CloseCode, Frame
 from mooring.app.values import DEPTH, pack, unpack
 from support.values import shape
 
@@ -123,6 +124,8 @@ class Zone(datetime.tzinfo):
         (bytearray(b"x"), "a bytearray: write bytes"),
         (memoryview(b"x"), "a memoryview: write bytes"),
         ({1: [object()]}, "it is, or has in it, an object of the type object; what comes back as it was is None, bool"),
+        (Frame("x", fd=3), "a Frame: write its data"),
+        ([types.MappingProxyType({})], "a mappingproxy: write dict(...)"),
         (1j, "an object of the type complex"),
         (print, "an object of the type builtin_function_or_method"),
         (1 << 64, "an integer has at most 64 bits"),

@@ -9,7 +9,7 @@ application makes of an int or a dict, only its own code could make again.
 import datetime
 import uuid
 import zoneinfo
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -112,6 +112,13 @@ def _zone(value: datetime.datetime | datetime.time) -> Any:
     raise _Refused(f"a time zone of the type {class_name(zone)}: use datetime.timezone or zoneinfo.ZoneInfo")
 
 
+_OURS: Final = {
+    "Frame": "its data",
+    "Request": "what is wanted of it, such as request.path or request.body",
+    "UploadedFile": "what its read() gives",
+}
+
+
 def _advice(value: object) -> str:
     """What else to write, in place of what is not carried."""
     kind, name = type(value), class_name(value)
@@ -128,6 +135,10 @@ def _advice(value: object) -> str:
         return f"the Struct {name}: write msgspec.to_builtins(...)"
     if kind in (bytearray, memoryview):
         return f"a {name}: write bytes(...)"
+    if name in _OURS and kind.__module__.startswith("mooring."):
+        return f"a {name}: write {_OURS[name]}"
+    if issubclass(kind, Mapping):  # a session above all
+        return f"a {name}: write dict(...)"
     return f"it is, or has in it, an object of the type {name}"
 
 

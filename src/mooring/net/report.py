@@ -55,7 +55,7 @@ def _hint(error: BaseException) -> str:
     """What to do, of errors of Python that don't say it."""
     text = text_of(error)
     meant = ""
-    if type(error) is TypeError:
+    if type(error) in (TypeError, RuntimeError):
         meant = call_meant(text)
     elif type(error) is AttributeError:
         meant = attribute_meant(error, text)

@@ -139,8 +139,9 @@ class BlockWatch:
             events = self._inlet.handled - call.handled
             waited = set().union(*[later.waited for later in calls[number:]])
             ended = min(call.ended or self._reactor.now / 1000, self._reactor.now / 1000)
-            whom = f"{events} events of {len(waited)} connections waited for it" if events else "nobody waited for it"
-            log.warning("%s blocked the loop for %.1f s; %s", call.name, ended - call.since, whom)
+            some, ones = ("" if count == 1 else "s" for count in (events, len(waited)))
+            whom = f"{events} event{some} of {len(waited)} connection{ones} waited" if events else "nobody waited"
+            log.warning("%s blocked the loop for %.1f s; %s for it", call.name, ended - call.since, whom)
 
 
 def _stack_of(thread: int) -> list[FrameType] | None:
