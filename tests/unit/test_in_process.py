@@ -465,6 +465,20 @@ def test_a_server_that_was_not_started_says_how() -> None:
         in_process(chat).get("/")
 
 
+@pytest.mark.parametrize("raised", [NotInTime, LookupError])
+def test_the_log_stands_once_in_an_error(raised: type[Exception]) -> None:
+    def fails() -> None:
+        with in_process(chat, limit=LIMIT) as running, running.connect("/?name=ada") as ada:
+            if raised is NotInTime:
+                ada.receive(limit=0.01)
+            raise LookupError("of the test's own")
+
+    with pytest.raises(raised) as caught:
+        fails()
+    text = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
+    assert text.count("the server's log:") == 1
+
+
 def test_a_dict_is_sent_as_json_only() -> None:
     with in_process(chat, limit=LIMIT) as running, running.connect("/?name=ada") as ada:
         message: Any = {"text": "hello"}

@@ -43,7 +43,7 @@ from mooring.runtime import check_handlers
 from mooring.server import Server
 from mooring.single import SingleProcess
 from mooring.supervisor.service import Service
-from mooring.testing.errors import HandlerFailed, NotInTime, ServerFailed
+from mooring.testing.errors import Closed, HandlerFailed, NotInTime, ServerFailed
 from mooring.testing.process import ServedServer
 from mooring.testing.running import LIMIT, PLAIN, RunningServer, alive
 from mooring.worker.dispatcher_link import DispatcherLink
@@ -136,7 +136,7 @@ class InsideServer(RunningServer):
         try:
             self.stop()
         finally:
-            if error is not None:
+            if error is not None and not isinstance(error, NotInTime | Closed):  # which have the log already
                 error.add_note(self.why().lstrip())
         if error is None and self.errors and self._raise_errors:
             text = f"a handler has raised {type(self.errors[0]).__name__}: {self.errors[0]}"

@@ -18,7 +18,7 @@ import msgspec
 from mooring.admin.client import ControlClient
 from mooring.errors import AdminError, StateError
 from mooring.testing.application import App, Named, name_of
-from mooring.testing.errors import NotInTime, ServerFailed
+from mooring.testing.errors import Closed, NotInTime, ServerFailed
 from mooring.testing.log import PipeLog
 from mooring.testing.running import LIMIT, PLAIN, RunningServer, alive
 
@@ -94,7 +94,8 @@ class ServedServer(RunningServer):
         if error is None:
             self.stop()
         else:
-            error.add_note(f"{self.name}: {self.why().lstrip()}")
+            if not isinstance(error, NotInTime | Closed):  # which have the log already
+                error.add_note(f"{self.name}: {self.why().lstrip()}")
             with suppress(ServerFailed):  # the first error is the one to see
                 self.stop()
 
