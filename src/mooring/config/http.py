@@ -12,25 +12,24 @@ class Http(Section):
     """HTTP/1.1, the WebSocket handshake included."""
 
     header_timeout: float = option(
-        10.0, "Time for a request head to arrive, from its first byte; then 408.", "s", low=0.1, high=HOUR
+        10.0, "Time for a request head to arrive, from its first byte; then 408.", "s", bounds=(0.1, HOUR)
     )
     keepalive_timeout: float = option(
-        75.0, "How long a connection may be idle between requests.", "s", low=0, high=HOUR
+        75.0, "How long a connection may be idle between requests.", "s", bounds=(0, HOUR)
     )
     request_line_limit: int = option(
-        8192, "Longest request line; a longer one is answered 414.", "bytes", low=64, high=1 << 20
+        8192, "Longest request line; a longer one is answered 414.", "bytes", bounds=(64, 1 << 20)
     )
     header_field_limit: int = option(
-        8192, "Longest header field; a longer one is answered 431.", "bytes", low=64, high=1 << 20
+        8192, "Longest header field; a longer one is answered 431.", "bytes", bounds=(64, 1 << 20)
     )
-    header_limit: int = option(16384, "Longest request head; then 431.", "bytes", low=256, high=1 << 20)
-    header_count_limit: int = option(100, "Most header fields of a request; then 431.", "fields", low=1, high=10_000)
+    header_limit: int = option(16384, "Longest request head; then 431.", "bytes", bounds=(256, 1 << 20))
+    header_count_limit: int = option(100, "Most header fields of a request; then 431.", "fields", bounds=(1, 10_000))
     body_limit: int = option(
         1 << 20,
         "Largest request body; then 413. More than 1 GiB only with `stream_request_body`.",
         "bytes",
-        low=0,
-        high=1 << 40,
+        bounds=(0, 1 << 40),
     )
     stream_request_body: bool = option(
         False,
@@ -38,33 +37,31 @@ class Http(Section):
         "the body by `request.stream()` or `request.read()`, at its own speed. Else every body is collected first.",
     )
     stream_body_above: int = option(
-        65536, "Shorter bodies are collected also if `stream_request_body` is on.", "bytes", low=0, high=1 << 20
+        65536, "Shorter bodies are collected also if `stream_request_body` is on.", "bytes", bounds=(0, 1 << 20)
     )
     body_min_rate: int = option(
         500,
         "How fast a body has to come at least, on average over the time in which it is waited for; else 408. 0: any.",
         "bytes/s",
-        low=0,
-        high=1 << 30,
+        bounds=(0, 1 << 30),
     )
-    body_grace: float = option(5.0, "From when on that is looked at.", "s", low=0, high=HOUR)
-    form_field_limit: int = option(1000, "Most fields of a urlencoded form; then 413.", "fields", low=1, high=100_000)
+    body_grace: float = option(5.0, "From when on that is looked at.", "s", bounds=(0, HOUR))
+    form_field_limit: int = option(1000, "Most fields of a urlencoded form; then 413.", "fields", bounds=(1, 100_000))
     multipart_part_limit: int = option(
-        100, "Most parts, fields and files, of a multipart form; then 413.", "parts", low=1, high=10_000
+        100, "Most parts, fields and files, of a multipart form; then 413.", "parts", bounds=(1, 10_000)
     )
     form_memory: int = option(
-        1 << 20, "Most bytes of the fields of a multipart form, without its files; then 413.", "bytes", low=0, high=GIB
+        1 << 20, "Most bytes of the fields of a multipart form, without its files; then 413.", "bytes", bounds=(0, GIB)
     )
     upload_spool_size: int = option(
-        65536, "A larger file of a form is kept in a temporary file, not in memory.", "bytes", low=0, high=GIB
+        65536, "A larger file of a form is kept in a temporary file, not in memory.", "bytes", bounds=(0, GIB)
     )
     upload_file_limit: int = option(
         0,
         "Most such files that all forms of one worker may have open together; a form that needs one more is answered "
         "503. 0: half of the descriptors that the worker may have, 4096 at most.",
         "files",
-        low=0,
-        high=1 << 20,
+        bounds=(0, 1 << 20),
     )
     document_root: str = option(
         "",
@@ -77,8 +74,7 @@ class Http(Section):
         "Largest file, or part of one, that is read and sent at once, and compressed if that is asked for. A larger "
         "one is sent by the gateway, as fast as the client reads; so is one above 64 KiB that is not to be compressed.",
         "bytes",
-        low=0,
-        high=GIB,
+        bounds=(0, GIB),
     )
     compress: bool = option(
         False,
@@ -86,7 +82,7 @@ class Http(Section):
         "accepts: gzip, with `mooring-server[compress]` also zstd and br. Answers that set a cookie are left "
         "as they are.",
     )
-    compress_min_size: int = option(1024, "The smallest body that `compress` is for.", "bytes", low=1, high=1 << 20)
+    compress_min_size: int = option(1024, "The smallest body that `compress` is for.", "bytes", bounds=(1, 1 << 20))
     access_log: bool = option(
         False,
         "Log a line for each request that a worker has answered, whatever `log_level` is; the logger is "
@@ -108,7 +104,7 @@ class Http(Section):
         check=check_networks,
     )
     keepalive_requests: int = option(
-        1000, "Requests answered on one connection before it is closed.", "requests", low=1, high=1 << 31
+        1000, "Requests answered on one connection before it is closed.", "requests", bounds=(1, 1 << 31)
     )
     server_header: bool = option(True, "Send `Server: mooring` with every response.")
 

@@ -12,9 +12,9 @@ class Listen(Section):
     """Where clients connect."""
 
     host: str = option("127.0.0.1", "Address or name to listen on; `0.0.0.0` for every interface.", check=check_host)
-    port: int = option(9501, "TCP port; 0 lets the kernel choose one.", low=0, high=65535)
+    port: int = option(9501, "TCP port; 0 lets the kernel choose one.", bounds=(0, 65535))
     backlog: int = option(
-        2048, "Connections the kernel keeps until they are accepted.", "connections", low=1, high=65535
+        2048, "Connections the kernel keeps until they are accepted.", "connections", bounds=(1, 65535)
     )
     ipv6_only: bool = option(
         False, "With the host `::`: IPv6 clients only. Otherwise `::` is every address, IPv4 included."
@@ -56,7 +56,7 @@ class Listen(Section):
         check=check_networks,
     )
     proxy_protocol_timeout: float = option(
-        5.0, "How long that header may take to arrive; then the connection is closed.", "s", low=0.1, high=HOUR
+        5.0, "How long that header may take to arrive; then the connection is closed.", "s", bounds=(0.1, HOUR)
     )
 
     def __post_init__(self) -> None:

@@ -34,19 +34,17 @@ def option(
     doc: str,
     unit: str = "",
     *,
-    low: float | None = None,
-    high: float | None = None,
+    bounds: tuple[float, float] | None = None,
     choices: tuple[str, ...] = (),
     check: Check | None = None,
     shown: str | None = None,
 ) -> T:
-    """A dataclass field with its documentation and its bounds (both ends allowed).
+    """A dataclass field with its documentation and its bounds, the lowest and the highest value that are allowed.
 
     `check` returns what is wrong with a value, or None; `shown` stands in the docs for a default that
     depends on the machine.
     """
-    bounds = {"low": low, "high": high, "choices": choices, "check": check}
-    metadata = {"doc": doc, "unit": unit, "shown": shown, **bounds}
+    metadata = {"doc": doc, "unit": unit, "shown": shown, "bounds": bounds, "choices": choices, "check": check}
     return field(default=default, metadata=metadata)
 
 
@@ -75,9 +73,7 @@ def allowed(spec: "Field[Any]") -> str:
     meta = spec.metadata
     if meta["choices"]:
         return " or ".join(meta["choices"])
-    if meta["low"] is None:
-        return ""
-    return f"{number(meta['low'])} to {number(meta['high'])}"
+    return " to ".join(map(number, meta["bounds"] or ()))
 
 
 def checked(spec: "Field[Any]", value: object) -> object:
@@ -91,7 +87,7 @@ def checked(spec: "Field[Any]", value: object) -> object:
     elif not right:
         problem = f"must be {type_name(spec)}" + (f", {limits} {meta['unit']}".rstrip() if limits else "")
         problem += instead_of(spec, value)
-    elif meta["low"] is not None and not meta["low"] <= cast(float, value) <= meta["high"]:  # as with a NaN
+    elif meta["bounds"] and not meta["bounds"][0] <= cast(float, value) <= meta["bounds"][1]:  # a NaN is in none
         problem = f"must be {limits} {meta['unit']}".rstrip()
     elif meta["check"] is not None:
         problem = meta["check"](value)

@@ -23,7 +23,7 @@ class Process(Section):
         choices=("process", "base"),
     )
     worker_num: int = option(
-        usable_cpus(), "Processes that run the application.", "processes", low=1, high=256, shown="usable CPUs"
+        usable_cpus(), "Processes that run the application.", "processes", bounds=(1, 256), shown="usable CPUs"
     )
     spare_worker_num: int = option(
         0,
@@ -31,11 +31,10 @@ class Process(Section):
         "place at once, however long the application takes to load; then another is started. In `base` mode for task "
         "workers only.",
         "processes",
-        low=0,
-        high=64,
+        bounds=(0, 64),
     )
     gateway_num: int = option(
-        1, "Processes that keep the connections; not used in `base` mode.", "processes", low=1, high=32
+        1, "Processes that keep the connections; not used in `base` mode.", "processes", bounds=(1, 32)
     )
     dispatch: str = option(
         "connection",
@@ -50,99 +49,87 @@ class Process(Section):
         30.0,
         "How long a stop or a reload waits for running handlers, and for work that connections own (`spawn`).",
         "s",
-        low=0,
-        high=HOUR,
+        bounds=(0, HOUR),
     )
     event_timeout: float = option(
         5.0,
         "How long a reload waits for the handler of `before_reload`, and a worker that ends for `worker_exit`.",
         "s",
-        low=0,
-        high=HOUR,
+        bounds=(0, HOUR),
     )
     boot_timeout: float = option(
-        30.0, "How long a new process may take to import the application and be ready.", "s", low=0.1, high=HOUR
+        30.0, "How long a new process may take to import the application and be ready.", "s", bounds=(0.1, HOUR)
     )
     restart_free: int = option(
         3,
         "Restarts of one process without delay; the next ones in the same series wait longer each time.",
         "restarts",
-        low=0,
-        high=1000,
+        bounds=(0, 1000),
     )
     restart_window: float = option(
-        10.0, "A process that has served for so long ends its series of restarts.", "s", low=0, high=HOUR
+        10.0, "A process that has served for so long ends its series of restarts.", "s", bounds=(0, HOUR)
     )
     restart_backoff_max: float = option(
-        5.0, "The longest delay before a process that keeps ending is started again.", "s", low=0, high=HOUR
+        5.0, "The longest delay before a process that keeps ending is started again.", "s", bounds=(0, HOUR)
     )
     degraded_after: int = option(
         10,
         "Restarts in one series after which a process is reported as degraded, in the log and in `stats()`. While all "
         "workers are, and none is there, requests are refused with 503.",
         "restarts",
-        low=1,
-        high=10_000,
+        bounds=(1, 10_000),
     )
     degraded_hold_time: float = option(
         10.0,
         "How long the messages of a WebSocket wait for a worker while all are degraded; then it is closed with 1013.",
         "s",
-        low=0,
-        high=HOUR,
+        bounds=(0, HOUR),
     )
     max_request: int = option(
         0,
         "Messages and requests after which a worker is replaced, one at a time, as by a reload; 0 means never.",
         "events",
-        low=0,
-        high=1 << 40,
+        bounds=(0, 1 << 40),
     )
     max_request_grace: int = option(
         -1,
         "Up to so many more, at random for each worker, so that they are not all replaced at one time; -1 means half "
         "of `max_request`.",
         "events",
-        low=-1,
-        high=1 << 40,
+        bounds=(-1, 1 << 40),
     )
     worker_memory_limit: int = option(
         0,
         "A worker with more memory (resident) is replaced, as by a reload; 0: no limit.",
         "bytes",
-        low=0,
-        high=1 << 50,
+        bounds=(0, 1 << 50),
     )
     worker_hang_timeout: float = option(
         30.0,
         "A worker whose loop does not turn for so long (a blocking call, C code that holds the interpreter) writes its "
         "stacks to the log and is aborted, then killed; 0 means never. Not in `base` mode with one process.",
         "s",
-        low=0,
-        high=HOUR,
+        bounds=(0, HOUR),
     )
     blocked_after: float = option(
         1.0,
         "A handler that blocks the loop of its worker for so long is named in the log, and when it has ended, how long "
         "it took and how many events waited; 0 means never. Task workers and processes of your own may block.",
         "s",
-        low=0,
-        high=HOUR,
+        bounds=(0, HOUR),
     )
     overdue_after: float = option(
         0.0,
         "A handler that has not ended after so long is reported, once, and goes on; 0 means never.",
         "s",
-        low=0,
-        high=HOUR,
+        bounds=(0, HOUR),
     )
     gateway_hang_timeout: float = option(
         10.0,
         "The same for a gateway; its connections end. Shorter, because it keeps all its clients waiting and runs no "
         "handlers: of the application only a `dispatch` function, which must not block.",
         "s",
-        low=0,
-        high=HOUR,
+        bounds=(0, HOUR),
     )
     watch: tuple[str, ...] = option(
         (),

@@ -13,34 +13,30 @@ class Tasks(Section):
         0,
         "Processes that run the `task` handler, one task at a time each; 0: there are no tasks.",
         "processes",
-        low=0,
-        high=256,
+        bounds=(0, 256),
     )
     task_timeout: float = option(
         60.0,
         "How long `task`, `task_wait` and `task_map` wait for a result unless told otherwise; then TaskTimeout.",
         "s",
-        low=0.001,
-        high=24 * HOUR,
+        bounds=(0.001, 24 * HOUR),
     )
     task_max_request: int = option(
         0,
         "Tasks after which a task worker ends and another takes its place; 0 means never.",
         "tasks",
-        low=0,
-        high=1 << 40,
+        bounds=(0, 1 << 40),
     )
     task_queue_limit: int = option(
-        1024, "Tasks of one worker that are not finished; more raise TaskQueueFull.", "tasks", low=1, high=1 << 20
+        1024, "Tasks of one worker that are not finished; more raise TaskQueueFull.", "tasks", bounds=(1, 1 << 20)
     )
     task_queue_bytes: int = option(
-        64 << 20, "The same in bytes of packed data; one task is always let through.", "bytes", low=4096, high=GIB
+        64 << 20, "The same in bytes of packed data; one task is always let through.", "bytes", bounds=(4096, GIB)
     )
     dispatcher_memory_limit: int = option(
         512 << 20,
         "What the dispatcher keeps at most, over all workers: tasks that wait, results and messages between workers "
         "that are not read yet. Nearly there, new tasks raise TaskQueueFull and messages PipeFull.",
         "bytes",
-        low=1 << 20,
-        high=64 * GIB,
+        bounds=(1 << 20, 64 * GIB),
     )

@@ -39,7 +39,7 @@ class Tls(Section):
         "", "Cipher suites of TLS 1.2, in OpenSSL's notation; empty: those with forward secrecy and authentication."
     )
     ssl_handshake_timeout: float = option(
-        5.0, "How long a handshake may take; then the connection is closed.", "s", low=0.1, high=HOUR
+        5.0, "How long a handshake may take; then the connection is closed.", "s", bounds=(0.1, HOUR)
     )
 
     def __post_init__(self) -> None:

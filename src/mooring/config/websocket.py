@@ -10,49 +10,44 @@ class WebSocket(Section):
     """The WebSocket protocol, its topics and sessions."""
 
     max_message_size: int = option(
-        1 << 20, "Largest message, fragments added up; a larger one closes with 1009.", "bytes", low=1, high=GIB
+        1 << 20, "Largest message, fragments added up; a larger one closes with 1009.", "bytes", bounds=(1, GIB)
     )
     max_fragments: int = option(
         0,
         "Most fragments of one message; more close with 1009. 0: one for each 64 bytes of `max_message_size`, and at "
         "least 1024.",
         "frames",
-        low=0,
-        high=1 << 24,
+        bounds=(0, 1 << 24),
     )
     close_timeout: float = option(
         5.0,
         "How long the peer may take to answer a close frame, from when it has what was sent before, if it reads that "
         "at `write_min_rate`.",
         "s",
-        low=0,
-        high=HOUR,
+        bounds=(0, HOUR),
     )
     handshake_timeout: float = option(
         10.0,
         "How long the handlers of `handshake`, `origin` and `subprotocol` may take together; then the client gets 504.",
         "s",
-        low=0.1,
-        high=HOUR,
+        bounds=(0.1, HOUR),
     )
     ping_interval: float = option(
-        25.0, "A client of which nothing was heard for so long is sent a ping; 0 means never.", "s", low=0, high=HOUR
+        25.0, "A client of which nothing was heard for so long is sent a ping; 0 means never.", "s", bounds=(0, HOUR)
     )
     pong_timeout: float = option(
         10.0,
         "How long it may take to answer, from when it has what was sent before, if it reads that at `write_min_rate`; "
         "then the connection is closed with 1006.",
         "s",
-        low=0.1,
-        high=HOUR,
+        bounds=(0.1, HOUR),
     )
     heartbeat_idle_time: float = option(
         0.0,
         "A client of which nothing was heard for so long, neither a message nor a ping nor a pong, is closed with "
         "1001; 0 means never. Below `ping_interval` it closes clients that say nothing by themselves.",
         "s",
-        low=0,
-        high=24 * HOUR,
+        bounds=(0, 24 * HOUR),
     )
     subprotocols: tuple[str, ...] = option(
         (),
@@ -74,8 +69,7 @@ class WebSocket(Section):
         50,
         "Pings, and pongs that answer none of ours, a client may send in 10 s; more close with 1008.",
         "frames",
-        low=1,
-        high=65535,
+        bounds=(1, 65535),
     )
     unmasked_control_frames: bool = option(
         False,
@@ -94,11 +88,11 @@ class WebSocket(Section):
         "Compress messages with clients that offer permessage-deflate (RFC 7692). Never mix secrets and what a "
         "stranger can choose in one compressed message.",
     )
-    compression_threshold: int = option(64, "Smaller messages are not compressed.", "bytes", low=0, high=GIB)
-    compression_level: int = option(6, "zlib's level: 1 is fastest, 9 smallest.", low=1, high=9)
-    compression_memory: int = option(8, "zlib's memory level.", low=1, high=9)
+    compression_threshold: int = option(64, "Smaller messages are not compressed.", "bytes", bounds=(0, GIB))
+    compression_level: int = option(6, "zlib's level: 1 is fastest, 9 smallest.", bounds=(1, 9))
+    compression_memory: int = option(8, "zlib's memory level.", bounds=(1, 9))
     compression_window_bits: int = option(
-        15, "The largest window, for what is sent and, if the client can, received.", "bits", low=8, high=15
+        15, "The largest window, for what is sent and, if the client can, received.", "bits", bounds=(8, 15)
     )
     server_context_takeover: bool = option(
         False, "Let a message refer to earlier ones to the same client: smaller, for 256 KiB per connection."
@@ -108,8 +102,7 @@ class WebSocket(Section):
         0.0,
         "A compressed message of more than 64 KiB may be so many times as large as what came; else 1009. For servers "
         "that allow very large messages. 0: as large as any message, `max_message_size`.",
-        low=0,
-        high=1100,
+        bounds=(0, 1100),
     )
     on_error: str = option(
         "close",
@@ -126,14 +119,13 @@ class WebSocket(Section):
         "handler of `invalid`.",
         choices=("answer", "close", "ignore"),
     )
-    max_topics: int = option(128, "Topics one connection may be subscribed to.", "topics", low=0, high=65_000)
+    max_topics: int = option(128, "Topics one connection may be subscribed to.", "topics", bounds=(0, 65_000))
     max_spawned: int = option(
         16,
         "Coroutines (`spawn`) that one connection may own at the same time in one worker.",
         "coroutines",
-        low=1,
-        high=65_000,
+        bounds=(1, 65_000),
     )
     session_limit: int = option(
-        4096, "Largest session of one connection, keys and values packed.", "bytes", low=0, high=1 << 16
+        4096, "Largest session of one connection, keys and values packed.", "bytes", bounds=(0, 1 << 16)
     )
