@@ -124,8 +124,9 @@ class Documents:
         try:
             self._fd = os.open(folder, _DIRECTORY)
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-            what = f"{os.path.abspath(folder)}: {why}" if isinstance(error, OSError) else why
+            what = getattr(error, "strerror", None) or error
+            if isinstance(error, OSError) and not os.path.isabs(folder):
+                what = f"{os.path.abspath(folder)}: {what}"
             raise ConfigError(f"document_root={folder!r}: {what}") from None
 
     def find(self, target: str) -> Opened | str | None:
