@@ -22,8 +22,6 @@ cdef class Channel(Source):
     cdef readonly bint torn          # a part of what came was lost; what still comes is thrown away
     cdef uint64_t received            # bytes, since the beginning of either stream
     cdef uint64_t sent
-    cdef readonly uint64_t records_in
-    cdef readonly uint64_t records_out
 
     cdef bint fits(self, const Record* record) noexcept
     # 1: not now. It is asked again after resume(), and nothing behind it is handed out before

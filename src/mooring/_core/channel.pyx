@@ -295,7 +295,6 @@ cdef class Channel(Source):
             if refused:
                 self.held = True
                 break
-            self.records_in += 1
             at += RECORD_BYTES + record.size
         return at
 
@@ -309,7 +308,6 @@ cdef class Channel(Source):
             raise ValueError("a record holds at most 1 GiB")
         if buffer_reserve(&self.output, RECORD_BYTES + record.size) < 0:     # all of it, or nothing
             raise MemoryError("no memory for a record")
-        self.records_out += 1
         if self.early and record.size >= LARGE and not self.writing:
             self._send_early(record, payload)
         else:

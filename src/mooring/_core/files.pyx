@@ -29,7 +29,7 @@ from mooring._core.registry cimport (
 )
 from mooring._core.secure cimport SecureTransport
 from mooring._core.table cimport Table
-from mooring._core.transport cimport count_out
+from mooring._core.transport cimport count_out, disarm
 
 cdef extern from "sys/types.h" nogil:
     ctypedef long off_t
@@ -236,8 +236,7 @@ cdef class FileSender(SecureTransport):
     cdef int _end_file(self, Connection* c) except -1:
         cdef bint closes = (<Outfile*> c.file).closes
         if c.deadline == D_WRITE:
-            c.deadline = D_NONE
-            self.reactor.disarm(&c.timer)
+            disarm(self, c)
         self.counters.files_sent += 1
         release_file(self, c)
         return self.on_file_sent(c, closes)

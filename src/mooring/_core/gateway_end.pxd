@@ -52,6 +52,8 @@ cdef class Outbox:
     cdef int end(self, uint64_t fd, int why) except -1
     cdef int _publish(self, bytes name, object data, object opcode, object exclude) except -1
     cdef bint _tell_open(self, Record* record, bytes payload) except -1
+    cdef bint _tell_any(self, Record* record, bytes payload) except -1
+    cdef bint _end_client(self, GatewayEnd gateway_end, Record* record, bytes payload, bint serves) except -1
     cpdef bint push(self, object fd, object data, object opcode=*)
     cpdef bint disconnect_client(self, object fd, object code, object reason)
     cdef bint _close(self, uint64_t number, int code, bytes reason, bint failed) except -1

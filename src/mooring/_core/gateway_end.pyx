@@ -23,8 +23,7 @@ from mooring._core.table cimport GATEWAY_SHIFT, ST_CLOSING, ST_HTTP, ST_OPEN, En
 from mooring._core.wire cimport (
     ACK_ENDED, ACK_FAILED, ACK_HANDLED, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HANDSHAKE,
     CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND, CM_SESSION, CM_SUBSCRIBE, CM_TAIL, CM_UNSUBSCRIBE, CM_WANT,
-    CM_WORK,
-    EXCLUDED_LIMIT, RESPOND_CLOSE, RESPOND_LAST, RESPOND_REFUSES, Record, make_record,
+    CM_WORK, EXCLUDED_LIMIT, RESPOND_CLOSE, RESPOND_LAST, RESPOND_REFUSES, Record, make_record,
 )
 from mooring._core.ws cimport (
     CONTROL_LIMIT, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING, OP_PONG, OP_TEXT, CloseFrame, Frame, is_utf8,
@@ -346,17 +345,11 @@ cdef class Outbox:
     cdef bint _close(self, uint64_t number, int code, bytes reason, bint failed) except -1:
         cdef GatewayEnd gateway_end = self.gateway_end_of(number)
         cdef Record record = make_record(CM_DISCONNECT, number, <uint32_t> len(reason))
-        cdef bint serves
         record.arg = code
         record.opcode = failed
         if gateway_end is None or gateway_end.state_of(number) != ST_OPEN:
             return False
-        serves = self._serves(number)        # the command may end it at once
-        gateway_end.command(&record, reason)
-        gateway_end.decide(number)
-        if serves:
-            self.end(number, ACK_ENDED)
-        return True
+        return self._end_client(gateway_end, &record, reason, self._serves(number))
 
     def drop(self, fd: object) -> bool:
         """Ends a connection, whatever it speaks."""
@@ -364,13 +357,16 @@ cdef class Outbox:
         cdef GatewayEnd gateway_end = self.gateway_end_of(number)
         cdef Record record = make_record(CM_DROP, number, 0)
         cdef int state = gateway_end.state_of(number) if gateway_end is not None else 0
-        cdef bint serves = state == ST_OPEN and self._serves(number)
         if state == 0:
             return False
-        gateway_end.command(&record, NULL)
-        gateway_end.decide(number)
+        return self._end_client(gateway_end, &record, b"", state == ST_OPEN and self._serves(number))
+
+    cdef bint _end_client(self, GatewayEnd gateway_end, Record* record, bytes payload, bint serves) except -1:
+        """By this command, which may end it at once; `serves`: its messages come to this worker."""
+        gateway_end.command(record, payload)
+        gateway_end.decide(record.fd)
         if serves:
-            self.end(number, ACK_ENDED)
+            self.end(record.fd, ACK_ENDED)
         return True
 
     def respond(self, fd: int, number: int, flags: int, data: bytes) -> bool:
@@ -397,49 +393,35 @@ cdef class Outbox:
 
     def send_file(self, fd: int, number: int, flags: int, claim: bytes, path: bytes, head: bytes) -> bool:
         """The rest of the answer to an HTTP request: its head, and a part of a file that the gateway sends."""
-        cdef GatewayEnd gateway_end = self.gateway_end_of(fd)
         cdef bytes payload = claim + path + head
         cdef Record record = make_record(CM_FILE, fd, <uint32_t> len(payload))
         record.opcode = flags
         record.arg = <uint16_t> len(path)
-        if gateway_end is None or gateway_end.table.find(fd) == NULL:
-            return False
         record.extra = number
-        gateway_end.command(&record, payload)
-        return True
+        return self._tell_any(&record, payload)
 
     def handshake(self, fd: int, status: int, payload: bytes) -> bool:
         """Says what shall become of a handshake: 101 with msgpack [sub-protocol, header fields], or any other status
         with the bytes of the answer."""
-        cdef GatewayEnd gateway_end = self.gateway_end_of(fd)
         cdef Record record = make_record(CM_HANDSHAKE, fd, <uint32_t> len(payload))
         record.arg = status
-        if gateway_end is None or gateway_end.table.find(fd) == NULL:
+        if not self._tell_any(&record, payload):
             return False
-        gateway_end.command(&record, payload)
         if status != 101:
-            gateway_end.decide(fd)
+            self.gateway_end_of(fd).decide(fd)
         return True
 
     def want(self, fd: int, number: int) -> bool:
         """Asks for the next part of the body of an HTTP request."""
-        cdef GatewayEnd gateway_end = self.gateway_end_of(fd)
         cdef Record record = make_record(CM_WANT, fd, 0)
-        if gateway_end is None or gateway_end.table.find(fd) == NULL:
-            return False
         record.extra = number
-        gateway_end.command(&record, NULL)
-        return True
+        return self._tell_any(&record, b"")
 
     def subscribe(self, fd: object, topic: object, *, leave: bool = False) -> bool:
         cdef bytes name = topic_name(topic)
-        cdef uint64_t number = _number(fd)
-        cdef GatewayEnd gateway_end = self.gateway_end_of(number)
-        cdef Record record = make_record(CM_UNSUBSCRIBE if leave else CM_SUBSCRIBE, number, <uint32_t> len(name))
-        if gateway_end is None or gateway_end.state_of(number) != ST_OPEN:
-            return False
-        gateway_end.command(&record, name)
-        return True
+        cdef int kind = CM_UNSUBSCRIBE if leave else CM_SUBSCRIBE
+        cdef Record record = make_record(kind, _number(fd), <uint32_t> len(name))
+        return self._tell_open(&record, name)
 
     def publish(self, topic: object, data: object, opcode: object = None, exclude: object = None) -> None:
         """One message for all subscribers but `exclude`, told once to each gateway."""
@@ -521,6 +503,14 @@ cdef class Outbox:
         gateway_end.command(record, payload)
         return True
 
+    cdef bint _tell_any(self, Record* record, bytes payload) except -1:
+        """A command that concerns a connection, whatever it speaks; False when it is gone."""
+        cdef GatewayEnd gateway_end = self.gateway_end_of(record.fd)
+        if gateway_end is None or gateway_end.table.find(record.fd) == NULL:
+            return False
+        gateway_end.command(record, payload)
+        return True
+
     def disconnect_user(self, user: str | int, code: int, reason: object) -> None:
         """Closes all connections of a user. ValueError for a code or reason that may not be sent."""
         cdef bytes name = user_name(user)
@@ -557,13 +547,8 @@ cdef class Outbox:
 
     def session(self, fd: int, entry: bytes) -> bool:
         """One change of a session: msgpack [key, value], or [key] to delete."""
-        cdef uint64_t number = _number(fd)
-        cdef GatewayEnd gateway_end = self.gateway_end_of(number)
-        cdef Record record = make_record(CM_SESSION, number, <uint32_t> len(entry))
-        if gateway_end is None or gateway_end.table.find(number) == NULL:
-            return False
-        gateway_end.command(&record, entry)
-        return True
+        cdef Record record = make_record(CM_SESSION, _number(fd), <uint32_t> len(entry))
+        return self._tell_any(&record, entry)
 
 
 cdef inline int _check_size(int opcode, Py_ssize_t size) except -1:

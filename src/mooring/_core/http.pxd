@@ -39,7 +39,7 @@ cdef class HttpCodec:
     cpdef Py_ssize_t buffered(self) noexcept
     cpdef Py_ssize_t gathered(self) noexcept
     cpdef bint is_idle(self) noexcept
-    cpdef bint is_in_body(self) noexcept
+    cdef bint is_in_body(self) noexcept
     cpdef receive(self, data)
     cpdef take_rest(self)
     cpdef next_event(self)

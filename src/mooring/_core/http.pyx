@@ -91,7 +91,7 @@ cdef class HttpCodec:
         """Between two requests: nothing of a next one has been received."""
         return self._state == HEAD and PyByteArray_GET_SIZE(self._buffer) == 0
 
-    cpdef bint is_in_body(self) noexcept:
+    cdef bint is_in_body(self) noexcept:
         """The head is read, and more of the body is missing."""
         return self._state != HEAD and self._state != BROKEN
 

@@ -31,13 +31,13 @@ from mooring._core.http_request cimport ParsedRequest
 from mooring._core.pace cimport end_by_reset, is_behind, keeps_pace
 from mooring._core.reactor cimport Reactor
 from mooring._core.registry cimport (
-    ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_LINGER, D_NONE,
+    ASKED, BEGUN, BUSY, BY_APPLICATION, BY_PEER, BY_SERVER, CLOSING, D_BODY, D_CLOSE, D_IDLE, D_LINGER,
     D_REQUEST, D_TLS, D_WRITE, DEAD, DEFERRED, DONE, END_WHEN_WRITTEN, FULL, HEAD_ONLY, HELD, HTTP, LATE, OPEN,
     PEER_ENDED, THEN_LINGER, W_ANSWERED, W_BAD_REQUEST, W_CLIENT_ENDED, W_KEEPALIVE_TIMEOUT, W_MEMORY_FULL,
     W_REQUEST_TIMEOUT, W_TOO_MANY_CONNECTIONS, WANTED, WOKEN, Connection, Deadline, Why, blame,
 )
 from mooring._core.table cimport Table
-from mooring._core.transport cimport LINGER_MS, say_at_once
+from mooring._core.transport cimport LINGER_MS, disarm, say_at_once
 from mooring._core.wire cimport (
     EV_BODY, EV_FILE, EV_GONE, EV_PEER_ENDED, EV_ROOM, FILE_LATE, FILE_LEFT, FILE_OVER, FILE_TAKEN, RESPOND_ASKS,
     RESPOND_CLOSE, RESPOND_LAST,
@@ -336,8 +336,7 @@ cdef class HttpExchanges(FileSender):
         if request.streamed:
             c.body_bytes = codec.buffered()
             c.body_waited = 0
-        self.reactor.disarm(&c.timer)
-        c.deadline = D_NONE
+        disarm(self, c)
         return self.sink.on_request(c, request)
 
     cdef int _say_continue(self, Connection* c) except -1:
@@ -354,8 +353,7 @@ cdef class HttpExchanges(FileSender):
         if not c.flags & HELD:
             c.flags |= HELD
             self.counters.requests_held += 1
-        self.reactor.disarm(&c.timer)
-        c.deadline = D_NONE
+        disarm(self, c)
         return False
 
     cdef int _count_kept(self, Connection* c) except -1:
@@ -376,8 +374,7 @@ cdef class HttpExchanges(FileSender):
         """It is the client's turn to send: it may take as long as what has come allows, less what it took before."""
         cdef uint64_t allowed = c.profile.body_grace_ms
         if c.profile.body_rate == 0:
-            c.deadline = D_NONE
-            self.reactor.disarm(&c.timer)
+            disarm(self, c)
             return 0
         if c.body_bytes * 1000 // c.profile.body_rate > allowed:
             allowed = c.body_bytes * 1000 // c.profile.body_rate
@@ -389,8 +386,7 @@ cdef class HttpExchanges(FileSender):
         if c.deadline == D_BODY:
             if not c.taken_at:               # else it had to read first
                 c.body_waited += self.reactor.now - c.body_since
-            c.deadline = D_NONE
-            self.reactor.disarm(&c.timer)
+            disarm(self, c)
         return 0
 
     cdef int _next_part(self, Connection* c) except -1:
@@ -487,8 +483,7 @@ cdef class HttpExchanges(FileSender):
         c.flags |= BEGUN | DONE
         c.flags &= ~(WANTED | HELD)
         if c.deadline == D_BODY:
-            c.deadline = D_NONE
-            self.reactor.disarm(&c.timer)
+            disarm(self, c)
         self.settle(c)
         self._interest(c)
         return FILE_TAKEN

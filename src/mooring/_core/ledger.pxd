@@ -37,9 +37,9 @@ cdef class Books:
     cdef readonly dict dropped       # reason -> count
     cdef readonly size_t kept        # bytes of all events that are with workers or wait for one
     cdef public size_t limit         # how many of them there may be
-    cdef public bint crowded         # somebody waits for it to become less
+    cdef bint crowded         # somebody waits for it to become less
     cdef public uint32_t tickets     # of each worker
-    cdef public uint64_t ledger_bytes        # in flight to each worker
+    cdef uint64_t ledger_bytes        # in flight to each worker
     cdef readonly Backlog limbo      # those for which there is no worker
     cdef readonly list ledgers
     cdef uint64_t order              # number of the last event that was given out

@@ -16,9 +16,7 @@ class Verdict(IntEnum):
 @final
 class Books:
     limit: int
-    crowded: bool
     tickets: int
-    ledger_bytes: int
     def __new__(cls, tickets: int = ..., ledger_bytes: int = ...) -> Books: ...
     @property
     def accepted(self) -> int: ...

@@ -254,7 +254,7 @@ cdef class LocalGatewayEnd(GatewayEnd):
         self.apply_all()
         return self.worker_end.relay.gateway.call(what, fd, payload)
 
-    def apply_all(self) -> None:
+    cdef int apply_all(self) except -1:
         """Has the commands applied that were given so far, for which publishes of others may have to be waited for."""
         cdef LocalQueue queue = self.worker_end.queue
         cdef ServingWait waiting
@@ -264,6 +264,7 @@ cdef class LocalGatewayEnd(GatewayEnd):
         while buffer_size(&queue.commands) and time.monotonic() < end:
             waiting = self.worker_end.inlet.waiting
             waiting._wait(-1, 0, LOOK)
+        return 0
 
     def hello(self) -> None:
         """The worker is ready for events."""

@@ -51,7 +51,7 @@ cdef class Order(Source):
     cdef uint64_t due_at
     cdef bint armed                  # a call of the reactor will look at `due`
     cdef readonly uint64_t out_of_order
-    cdef readonly uint64_t resyncs
+    cdef uint64_t resyncs
     cdef readonly bint damaged       # what is in the log was written by nobody who may
 
     cdef int meet(self, Publisher publisher, uint64_t stamp) except -1

@@ -15,7 +15,7 @@ Of a dead worker's work the application is told as of an event whose handler had
 from libc.stdint cimport UINT16_MAX, uint16_t, uint32_t, uint64_t
 
 from mooring._core.ledger cimport Books
-from mooring._core.registry cimport NO_WORKER_END, OPEN, OWNS, Connection
+from mooring._core.registry cimport NO_WORKER_END, OPEN, OWNS, Connection, into_flight
 from mooring._core.websocket cimport WebSockets
 from mooring._core.wire cimport (
     EV_UNCERTAIN, EV_WORK, WORK_BEGUN, WORK_CANCEL, WORK_CUT, Notice, Record, make_record,
@@ -99,9 +99,7 @@ cdef class OwnedWork:
                 c = self.connections.find(fd)
                 if c != NULL and c.phase == OPEN:
                     self.note_owner(c)
-                    c.in_flight += 1
-                    c.in_flight_bytes += <uint32_t> len(report)
-                    c.entry.in_flight = c.in_flight
+                    into_flight(c, <uint32_t> len(report))
                     self.books.limbo.add(Notice(EV_UNCERTAIN, fd, report, arg=EV_WORK, extra=c.profile.index))
             if not owned:
                 del self.works[fd]

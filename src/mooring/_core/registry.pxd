@@ -211,6 +211,19 @@ cdef inline int blame(Connection* c, Why why) noexcept:
     return 0
 
 
+# One more event of it, of this many bytes, is for a handler; or it is handled, or will not be.
+cdef inline void into_flight(Connection* c, uint32_t size) noexcept:
+    c.in_flight += 1
+    c.in_flight_bytes += size
+    c.entry.in_flight = c.in_flight
+
+
+cdef inline void out_of_flight(Connection* c, uint32_t size) noexcept:
+    c.in_flight -= 1
+    c.in_flight_bytes -= size
+    c.entry.in_flight = c.in_flight
+
+
 cdef class Registry(Source):
     cdef readonly Table table
     cdef readonly int gateway

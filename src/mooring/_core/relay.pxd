@@ -24,7 +24,7 @@ cdef class Relay(Sink):
     cdef readonly Books books
     cdef readonly Backlog limbo      # that of the books: events for which there is no worker, in order
     cdef readonly Turns turns
-    cdef readonly Parking parking
+    cdef Parking parking
     cdef Asking asking
     cdef OwnedWork owned
     cdef public Receiver commands

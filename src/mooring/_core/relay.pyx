@@ -36,6 +36,7 @@ from mooring._core.owned cimport OwnedWork
 from mooring._core.parking cimport Parking
 from mooring._core.registry cimport (
     BY_APPLICATION, BY_SERVER, HELD, HTTP, MOVES, NO_WORKER_END, OPEN, OWNS, PAUSED, UPGRADED, Connection,
+    into_flight, out_of_flight,
 )
 from mooring._core.shares cimport give_share, has_more
 from mooring._core.turns cimport Turns
@@ -369,9 +370,7 @@ cdef class Relay(Sink):
         """An event of its connection is not in flight any more."""
         cdef Connection* c = self.connections.find(event.record.fd)
         if c != NULL:
-            c.in_flight -= 1
-            c.in_flight_bytes -= event.record.size
-            c.entry.in_flight = c.in_flight
+            out_of_flight(c, event.record.size)
             self.connections.wake(c)
 
     def any_worker_end(self, fd: int) -> WorkerEnd | None:
@@ -419,9 +418,7 @@ cdef class Relay(Sink):
         record.opcode = opcode
         record.extra = c.profile.index
         self.books.accept()
-        c.in_flight += 1
-        c.in_flight_bytes += <uint32_t> size
-        c.entry.in_flight = c.in_flight
+        into_flight(c, <uint32_t> size)
         if self.hand(worker_end, &record, data):
             self.books.drop("no memory", EV_MESSAGE)
             raise MemoryError("no memory for a message")         # which ends the connection
@@ -484,9 +481,7 @@ cdef class Relay(Sink):
         worker_end = None if self.limbo.count else self.worker_end_of(c)
         if is_counted(event.record.kind):
             self.books.accept()
-        c.in_flight += 1
-        c.in_flight_bytes += event.record.size
-        c.entry.in_flight = c.in_flight
+        into_flight(c, event.record.size)
         event.record.extra = c.profile.index
         self._queue(worker_end, event)
 
@@ -523,9 +518,7 @@ cdef class Relay(Sink):
         if c == NULL and self.sessions and is_last(kind_of(record)):
             self.sessions.pop(record.fd, None)       # its last handler may have read it until now
         if c != NULL and record.kind != EV_CLOSE:
-            c.in_flight -= 1
-            c.in_flight_bytes -= record.size
-            c.entry.in_flight = c.in_flight
+            out_of_flight(c, record.size)
             if kind_of(record) == EV_OPEN:
                 c.entry.opened = 1
             if c.flags & HELD:

@@ -73,6 +73,5 @@ cdef class Table:
 
     cdef const Entry* find(self, uint64_t fd) noexcept
     cdef bint is_established(self, uint64_t fd) noexcept
-    cdef bint is_http(self, uint64_t fd) noexcept
     cdef list of_user(self, uint64_t user)
     cdef bint map(self) except -1

@@ -106,11 +106,6 @@ cdef class Table:
         cdef const Entry* entry = self.find(fd)
         return entry != NULL and entry.state == ST_OPEN
 
-    cdef bint is_http(self, uint64_t fd) noexcept:
-        """Whether it may be sent an answer."""
-        cdef const Entry* entry = self.find(fd)
-        return entry != NULL and entry.state == ST_HTTP
-
     def exists(self, fd: int) -> bool:
         return self.find(fd) != NULL
 

@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from mooring._core.buffer cimport buffer_size
 from mooring._core.counters cimport Counters
 from mooring._core.registry cimport (
-    BUSY, DEFERRED, END_WHEN_WRITTEN, HELD, HTTP, LINGER, WANTED, Connection, Deadline, Registry,
+    BUSY, D_NONE, DEFERRED, END_WHEN_WRITTEN, HELD, HTTP, LINGER, WANTED, Connection, Deadline, Registry,
 )
 
 
@@ -106,6 +106,12 @@ cdef class Transport(Registry):
 
 # The last words of a connection that ends for an error of ours.
 cdef bint say_at_once(Connection* c, bytes words) noexcept
+
+
+# Nothing is waited for.
+cdef inline void disarm(Transport transport, Connection* c) noexcept:
+    c.deadline = D_NONE
+    transport.reactor.disarm(&c.timer)
 
 
 # What waits for it has changed.

@@ -565,8 +565,7 @@ cdef class Transport(Registry):
         c.flags &= ~ABOVE_HIGH_WATER
         # an answer is read too slowly as long as anything of it waits
         if c.deadline == D_WRITE and (c.flags & UPGRADED or buffer_size(&c.out) == 0 and c.file == NULL):
-            c.deadline = D_NONE
-            self.reactor.disarm(&c.timer)
+            disarm(self, c)
             self.on_relieved(c)
         return 0
 

@@ -12,7 +12,7 @@ cdef class Turns:
     cdef readonly list paused        # workers whose next publish waits for another turn
     cdef Publisher resuming
     cdef bint posted                 # resume() will be called
-    cdef public bint unlimited       # no turn ends now: a handler waits, see local.pyx
+    cdef bint unlimited       # no turn ends now: a handler waits, see local.pyx
     cdef uint64_t spent_in           # the turn in which no more are copied
     cdef uint64_t copies             # since the clock was looked at
 

@@ -7,7 +7,6 @@ from mooring._core.websocket import WebSockets
 
 @disjoint_base
 class Turns:
-    unlimited: bool
     def __new__(cls, connections: WebSockets) -> Self: ...
     @property
     def paused(self) -> list[Publisher]: ...
