@@ -51,36 +51,34 @@ def wrapped(*args: Any, **kwargs: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("handler", "is_async"),
+    "handler",
     [
-        pytest.param(message, False, id="def"),
-        pytest.param(later, True, id="async def"),
-        pytest.param(lambda server, frame: None, False, id="lambda"),
-        pytest.param(lambda *args: None, False, id="any arguments"),
-        pytest.param(lambda server, frame, extra=1, *, more=2: None, False, id="defaults"),
-        pytest.param(Plain(), False, id="object"),
-        pytest.param(Later(), True, id="object with async __call__"),
-        pytest.param(Plain().method, False, id="method"),
-        pytest.param(Later().method, True, id="async method"),
-        pytest.param(Plain.of_class, False, id="class method"),
-        pytest.param(Plain.static, True, id="async static method"),
-        pytest.param(Made, False, id="class"),
-        pytest.param(functools.partial(message), False, id="partial"),
-        pytest.param(functools.partial(with_more, 1), True, id="partial of async"),
-        pytest.param(functools.partial(functools.partial(Later()), 1), True, id="partial of partial of object"),
-        pytest.param(max, False, id="builtin"),
+        pytest.param(message, id="def"),
+        pytest.param(later, id="async def"),
+        pytest.param(lambda server, frame: None, id="lambda"),
+        pytest.param(lambda *args: None, id="any arguments"),
+        pytest.param(lambda server, frame, extra=1, *, more=2: None, id="defaults"),
+        pytest.param(Plain(), id="object"),
+        pytest.param(Later(), id="object with async __call__"),
+        pytest.param(Plain().method, id="method"),
+        pytest.param(Later().method, id="async method"),
+        pytest.param(Plain.of_class, id="class method"),
+        pytest.param(Plain.static, id="async static method"),
+        pytest.param(Made, id="class"),
+        pytest.param(functools.partial(message), id="partial"),
+        pytest.param(functools.partial(with_more, 1), id="partial of async"),
+        pytest.param(functools.partial(functools.partial(Later()), 1), id="partial of partial of object"),
+        pytest.param(max, id="builtin"),
     ],
 )
-def test_what_can_be_a_handler(handler: Any, is_async: bool) -> None:
+def test_what_can_be_a_handler(handler: Any) -> None:
     handlers = Handlers()
     if isinstance(handler, functools.partial) and isinstance(handler.func, Later):
         handlers.register("start", handler)  # one parameter is bound: one is left
         assert handlers.get("start") is handler
-        assert handlers.is_async("start")
         return
     handlers.register("message", handler)
     assert handlers.get("message") is handler
-    assert handlers.is_async("message") == is_async
 
 
 @pytest.mark.parametrize(
@@ -102,7 +100,6 @@ def test_a_wrapper_that_gives_a_coroutine() -> None:
     """functools.wraps does not make a function async; its signature is the wrapped one's."""
     handlers = Handlers()
     handlers.register("message", wrapped)
-    assert not handlers.is_async("message")
     with pytest.raises(ConfigError):
         handlers.register("close", wrapped)
 
@@ -111,7 +108,6 @@ def test_a_wrapper_that_gives_a_coroutine() -> None:
 def test_every_event(name: str) -> None:
     handlers = Handlers()
     assert handlers.get(name) is None
-    assert not handlers.is_async(name)
     wanted = EVENTS[name]
     scope: dict[str, Any] = {}
     exec(f"def good({', '.join(wanted)}): ...\nasync def too_many({', '.join(wanted)}, more): ...", scope)
@@ -136,7 +132,6 @@ def test_an_event_has_one_handler() -> None:
     )
     assert str(error.value).startswith(f"two handlers for 'message', {one} and {other}, and an event has one: ")
     assert handlers.get("message") is later
-    assert handlers.is_async("message")
     handlers.register("message", later)
     made = [lambda server, frame, n=n: n for n in range(2)]
     for first, second in (
@@ -169,7 +164,6 @@ def test_a_module_that_is_loaded_once_more_registers_its_handlers_again(tmp_path
         handlers.register("message", scope["said"])
         handlers.register("close", scope["left"])
         assert handlers.get("message") is scope["said"]
-    assert handlers.is_async("close")
 
 
 def test_a_listener_has_handlers_of_its_own() -> None:
@@ -324,7 +318,6 @@ def test_tables_share_nothing() -> None:
     one, other = Handlers(), Handlers()
     one.register("message", later)
     assert other.get("message") is None
-    assert not other.is_async("message")
 
 
 def test_what_is_said_of_events_at_the_wrong_place() -> None:

@@ -98,7 +98,6 @@ def test_handlers_of_a_listener():
         """The server's."""
 
     assert listener._handlers.get("message") is one, "registered after listen()"
-    assert listener._handlers.is_async("open")
     assert listener._handlers.get("close") is None
 
     @listener.on("open")
@@ -107,7 +106,6 @@ def test_handlers_of_a_listener():
 
     assert listener.on("message", noop) is noop
     assert (listener._handlers.get("open"), server._handlers.get("open")) == (two, opened)
-    assert not listener._handlers.is_async("open")
     assert server._handlers.get("message") is one
 
 

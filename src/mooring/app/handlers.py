@@ -79,12 +79,11 @@ class Handlers:
 
     An event has one handler. The same function may be registered again, also after its module was loaded anew."""
 
-    __slots__ = ("_async", "_fallback", "_given", "_handlers", "_typed", "processes")
+    __slots__ = ("_fallback", "_given", "_handlers", "_typed", "processes")
 
     def __init__(self, fallback: "Handlers | None" = None) -> None:
         self._given: dict[str, Handler] = {}  # as they were registered
         self._handlers: dict[str, Handler] = {}  # as they are called
-        self._async: set[str] = set()
         self._typed: set[str] = set()
         self._fallback = fallback
         self.processes: list[tuple[Handler, tuple[object, ...]]] = []
@@ -139,9 +138,6 @@ class Handlers:
         self._typed.discard(name)
         if decoder is not None:
             self._typed.add(name)
-        self._async.discard(name)
-        if _is_async(fn):
-            self._async.add(name)
 
     def get(self, name: str) -> Handler | None:
         """The handler of the event; None when there is none."""
@@ -151,12 +147,6 @@ class Handlers:
     def falls_back(self, name: str) -> bool:
         """Whether the event's handler is that of the server, and this is a listener."""
         return self._fallback is not None and name not in self._handlers
-
-    def is_async(self, name: str) -> bool:
-        """Whether the event's handler is an `async def`, or an object whose `__call__` is one."""
-        if self._fallback is not None and name not in self._handlers:
-            return self._fallback.is_async(name)
-        return name in self._async
 
     def is_typed(self, name: str) -> bool:
         """Whether the event's handler takes JSON of a type."""
@@ -229,10 +219,6 @@ def _target(fn: Handler) -> Any:
     if inspect.isroutine(fn) or inspect.isclass(fn):
         return fn
     return type(fn).__call__
-
-
-def _is_async(fn: Handler) -> bool:
-    return inspect.iscoroutinefunction(_target(fn))
 
 
 def _yields(fn: Handler) -> bool:

@@ -1,6 +1,5 @@
 """The desk's part: answers other programs on the control socket, in whichever process was given it."""
 
-import asyncio
 import socket
 
 from mooring.admin.desk import Desk
@@ -18,7 +17,6 @@ class DeskPart(Part):
         assert host.worker is not None
         assert host.server is not None
         self._desk: Desk | None = None
-        self._opening: asyncio.Task[None] | None = None
         for fd in host.boot.desk:
             self._desk = Desk(
                 socket.socket(fileno=fd),

@@ -72,9 +72,6 @@ class TracedHandlers(Handlers):
             self._traced[name] = self._wrapped(name, handler)
         return self._traced[name]
 
-    def is_async(self, name: str) -> bool:
-        return self._whole.is_async(name)
-
     def is_typed(self, name: str) -> bool:
         return self._whole.is_typed(name)
 
