@@ -64,7 +64,7 @@ flatness: build/release/built  ## look whether anything grows over 200 reloads a
 conformance: build/debug/built  ## Autobahn on both modes; QUICK=1 leaves out the long group 9
 	conformance/run.sh
 
-fuzz: build/fuzz/built $(VENV)/group-fuzz  ## search for inputs that do harm, 30 s per target; SECONDS=300 ARGS="ws_frames"
+fuzz: build/fuzz/built build/debug/built $(VENV)/group-fuzz  ## search for inputs that do harm, 30 s per target; SECONDS=300 ARGS="ws_frames"
 	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) $(ARGS)
 
 mutants: build/debug/built $(VENV)/group-test  ## look whether each test fails when what it tests is gone; ARGS="F31"
