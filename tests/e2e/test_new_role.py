@@ -1,10 +1,12 @@
 """A process role that is added: one row in the table of roles, and its part."""
 
+import json
 import os
 import signal
+import urllib.request
 from pathlib import Path
 
-from support.serving import HOME, Serving, eventually
+from support.serving import HOME, LIMIT, Serving, eventually
 
 ROW = """    Role("beacon", ("mooring.parts.beacon:BeaconPart",), lambda _settings, _needs: 2, counts_as=("beacon",)),
 )
@@ -28,12 +30,15 @@ class BeaconPart(Part):
 APP = """
 @server.on("request")
 def page(request, response):
-    response.end("hello")
-
-@server.on("start")
-def started(server):
-    report("tree", {name: number for name, number in server.stats()["tree"].items() if "beacon" in name})
+    response.json({name: number for name, number in server.stats()["tree"].items() if "beacon" in name})
 """
+
+
+def counted(server: Serving) -> dict[str, int]:
+    """What the application is told of beacons."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/", timeout=LIMIT) as answer:
+        found: dict[str, int] = json.load(answer)
+    return found
 
 
 def with_role(folder: Path) -> Path:
@@ -59,7 +64,7 @@ def test_a_role_is_a_row_and_a_part(tmp_path):
     with Serving(APP, mode="process", worker_num=1, gateway_num=1, env={"PYTHONPATH": home}) as server:
         for number in (0, 1):
             server.wait_log(f"beacon {number} shines")
-        server.wait_log("report tree .*'beacons_wanted': 2, 'beacons_running': 2")
+        eventually(lambda: counted(server) == {"beacons_wanted": 2, "beacons_running": 2})
         killed, kept = server.pid_of("beacon 0"), server.pid_of("beacon 1")
         os.kill(killed, signal.SIGKILL)
         server.wait_log(r"beacon 0 \(pid \d+\) serves in place of the one that ended")
