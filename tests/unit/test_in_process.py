@@ -97,7 +97,7 @@ def test_it_runs_again_and_leaves_nothing():
     assert server.settings is settings
     for thread in set(threading.enumerate()) - threads:
         thread.join(LIMIT)  # it was told to end, and may be about to
-    assert set(threading.enumerate()) == threads
+    assert set(threading.enumerate()) <= threads  # one of before may have ended
     with pytest.raises(StateError, match="does not run in this process"):
         server.push(1, "x")
     with pytest.raises(StateError, match="does not run in this process"):

@@ -32,6 +32,8 @@ cdef class WebSockets(HttpExchanges):
     cdef bint _is_dead(self, Connection* c) noexcept
     cdef int _await_silence(self, Connection* c) except -1
     cdef int _ping(self, Connection* c) except -1
+    cdef uint64_t _patience(self, Connection* c) noexcept
+    cdef bint _is_on_its_way(self, Connection* c) except -1
     cdef int _pong(self, Connection* c, const FrameEvent* event) except -1
     cdef int _let_go(self, Connection* c) except -1
     cdef int _fail(self, Connection* c, int code, Why why, bytes reason) except -1

@@ -16,7 +16,7 @@ Sockets, deadlines and queues are those of transport.pyx, HTTP is that of http_e
 
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stddef cimport size_t
-from libc.stdint cimport UINT16_MAX, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport UINT16_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from mooring._core.buffer cimport buffer_append, buffer_consume, buffer_free, buffer_size
@@ -89,7 +89,9 @@ cdef class WebSockets(HttpExchanges):
         return self._await_silence(c)
 
     cdef int on_deadline(self, Connection* c, Deadline deadline) except -1:
-        if deadline == D_PONG and self.takes_on(c, D_PONG, c.profile.pong_ms):
+        if deadline == D_PONG and self.takes_on(c, D_PONG, self._patience(c)):
+            return 0             # it has the ping from now on
+        if deadline == D_PONG and self._is_on_its_way(c):
             return 0
         if (deadline == D_PONG or deadline == D_PING and not self._may_ask(c)) and self._is_dead(c):
             self._late(c)
@@ -280,7 +282,7 @@ cdef class WebSockets(HttpExchanges):
             return self._arm(c, D_PING, c.profile.heartbeat_ms)      # it is we who do not read
         if c.profile.ping_ms == 0 or quiet < c.profile.ping_ms:
             return self._await_silence(c)
-        if not behind and quiet < c.profile.heartbeat_ms and c.profile.heartbeat_ms - quiet < wait:
+        if quiet < c.profile.heartbeat_ms and c.profile.heartbeat_ms - quiet < wait:
             wait = c.profile.heartbeat_ms - quiet
         now = monotonic_us() ^ self.ping_key
         self.counters.pings_sent += 1
@@ -288,6 +290,23 @@ cdef class WebSockets(HttpExchanges):
         if c.phase != OPEN:
             return 0
         return self.watch(c, D_PONG, wait) if behind else self._arm(c, D_PONG, wait)
+
+    cdef uint64_t _patience(self, Connection* c) noexcept:
+        """How long an answer to a ping may take that has arrived."""
+        cdef uint64_t limit = c.profile.heartbeat_ms
+        return limit if limit and limit < c.profile.pong_ms else c.profile.pong_ms
+
+    cdef bint _is_on_its_way(self, Connection* c) except -1:
+        """Whether a ping still stands behind what the peer has not taken: its patience may end, it has pong_timeout. It
+        is looked at again after heartbeat_idle_time, when it may have taken all of it."""
+        cdef uint64_t since = c.taken_at
+        cdef int64_t taken = c.taken
+        cdef uint64_t passed = self.reactor.now - since
+        if since == 0 or passed >= c.profile.pong_ms or c.entry.received >= since or not is_behind(c):
+            return False
+        self._arm(c, D_PONG, min(c.profile.pong_ms - passed, c.profile.heartbeat_ms))
+        c.taken_at, c.taken = since, taken
+        return True
 
     cdef int _pong(self, Connection* c, const FrameEvent* event) except -1:
         """The payload is the time at which we asked, unless the pong answers a ping of the application, or none."""
