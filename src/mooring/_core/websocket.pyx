@@ -302,7 +302,9 @@ cdef class WebSockets(HttpExchanges):
         cdef uint64_t since = c.taken_at
         cdef int64_t taken = c.taken
         cdef uint64_t passed = self.reactor.now - since
-        if since == 0 or passed >= c.profile.pong_ms or c.entry.received >= since or not is_behind(c):
+        if self._patience(c) == c.profile.pong_ms or since == 0 or passed >= c.profile.pong_ms:
+            return False
+        if c.entry.received >= since or not is_behind(c):
             return False
         self._arm(c, D_PONG, min(c.profile.pong_ms - passed, c.profile.heartbeat_ms))
         c.taken_at, c.taken = since, taken
