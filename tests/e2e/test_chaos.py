@@ -42,7 +42,7 @@ def test_what_is_interrupted_is_handled_again():
 
 @pytest.mark.parametrize(("mode", "nemesis"), [("process", "gateway"), ("base", "kill")])
 def test_only_what_was_in_flight_is_in_doubt_when_a_gateway_dies(mode, nemesis):
-    result = run("--nemesis", nemesis, "--mode", mode, "--duration", "3", "--clients", "12", "--window", "4")
+    result = run("--nemesis", nemesis, "--mode", mode, "--duration", "5", "--clients", "12", "--window", "4")
     assert not any(result["faults"].values()), (result["seed"], result["faults"], result["log"])
     assert result["indeterminate"] <= 4 * result["reconnects"]
     assert result["reconnects"] > 0
