@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from mooring import ConfigError, Listener, Server
+from mooring.app.handlers import CONNECTION_EVENTS
 from mooring.config import HOME, SERVER_WIDE, Settings
 from support.serving import ROOT
 
@@ -81,6 +82,13 @@ def test_the_manual_lists_what_is_server_wide():
     listed = re.search(r"refuses settings of the whole\s+server: (.*?)\.\n", text, re.DOTALL)
     assert listed is not None
     assert set(re.findall(r"`(\w+)`", listed[1])) == SERVER_WIDE
+
+
+def test_the_manual_lists_what_listeners_have_handlers_for():
+    text = (ROOT / "docs" / "listeners.md").read_text()
+    listed = re.search(r"takes the events of a connection: (.*?)\. For", text, re.DOTALL)
+    assert listed is not None
+    assert set(re.findall(r"`(\w+)`", listed[1])) == CONNECTION_EVENTS
 
 
 def test_handlers_of_a_listener():
