@@ -53,8 +53,8 @@ WAYS = (
         64,
         96,
         "Mail",
-        "Kinds of the records between the dispatcher and a worker or task worker.",
-        ("to dispatcher", "to worker"),
+        "Kinds of the records between a service (the dispatcher, the engine) and a process.",
+        ("to dispatcher", "to worker", "to engine", "from engine"),
         addressed=True,
     ),
 )
@@ -225,6 +225,8 @@ SETS = (
     ("RARE", "Command", "rare", "that a Gateway applies"),
     ("TO_DISPATCHER", "Mail", "to dispatcher", "that a worker or task worker sends"),
     ("TO_WORKER", "Mail", "to worker", "that the dispatcher sends"),
+    ("TO_ENGINE", "Mail", "to engine", "that workers and gateways send to the engine"),
+    ("FROM_ENGINE", "Mail", "from engine", "that the engine sends"),
 )
 
 
@@ -302,9 +304,10 @@ number of workers that have ended while its handler ran.""",
     "commands": """## Commands: from a worker to a gateway
 
 A gateway applies the commands of one worker in the order in which they were given.""",
-    "mail": """## Mail: between the dispatcher and workers
+    "mail": """## Mail: between a service and processes
 
-Tasks and messages between workers have a channel of their own.""",
+Tasks and messages between workers have a channel of their own, to the dispatcher; topics with a history have one to the
+engine.""",
 }
 
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:  # for those that read and do not run it
         MooringError,
         NoThread,
         PipeFull,
+        PublishError,
+        PublishRefused,
+        PublishUncertain,
         ServerUnreachable,
         SpawnFull,
         StateError,
@@ -53,6 +56,11 @@ if TYPE_CHECKING:  # for those that read and do not run it
         Guarantees,
         Headers,
         Opcode,
+        Past,
+        Position,
+        Publication,
+        Recovery,
+        Verdict,
     )
     from mooring.worker.session import Session
     from mooring.worker.tasks import Task, TaskOutcome
@@ -86,7 +94,14 @@ __all__ = [
     "MooringError",
     "NoThread",
     "Opcode",
+    "Past",
     "PipeFull",
+    "Position",
+    "Publication",
+    "PublishError",
+    "PublishRefused",
+    "PublishUncertain",
+    "Recovery",
     "Reject",
     "Request",
     "Response",
@@ -105,6 +120,7 @@ __all__ = [
     "TaskQueueFull",
     "TaskTimeout",
     "UploadedFile",
+    "Verdict",
     "WorkLost",
     "connect",
     "connect_async",
@@ -123,13 +139,13 @@ _HOMES = {
     "mooring.app.shared": "Atomic SharedTable",
     "mooring.errors": (
         "AdminError BadMessage BadRequest BootError ClientGone ConfigError HttpError MooringError NoThread "
-        "PipeFull ServerUnreachable SpawnFull StateError TableFull TaskError TaskFailed TaskLost "
-        "TaskQueueFull TaskTimeout WorkLost"
+        "PipeFull PublishError PublishRefused PublishUncertain ServerUnreachable SpawnFull StateError TableFull "
+        "TaskError TaskFailed TaskLost TaskQueueFull TaskTimeout WorkLost"
     ),
     "mooring.server": "Server",
     "mooring.types": (
         "ClientCertificate ClientInfo CloseCode CloseReason CloseRecord ClosedBy ConnectionState Failure Guarantees "
-        "Headers Opcode"
+        "Headers Opcode Past Position Publication Recovery Verdict"
     ),
     "mooring.worker.session": "Session",
     "mooring.worker.tasks": "Task TaskOutcome",

@@ -42,13 +42,14 @@ HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 class LinkEnd(msgspec.Struct):
     """Descriptors of a link to a process that serves already; see mooring.supervisor.links."""
 
-    worker: int
-    gateway: int | None  # None: the dispatcher
+    worker: int | None  # None: a gateway without one
+    gateway: int | None  # None: a service of the server
     peer_generation: int
     channel: int
     reply: int = -1
     page: int = -1
     number: int = 0  # the supervisor's, of the link
+    service: str = "dispatcher"  # the role of who takes it
 
 
 class Boot(msgspec.Struct):
@@ -77,6 +78,7 @@ class Boot(msgspec.Struct):
     links: list[LinkEnd] = []
     link_num: int = 0  # of a process with a gateway: those it has when everybody serves, and no reload runs
     dispatcher: bool = False  # for the supervisor: there shall be one
+    engine: bool = False  # likewise
     processes: int = 0  # of the application's own; for the supervisor
     place: str = ""  # the directory that paths of the settings are relative to, if it is not where Python begins
     notes: list[str] = []  # for the supervisor, to be logged
@@ -100,7 +102,9 @@ class Boot(msgspec.Struct):
         if message.gateway is not None and has_table:
             self.tables[message.gateway] = fds[3]
         channel, reply, page = (*fds[:3], -1, -1)[:3]
-        return LinkEnd(message.worker, message.gateway, message.generation, channel, reply, page, message.link)
+        return LinkEnd(
+            message.worker, message.gateway, message.generation, channel, reply, page, message.link, message.service
+        )
 
     def keep_descriptors(self) -> None:
         """Whatever came over an exec shall not go over another: what is named here, locks, the supervisor's sockets,

@@ -37,6 +37,7 @@ class Part(Flag):
     GATEWAY = auto()  # of a gateway: everything else
     WORKER = auto()  # task workers and processes of the application's own, too
     DISPATCHER = auto()
+    ENGINE = auto()
     TREE = auto()  # the supervisor, or what stands for it in one process
     PROCESS = auto()  # each process, whatever is in it
 
@@ -178,6 +179,7 @@ TABLE: tuple[Row, ...] = (
         "unserved_closed: WebSockets closed with 1013 for the same reason.",
         "sessions_refused: Values that did not fit into a session.",
         "topics_refused: Subscriptions above `max_topics`.",
+        "topic_gaps: Topics with a history whose subscribers may have missed something, since the engine has lost it.",
     ),
     *_rows(C, Part.GATEWAY | Part.PROCESS, "log_lines_dropped: Lines of the log that could not be written."),
     *_rows(
@@ -190,7 +192,7 @@ TABLE: tuple[Row, ...] = (
     # ---- workers
     *_rows(
         C,
-        Part.RELAY | Part.WORKER | Part.DISPATCHER,
+        Part.RELAY | Part.WORKER | Part.DISPATCHER | Part.ENGINE,
         "bad_records: Records of other processes that made no sense and were ignored.",
     ),
     *_rows(
@@ -240,6 +242,20 @@ TABLE: tuple[Row, ...] = (
         "tasks_running: Tasks that task workers are at.",
     ),
     *_rows(G, Part.DISPATCHER, "dispatcher_bytes: What waits in the dispatcher.", unit="bytes"),
+    # ---- topics with a history
+    *_rows(
+        C,
+        Part.ENGINE,
+        "publications: Publications in topics with a history.",
+        "publications_refused: Publications that were refused, because the histories had no room for more.",
+        "gateways_behind: How often a gateway took publications too slowly, and had to ask for them again.",
+        "subscriptions_recovered: Subscriptions from a position on that have missed nothing.",
+        "subscriptions_trimmed: Those that have, because what they missed was not kept any more.",
+        "subscriptions_rolled_back: Those of which something that was read is lost.",
+        "subscriptions_unknown_epoch: Those with a position that means nothing here, as after a restart of the engine.",
+    ),
+    *_rows(G, Part.ENGINE, "history_topics: Topics that have a history."),
+    *_rows(G, Part.ENGINE, "history_bytes: What the histories take.", unit="bytes"),
     # ---- the process tree
     *_rows(
         G,

@@ -16,6 +16,9 @@
     ├── SpawnFull                          a connection owns too much work already
     ├── WorkLost                           work that a connection owned has not come to its end
     ├── PipeFull                           a message to another worker, and too many wait already
+    ├── PublishError                       a publication in a topic with a history is not acknowledged
+    │   ├── PublishRefused                 nothing was published
+    │   └── PublishUncertain               it may have been published or not
     └── HttpError                          an answer to a request that is an error, 4xx or 5xx
         ├── NoThread (also RuntimeError)   what was to run in a thread will not
         └── BadRequest (also ValueError)   the client's fault, found in what it sent
@@ -114,6 +117,18 @@ class WorkLost(MooringError):
 
 class PipeFull(MooringError):
     """A message to another worker was not sent: too many bytes wait to be handed over. The text says where."""
+
+
+class PublishError(MooringError):
+    """A publication in a topic with a history has not been acknowledged."""
+
+
+class PublishRefused(PublishError):
+    """Nothing was published; the text says why."""
+
+
+class PublishUncertain(PublishError):
+    """Whether it was published, nobody can say: what keeps the topic has ended meanwhile."""
 
 
 class HttpError(MooringError):

@@ -19,6 +19,7 @@ from mooring._core.pulse import Pulse
 from mooring._core.reactor import Reactor
 from mooring.boot import Boot, LinkEnd
 from mooring.config import Settings
+from mooring.link.engine import EngineLink
 from mooring.monitor.reporter import Counts, Reporter, Timings, counts_of
 from mooring.net import forks
 from mooring.net.descriptors import raise_descriptor_limit
@@ -47,6 +48,7 @@ class ProcessHost:
         self.loop: asyncio.AbstractEventLoop | None = None  # None: the reactor runs alone
         self.relay: Relay | None = None
         self.worker: Worker | None = None
+        self.engine = EngineLink(self.reactor)
         self.ended: asyncio.Future[tuple[bool, str]]
         self.pulse = Pulse(boot.pulse) if boot.pulse >= 0 else Pulse()
         if boot.pulse >= 0:

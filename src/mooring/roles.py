@@ -18,6 +18,7 @@ class Needs(NamedTuple):
     """What decides about the number of processes beside the settings."""
 
     dispatcher: bool = False  # there are tasks, or messages between workers
+    engine: bool = False  # there are topics with a history
     processes: int = 0  # of the application's own
 
 
@@ -36,6 +37,8 @@ class Role:
     """It runs the application."""
     takes_links: bool = False
     """Every worker has a link to it; it is drained at a stop."""
+    links_gateways: bool = False
+    """And every gateway."""
     counts_as: tuple[str, ...] = ()
     """What it is in `stats()["tree"]`."""
     hears_of_tree: bool = False
@@ -94,6 +97,15 @@ _TABLE = (
         lambda _, needs: int(needs.dispatcher),
         takes_links=True,
         single=True,
+    ),
+    Role(
+        "engine",
+        ("mooring.parts.engine:EnginePart",),
+        lambda _, needs: int(needs.engine),
+        takes_links=True,
+        links_gateways=True,
+        single=True,
+        watched=True,
     ),
     Role(
         "monitor",

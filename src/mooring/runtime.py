@@ -123,6 +123,7 @@ def launch(server: Server, target: str | None = None) -> NoReturn:
     talks = server._handlers.get("pipe_message") is not None
     boot = Boot(SUPERVISOR, application, settings.to_dict())
     boot.dispatcher = talks or settings.tasks.task_worker_num > 0
+    boot.engine = bool(server._topics)
     boot.processes = len(server._handlers.processes)
     boot.terminal = own_terminal()
     boot.shared = server._shared.create()

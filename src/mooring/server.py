@@ -3,7 +3,7 @@
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, Literal, NoReturn, TypeVar, overload
 
@@ -17,6 +17,7 @@ from mooring.app import forgotten
 from mooring.app.handlers import Handlers
 from mooring.app.listener import Listener
 from mooring.app.shared import Atomic, Shared, SharedTable
+from mooring.app.topics import TopicRules
 from mooring.app.typed import OfType
 from mooring.config import LISTENERS, Settings, listener_options
 from mooring.counters import ANY_GATEWAY, Part, total
@@ -24,8 +25,9 @@ from mooring.errors import ConfigError, StateError
 from mooring.near import METHODS, no_attribute
 from mooring.net.forks import is_child
 from mooring.runtime import guarantees, launch
-from mooring.types import ClientInfo, ConnectionState, Guarantees, Opcode
+from mooring.types import ClientInfo, ConnectionState, Guarantees, Opcode, Past, Position, Recovery
 from mooring.worker.session import Session
+from mooring.worker.topics import SENT
 from mooring.worker.worker import Worker
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,7 +35,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _json = msgspec.json.Encoder()
-_OWN = {"_handlers", "_listeners", "_options", "_settings", "_shared", "_worker"}  # what __init__ sets
+_OWN = {"_handlers", "_listeners", "_options", "_settings", "_shared", "_topics", "_worker"}  # what __init__ sets
 
 
 class Server:
@@ -54,6 +56,7 @@ class Server:
         self._handlers = Handlers()
         self._listeners: list[Listener] = []  # those of listen()
         self._shared = Shared()
+        self._topics = TopicRules()
         self.set(**_where(host, port), **settings)
         forgotten.made()
 
@@ -160,6 +163,25 @@ class Server:
         `mooring-server[tables]`. It lives as long as the server. Raises ConfigError and StateError like atomic().
         """
         return self._shared.table(name, rows, row_bytes, columns)
+
+    def topic(self, pattern: str, *, history_size: int, history_ttl: float = 0, positions: bool = False) -> None:
+        """Gives topics a history: those whose name fits the pattern, such as "room:*" (as in fnmatch). The first
+        pattern that fits counts.
+
+        What was published last is kept, `history_size` publications of each topic and for `history_ttl` seconds (0:
+        without end), whatever becomes of workers and gateways. Who comes back gets what it missed: subscribe() with
+        `since`.
+
+        With `positions`, a client is told where it is: what it gets is JSON, {"topic": ..., "epoch": ..., "offset":
+        ..., "data": ...}, where data is the text that was published, or the value of publish_json(). Bytes can't be
+        published there. If what it may have missed is lost, it is told so, too: {"topic": ..., "epoch": ..., "offset":
+        ..., "verdict": ...}.
+
+        Raises ConfigError for what can't be meant, StateError once the server runs.
+        """
+        if self._worker is not None:
+            raise StateError("topic() has no effect on a server that runs: call it before start()")
+        self._topics.add(pattern, history_size, history_ttl, positions=positions)
 
     def start(self, *, target: str | None = None) -> NoReturn:
         """Runs the server; the process ends with it. `target` is MODULE:ATTR, for who found this server by it.
@@ -328,16 +350,32 @@ class Server:
 
     # ------------------------------------------------------------------ many connections
 
-    def subscribe(self, fd: int, topic: str) -> bool:
+    @overload
+    def subscribe(self, fd: int, topic: str) -> bool: ...
+    @overload
+    def subscribe(self, fd: int, topic: str, *, since: tuple[str, int]) -> Awaitable[Recovery | None]: ...
+    def subscribe(
+        self, fd: int, topic: str, *, since: tuple[str, int] | None = None
+    ) -> bool | Awaitable[Recovery | None]:
         """Puts a connection into a topic; it leaves when it closes. False when it is no open WebSocket.
 
-        Raises ValueError for a name that is empty or longer than 255 bytes in UTF-8.
+        In a topic with a history, `since` is the Position that the client has read up to, an epoch and an offset, and
+        ("", 0) of who has read nothing: it is sent what it missed and then what is new, without a gap, nothing twice
+        and in order. To be awaited; the Recovery says whether that is so, and where it goes on if not: all that is
+        kept behind that position comes. None when the connection is no open WebSocket, or no longer, leaves the topic
+        meanwhile or is in too many.
+
+        Raises ValueError for a name that is empty or longer than 255 bytes in UTF-8, and for what is no position;
+        StateError for a topic without a history.
         """
-        return self._running().outbox.subscribe(fd, topic)
+        worker = self._running()
+        if since is not None:
+            return worker.topics.recover(fd, topic, since)
+        return worker.topics.subscribe(fd, topic) if worker.topics.any else worker.outbox.subscribe(fd, topic)
 
     def unsubscribe(self, fd: int, topic: str) -> bool:
         """Takes a connection out of a topic."""
-        return self._running().outbox.subscribe(fd, topic, leave=True)
+        return self._running().topics.unsubscribe(fd, topic)
 
     def bind(self, fd: int, user: str | int | None) -> bool:
         """Says whose connection it is: a user can have many, on many gateways, a connection has one user or none
@@ -391,18 +429,48 @@ class Server:
         opcode: int | None = None,
         *,
         exclude: int | Iterable[int] | None = None,
-    ) -> None:
+    ) -> Awaitable[Position | None]:
         """Sends one message to every connection in a topic, but not to `exclude`, one fd or several:
         `exclude=frame.fd` is everybody else in the room. One that is not in the topic does not matter.
 
+        It is done at once, and need not be awaited. In a topic with a history, who awaits it gets the Position of the
+        publication, or PublishRefused (nothing was published) or PublishUncertain (nobody can say); what fails and is
+        awaited by nobody is logged.
+
         Raises ValueError like push(), and for more than 1024 that are left out.
         """
-        self._running().outbox.publish(topic, data, opcode, exclude)
+        worker = self._running()
+        if worker.topics.any:
+            return worker.topics.publish(topic, data, opcode, exclude)
+        worker.outbox.publish(topic, data, opcode, exclude)
+        return SENT
 
-    def publish_json(self, topic: str, value: object, *, exclude: int | Iterable[int] | None = None) -> None:
-        """Sends a value as JSON to every connection in a topic, but not to `exclude`. Raises like push_json() and
-        publish()."""
-        self._running().outbox.publish(topic, _json.encode(value), Opcode.TEXT, exclude)
+    def publish_json(
+        self, topic: str, value: object, *, exclude: int | Iterable[int] | None = None
+    ) -> Awaitable[Position | None]:
+        """Sends a value as JSON to every connection in a topic, but not to `exclude`. Gives what publish() gives, and
+        raises like push_json() and publish()."""
+        worker = self._running()
+        if worker.topics.any:
+            return worker.topics.publish(topic, _json.encode(value), Opcode.TEXT, exclude, is_json=True)
+        worker.outbox.publish(topic, _json.encode(value), Opcode.TEXT, exclude)
+        return SENT
+
+    async def history(
+        self,
+        topic: str,
+        *,
+        since: tuple[str, int] | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+    ) -> Past:
+        """A part of a topic's history: what comes behind a Position, the first `limit` of it, or the last `limit`
+        publications. Its verdict says whether what comes behind `since` is all there.
+
+        Raises StateError for a topic without a history, and when what keeps it does not answer, ValueError for what is
+        no position.
+        """
+        return await self._running().topics.past(topic, since, limit, newest_first=newest_first)
 
     def subscribers(self, topic: str) -> list[int]:
         """The fds of the open WebSockets in a topic, in all gateways, in no order; none twice. Those that come or leave

@@ -14,7 +14,7 @@ from typing import Any
 import setproctitle
 
 from mooring.app.shared import remove
-from mooring.boot import Boot, clock_offset
+from mooring.boot import Boot, LinkEnd, clock_offset
 from mooring.config import Settings
 from mooring.errors import ConfigError
 from mooring.journal import own_logger
@@ -71,6 +71,8 @@ class SingleProcess:
             self._boot.listeners = [os.dup(listener.fileno()) for listener in self.listeners]
             self._boot.desk = [] if self._control is None else [os.dup(self._control.fileno())]
             self.host = ProcessHost(self._boot, settings, server, self)
+            if server._topics:
+                self._add_engine()
             if self._metrics is not None:
                 later, limit = self.host.reactor.call_later, settings.process.worker_hang_timeout
                 self.host.measure()
@@ -78,6 +80,18 @@ class SingleProcess:
         except BaseException:
             self._close_sockets()
             raise
+
+    def _add_engine(self) -> None:
+        """Histories are kept in this process, too: at the other end of the same kind of channel as anywhere else."""
+        from mooring.parts.engine import EnginePart
+
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        for end in (ours, theirs):
+            end.setblocking(False)
+        engine = EnginePart(self.host)
+        engine.link(LinkEnd(0, None, 1, theirs.detach(), service="engine"))
+        self._boot.links.append(LinkEnd(0, None, 1, ours.detach(), service="engine"))
+        self.host.parts.append(engine)
 
     def run(self) -> int:
         """Serves until it is told to stop; the exit code."""

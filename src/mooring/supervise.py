@@ -26,7 +26,7 @@ log = own_logger("mooring.runtime")
 def supervise(told: Boot, settings: Settings) -> int:
     """Supervises a server until it has stopped; the exit code."""
     process = settings.process
-    wanted = list(specs(settings, Needs(told.dispatcher, told.processes)))
+    wanted = list(specs(settings, Needs(told.dispatcher, told.engine, told.processes)))
     extra = {
         "application": told.application,
         "settings": told.settings,
@@ -36,7 +36,8 @@ def supervise(told: Boot, settings: Settings) -> int:
         "place": told.place,
         "terminal": told.terminal,
         # in base mode a process has one with each other one for its gateway, and one for its worker
-        "link_num": sum(spec.worker is not None for spec in wanted) + (len(wanted) if process.mode == "base" else 0),
+        "link_num": sum(spec.worker is not None or spec.row.links_gateways for spec in wanted)
+        + (len(wanted) if process.mode == "base" else 0),
     }
     if b"LC_CTYPE" not in launched.environment:
         os.environb.pop(b"LC_CTYPE", None)  # the interpreter has set it (PEP 538), as it does in each process itself

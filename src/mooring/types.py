@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
+from typing import NamedTuple
 
 
 class Named(IntEnum):
@@ -210,6 +211,49 @@ class CloseRecord:
     round_trip: float | None  # seconds the last ping took; None: not measured
     least_round_trip: float | None = None
     most_queued: int = 0  # bytes that waited for the client at one time
+
+
+class Position(NamedTuple):
+    """A place in what is published in a topic with a history: behind the publication of that offset."""
+
+    epoch: str  # the name of an unbroken line of offsets
+    offset: int  # 1 for the first publication; 0: before it
+
+
+class Verdict(Named):
+    """What became of a subscription from a position on, or of a question for what comes behind one."""
+
+    RECOVERED = 0  # what was missed has been sent, all of it; nothing is missing and nothing comes twice
+    TRIMMED = 1  # what was missed is not kept any more, or not all of it
+    ROLLED_BACK = 2  # what was read is not kept: it was lost with what kept it
+    UNKNOWN_EPOCH = 3  # that line of offsets is not known here
+
+
+class Publication(NamedTuple):
+    """What was published in a topic with a history."""
+
+    offset: int
+    data: str | bytes  # as it was given: text or binary
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What became of a subscription that began at a position; true if nothing is missing."""
+
+    verdict: Verdict
+    position: Position  # where it goes on: what comes is behind it
+
+    def __bool__(self) -> bool:
+        return self.verdict is Verdict.RECOVERED
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A part of the history of a topic."""
+
+    verdict: Verdict  # RECOVERED, unless what comes behind `since` is not all kept; then what is
+    publications: tuple[Publication, ...]  # oldest first, or newest first if asked for so
+    position: Position  # of the last publication there is
 
 
 @dataclass(frozen=True, slots=True)

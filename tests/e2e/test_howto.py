@@ -160,6 +160,41 @@ def test_from_socketio_the_client(tmp_path):
         browser.close()
 
 
+def test_topics_with_a_history(tmp_path):
+    """A page that loses its gateway, its worker and its connection shows each line once, in order."""
+    page = Page("history.md")
+    with run(page, "feed.py", tmp_path) as server, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        tab = browser.new_page()
+        lines = tab.locator("#feed li")
+
+        def publish(text: str) -> dict[str, object]:
+            asked = urllib.request.Request(server.http + "/news", data=text.encode())
+            with urllib.request.urlopen(asked, timeout=LIMIT) as answer:
+                return json.loads(answer.read())
+
+        assert publish("0")["offset"] == 1
+        tab.goto(server.http)
+        lines.nth(0).wait_for(timeout=LIMIT * 1000)
+        publish("1")
+        for number, role in ((2, "worker 0"), (4, "gateway 0"), (6, "gateway 0")):
+            mark = server.mark()
+            os.kill(server.pid_of(role), signal.SIGKILL)
+            server.wait_log("serves in place of", since=mark)
+            for text in (number, number + 1):
+                publish(str(text))
+        lines.nth(7).wait_for(timeout=LIMIT * 1000)
+        assert lines.all_text_contents() == [str(number) for number in range(8)]
+        mark = server.mark()
+        os.kill(server.pid_of("engine 0"), signal.SIGKILL)
+        server.wait_log("serves in place of", since=mark)
+        lines.nth(8).wait_for(timeout=LIMIT * 1000)
+        publish("again")
+        lines.nth(9).wait_for(timeout=LIMIT * 1000)
+        assert lines.all_text_contents()[8:] == ["(something is missing here: unknown_epoch)", "again"]
+        browser.close()
+
+
 def test_beside_fastapi(tmp_path, monkeypatch):
     page = Page("from-fastapi.md")
     with run(page, "sockets.py", tmp_path) as server:

@@ -21,13 +21,14 @@ TOLD = [
     (Notice(Event.WORK, FD, b"name", extra=1), "works.on_cancel", (FD, "name"), {}),
     (Notice(Event.WORK, FD), "works.on_cancel", (FD, None), {}),
     (Notice(Event.TAIL, 0, b"records"), "ends.on_records", (0, b"records"), {}),
+    (Notice(Event.FOLLOWED, FD, b"answer", extra=4), "topics.on_followed", (4, b"answer"), {}),
     (Notice(Event.END_STREAMS, 0, extra=1500), "graceful_end.within", (1.5,), {}),
 ]
 
 
 def parts() -> tuple[Mock, Notices]:
     told = Mock()
-    return told, Notices(told.sessions, told.streams, told.works, told.graceful_end, told.ends)
+    return told, Notices(told.sessions, told.streams, told.works, told.graceful_end, told.ends, told.topics)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,10 @@ from mooring._core.reactor import Reactor
 from mooring._core.records import MailContract, RecordChannel
 from mooring._core.wire import Mail
 from mooring.app.handlers import Handlers
+from mooring.app.topics import TopicRules
 from mooring.boot import Boot, LinkEnd
 from mooring.config import Settings
+from mooring.link.engine import EngineLink
 from mooring.net import messages
 from mooring.parts import ORPHANED
 from mooring.parts.worker import WorkerPart
@@ -61,6 +63,7 @@ class Bench:
             _handlers=handlers,
             _listeners=[SimpleNamespace(_handlers=Handlers(handlers)) for _ in range(listeners)],
             _shared=SimpleNamespace(open=lambda declared: None),
+            _topics=TopicRules(),
             _begin=lambda worker, settings: self.calls.append(("begin",)),
             _end=lambda: self.calls.append(("end",)),
         )
@@ -78,6 +81,7 @@ class Bench:
             pulse=Pulse(self.file),
             relay=None,
             worker=None,
+            engine=EngineLink(self.reactor),
         )
         self.part = WorkerPart(self.host)
 

@@ -44,10 +44,10 @@ OFFERED = {
     """,
     "Server": """
         add_process after atomic bind cancel clear_timer close connections connections_of disconnect
-        disconnect_user drain exists get_client_info guarantees is_established listen on pack pause
+        disconnect_user drain exists get_client_info guarantees history is_established listen on pack pause
         ping publish publish_json push push_json push_user push_user_json reload resume send_message
         session set settings shutdown spawn spawned start stats stopping subscribe subscriber_count subscribers
-        table task task_async task_map task_wait task_worker tick unpack unsubscribe worker_id
+        table task task_async task_map task_wait task_worker tick topic unpack unsubscribe worker_id
         worker_pid
     """,
     "Session": "clear get items keys pop popitem setdefault update values",
@@ -66,7 +66,7 @@ def test_completion_offers_nothing_internal(name: str):
 
 
 ELSEWHERE = """
-    add_process atomic guarantees listen on pack set settings start stopping table task_worker unpack worker_id
+    add_process atomic guarantees listen on pack set settings start stopping table task_worker topic unpack worker_id
     worker_pid
 """
 

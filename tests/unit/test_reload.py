@@ -36,7 +36,13 @@ def test_f12_order_of_a_reload(tmp_path):
                     for op in ("attach", "retire")
                 )
                 assert attach["fields"].pop("link")
-                assert attach["fields"] == {"worker": w, "gateway": g, "generation": 2, "pid": new}
+                assert attach["fields"] == {
+                    "worker": w,
+                    "gateway": g,
+                    "generation": 2,
+                    "pid": new,
+                    "service": "gateway",
+                }
                 assert retire["fields"] == {"worker": w, "generation": 1}
                 retired = tree.wait(since, event="sent", op="retired", who=f"gateway {g}", fields__worker=w)
                 order = [attach, retire, retired, stop]

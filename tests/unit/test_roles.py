@@ -62,12 +62,15 @@ def test_a_process_that_can_not_be(role, gateway, worker):
 
 
 def test_one_that_is_alone_in_its_role_is_shown_without_a_number():
-    assert [shown(role, 0) for role in ("supervisor", "gateway", "task worker", "dispatcher", "monitor")] == [
+    assert [shown(role, 0) for role in ("supervisor", "gateway", "task worker", "dispatcher", "engine", "monitor")] == [
         "supervisor",
         "gateway 0",
         "task worker 0",
         "dispatcher",
+        "engine",
         "monitor",
     ]
     busy = Settings.from_options({"worker_num": 9, "task_worker_num": 9, "metrics_listen": "127.0.0.1:0"})
-    assert {row.number(busy, Needs(dispatcher=True, processes=9)) for row in ROLES.values() if row.single} == {1}
+    assert {
+        row.number(busy, Needs(dispatcher=True, engine=True, processes=9)) for row in ROLES.values() if row.single
+    } == {1}

@@ -29,7 +29,7 @@ def test_a_spare_takes_the_place_at_once_and_another_is_warmed(tmp_path):
         for g in (0, 1):
             attach = tree.wait(since, event="got", op="attach", who=f"gateway {g}")
             assert attach["fields"].pop("link")
-            assert attach["fields"] == {"worker": 1, "gateway": g, "generation": 1, "pid": spare}
+            assert attach["fields"] == {"worker": 1, "gateway": g, "generation": 1, "pid": spare, "service": "gateway"}
             assert attach["index"] > ready["index"]
         tree.command(spare, "write", gateway=1, data="here I am")
         assert tree.wait(since, event="bytes", who="gateway 1")["data"] == "here I am"

@@ -179,7 +179,7 @@ def test_a_crashed_worker_is_replaced_and_linked_anew(tmp_path):
         for g in (0, 1):
             attach = tree.wait(since, event="got", op="attach", who=f"gateway {g}")
             assert attach["fields"].pop("link") > link_of(tree, old, g)
-            assert attach["fields"] == {"worker": 1, "gateway": g, "generation": 1, "pid": new}
+            assert attach["fields"] == {"worker": 1, "gateway": g, "generation": 1, "pid": new, "service": "gateway"}
             assert attach["fds"] == 3
             assert attach["index"] > ready["index"], "nobody hears of a process that is not ready"
         # The two halves are one link: in both directions, and through the page.
@@ -288,7 +288,7 @@ def test_a_crashed_gateway_is_replaced_and_linked_anew(tmp_path):
         for w in (0, 1):
             attach = tree.wait(since, event="got", op="attach", who=f"worker {w}")
             assert attach["fields"].pop("link")
-            assert attach["fields"] == {"worker": w, "gateway": 0, "generation": 1, "pid": new}
+            assert attach["fields"] == {"worker": w, "gateway": 0, "generation": 1, "pid": new, "service": "gateway"}
             assert attach["fds"] == 4, "with the new gateway's table"
             tree.command(tree.child(f"worker {w}"), "table", gateway=0)
             seen = tree.wait(since, event="table", who=f"worker {w}")

@@ -1,4 +1,4 @@
-"""Workers that wait until a WebSocket has taken what was pushed to it.
+"""Who waits until a WebSocket has taken what was pushed to it: workers, and the gateway itself.
 
 Any worker may, not only the one that serves the connection; each is answered as often as it has asked, in that order.
 """
@@ -17,7 +17,7 @@ cdef class Asking:
 
     def __cinit__(self, connections: WebSockets) -> None:
         self.connections = connections
-        self.worker_ends = {}
+        self.waiting = {}
 
     cdef int ask(self, WorkerEnd worker_end, uint64_t fd) except -1:
         """The answer, ROOM or GONE, is at once, or when so much is out or the connection gone."""
@@ -26,14 +26,19 @@ cdef class Asking:
             return worker_end.say(EV_GONE, 0, b"", fd)
         if buffer_size(&c.out) <= c.profile.high_water:
             return worker_end.say(EV_ROOM, 0, b"", fd)
-        self.worker_ends.setdefault(fd, []).append(worker_end)
+        self.wait(c, worker_end)
+        return 0
+
+    cdef int wait(self, Connection* c, object waiter) except -1:
+        self.waiting.setdefault(c.fd, []).append(waiter)
         c.flags |= ASKED
         return 0
 
     cdef int answer(self, uint64_t fd, int kind) except -1:
         """All that have asked about this connection."""
-        cdef WorkerEnd worker_end
-        for worker_end in self.worker_ends.pop(fd, ()):
-            if worker_end.usable:
-                worker_end.say(kind, 0, b"", fd)
+        for waiter in self.waiting.pop(fd, ()):
+            if not isinstance(waiter, WorkerEnd):
+                waiter(kind == EV_ROOM)
+            elif (<WorkerEnd> waiter).usable:
+                (<WorkerEnd> waiter).say(kind, 0, b"", fd)
         return 0

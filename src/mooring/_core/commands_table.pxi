@@ -24,3 +24,4 @@ TABLE[wire.CM_ROOM - wire.CM_HELLO] = on_room
 TABLE[wire.CM_MISSED - wire.CM_HELLO] = on_missed
 TABLE[wire.CM_WORK - wire.CM_HELLO] = on_work
 TABLE[wire.CM_TAIL - wire.CM_HELLO] = rare
+TABLE[wire.CM_FOLLOW - wire.CM_HELLO] = rare

@@ -21,9 +21,9 @@ from mooring._core.order cimport stamp_of
 from mooring._core.reactor cimport monotonic_ms
 from mooring._core.table cimport GATEWAY_SHIFT, ST_CLOSING, ST_HTTP, ST_OPEN, Entry, user_mark
 from mooring._core.wire cimport (
-    ACK_ENDED, ACK_FAILED, ACK_HANDLED, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_HANDSHAKE,
-    CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND, CM_SESSION, CM_SUBSCRIBE, CM_TAIL, CM_UNSUBSCRIBE, CM_WANT,
-    CM_WORK, EXCLUDED_LIMIT, RESPOND_CLOSE, RESPOND_LAST, RESPOND_REFUSES, Record, make_record,
+    ACK_ENDED, ACK_FAILED, ACK_HANDLED, CM_BIND, CM_DISCONNECT, CM_DISCONNECT_USER, CM_DROP, CM_FILE, CM_FOLLOW,
+    CM_HANDSHAKE, CM_PAUSE, CM_PUBLISH, CM_RESPOND, CM_ROOM, CM_SEND, CM_SESSION, CM_SUBSCRIBE, CM_TAIL,
+    CM_UNSUBSCRIBE, CM_WANT, CM_WORK, EXCLUDED_LIMIT, RESPOND_CLOSE, RESPOND_LAST, RESPOND_REFUSES, Record, make_record,
 )
 from mooring._core.ws cimport (
     CONTROL_LIMIT, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING, OP_PONG, OP_TEXT, CloseFrame, Frame, is_utf8,
@@ -78,7 +78,7 @@ cdef str _shown(object given):
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-cdef bytes _fds(object exclude):
+cpdef bytes fds_of(object exclude):
     """One fd or several, as they stand in a record."""
     cdef uint64_t number
     cdef bytearray packed = bytearray()
@@ -93,6 +93,37 @@ cdef bytes _fds(object exclude):
                              "let those who are to hear it have a topic of their own")
         packed += (<uint8_t*> &number)[:sizeof(uint64_t)]
     return bytes(packed)
+
+
+cdef bytes _message(object data, object opcode, int* code):
+    """What is published, and its opcode. ValueError, TypeError for what can't be."""
+    cdef bytes payload
+    if isinstance(data, Frame):
+        if not (<Frame> data).finish:
+            raise ValueError("messages are sent whole: a frame with finish=False cannot be published")
+        code[0] = (<Frame> data).code_of_opcode
+        data = (<Frame> data).data
+    elif opcode is None:
+        code[0] = OP_TEXT if isinstance(data, str) else OP_BINARY
+    else:
+        code[0] = _opcode(opcode)
+    if code[0] != OP_TEXT and code[0] != OP_BINARY:
+        raise ValueError(f"opcode {code[0]}: text or binary messages can be published")
+    if not isinstance(data, str) and not PyObject_CheckBuffer(data):
+        raise _no_message(data)
+    # through a memoryview: bytes(5) would be five zeros
+    payload = str.encode(data) if isinstance(data, str) else bytes(memoryview(data))
+    if code[0] == OP_TEXT and not isinstance(data, str) and not is_utf8(payload, len(payload)):
+        raise ValueError("text must be UTF-8; publish other bytes without opcode=Opcode.TEXT, as binary")
+    _check_size(code[0], len(payload))
+    return payload
+
+
+def message_of(data: object, opcode: object) -> tuple[int, bytes]:
+    """The opcode and payload of what is published. ValueError, TypeError for what can't be."""
+    cdef int code
+    payload = _message(data, opcode, &code)
+    return code, payload
 
 
 cdef class GatewayEnd:
@@ -423,6 +454,18 @@ cdef class Outbox:
         cdef Record record = make_record(kind, _number(fd), <uint32_t> len(name))
         return self._tell_open(&record, name)
 
+    def follow(self, fd: object, number: int, payload: bytes, *, leave: bool = False) -> bool:
+        """The same of a topic with a history; the answer comes under `number`, unless that is 0."""
+        cdef uint64_t whose = _number(fd)
+        cdef GatewayEnd gateway_end = self.gateway_end_of(whose)
+        cdef Record record = make_record(CM_FOLLOW, whose, <uint32_t> len(payload))
+        if gateway_end is None or gateway_end.state_of(whose) != ST_OPEN:
+            return False
+        record.opcode = leave
+        record.extra = number
+        gateway_end.command(&record, payload)
+        return True
+
     def publish(self, topic: object, data: object, opcode: object = None, exclude: object = None) -> None:
         """One message for all subscribers but `exclude`, told once to each gateway."""
         self._publish(topic_name(topic), data, opcode, exclude)
@@ -435,25 +478,8 @@ cdef class Outbox:
         cdef int code
         cdef GatewayEnd gateway_end
         cdef Record record
-        cdef bytes excluded = b"" if exclude is None else _fds(exclude)
-        if isinstance(data, Frame):
-            if not (<Frame> data).finish:
-                raise ValueError("messages are sent whole: a frame with finish=False cannot be published")
-            code = (<Frame> data).code_of_opcode
-            data = (<Frame> data).data
-        elif opcode is None:
-            code = OP_TEXT if isinstance(data, str) else OP_BINARY
-        else:
-            code = _opcode(opcode)
-        if code != OP_TEXT and code != OP_BINARY:
-            raise ValueError(f"opcode {code}: text or binary messages can be published")
-        if not isinstance(data, str) and not PyObject_CheckBuffer(data):
-            raise _no_message(data)
-        # through a memoryview: bytes(5) would be five zeros
-        payload = str.encode(data) if isinstance(data, str) else bytes(memoryview(data))
-        if code == OP_TEXT and not isinstance(data, str) and not is_utf8(payload, len(payload)):
-            raise ValueError("text must be UTF-8; publish other bytes without opcode=Opcode.TEXT, as binary")
-        _check_size(code, len(payload))
+        cdef bytes excluded = b"" if exclude is None else fds_of(exclude)
+        cdef bytes payload = _message(data, opcode, &code)
         payload = name + excluded + payload if excluded else name + payload
         record = make_record(CM_PUBLISH, 0, <uint32_t> len(payload))
         record.opcode = code

@@ -18,12 +18,14 @@ cdef class Topic:
     cdef Subscriber* subscribers
     cdef uint32_t count
     cdef uint32_t capacity
+    cdef bint followed               # its end is told
 
 
 cdef class Hub:
     cdef WebSockets connections
     cdef dict topics                 # name -> Topic; a topic lives while it has subscribers
     cdef int limit
+    cdef public object on_left       # called with the name of a followed topic that nobody hears any more
     cdef readonly uint32_t users     # topics that are users
 
     # 1 when it is a member now, 0 when it may not be in one topic more
@@ -31,6 +33,7 @@ cdef class Hub:
     cdef int bind(self, Connection* c, bytes user) except -1
     cdef bytes user_of(self, Connection* c)
     cdef int _join(self, Connection* c, bytes name, int limit) except -1
+    cdef bint is_in(self, Connection* c, bytes name) except -1
     cdef int unsubscribe(self, Connection* c, bytes name) except -1
     cdef int unsubscribe_all(self, Connection* c) except -1
     # how many connections took the frame

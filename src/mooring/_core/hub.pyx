@@ -21,6 +21,7 @@ from libc.stdint cimport UINT16_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
+from mooring._core.buffer cimport buffer_size
 from mooring._core.websocket cimport WebSockets
 from mooring._core.deflate cimport Deflate
 from mooring._core.registry cimport OPEN, Connection, Membership
@@ -135,7 +136,18 @@ cdef class Hub:
         if topic.count == 0:
             del self.topics[topic.name]
             self.users -= _is_user(topic.name)
+            if topic.followed:
+                self.on_left(topic.name)
         return 0
+
+    cdef bint is_in(self, Connection* c, bytes name) except -1:
+        cdef Topic topic = self.topics.get(name)
+        cdef int i
+        if topic is not None:
+            for i in range(c.topic_count):
+                if c.topics[i].topic == <void*> topic:
+                    return True
+        return False
 
     cdef int unsubscribe(self, Connection* c, bytes name) except -1:
         cdef Topic topic = self.topics.get(name)
@@ -217,6 +229,55 @@ cdef class Hub:
             return 0
         c.entry.messages_sent += 1
         return 1
+
+    def can_enter(self, fd: int, name: bytes) -> bool | None:
+        """Whether a connection may hear a topic. None: there is no such open WebSocket."""
+        cdef Connection* c = self.connections.find(fd)
+        if c == NULL or c.phase != OPEN:
+            return None
+        if c.topic_count < self.limit or self.is_in(c, name):
+            return True
+        return c.topic_count == self.limit and len(self.user_of(c)) > 0
+
+    def send(self, fd: int, missed: object) -> bool | None:
+        """(offset, opcode, data) of each. Whether there is room for more; None: there is no such open WebSocket, or no
+        longer."""
+        cdef Connection* c
+        cdef bytes data
+        for _, opcode, data in missed:
+            c = self.connections.find(fd)
+            if c == NULL or not self.connections.send(c, opcode, data, len(data)):
+                return None
+        c = self.connections.find(fd)
+        if c == NULL or c.phase != OPEN:
+            return None
+        return buffer_size(&c.out) <= c.profile.high_water
+
+    def enter(self, fd: int, name: bytes) -> bool:
+        """Has a connection hear a topic; `on_left` tells when nobody does any more. False: it is in too many, or no
+        open WebSocket."""
+        cdef Connection* c = self.connections.find(fd)
+        if c == NULL or c.phase != OPEN or not self.subscribe(c, name):
+            return False
+        (<Topic> self.topics[name]).followed = True
+        return True
+
+    def leave(self, fd: int, name: bytes) -> None:
+        """Has it hear the topic no more."""
+        cdef Connection* c = self.connections.find(fd)
+        if c != NULL and c.phase == OPEN:
+            self.unsubscribe(c, name)
+
+    def spread(self, name: bytes, opcode: int, data: bytes, excluded: bytes) -> bool:
+        """publish(), from Python; `excluded`: fds, 8 bytes each. Whether anybody hears the topic."""
+        if name not in self.topics:
+            return False
+        self.publish(name, opcode, data, len(data), excluded, <uint32_t> (len(excluded) // sizeof(uint64_t)))
+        return True
+
+    def has(self, name: bytes) -> bool:
+        """Whether anybody hears the topic."""
+        return name in self.topics
 
     def all_subscribers(self, name: bytes) -> list[int]:
         """fds of the connections in a topic; of a user's: wire.USER + id."""

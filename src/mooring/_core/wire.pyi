@@ -17,6 +17,8 @@ TICKETED: frozenset[Event]
 RARE: frozenset[Command]
 TO_DISPATCHER: frozenset[Mail]
 TO_WORKER: frozenset[Mail]
+TO_ENGINE: frozenset[Mail]
+FROM_ENGINE: frozenset[Mail]
 
 class Event(IntEnum):
     OPEN = 1
@@ -37,6 +39,7 @@ class Event(IntEnum):
     PEER_ENDED = 16
     WORK = 17
     TAIL = 18
+    FOLLOWED = 19
 
 class Command(IntEnum):
     HELLO = 32
@@ -60,6 +63,7 @@ class Command(IntEnum):
     MISSED = 50
     WORK = 51
     TAIL = 52
+    FOLLOW = 53
 
 class Mail(IntEnum):
     HELLO = 64
@@ -71,6 +75,15 @@ class Mail(IntEnum):
     MESSAGE = 70
     DEPART = 71
     FULL = 72
+    ENGINE_HELLO = 73
+    APPEND = 74
+    APPENDED = 75
+    PAST = 76
+    FOLLOW = 77
+    FOLLOWED = 78
+    UNFOLLOW = 79
+    PUBLISHED = 80
+    BEHIND = 81
 
 class Ack(IntEnum):
     HANDLED = 0

@@ -33,6 +33,7 @@ cdef enum Kind:
     EV_PEER_ENDED = 16
     EV_WORK = 17
     EV_TAIL = 18
+    EV_FOLLOWED = 19
     EV_END                          # behind the last one
     CM_HELLO = 32
     CM_ACK = 33
@@ -55,6 +56,7 @@ cdef enum Kind:
     CM_MISSED = 50
     CM_WORK = 51
     CM_TAIL = 52
+    CM_FOLLOW = 53
     CM_END                          # behind the last one
     DM_HELLO = 64
     DM_TASK = 65
@@ -65,6 +67,15 @@ cdef enum Kind:
     DM_MESSAGE = 70
     DM_DEPART = 71
     DM_FULL = 72
+    DM_ENGINE_HELLO = 73
+    DM_APPEND = 74
+    DM_APPENDED = 75
+    DM_PAST = 76
+    DM_FOLLOW = 77
+    DM_FOLLOWED = 78
+    DM_UNFOLLOW = 79
+    DM_PUBLISHED = 80
+    DM_BEHIND = 81
     DM_END                          # behind the last one
 
 
@@ -157,7 +168,7 @@ cdef inline bint is_command(const Record* record) noexcept:
 
 cdef inline bint is_mail(const Record* record) noexcept:
     return DM_HELLO <= record.kind < DM_END and (record.size == 0 or record.kind not in (
-        DM_HELLO, DM_CANCEL, DM_DEPART, DM_FULL,
+        DM_HELLO, DM_CANCEL, DM_DEPART, DM_FULL, DM_ENGINE_HELLO, DM_BEHIND,
     ))
 
 

@@ -24,6 +24,7 @@ class Event(IntEnum):
     PEER_ENDED = EV_PEER_ENDED
     WORK = EV_WORK
     TAIL = EV_TAIL
+    FOLLOWED = EV_FOLLOWED
 
 
 class Command(IntEnum):
@@ -50,10 +51,11 @@ class Command(IntEnum):
     MISSED = CM_MISSED
     WORK = CM_WORK
     TAIL = CM_TAIL
+    FOLLOW = CM_FOLLOW
 
 
 class Mail(IntEnum):
-    """Kinds of the records between the dispatcher and a worker or task worker."""
+    """Kinds of the records between a service (the dispatcher, the engine) and a process."""
 
     HELLO = DM_HELLO
     TASK = DM_TASK
@@ -64,6 +66,15 @@ class Mail(IntEnum):
     MESSAGE = DM_MESSAGE
     DEPART = DM_DEPART
     FULL = DM_FULL
+    ENGINE_HELLO = DM_ENGINE_HELLO
+    APPEND = DM_APPEND
+    APPENDED = DM_APPENDED
+    PAST = DM_PAST
+    FOLLOW = DM_FOLLOW
+    FOLLOWED = DM_FOLLOWED
+    UNFOLLOW = DM_UNFOLLOW
+    PUBLISHED = DM_PUBLISHED
+    BEHIND = DM_BEHIND
 
 
 class Ack(IntEnum):
@@ -156,7 +167,7 @@ TICKETED = frozenset([
 ])
 #: that a Gateway applies
 RARE = frozenset([
-    Command.SESSION, Command.CALL, Command.HANDSHAKE, Command.TAIL,
+    Command.SESSION, Command.CALL, Command.HANDSHAKE, Command.TAIL, Command.FOLLOW,
 ])
 #: that a worker or task worker sends
 TO_DISPATCHER = frozenset([
@@ -165,4 +176,12 @@ TO_DISPATCHER = frozenset([
 #: that the dispatcher sends
 TO_WORKER = frozenset([
     Mail.TASK, Mail.PROGRESS, Mail.RESULT, Mail.STATS, Mail.MESSAGE, Mail.DEPART, Mail.FULL,
+])
+#: that workers and gateways send to the engine
+TO_ENGINE = frozenset([
+    Mail.ENGINE_HELLO, Mail.APPEND, Mail.PAST, Mail.FOLLOW, Mail.UNFOLLOW,
+])
+#: that the engine sends
+FROM_ENGINE = frozenset([
+    Mail.APPENDED, Mail.PAST, Mail.FOLLOWED, Mail.PUBLISHED, Mail.BEHIND,
 ])

@@ -21,6 +21,7 @@ from .option import Section, allowed, number, type_name
 from .process import Process
 from .tasks import Tasks
 from .tls import Tls
+from .topics import Topics
 from .websocket import WebSocket
 
 
@@ -48,6 +49,7 @@ class Settings:
     websocket: WebSocket = field(default_factory=WebSocket)
     flow: Flow = field(default_factory=Flow)
     tasks: Tasks = field(default_factory=Tasks)
+    topics: Topics = field(default_factory=Topics)
 
     listeners: tuple["Settings", ...] = ()
     """Of the further listeners, each its own, whole: what a listener does not say is as with the server."""
@@ -94,6 +96,7 @@ SECTIONS: dict[str, type[Section]] = {
     "websocket": WebSocket,
     "flow": Flow,
     "tasks": Tasks,
+    "topics": Topics,
 }
 LISTENERS = "listeners"  # the one name among the flat ones that stands for several options
 LISTENER_SECTIONS = frozenset({"listen", "tls", "http", "websocket", "flow"})

@@ -41,7 +41,9 @@ from mooring.gateway.extensions import Agreed
 from mooring.gateway.handshake import Accepted, answer, judge
 from mooring.gateway.pending import PendingHandshake, PendingHandshakes
 from mooring.gateway.rules import Rules, buffer_limit, profile
+from mooring.gateway.topics import Topics
 from mooring.journal import own_logger
+from mooring.link.engine import EngineLink
 from mooring.link.policy import Client, new_policy
 from mooring.net.listener import overflows
 from mooring.net.log import dropped_lines
@@ -85,6 +87,7 @@ class Gateway(GatewayContract):
         first_serial: int,
         on_retired: Callable[[WorkerEnd], None] = lambda _worker_end: None,
         on_broken: Callable[[WorkerEnd, str], None] = lambda _worker_end, _why: None,
+        engine: EngineLink | None = None,
     ) -> None:
         self.reactor = reactor
         self.settings = settings
@@ -138,6 +141,8 @@ class Gateway(GatewayContract):
         self._rules = [Rules(one) for one in settings.per_listener]
         self._shown: dict[int, ClientCertificate | None] = {}
         self.counters = zeros(Part.GATEWAY)
+        link = engine or EngineLink(reactor)
+        self._topics = link.follower = Topics(self.relay, link, self._refusals, self.counters, self.on_topic_limit)
         self._pending = [
             PendingHandshakes(reactor, one.websocket.handshake_timeout, self._on_handshake_late)
             for one in settings.per_listener
@@ -437,6 +442,9 @@ class Gateway(GatewayContract):
     def apply(self, worker_end: WorkerEnd, command: Notice) -> None:
         """The commands that are not compiled."""
         self._rare[command.kind](worker_end, command)
+
+    def _on_follow(self, worker_end: WorkerEnd, command: Notice) -> None:
+        self._topics.take(worker_end, command)
 
     def _on_tail(self, worker_end: WorkerEnd, _command: Notice) -> None:
         self._records.watch(worker_end)

@@ -21,11 +21,12 @@ class _Message(msgspec.Struct, tag_field="op", tag=str.lower, forbid_unknown_fie
 class Attach(_Message):
     """Open your end of this link; its descriptors come beside it, see supervisor/links.py."""
 
-    worker: int
-    gateway: int | None  # None: the dispatcher
+    worker: int | None  # None: a gateway without one
+    gateway: int | None  # None: a service of the server
     generation: int  # of the process at the other end, as its pid
     pid: int
     link: int
+    service: str = "dispatcher"  # the role of who takes it
 
 
 class Gone(_Message):

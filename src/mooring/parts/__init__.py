@@ -34,8 +34,10 @@ if TYPE_CHECKING:  # each part imports what it is made of
     from mooring.app.handlers import Handlers
     from mooring.app.listener import Listener
     from mooring.app.shared import Shared
+    from mooring.app.topics import TopicRules
     from mooring.boot import Boot, LinkEnd
     from mooring.config import Settings
+    from mooring.link.engine import EngineLink
     from mooring.net.messages import ToChild
     from mooring.worker.worker import Worker
 else:
@@ -59,6 +61,8 @@ class Server(Controlled, Protocol):
     def _listeners(self) -> Sequence[Listener]: ...
     @property
     def _shared(self) -> Shared: ...
+    @property
+    def _topics(self) -> TopicRules: ...
     def _begin(self, worker: Worker, settings: Settings) -> None:
         """The server runs in this process from now on, with this worker and these settings."""
 
@@ -129,6 +133,7 @@ class Host(Protocol):
     pulse: Pulse
     relay: Relay | None  # of the gateway in this process
     worker: Worker | None  # likewise
+    engine: EngineLink  # the way to the engine, if there is one
     ended: asyncio.Future[tuple[bool, str]]  # it shall end: whether as the last one, and the reason
 
 

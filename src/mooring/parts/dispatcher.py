@@ -16,6 +16,7 @@ class DispatcherPart(Part):
         self._dispatcher = Dispatcher(host.reactor, host.controller.retired, host.controller.broken, limit)
 
     def link(self, end: LinkEnd) -> OpenLink | None:
+        assert end.worker is not None
         return self._dispatcher.attach(end.channel, worker=end.worker, generation=end.peer_generation)
 
     def retire(self, worker: int, generation: int) -> None:

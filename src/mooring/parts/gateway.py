@@ -37,6 +37,7 @@ class GatewayPart(Part):
             first_serial=first_serial(boot.clock),
             on_retired=host.controller.retired,
             on_broken=host.controller.broken,
+            engine=host.engine,
         )
         self.gateway.connections.file_limit = descriptors.files
         self.gateway.connections.kept_from = descriptors.kept_from
@@ -51,8 +52,11 @@ class GatewayPart(Part):
         self._listeners = [socket.socket(fileno=fd) for fd in boot.listeners]
 
     def link(self, end: LinkEnd) -> OpenLink | None:
+        if end.service == "engine":
+            return self.host.engine.open(end.channel)
         if end.gateway != self.gateway.number:
             return None
+        assert end.worker is not None
         return open_worker_end(
             self.gateway.relay,
             self.host.reactor,

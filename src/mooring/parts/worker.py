@@ -36,8 +36,16 @@ class WorkerPart(Part):
             )
         handlers = [listener._handlers for listener in server._listeners]
         self.worker = Worker(
-            server, server._handlers, host.settings, boot.worker, boot.generation, host.controller, handlers
+            server,
+            server._handlers,
+            host.settings,
+            boot.worker,
+            boot.generation,
+            host.controller,
+            handlers,
+            server._topics,
         )
+        self.worker.topics.use(host.engine)
         self.worker.observe(host.pulse)
         host.worker = self.worker
         server._begin(self.worker, host.settings)
@@ -48,6 +56,8 @@ class WorkerPart(Part):
 
     def link(self, end: LinkEnd) -> OpenLink | None:
         worker = self.worker
+        if end.service == "engine":
+            return self.host.engine.open(end.channel)
         if end.gateway is None:
             link = DispatcherLink(self.host.reactor, end.channel, worker.task_desk, worker.bench, worker.pipe, worker)
             self._dispatcher = link

@@ -9,7 +9,8 @@ That end of file is only the quick news: what a process has started, with fork o
 its ends and live on. So each link has a number that both sides know, and when a process is gone, its peers are told
 the number.
 
-A worker and the dispatcher share a channel only: there `reply` and `page` are -1, and not sent.
+A service of the server (the dispatcher, the engine) shares a channel only with each worker, or gateway: there `reply`
+and `page` are -1, and not sent.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class End(NamedTuple):
 
 
 class Link:
-    """The link of one worker incarnation with one gateway incarnation, or with one of the dispatcher, which stands in
-    the place of the gateway then."""
+    """The link of one worker incarnation with one gateway incarnation, or with one of a service, which stands in the
+    place of the gateway then; a gateway with a link to a service stands in that of the worker."""
 
     def __init__(self, worker: Child, gateway: Child) -> None:
         """Make the descriptors. Raises OSError when there are none left."""
@@ -76,6 +77,11 @@ class Link:
             raise
         self._ends = {worker: End(*made[0::2]), gateway: End(*made[1::2])}
 
+    @property
+    def service(self) -> str:
+        """The role of who takes it."""
+        return self.gateway.spec.role
+
     def peer_of(self, child: Child) -> Child:
         return self.gateway if child is self.worker else self.worker
 
@@ -93,6 +99,7 @@ class Link:
             "number": self.number,
             "worker": self.worker.spec.worker,
             "gateway": self.gateway.spec.gateway,
+            "service": self.service,
             "peer_generation": self.peer_of(child).generation,
             "channel": end.channel,
             "reply": end.reply,

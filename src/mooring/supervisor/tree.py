@@ -227,7 +227,7 @@ class Tree:
         # Two incarnations of one slot are not peers: one replaces the other.
         if not links and peer.spec != child.spec and peer.state in PEERS:
             for worker, gateway in ((child, peer), (peer, child)):
-                if worker.spec.worker is not None and gateway.spec.row.takes_links:
+                if _linked(worker.spec, gateway.spec):
                     links.append(self._links.make(worker, gateway))
         return links
 
@@ -287,8 +287,8 @@ class Tree:
         if peer is link.gateway and peer.table >= 0:
             fds.append(peer.table)
         worker, gateway = link.worker.spec.worker, link.gateway.spec.gateway
-        assert worker is not None
-        self.tell(side, messages.Attach(worker, gateway, peer.generation, peer.pid, link.number), fds)
+        told = messages.Attach(worker, gateway, peer.generation, peer.pid, link.number, link.service)
+        self.tell(side, told, fds)
         end.close()
 
     def retire(self, worker: Child) -> None:
@@ -486,3 +486,9 @@ class Tree:
         for worker in peers:
             if self._links.settled(worker):
                 self.plan.on_retired(worker)
+
+
+def _linked(one: ProcessSpec, service: ProcessSpec) -> bool:
+    """Whether the one has a link that the other takes."""
+    row = service.row
+    return row.takes_links and (one.worker is not None or (row.links_gateways and one.gateway is not None))

@@ -10,6 +10,7 @@ from mooring.worker.ends import Ends
 from mooring.worker.graceful_end import GracefulEnd
 from mooring.worker.session import Sessions
 from mooring.worker.streams import Streams
+from mooring.worker.topics import TopicDesk
 from mooring.worker.works import Works
 
 log = own_logger("mooring.worker")
@@ -21,13 +22,20 @@ class Notices:
     """Those of one worker. An event of the table of records (_core/wire.toml) comes to the method of its name."""
 
     def __init__(
-        self, sessions: Sessions, streams: Streams, works: Works, graceful_end: GracefulEnd, ends: Ends
+        self,
+        sessions: Sessions,
+        streams: Streams,
+        works: Works,
+        graceful_end: GracefulEnd,
+        ends: Ends,
+        topics: TopicDesk,
     ) -> None:
         self._sessions = sessions
         self._streams = streams
         self._works = works
         self._graceful_end = graceful_end
         self._ends = ends
+        self._topics = topics
         self._taken: dict[int, Callable[[GatewayEnd, Notice], None]] = {
             event: getattr(self, event.name.lower()) for event in Event if event not in TICKETED
         }
@@ -69,6 +77,9 @@ class Notices:
 
     def work(self, _gateway_end: GatewayEnd, notice: Notice) -> None:
         self._works.on_cancel(notice.fd, notice.payload.decode() if notice.extra else None)
+
+    def followed(self, _gateway_end: GatewayEnd, notice: Notice) -> None:
+        self._topics.on_followed(notice.extra, notice.payload)
 
     def tail(self, gateway_end: GatewayEnd, notice: Notice) -> None:
         self._ends.on_records(gateway_end.gateway, notice.payload)

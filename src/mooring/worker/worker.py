@@ -27,6 +27,7 @@ from mooring._core.wire import RECORD_MARK, TICKETED, Event, Notice, Wants
 from mooring.app.foreign import function_name, hides_class, refuse_odd, running_of, traceback_of
 from mooring.app.handlers import Handlers
 from mooring.app.spools import MOST, Spools, soft_limit
+from mooring.app.topics import TopicRules
 from mooring.config import Settings
 from mooring.counters import Part, zeros
 from mooring.errors import StateError
@@ -52,6 +53,7 @@ from mooring.worker.site import Site, sites_of, trace_sites
 from mooring.worker.streams import Streams
 from mooring.worker.tasks import Task, TaskBench, TaskDesk, TaskOutcome
 from mooring.worker.timers import Timers
+from mooring.worker.topics import TopicDesk
 from mooring.worker.works import Works
 
 log = own_logger("mooring.worker")
@@ -78,6 +80,7 @@ class Worker(WorkerContract):
         generation: int,
         controller: Controller,
         listeners: Sequence[Handlers] = (),
+        topics: TopicRules | None = None,
     ) -> None:
         self.refusals = RefusalLog(_later, log)
         self.counters = zeros(Part.WORKER)
@@ -89,6 +92,7 @@ class Worker(WorkerContract):
         self.outbox = Outbox()
         self.sessions = Sessions(self.outbox, settings.websocket.session_limit)
         self.streams = Streams(self.outbox)
+        self.topics = TopicDesk(topics or TopicRules(), self.outbox, self.refusals)
         self.spools = Spools(settings.http.upload_file_limit or min(MOST, soft_limit() // 2))
         self._sites = sites_of(handlers, listeners, settings, self.spools)
         traced = (trace_sites(self._sites, self.session),) if settings.operation.tracing else ()
@@ -100,7 +104,7 @@ class Worker(WorkerContract):
         told = (self._failures.work_failed, self._failures.work_cut)
         self.works = Works(self.outbox, self._sites, *told, serves=number < settings.process.worker_num)
         self._graceful_end = GracefulEnd(self.streams, self.works, settings.process.graceful_timeout)
-        self._notices = Notices(self.sessions, self.streams, self.works, self._graceful_end, self.ends)
+        self._notices = Notices(self.sessions, self.streams, self.works, self._graceful_end, self.ends, self.topics)
         self._cold: dict[int, Callable[[Site, Notice], Awaitable[Any] | None]] = {
             event: getattr(self, f"_on_{event.name.lower()}") for event in TICKETED - {Event.MESSAGE, Event.REQUEST}
         }
@@ -411,6 +415,7 @@ class Worker(WorkerContract):
         self.outbox.disconnect(gateway_end)
         self.streams.gateway_lost()
         self.works.gateway_lost()
+        self.topics.gateway_lost()
         served = gateway_end.table.served(os.getpid())
         if not gateway_end.departed:
             message = "the channel to gateway %d has ended: %s; %d connections that this worker served are lost with it"

@@ -1,0 +1,1 @@
+"""What keeps the history of topics, and carries them between nodes; see README.md."""
