@@ -18,7 +18,6 @@ Theory
     Each comes with the position where it goes on, and all that is kept behind it follows. Nobody is ever told nothing.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from itertools import dropwhile
 from typing import NamedTuple
@@ -66,7 +65,7 @@ class History:
         self._most = 0
         self._ttl = 0.0
         self._kept: dict[int, Kept] = {}  # by offset, without a hole: any of them is found at once
-        self._boundaries: deque[Position] = deque(maxlen=BOUNDARIES)
+        self._boundaries: tuple[Position, ...] = ()  # of few topics any: a deque takes 700 bytes of each
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -75,6 +74,11 @@ class History:
     def position(self) -> Position:
         """Of the last publication."""
         return Position(self.epoch, self.top)
+
+    def room_of_next(self, most: int) -> int:
+        """Bytes of what has to go for one more publication, if `most` are kept; -1: nothing has to."""
+        kept = self._kept
+        return len(kept[self.top - len(kept) + 1].data) if len(kept) >= most else -1
 
     def append(self, form: int, opcode: int, data: bytes, now: float, most: int, ttl: float) -> Kept:
         """A publication; keeps it and those before it, `most` in number, for `ttl` seconds each (0: without end)."""
@@ -97,7 +101,7 @@ class History:
 
     def break_line(self, epoch: str) -> None:
         """From here on the line has another name: what was behind its end may have been read by somebody."""
-        self._boundaries.append(self.position)
+        self._boundaries = (*self._boundaries, self.position)[-BOUNDARIES:]
         self.epoch = epoch
 
     def since(self, position: Position | None, most: int, most_bytes: int) -> Since:

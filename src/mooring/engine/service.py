@@ -35,7 +35,9 @@ log = own_logger("mooring.engine")
 
 SLICE = 64 << 10  # bytes of publications in one answer: as much as a client may have waiting by default
 UNSENT_LIMIT = 16 << 20  # bytes of publications that a gateway has not taken yet
-SWEEP = 5.0  # seconds from one look for what is too old to the next
+SWEEP = 5.0  # seconds from one look for what is too old to the next,
+SWEPT = 2000  # which is at so many topics at a time: meanwhile nothing is published,
+PAUSE = 0.01  # and then for so many seconds what waited meanwhile
 FULL = "the histories have no room for more: raise history_memory_limit, or have less kept"
 
 _append = msgspec.msgpack.Decoder(Append)
@@ -103,8 +105,8 @@ class EngineService:
         return {**self._counters, "history_topics": len(self._engine), "history_bytes": self._engine.bytes}
 
     def _sweep(self) -> None:
-        self._engine.sweep()
-        self._reactor.call_later(SWEEP, self._sweep)
+        is_over = self._engine.sweep(SWEPT)
+        self._reactor.call_later(SWEEP if is_over else PAUSE, self._sweep)
 
     # ------------------------------------------------------------------ what they say
 
