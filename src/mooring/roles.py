@@ -46,7 +46,9 @@ class Role:
     watched: bool = False
     """A loop of it that stands still is ended: nothing that may block runs there."""
     watches: bool = False
-    """It answers those who watch the server, and ends when nobody else is there any more."""
+    """It answers those who watch the server."""
+    outlives: bool = False
+    """What others do up to their end needs it: it ends when nobody else is there any more."""
     single: bool = False
     """There is one at most: it is shown without its number."""
     together: bool = False
@@ -104,6 +106,7 @@ _TABLE = (
         lambda _, needs: int(needs.engine),
         takes_links=True,
         links_gateways=True,
+        outlives=True,
         single=True,
         watched=True,
     ),
@@ -113,6 +116,7 @@ _TABLE = (
         lambda settings, _: int(bool(settings.operation.metrics_listen)),
         watched=True,
         watches=True,
+        outlives=True,
         single=True,
     ),
     Role("task worker", (_WORKER,), lambda settings, _: settings.tasks.task_worker_num, worker=True, together=True),

@@ -70,9 +70,17 @@ async def message(server, frame):
                 await asked
             except StateError as error:
                 answer = str(error)
+        case "much":
+            for n in range(given[1]):
+                server.publish(given[0], f"{n}" + "x" * 4000)
+            answer = None
         case "pid":
             answer = os.getpid()
     server.push_json(frame.fd, {"answer": answer})
+
+@server.on("worker_stop")
+def stops(server, number):
+    server.publish("room:stops", f"{number} has stopped")
 
 @server.on("request")
 def page(request, response):
@@ -365,3 +373,25 @@ async def test_what_was_on_its_way_is_uncertain(name: str):
             os.kill(pid, signal.SIGKILL)
             assert await asked == "uncertain"
             assert "engine" in await history
+
+
+@PROCESS
+async def test_what_a_worker_has_published_is_not_lost_with_its_end(name: str):
+    """More than a channel takes, while the engine stands still; and the last words of a worker."""
+    with Serving(APP, **MODES[name]) as server:
+        engine = server.pid_of("engine 0")
+        async with client(server) as one:
+            os.kill(engine, signal.SIGSTOP)
+            await one.ask("much", "told:much", 1000)
+            mark = server.mark()
+            server.signal(signal.SIGHUP)
+            await asyncio.to_thread(server.wait_log, "generation 2 serves", since=mark)
+            os.kill(engine, signal.SIGCONT)
+            await asyncio.to_thread(server.wait_log, "reload: done", since=mark)
+            _, publications, (_, top) = await one.ask("history", "told:much", {"limit": 1})
+            assert top == 1000
+            _, publications, _ = await one.ask("history", "room:stops", {})
+            assert sorted(text for _, text in publications) == ["0 has stopped", "1 has stopped"]
+        mark = server.mark()
+        assert await asyncio.to_thread(server.stop) == 0
+        assert not [line for line in server.lines[mark:] if "published" in line]

@@ -71,7 +71,10 @@ class Toy:
             payload=self.boot["text"],
             group=os.getpgid(0),
             stdin=os.readlink("/proc/self/fd/0"),
-            blocking={key: [os.get_blocking(link[key]) for link in self.links] for key in ("channel", "reply")},
+            blocking={
+                key: [os.get_blocking(link[key]) for link in self.links if link[key] >= 0]
+                for key in ("channel", "reply")
+            },
         )
         if self.rules.get("start") == "exit":
             print("toy: this application can't be imported", file=sys.stderr)
@@ -174,7 +177,8 @@ class Toy:
             self.selector.unregister(link["channel"])
             self.links.remove(link)
             for key in ("channel", "reply", "page"):
-                os.close(link[key])
+                if link[key] >= 0:  # a service shares only the channel
+                    os.close(link[key])
             self.report("unlinked", **where)
         elif data.startswith(b"die "):
             os._exit(int(data[4:]))

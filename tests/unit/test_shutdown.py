@@ -391,3 +391,16 @@ def test_who_watches_is_there_to_the_end(tmp_path):
         assert told["worker 0"]["fields"]["last"]
         assert not last["fields"]["last"]
         assert tree.alive() == []
+
+
+def test_the_engine_has_what_is_published_up_to_the_end(tmp_path):
+    """The last event of the last worker may publish."""
+    with Running(tmp_path, [*process_mode(), {"role": "engine", "number": 0}]) as tree:
+        tree.wait_ready()
+        tree.signal(signal.SIGTERM)
+        assert tree.ended() == 0
+        told = stops(tree)
+        last = told.pop("engine 0")
+        assert set(told) == {"gateway 0", "worker 0", "worker 1"}
+        assert all(event["index"] < last["index"] for event in told.values())
+        assert tree.alive() == []

@@ -518,7 +518,6 @@ def test_what_is_over_while_somebody_begins_to_wait_is_not_waited_for(world: Wor
     run(awaited)
 
 
-# WRONG IN src (worker/topics.py, _over): call_soon_threadsafe raises RuntimeError, and those behind it are told nothing
 def test_one_whose_loop_has_ended_keeps_nobody_from_being_told(world: World):
     async def give_up() -> None:
         waiting = asyncio.ensure_future(value_of(one))
@@ -536,3 +535,35 @@ def test_one_whose_loop_has_ended_keeps_nobody_from_being_told(world: World):
         assert (await failure(other)).startswith("PublishUncertain")
 
     run(awaited)
+
+
+def test_at_its_end_a_worker_waits_for_what_it_has_published(world: World):
+    async def finishing() -> None:
+        for text in "xyz":
+            world.desk.publish("kept:1", text, None, None)
+        (_, one, _), (_, other, _), (_, third, _) = world.link.take()
+        end = asyncio.ensure_future(world.desk.finish())
+        for number in (other, one):
+            await turn()
+            assert not end.done()
+            world.appended(number)
+        world.appended(third, refused="full")
+        await end
+        gc.collect()
+        assert len(world.logged) == 1  # who has failed is logged as ever
+        assert "a publication in kept:1 that nobody awaits has failed" in world.logged[0]
+
+    run(finishing)
+
+
+def test_it_does_not_wait_for_ever(world: World):
+    async def finishing() -> None:
+        one, _ = (world.desk.publish("kept:1", text, None, None) for text in "xy")
+        await world.desk.finish()
+        assert world.logged == [
+            "2 publications may be lost: the engine has not told of them within 5 s, and this worker ends"
+        ]
+        world.desk.on_engine_lost("it was killed")
+        assert (await failure(one)).startswith("PublishUncertain")
+
+    run(finishing)

@@ -148,6 +148,7 @@ class WorkerPart(Part):
         await self.worker.fire("worker_stop", self.worker.number)
         if last:
             await self.worker.fire("shutdown")
+        await self.worker.topics.finish()
 
     def stats(self) -> dict[str, Any]:
         return self.worker.stats()

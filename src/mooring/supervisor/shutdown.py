@@ -6,7 +6,8 @@
     LAST     worker 0 runs the `shutdown` event, if there was a start until 1 s later
     KILL     whatever is left is killed
 
-The monitor ends when nobody else is there any more, so that /ready says until then that the server is stopping.
+The monitor ends when nobody else is there any more, so that /ready says until then that the server is stopping; so does
+the engine, which has what is published up to then.
 If worker 0 is not there (it has died, or is being started again), the next one is the last.
 
 Each stage ends as soon as nothing is left to wait for. The limits are counted from the beginning, so that
@@ -132,7 +133,7 @@ class Stop(Plan):
             if self._last not in children or self._last.state is ChildState.STOPPING:
                 self._last = _next_last(children)
             for child in children:
-                if child is not self._last and not child.spec.row.watches and child.state is not ChildState.STOPPING:
+                if child is not self._last and not child.spec.row.outlives and child.state is not ChildState.STOPPING:
                     self._tree.stop(child, self._reason)
         elif stage is Stage.LAST:
             if self._last in children and self._last.state is not ChildState.STOPPING:
@@ -154,7 +155,7 @@ class Stop(Plan):
 
     def _look(self) -> None:
         """Go on when nothing is left to wait for."""
-        children = [child for child in self._tree.children if not child.spec.row.watches]
+        children = [child for child in self._tree.children if not child.spec.row.outlives]
         if not children and self._tree.children:
             for child in self._tree.children:
                 if child.state is not ChildState.STOPPING:
@@ -172,7 +173,7 @@ class Stop(Plan):
             self._enter(Stage.LAST)
 
     def _kill_others(self) -> None:
-        self._kill([child for child in self._tree.children if child is not self._last and not child.spec.row.watches])
+        self._kill([child for child in self._tree.children if child is not self._last and not child.spec.row.outlives])
         self._enter(Stage.LAST)
 
     def _kill(self, children: Iterable[Child]) -> None:

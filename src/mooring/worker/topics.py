@@ -22,7 +22,7 @@ from mooring.types import Opcode, Past, Position, Publication, Recovery, Verdict
 Exclude = int | Iterable[int] | None
 LONGEST = 16 << 20  # bytes of a publication; so many that JSON makes of it can be sent, too
 GONE = "nothing was published: the engine is being started again"
-ANSWER_LIMIT = 5.0  # seconds for which a question for a history waits
+ANSWER_LIMIT = 5.0  # seconds for which a question for a history waits, and a worker at its end for what it published
 
 _appended = msgspec.msgpack.Decoder(Appended)
 _found = msgspec.msgpack.Decoder(Found)
@@ -45,16 +45,20 @@ class Published:
         self._seen = False
 
     def __await__(self) -> Generator[Any, None, Position | None]:
+        yield from self.over().__await__()
+        if self._failure is not None:
+            self._seen = True
+            raise self._failure
+        return self._position
+
+    async def over(self) -> None:
+        """Waits until it is known what became of it, and does not look."""
         waiting = self._waiting
         if waiting is not None:
             future = asyncio.get_running_loop().create_future()
             waiting.append(future)
             if self._waiting is waiting:  # else it was over meanwhile, in another thread
-                yield from future
-        if self._failure is not None:
-            self._seen = True
-            raise self._failure
-        return self._position
+                await future
 
     def _over(self, position: Position | None, failure: Exception | None = None) -> None:
         self._position, self._failure = position, failure
@@ -180,6 +184,16 @@ class TopicDesk:
 
     def _log_unseen(self, topic: str, failure: Exception) -> None:
         self._refusals.say(logging.ERROR, "a publication in %s that nobody awaits has failed: %s", topic, failure)
+
+    async def finish(self) -> None:
+        """Before the worker ends: waits until the engine has told of all that was published."""
+        try:
+            async with asyncio.timeout(ANSWER_LIMIT):
+                while self._published:
+                    await next(iter(self._published.values())).over()
+        except TimeoutError:
+            text = "%d publications may be lost: the engine has not told of them within %g s, and this worker ends"
+            self._refusals.say(logging.ERROR, text, len(self._published), ANSWER_LIMIT)
 
     # ------------------------------------------------------------------ subscribing
 
