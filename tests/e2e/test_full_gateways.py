@@ -173,9 +173,11 @@ def test_clients_of_a_dead_gateway_are_back_before_anybody_knows(mode):
 
 
 def test_after_the_death_of_a_full_gateway_nobody_is_refused():
-    """All places were taken, and those of the one that has died will be there again in a moment."""
+    """All places were taken, and those of the one that has died will be there again in a moment, which is a long one
+    here: longer than what it has said itself counts."""
     settings, role = MODES["process"]
-    with Serving(APP, **settings, **SETTINGS, max_connections=6) as server, Clients(server) as clients:
+    slow = {"restart_free": 0, "restart_backoff_max": 4}
+    with Serving(APP, **settings, **SETTINGS, **slow, max_connections=6) as server, Clients(server) as clients:
         for _ in range(12):
             clients.come()
         assert clients.count == [6, 6]
