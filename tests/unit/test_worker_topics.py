@@ -567,3 +567,25 @@ def test_it_does_not_wait_for_ever(world: World):
         assert (await failure(one)).startswith("PublishUncertain")
 
     run(finishing)
+
+
+def test_what_waits_for_a_subscription_is_limited_too(world: World, monkeypatch: pytest.MonkeyPatch):
+    """A handler subscribes and then publishes without end: nothing is handed over before it lets others run."""
+    monkeypatch.setattr("mooring.worker.topics.UNSENT_LIMIT", 1000)
+
+    async def publishing() -> None:
+        for _ in range(2):
+            world.desk.subscribe(7, "kept:1")
+            ((_, _, question, _, _),) = world.outbox.take()
+            waiting = [world.desk.publish("kept:1", "x" * 400, None, None) for _ in range(4)]
+            assert await failure(waiting.pop()) == (
+                "PublishRefused: nothing was published: the engine does not take it fast enough"
+            )
+            world.desk.on_followed(question, b"")
+            sent = world.link.take()
+            assert len(sent) == 3
+            for _, number, _ in sent:
+                world.appended(number)
+            assert [await one for one in waiting] == [("e", 1)] * 3
+
+    run(publishing)

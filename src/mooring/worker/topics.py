@@ -15,7 +15,7 @@ from mooring._core.wire import Mail
 from mooring.app.topics import TopicRule, TopicRules
 from mooring.engine.letters import MOST, Append, Appended, Ask, Follow, Form, Found
 from mooring.errors import PublishRefused, PublishUncertain, StateError
-from mooring.link.engine import EngineLink
+from mooring.link.engine import UNSENT_LIMIT, EngineLink
 from mooring.net.refusals import RefusalLog
 from mooring.types import Opcode, Past, Position, Publication, Recovery, Verdict
 
@@ -112,8 +112,9 @@ class TopicDesk:
         self._link: EngineLink | None = None
         self._numbers = itertools.count(1)
         self._published: dict[int, Published] = {}
-        self._lock = threading.Lock()  # of _held: other threads publish, too
+        self._lock = threading.Lock()  # of _held and _held_bytes: other threads publish, too
         self._held: dict[str, Held] = {}
+        self._held_bytes = 0
         self._joining: dict[int, str] = {}
         self._asked: dict[int, asyncio.Future[Found]] = {}
         self._follows: dict[int, tuple[int, asyncio.Future[Recovery | None]]] = {}  # the connection, and who waits
@@ -151,7 +152,7 @@ class TopicDesk:
         published = Published(self, topic)
         if self._link is None or not self._link.is_open:
             published._over(None, PublishRefused(GONE))
-        elif self._link.is_full:
+        elif self._link.is_full or self._held_bytes > UNSENT_LIMIT:
             published._over(None, PublishRefused("nothing was published: the engine does not take it fast enough"))
         else:
             number = next(self._numbers)
@@ -167,6 +168,7 @@ class TopicDesk:
                 self._hand_over(number, append)
             else:
                 held.appends.append((number, append))
+                self._held_bytes += len(append)
 
     def _hand_over(self, number: int, append: bytes) -> None:
         if self._link is None or not self._link.send(Mail.APPEND, number, append):
@@ -228,6 +230,7 @@ class TopicDesk:
             if not held.joining:
                 del self._held[topic]
                 for append in held.appends:
+                    self._held_bytes -= len(append[1])
                     self._hand_over(*append)
         return True
 
