@@ -30,6 +30,7 @@ PARTS = (
     ("GATEWAY", "What gateways refuse and keep", "Of each gateway."),
     ("WORKER", "Workers", "Of each worker, task worker and process of your own; `stats()` has those of the one asked."),
     ("DISPATCHER", "Tasks, and messages between workers", "Of the dispatcher."),
+    ("ENGINE", "Topics with a history", "Of the engine; in `/metrics` only."),
     ("PROCESS", "Each process", "In `/metrics` only, by the role and number of the process."),
     ("TREE", "The process tree", 'Of the supervisor; in `stats()` under `"tree"`.'),
 )

@@ -382,14 +382,14 @@ async def test_what_a_worker_has_published_is_not_lost_with_its_end(name: str):
         engine = server.pid_of("engine 0")
         async with client(server) as one:
             os.kill(engine, signal.SIGSTOP)
-            await one.ask("much", "told:much", 1000)
+            await one.ask("much", "told:much", 3000)
             mark = server.mark()
             server.signal(signal.SIGHUP)
             await asyncio.to_thread(server.wait_log, "generation 2 serves", since=mark)
             os.kill(engine, signal.SIGCONT)
             await asyncio.to_thread(server.wait_log, "reload: done", since=mark)
             _, publications, (_, top) = await one.ask("history", "told:much", {"limit": 1})
-            assert top == 1000
+            assert top == 3000
             _, publications, _ = await one.ask("history", "room:stops", {})
             assert sorted(text for _, text in publications) == ["0 has stopped", "1 has stopped"]
         mark = server.mark()

@@ -43,7 +43,7 @@ def test_the_first_pattern_that_fits_counts():
     [
         ("news", ["news"], ["News", "news ", "new", ""]),
         ("room:?", ["room:1"], ["room:", "room:12"]),
-        ("room:[ab]", ["room:a"], ["room:c", "room:[ab]"]),
+        ("room:[ab]", ["room:a", "room:[ab]"], ["room:c"]),  # the pattern may be a name
         ("*", ["", "a", "a/b", "\n"], []),
         ("räume/*", ["räume/ä"], ["raume/x"]),
     ],

@@ -17,6 +17,8 @@ def test_what_is_written_from_it_is_up_to_date():
     table = tool.table()
     assert tool.STRUCT.read_text() == tool.struct(table), "run tools/counters.py"
     assert tool.PAGE.read_text() == tool.page(table), "run tools/counters.py"
+    missing = [row.name for row in table.TABLE if f"| `{row.name}` |" not in tool.page(table)]
+    assert not missing, "add their part to PARTS in tools/counters.py"
 
 
 def test_each_name_stands_once_and_says_what_it_is():

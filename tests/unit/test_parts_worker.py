@@ -1,12 +1,14 @@
 """The worker as a part of a process: when peers hear of it, what it hears of the tree, and what it says at its end."""
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Coroutine, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from mooring._core.pulse import Pulse
@@ -17,6 +19,7 @@ from mooring.app.handlers import Handlers
 from mooring.app.topics import TopicRules
 from mooring.boot import Boot, LinkEnd
 from mooring.config import Settings
+from mooring.engine.letters import Appended
 from mooring.link.engine import EngineLink
 from mooring.net import messages
 from mooring.parts import ORPHANED
@@ -216,6 +219,32 @@ def test_at_its_end_the_application_hears_of_it_in_order(make: Callable[..., Ben
         await bench.part.finish("reload", last=last)
         order = [("worker_exit", NUMBER, "reload"), ("worker_stop", NUMBER)]
         assert bench.calls[1:] == order + [("shutdown",)] * last
+
+    run(test)
+
+
+def test_it_ends_when_the_engine_has_told_of_all_it_has_published(make: Callable[..., Bench]):
+    """Its last handler's, too; what is in its own memory then is lost."""
+    bench = make()
+
+    async def test() -> None:
+        await bench.greet()
+        topics = bench.part.worker.topics
+        topics._rules.add("news", 10, 0, positions=False)
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        bench.host.engine.open(ours.detach())
+        with contextlib.closing(Dispatcher(bench.reactor, theirs.detach()).channel):
+            topics.publish("news", "the last", None, None)
+            ending = asyncio.ensure_future(bench.part.finish("shutdown", last=True))
+            while bench.calls[-1] != ("shutdown",):
+                await asyncio.sleep(0)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not ending.done()
+            topics.on_appended(1, msgspec.msgpack.encode(Appended("e", 1)))
+            await ending
 
     run(test)
 

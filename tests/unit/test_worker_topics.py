@@ -422,7 +422,7 @@ def test_who_gives_up_waiting_for_a_verdict_leaves_nothing_behind(world: World):
 
 NO_POSITIONS: list[Any] = [
     *("e", 5, ("e",), ("e", 1, 2)),
-    *(("e", -1), ("e", 1.0), ("e", True), (None, 1), (b"e", 1), ("e", "1")),
+    *(("e", -1), ("e", 1.0), ("e", True), (None, 1), (b"e", 1), ("e", "1"), ("\ud800", 1)),
 ]
 
 

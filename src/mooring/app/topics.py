@@ -52,7 +52,7 @@ class TopicRules:
             return self._known[topic]
         except KeyError:
             pass
-        found = next((rule for rule in self._rules if fnmatchcase(topic, rule.pattern)), None)
+        found = next((rule for rule in self._rules if topic == rule.pattern or fnmatchcase(topic, rule.pattern)), None)
         if len(self._known) >= REMEMBERED:
             self._known.clear()
         self._known[topic] = found

@@ -342,7 +342,8 @@ class TopicDesk:
 def _position(since: tuple[str, int]) -> tuple[str, int]:
     try:
         epoch, offset = since
-    except (TypeError, ValueError):
+        epoch.encode()  # what JSON can name may not be UTF-8
+    except (TypeError, ValueError, AttributeError):
         epoch, offset = None, None
     if (
         not isinstance(epoch, str)
