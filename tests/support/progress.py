@@ -16,7 +16,14 @@ from pathlib import Path
 import pytest
 
 KEPT = Path("build", "durations.json")  # below the root of the tests
-USUAL = {"unit": 0.05, "property": 0.1, "contract": 0.1, "security": 0.25, "e2e": 1.2}  # seconds, on a small machine
+USUAL = {
+    "unit": 0.05,
+    "property": 0.1,
+    "contract": 0.1,
+    "engines": 1.0,
+    "security": 0.25,
+    "e2e": 1.2,
+}  # seconds, on a small machine
 USUALLY_DONE = 0.8  # seconds of tests that each process gets done in a second: two share a processor, and many wait
 TRUST = 30.0  # seconds for which the rate of the last run counts
 WORTH = 60.0  # seconds; how fast a shorter run went says little
