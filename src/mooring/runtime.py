@@ -167,10 +167,25 @@ def _check_settings(settings: Settings) -> None:
         load_function(settings.process.dispatch)
     if settings.operation.metrics_listen:
         check_client()
+    if settings.topics.engine != "memory":
+        _check_engine(settings.topics.engine)
     for one in settings.per_listener:
         new_context(one.tls)
         if one.http.document_root:
             Documents(one.http.document_root).close()
+
+
+def _check_engine(url: str) -> None:
+    """Raises ConfigError. Whether the server can be reached is seen later: it may be started after us."""
+    try:
+        from mooring.engine.redis.servers import resolver_of
+    except ImportError as error:
+        raise ConfigError(f"engine={url!r} wants redis: pip install 'mooring-server[redis]' ({error})") from error
+    for one in url.split():
+        try:
+            resolver_of(one)
+        except ValueError as error:
+            raise ConfigError(f"engine={one!r} is no URL of a server: {error}") from None
 
 
 def _check_caller() -> None:

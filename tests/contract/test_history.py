@@ -12,6 +12,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from contract.modes import MODES
+from support.brokers import SERVERS, Broker
 from support.serving import LIMIT, Serving
 
 APP = """
@@ -88,15 +89,23 @@ def page(request, response):
 """
 
 
-@pytest.fixture(scope="module", params=MODES)
-def mode(request: pytest.FixtureRequest) -> dict[str, Any]:
-    settings: dict[str, Any] = MODES[request.param]
-    return settings
+KINDS = [(mode, "memory") for mode in MODES] + [(mode, kind) for kind in SERVERS for mode in ("base", "process-2")]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids="-".join)
+def settings(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """Every mode with the engine in memory; two of them with each server there is."""
+    mode, kind = request.param
+    with contextlib.ExitStack() as stack:
+        options: dict[str, Any] = {"engine": "memory"}
+        if kind != "memory":
+            options["engine"] = stack.enter_context(Broker(SERVERS[kind])).url
+        yield MODES[mode] | options
 
 
 @pytest.fixture(scope="module")
-def app(mode: dict[str, Any]) -> Iterator[Serving]:
-    with Serving(APP, **mode) as running:
+def app(settings: dict[str, Any]) -> Iterator[Serving]:
+    with Serving(APP, **settings) as running:
         yield running
 
 

@@ -27,6 +27,7 @@ from mooring._core.records import RecordChannel
 from mooring._core.wire import Command, Notice
 from mooring.app.topics import TopicRules
 from mooring.engine import service
+from mooring.engine.local import LocalEngine
 from mooring.engine.memory import PUBLICATION_BYTES, MemoryEngine
 from mooring.engine.service import EngineService
 from mooring.errors import PublishRefused, PublishUncertain, StateError
@@ -271,7 +272,8 @@ class World:
                 history.top -= 1
             history.break_line(history.epoch + BROKEN)
             self.boundaries[topic, history.epoch] = history.top
-        self.service = EngineService(self.reactor, self.engine, self._broken)
+        self.service = EngineService(self.reactor, self._broken)
+        self.service.use(LocalEngine(self.engine, self.reactor.call_later))
         for number, link in enumerate(self.links):
             if not self.early:
                 self._read_out(number)

@@ -25,3 +25,22 @@ def test_what_can_not_be_meant_is_refused_by_name(limit):
 @pytest.mark.parametrize("limit", [1 << 20, 64 << 30])
 def test_the_bounds_themselves_are_allowed(limit):
     assert Settings.from_options({"history_memory_limit": limit}).topics.history_memory_limit == limit
+
+
+@pytest.mark.parametrize(
+    "url", ["memory", "redis://h:1/2", "rediss://u:p@h", "unix:///s", "redis+sentinel://a,b:2/service"]
+)
+def test_the_engine_is_this_process_or_a_server(url):
+    assert Settings.from_options({"engine": url}).topics.engine == url
+
+
+@pytest.mark.parametrize("url", ["", "disk", "http://h", "127.0.0.1:6379", "nats://h"])
+def test_what_is_no_engine_is_told_what_to_write(url):
+    with pytest.raises(ConfigError, match=r"engine=.*'memory', or the URL of a server, such as 'redis://"):
+        Settings.from_options({"engine": url})
+
+
+def test_servers_can_be_kept_apart():
+    assert Settings.from_options({"engine_prefix": "blue"}).topics.engine_prefix == "blue"
+    with pytest.raises(ConfigError, match="engine_prefix"):
+        Settings.from_options({"engine_prefix": ""})

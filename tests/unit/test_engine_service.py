@@ -14,8 +14,9 @@ from mooring._core.wire import TO_ENGINE, VERSION, Mail, Notice
 from mooring.counters import TABLE, Part
 from mooring.engine import service as module
 from mooring.engine.letters import MOST, Append, Appended, Ask, Form, Found, Published
+from mooring.engine.local import FULL, SWEEP, LocalEngine
 from mooring.engine.memory import PUBLICATION_BYTES, TOPIC_BYTES, MemoryEngine
-from mooring.engine.service import FULL, SWEEP, EngineService
+from mooring.engine.service import EngineService
 from mooring.types import Verdict
 from support.ticking import Ticking
 
@@ -100,7 +101,8 @@ class Server:
         self.broken: list[tuple[int, str]] = []
         self.engine = MemoryEngine(lambda: self.now, memory)
         told = lambda peer, why: self.broken.append((peer.worker, why))  # noqa: E731
-        self.service = EngineService(self.reactor, self.engine, told)
+        self.service = EngineService(self.reactor, told)
+        self.service.use(LocalEngine(self.engine, self.reactor.call_later))
         self.processes: list[Process] = []
 
     def process(self, worker: int | None = None, generation: int = 1) -> Process:
@@ -420,7 +422,8 @@ def test_who_asks_follows_nothing(server: Server):
 def test_what_is_too_old_is_looked_for_now_and_then(clock: list[float]):
     ticking = Ticking(clock)
     engine = MemoryEngine(lambda: clock[0], 1 << 20)
-    service = EngineService(ticking, engine, print)
+    service = EngineService(ticking, print)
+    service.use(LocalEngine(engine, ticking.call_later))
     for _ in range(3):
         engine.publish("a", 0, 1, b"x" * 100, 10, 2.0)
         ticking.wait(SWEEP - 0.1)

@@ -19,6 +19,7 @@ TOLD = [
     (Mail.PAST, "asker.on_past"),
     (Mail.FOLLOWED, "follower.on_followed"),
     (Mail.PUBLISHED, "follower.on_published"),
+    (Mail.JUDGED, "follower.on_judged"),
 ]
 
 

@@ -84,6 +84,7 @@ class Mail(IntEnum):
     UNFOLLOW = 79
     PUBLISHED = 80
     BEHIND = 81
+    JUDGED = 82
 
 class Ack(IntEnum):
     HANDLED = 0

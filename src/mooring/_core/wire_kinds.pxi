@@ -76,6 +76,7 @@ cdef enum Kind:
     DM_UNFOLLOW = 79
     DM_PUBLISHED = 80
     DM_BEHIND = 81
+    DM_JUDGED = 82
     DM_END                          # behind the last one
 
 

@@ -75,6 +75,7 @@ class Mail(IntEnum):
     UNFOLLOW = DM_UNFOLLOW
     PUBLISHED = DM_PUBLISHED
     BEHIND = DM_BEHIND
+    JUDGED = DM_JUDGED
 
 
 class Ack(IntEnum):
@@ -183,5 +184,5 @@ TO_ENGINE = frozenset([
 ])
 #: that the engine sends
 FROM_ENGINE = frozenset([
-    Mail.APPENDED, Mail.PAST, Mail.FOLLOWED, Mail.PUBLISHED, Mail.BEHIND,
+    Mail.APPENDED, Mail.PAST, Mail.FOLLOWED, Mail.PUBLISHED, Mail.BEHIND, Mail.JUDGED,
 ])

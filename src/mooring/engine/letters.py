@@ -6,7 +6,7 @@ import msgspec
 
 from mooring.types import Position, Verdict
 
-__all__ = ["MOST", "Append", "Appended", "Ask", "Follow", "Form", "Found", "Published"]
+__all__ = ["MOST", "Append", "Appended", "Ask", "Follow", "Form", "Found", "Judged", "Published"]
 
 MOST = 1 << 31  # publications: as many as there are
 
@@ -32,11 +32,12 @@ class Append(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Appended(msgspec.Struct, array_like=True, frozen=True):
-    """It is published, or refused."""
+    """It is published, or refused, or nobody can say."""
 
-    epoch: str
-    offset: int
+    epoch: str = ""
+    offset: int = 0
     refused: str = ""  # why
+    uncertain: str = ""  # why
 
 
 class Follow(msgspec.Struct, array_like=True, frozen=True):
@@ -78,6 +79,7 @@ class Found(msgspec.Struct, array_like=True, frozen=True):
     offset: int
     top: int
     publications: tuple[tuple[int, int, bytes], ...] = ()  # offset, opcode, data
+    refused: str = ""  # why there is no answer
 
     @property
     def position(self) -> Position:
@@ -105,3 +107,12 @@ class Published(msgspec.Struct, array_like=True, frozen=True):
     opcode: int
     data: bytes
     exclude: bytes = b""
+
+
+class Judged(msgspec.Struct, array_like=True, frozen=True):
+    """The line of a topic that the gateway follows is broken, and goes on behind that position."""
+
+    topic: str
+    verdict: int
+    epoch: str
+    offset: int

@@ -11,11 +11,16 @@ Theory
     each for a question of its own; with the last one the gateway follows. One that takes what is new too slowly is told
     that it is behind, and follows nothing any more: it asks again, from where it stands; no memory is held for it.
 
-    It runs nothing of the application and outlives workers, gateways and reloads. When it dies, what it has kept is
-    gone; its successor has other epochs, and says so to whoever comes with one of before.
+    What numbers and keeps is the engine (contract.py): one in memory, which is gone with this process and says so by
+    other epochs, or a broker. It answers later. Who asks to follow while it can't be reached waits; who publishes is
+    told.
+
+    It runs nothing of the application and outlives workers, gateways and reloads.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import msgspec
 
@@ -24,21 +29,18 @@ from mooring._core.reactor import Reactor
 from mooring._core.records import MailContract, RecordChannel
 from mooring._core.wire import TO_ENGINE, VERSION, Mail, Notice
 from mooring.counters import Part, zeros
+from mooring.engine.contract import Engine, Listener, PublishOutcome, Refused, Uncertain
 from mooring.engine.history import Kept, Since
-from mooring.engine.letters import Append, Appended, Ask, Form, Found, Published
-from mooring.engine.memory import Full, MemoryEngine
+from mooring.engine.letters import Append, Appended, Ask, Form, Found, Judged, Published
 from mooring.journal import own_logger
 from mooring.net.refusals import RefusalLog, say_bad
-from mooring.types import Verdict
+from mooring.types import Position, Verdict
 
 log = own_logger("mooring.engine")
 
 SLICE = 64 << 10  # bytes of publications in one answer: as much as a client may have waiting by default
 UNSENT_LIMIT = 16 << 20  # bytes of publications that a gateway has not taken yet
-SWEEP = 5.0  # seconds from one look for what is too old to the next,
-SWEPT = 2000  # which is at so many topics at a time: meanwhile nothing is published,
-PAUSE = 0.01  # and then for so many seconds what waited meanwhile
-FULL = "the histories have no room for more: raise history_memory_limit, or have less kept"
+AGAIN = 0.25  # seconds until the engine is asked again which could not be reached
 
 _append = msgspec.msgpack.Decoder(Append)
 _ask = msgspec.msgpack.Decoder(Ask)
@@ -74,21 +76,32 @@ class Peer(MailContract):
         self._service.on_broken(self, why)
 
 
-class EngineService:
+class EngineService(Listener):
     """See the module's text. `on_broken` is called when a worker has to be replaced because it speaks nonsense."""
 
-    def __init__(self, reactor: Reactor, engine: MemoryEngine, on_broken: Callable[[Peer, str], None]) -> None:
+    def __init__(self, reactor: Reactor, on_broken: Callable[[Peer, str], None]) -> None:
         self._reactor = reactor
-        self._engine = engine
+        self._call_later = reactor.call_later
+        self._engine: Engine
         self._tell_broken = on_broken
         self._refusals = RefusalLog(reactor.call_later, log)
         self._channels: dict[Peer, RecordChannel] = {}
         self._followers: dict[str, dict[Peer, None]] = {}  # in the order in which they came
+        self._asking: Counter[str] = Counter()  # questions of gateways that wait for an answer, by topic
         self._counters = zeros(Part.ENGINE)
+        self._is_connected = False
         self._taken: dict[int, Callable[[Peer, Notice], None]] = {
             mail: getattr(self, f"_on_{mail.name.lower()}") for mail in TO_ENGINE
         }
-        reactor.call_later(SWEEP, self._sweep)
+
+    def use(self, engine: Engine) -> None:
+        """What numbers and keeps. Nothing that was said before this is read."""
+        self._engine = engine
+        engine.start(self)
+
+    async def close(self) -> None:
+        """What waits for an answer gets it."""
+        await self._engine.close()
 
     def attach(self, channel: int, *, worker: int | None, generation: int) -> RecordChannel:
         """A link to a worker or gateway; takes the descriptor over."""
@@ -102,11 +115,7 @@ class EngineService:
 
     def stats(self) -> dict[str, int]:
         """What it counts."""
-        return {**self._counters, "history_topics": len(self._engine), "history_bytes": self._engine.bytes}
-
-    def _sweep(self) -> None:
-        is_over = self._engine.sweep(SWEPT)
-        self._reactor.call_later(SWEEP if is_over else PAUSE, self._sweep)
+        return {**self._counters, **self._engine.stats(), "engine_connected": self._is_connected}
 
     # ------------------------------------------------------------------ what they say
 
@@ -128,60 +137,95 @@ class EngineService:
         asked = _append.decode(notice.payload)
         if Form(asked.form) is Form.TEXT:
             asked.data.decode()  # what could not be sent must not be kept
-        try:
-            epoch, kept = self._engine.publish(
-                asked.topic, asked.form, asked.opcode, asked.data, asked.history_size, asked.history_ttl
-            )
-        except Full:
-            self._counters["publications_refused"] += 1
-            self._answer(peer, Mail.APPENDED, notice.number, Appended("", 0, FULL))
-            return
-        self._counters["publications"] += 1
-        self._spread(asked, epoch, kept)
-        self._answer(peer, Mail.APPENDED, notice.number, Appended(epoch, kept.offset))
+        self._engine.publish(asked, partial(self._appended, peer, notice.number))
 
-    def _spread(self, asked: Append, epoch: str, kept: Kept) -> None:
-        followers = self._followers.get(asked.topic)
-        if not followers:
-            return
-        data = _dressed(asked.topic, epoch, kept)
-        payload = _encode(Published(asked.topic, epoch, asked.opcode, data, asked.exclude))
+    def _appended(self, peer: Peer, number: int, outcome: PublishOutcome) -> None:
+        match outcome:
+            case Position(epoch, offset):
+                answer = Appended(epoch, offset)
+            case Uncertain(reason):
+                answer = Appended(uncertain=reason)
+            case Refused(reason):
+                answer = Appended(refused=reason)
+        self._answer(peer, Mail.APPENDED, number, answer)
+
+    def published(self, topic: str, epoch: str, kept: Kept, exclude: bytes) -> None:
+        """As Listener has it."""
+        if followers := self._followers.get(topic):
+            new = Published(topic, epoch, kept.opcode, _dressed(topic, epoch, kept), exclude)
+            self._spread(followers, Notice(Mail.PUBLISHED, kept.offset, _encode(new)))
+
+    def judged(self, topic: str, verdict: Verdict, position: Position) -> None:
+        """As Listener has it."""
+        if followers := self._followers.get(topic):
+            self._spread(followers, Notice(Mail.JUDGED, 0, _encode(Judged(topic, verdict, *position))))
+
+    def connected(self) -> None:
+        """As Listener has it."""
+        self._is_connected = True
+
+    def disconnected(self, why: str) -> None:
+        """As Listener has it."""
+        self._is_connected = False
+
+    def _spread(self, followers: Iterable[Peer], notice: Notice) -> None:
         for one in tuple(followers):
             channel = self._channels[one]
-            channel.send(Notice(Mail.PUBLISHED, kept.offset, payload))
+            channel.send(notice)
             if channel.waiting > UNSENT_LIMIT:
                 self._counters["gateways_behind"] += 1
                 self._unfollow_all(one)
                 channel.send(Notice(Mail.BEHIND, 0))
 
     def _on_follow(self, peer: Peer, notice: Notice) -> None:
-        asked = _ask.decode(notice.payload)
-        since, found = self._find(asked)
-        if found.is_all:
-            peer.topics.add(asked.topic)
-            self._followers.setdefault(asked.topic, {})[peer] = None
-            if asked.epoch is not None:
-                self._counters[_JUDGED[since.verdict]] += 1
-        self._answer(peer, Mail.FOLLOWED, notice.number, found)
+        self._follow(peer, notice.number, _ask.decode(notice.payload))
+
+    def _follow(self, peer: Peer, number: int, asked: Ask) -> None:
+        if peer in self._channels:
+            self._asking[asked.topic] += 1
+            self._engine.follow(asked.topic, asked.position, SLICE, partial(self._followed, peer, number, asked))
+
+    def _followed(self, peer: Peer, number: int, asked: Ask, since: Since | Refused) -> None:
+        topic = asked.topic
+        self._asking[topic] -= 1
+        if isinstance(since, Refused):
+            self._call_later(AGAIN, lambda: self._follow(peer, number, asked))
+        elif peer in self._channels:
+            found = _found(asked, since)
+            if found.is_all:
+                peer.topics.add(topic)
+                self._followers.setdefault(topic, {})[peer] = None
+                if asked.epoch is not None:
+                    self._counters[_JUDGED[since.verdict]] += 1
+            self._answer(peer, Mail.FOLLOWED, number, found)
+        self._look(topic)
+
+    def _look(self, topic: str) -> None:
+        """Whether anybody follows it, or will."""
+        if not self._asking[topic]:
+            del self._asking[topic]
+            if topic not in self._followers:
+                self._engine.unfollow(topic)
 
     def _on_unfollow(self, peer: Peer, notice: Notice) -> None:
         self._unfollow(peer, notice.payload.decode())
 
     def _on_past(self, peer: Peer, notice: Notice) -> None:
-        _, found = self._find(_ask.decode(notice.payload), dressed=False)
-        self._answer(peer, Mail.PAST, notice.number, found)
+        asked = _ask.decode(notice.payload)
+        answer = partial(self._past, peer, notice.number, asked)
+        self._engine.since(asked.topic, asked.position, asked.most, SLICE, answer)
 
-    def _find(self, asked: Ask, *, dressed: bool = True) -> tuple[Since, Found]:
-        since = self._engine.since(asked.topic, asked.position, asked.most, SLICE)
-        epoch, offset = since.position
-        publications = tuple(
-            (one.offset, one.opcode, _dressed(asked.topic, epoch, one) if dressed else one.data)
-            for one in since.publications
-        )
-        return since, Found(since.verdict, epoch, offset, since.end.offset, publications)
+    def _past(self, peer: Peer, number: int, asked: Ask, since: Since | Refused) -> None:
+        if isinstance(since, Refused):
+            found = Found(Verdict.RECOVERED, "", 0, 0, (), since.reason)
+        else:
+            found = _found(asked, since, dressed=False)
+        self._answer(peer, Mail.PAST, number, found)
 
     def _answer(self, peer: Peer, mail: Mail, number: int, answer: object) -> None:
-        self._channels[peer].send(Notice(mail, number, _encode(answer)))
+        channel = self._channels.get(peer)
+        if channel is not None:  # else it has ended meanwhile
+            channel.send(Notice(mail, number, _encode(answer)))
 
     def _unfollow_all(self, peer: Peer) -> None:
         for topic in list(peer.topics):
@@ -193,6 +237,7 @@ class EngineService:
         followers.pop(peer, None)
         if not followers:
             self._followers.pop(topic, None)
+            self._look(topic)
 
     def on_lost(self, peer: Peer) -> None:
         """The process is gone."""
@@ -212,6 +257,15 @@ class EngineService:
             self._tell_broken(peer, why)
         else:
             self._channels[peer].hang_up()  # a gateway keeps its clients; they hear nothing new until a restart
+
+
+def _found(asked: Ask, since: Since, *, dressed: bool = True) -> Found:
+    epoch, offset = since.position
+    publications = tuple(
+        (one.offset, one.opcode, _dressed(asked.topic, epoch, one) if dressed else one.data)
+        for one in since.publications
+    )
+    return Found(since.verdict, epoch, offset, since.end.offset, publications)
 
 
 _JUDGED = {verdict: f"subscriptions_{verdict.name.lower()}" for verdict in Verdict}

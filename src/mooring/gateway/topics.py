@@ -22,13 +22,14 @@ import msgspec
 from mooring._core.relay import Relay
 from mooring._core.wire import Event, Mail, Notice
 from mooring._core.worker_end import WorkerEnd
-from mooring.engine.letters import Ask, Follow, Found, Published
+from mooring.engine.letters import Ask, Follow, Found, Judged, Published
 from mooring.link.engine import EngineLink
 from mooring.net.refusals import RefusalLog
 from mooring.types import Opcode, Position, Verdict
 
 _follow = msgspec.msgpack.Decoder(Follow)
 _found = msgspec.msgpack.Decoder(Found)
+_judged = msgspec.msgpack.Decoder(Judged)
 _published = msgspec.msgpack.Decoder(Published)
 _encode = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder()
@@ -202,7 +203,7 @@ class Topics:
     def _all_go_on(self, topic: Topic, found: Found) -> None:
         topic.position = found.end
         if found.judged is not Verdict.RECOVERED and self._hub.has(topic.name):
-            self._say_gap(topic, found)
+            self._say_gap(topic, found.judged, found.position)
         for _, opcode, data in found.publications:
             self._hub.spread(topic.name, opcode, data, b"")
         if not found.is_all:
@@ -210,15 +211,23 @@ class Topics:
             return
         self._let_in(topic)
 
-    def _say_gap(self, topic: Topic, found: Found) -> None:
+    def _say_gap(self, topic: Topic, judged: Verdict, position: Position) -> None:
         self._counters["topic_gaps"] += 1
-        verdict = found.judged.name.lower()
+        verdict = judged.name.lower()
         self._refusals.say(
             logging.WARNING, "subscribers of %s may have missed something: it is %s to the engine", topic.title, verdict
         )
         if topic.positions:
-            told = {"topic": topic.title, "epoch": found.epoch, "offset": found.offset, "verdict": verdict}
+            told = {"topic": topic.title, "epoch": position.epoch, "offset": position.offset, "verdict": verdict}
             self._hub.spread(topic.name, Opcode.TEXT, _json.encode(told), b"")
+
+    def on_judged(self, _number: int, payload: bytes) -> None:
+        """The line of a topic is broken."""
+        told = _judged.decode(payload)
+        topic = self._topics.get(told.topic)
+        if topic is not None and topic.position is not None and topic.queue is None:
+            topic.position = Position(told.epoch, told.offset)
+            self._say_gap(topic, Verdict(told.verdict), topic.position)
 
     def on_published(self, offset: int, payload: bytes) -> None:
         """Something new."""

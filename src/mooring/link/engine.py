@@ -29,6 +29,7 @@ class Follower(Protocol):
     def on_engine(self) -> None: ...
     def on_followed(self, number: int, payload: bytes) -> None: ...
     def on_published(self, offset: int, payload: bytes) -> None: ...
+    def on_judged(self, number: int, payload: bytes) -> None: ...
 
 
 class EngineLink(MailContract):
@@ -117,6 +118,10 @@ class EngineLink(MailContract):
     def _on_followed(self, notice: Notice) -> None:
         if self.follower is not None:
             self.follower.on_followed(notice.number, notice.payload)
+
+    def _on_judged(self, notice: Notice) -> None:
+        if self.follower is not None:
+            self.follower.on_judged(notice.number, notice.payload)
 
     def _on_behind(self, _notice: Notice) -> None:
         if self.follower is not None:

@@ -21,7 +21,7 @@ others have the reactor alone, and neither `start`, `greet` nor `finish`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # each part imports what it is made of
     import asyncio
@@ -140,7 +140,7 @@ class Host(Protocol):
 class Part:
     """See the module's text. What is not overridden does nothing."""
 
-    needs_asyncio: ClassVar[bool] = False
+    needs_asyncio: bool = False
 
     def __init__(self, host: Host) -> None:
         self.host = host

@@ -181,6 +181,8 @@ class TopicDesk:
             return
         if answer.refused:
             published._over(None, PublishRefused(f"nothing was published: {answer.refused}"))
+        elif answer.uncertain:
+            published._over(None, PublishUncertain(f"it may have been published or not: {answer.uncertain}"))
         else:
             published._over(Position(answer.epoch, answer.offset))
 
@@ -308,11 +310,14 @@ class TopicDesk:
         self._asked[number] = future
         try:
             async with asyncio.timeout(ANSWER_LIMIT):
-                return await future
+                found = await future
         except TimeoutError:
             raise StateError(f"the engine has not answered within {ANSWER_LIMIT:g} s") from None
         finally:
             self._asked.pop(number, None)
+        if found.refused:
+            raise StateError(f"the engine, which keeps histories, has no answer: {found.refused}")
+        return found
 
     def on_past(self, number: int, payload: bytes) -> None:
         future = self._asked.get(number)
