@@ -19,7 +19,7 @@ PACKAGE = "mooring"
 LAYERS: list[set[str]] = [
     {"counters", "errors", "journal", "near", "types"},
     {"_core"},
-    {"config", "app"},
+    {"centrifuge", "config", "app"},
     {"net", "roles"},
     {"engine"},
     {"link", "monitor"},

@@ -1,0 +1,1 @@
+"""The Centrifuge client protocol, without a socket, a loop or a gateway. README.md says what each module is for."""
