@@ -1,5 +1,5 @@
-"""A host for sessions of the Centrifuge protocol: WebSockets by the library `websockets`, and as the application and the
-engine a dictionary of topics. It does what a session asks for in the plainest way, so that a test sees the session.
+"""A host for sessions of the Centrifuge protocol: WebSockets by the library `websockets`, and as the application and
+the engine a dictionary of topics. It does what a session asks for in the plainest way, so that a test sees the session.
 
     async with Host() as host:
         client = Client(host.url)
@@ -89,7 +89,8 @@ class Host:
         self.topics: dict[str, Topic] = {}
         self.clients: list[Connection] = []
         self.told: list[bytes] = []  # what clients have sent without wanting an answer
-        self.asked: list[Any] = []
+        self.asked: list[Ask] = []
+        self.questions: asyncio.Queue[Ask] = asyncio.Queue()  # the same, to wait for
         self.ended: asyncio.Queue[tuple[int, str]] = asyncio.Queue()  # how connections were ended by their sessions
         self.joined: asyncio.Queue[Connection] = asyncio.Queue()
         self.ttl: float | None = None
@@ -102,8 +103,14 @@ class Host:
 
     async def __aenter__(self) -> "Host":
         self._server = await serve(
-            self._serve, "127.0.0.1", 0, subprotocols=[PROTOBUF_SUBPROTOCOL], select_subprotocol=chosen, ping_interval=None
-        )  # fmt: skip
+            self._serve,
+            "127.0.0.1",
+            0,
+            subprotocols=[PROTOBUF_SUBPROTOCOL],
+            select_subprotocol=chosen,
+            ping_interval=None,
+            close_timeout=1,
+        )
         self.port = self._server.sockets[0].getsockname()[1]
         self.url = f"ws://127.0.0.1:{self.port}/connection/websocket"
         return self
@@ -149,6 +156,7 @@ class Host:
     def answer(self, connection: "Connection", ask: Ask) -> Any:
         request, channel = ask.request, getattr(ask.request, "channel", "")
         self.asked.append(ask)
+        self.questions.put_nowait(ask)
         if channel.startswith("forbidden"):
             return Refusal(PERMISSION_DENIED)
         return getattr(self, "on_" + type(request).__name__)(connection, ask, request)
@@ -216,6 +224,7 @@ class Connection:
         self.id = f"client-{next(host.ids)}"
         self.session = Session(codec, self.id, now(), tokens=host.tokens, timing=host.timing, **host.options)
         self.binary = codec.binary
+        self.ponged: asyncio.Queue[None] = asyncio.Queue()
         self._outgoing: asyncio.Queue[Send | Close] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -225,6 +234,8 @@ class Connection:
             writer = tasks.create_task(self._write())
             with contextlib.suppress(ConnectionClosed):
                 async for message in self.socket:
+                    if message in ("{}", b"\x00"):
+                        self.ponged.put_nowait(None)
                     self.session.receive(message.encode() if isinstance(message, str) else message, now())
                     self.work()
             self.session.lost()
