@@ -55,6 +55,14 @@ def test_a_pong_may_take_longer_than_the_interval():
     assert heartbeat.due(106) is Beat.NO_PONG
 
 
+def test_every_ping_may_have_its_pong():
+    heartbeat = beats(ping_interval=2, pong_timeout=5)
+    assert heartbeat.due(101) is Beat.PING
+    assert heartbeat.due(103) is Beat.PING
+    assert [heartbeat.pong() for _ in range(3)] == [True, True, False]
+    assert heartbeat.deadline == 105
+
+
 def test_without_pongs_and_without_pings():
     heartbeat = beats(pong=False)
     assert heartbeat.due(110) is Beat.PING

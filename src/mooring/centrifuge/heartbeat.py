@@ -20,12 +20,13 @@ class Beat(Enum):
 class Heartbeat:
     """Begins with `start`."""
 
-    __slots__ = ("_ping_at", "_pong_by", "_timing")
+    __slots__ = ("_ping_at", "_pong_by", "_timing", "_unanswered")
 
     def __init__(self, timing: Timing) -> None:
         self._timing = timing
         self._ping_at: float | None = None
         self._pong_by: float | None = None
+        self._unanswered = 0  # pings; there can be several where the interval is shorter than the client's time
 
     def start(self, now: float, spread: float) -> None:
         if self._timing.ping_interval:
@@ -33,9 +34,11 @@ class Heartbeat:
 
     def pong(self) -> bool:
         """Whether there is a ping that it can be the answer to."""
-        expected = self._pong_by is not None
+        if not self._unanswered:
+            return False
+        self._unanswered -= 1
         self._pong_by = None
-        return expected
+        return True
 
     def due(self, now: float, deaf: bool = False) -> Beat | None:
         """`deaf`: nothing of the client is read at the moment, so its pong can't have been seen."""
@@ -46,8 +49,10 @@ class Heartbeat:
         if self._ping_at is None or now < self._ping_at:
             return None
         self._ping_at = now + self._timing.ping_interval
-        if self._timing.pong and self._pong_by is None:
-            self._pong_by = now + self._timing.pong_timeout
+        if self._timing.pong:
+            self._unanswered += 1
+            if self._pong_by is None:
+                self._pong_by = now + self._timing.pong_timeout
         return Beat.PING
 
     @property

@@ -1,0 +1,753 @@
+"""A session, told what happens and asked what is to be done, in both encodings."""
+
+import pytest
+from msgspec import Raw
+
+from mooring.centrifuge import codes
+from mooring.centrifuge.actions import (
+    Ask,
+    Close,
+    ConnectAnswer,
+    Done,
+    Follow,
+    Followed,
+    RefreshAnswer,
+    Refusal,
+    RpcAnswer,
+    SubscribeAnswer,
+    Tell,
+    Unfollow,
+)
+from mooring.centrifuge.claims import ConnectionClaims, SubscriptionClaims, TokenError, TokenExpired
+from mooring.centrifuge.commands import (
+    ClientInfo,
+    ConnectRequest,
+    Disconnect,
+    Error,
+    HistoryResult,
+    Position,
+    PresenceResult,
+    PresenceStatsResult,
+    Publication,
+    Unsubscribe,
+)
+from mooring.centrifuge.core import State
+from mooring.centrifuge.delivery import joined, published
+from mooring.centrifuge.limits import Limits, Timing
+from mooring.errors import StateError
+from support.centrifuge_talk import KEEPS, Talk
+
+PING = {"id": 9, "ping": {}}
+
+
+@pytest.fixture(params=["json", "protobuf"])
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def talk(name):
+    return Talk(name)
+
+
+def news(offset, epoch="one", data=b"1"):
+    return published("news", Publication(Raw(data), offset=offset), epoch)
+
+
+def pushed(offset):
+    return {"push": {"channel": "news", "pub": {"data": 1, "offset": offset}}}
+
+
+# ------------------------------------------------------------------------------------------------ connect
+
+
+def test_connect(talk):
+    assert talk.say({"id": 7, "connect": {"token": "t", "data": {"a": 1}, "name": "js", "headers": {"h": "v"}}}) == []
+    [ask] = talk.rest
+    assert isinstance(ask, Ask)
+    assert (ask.request.token, ask.request.name, ask.request.headers, ask.claims) == ("t", "js", {"h": "v"}, None)
+    assert talk.session.state is State.CONNECTING
+    assert talk.answer(ConnectAnswer("ann", data=Raw(b'"hi"'))) == [
+        {"id": 7, "connect": {"client": "c1", "data": "hi", "ping": 25, "pong": True}}
+    ]
+    assert (talk.session.state, talk.session.user) == (State.CONNECTED, "ann")
+
+
+def test_session_and_node_are_told():
+    talk = Talk(session="secret", node="n1", timing=Timing(ping_interval=0))
+    assert talk.connect() == {"client": "c1", "session": "secret", "node": "n1"}
+
+
+@pytest.mark.parametrize(
+    ("commands", "reason"),
+    [
+        ([{"id": 1, "subscribe": {"channel": "a"}}], "a command before connect"),
+        ([{"send": {"data": 1}}], "a command before connect"),
+        ([PING], "a command before connect"),
+        ([{}], "a pong without a ping"),
+        ([{"id": 1, "connect": {}}, {"id": 2, "connect": {}}], "a second connect"),
+        ([{"connect": {}}], "a command without an id"),
+        ([{"id": 1, "connect": {}, "rpc": {}}], "a command with more than one request"),
+        ([{"id": 1, "connect": {}}, {}], "a pong without a ping"),
+    ],
+)
+def test_what_breaks_the_protocol(talk, commands, reason):
+    talk.say(*commands)
+    assert talk.ended() == (3501, reason)
+    assert talk.session.state is State.CLOSED
+
+
+@pytest.mark.parametrize("command", [{"id": 3, "connect": {}}, {}, {"rpc": {}}, {"id": 3, "rpc": {}, "ping": {}}])
+def test_what_breaks_it_later(talk, command):
+    talk.connect()
+    talk.say(command)
+    assert talk.ended()[0] == 3501
+
+
+def test_commands_that_come_with_connect_wait_for_it(talk):
+    assert talk.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "a"}}, PING) == []
+    assert len(talk.rest) == 1
+    replies = talk.answer(ConnectAnswer())
+    assert [reply["id"] for reply in replies] == [1, 9]
+    assert talk.next(Ask).request.channel == "a"
+
+
+def test_a_refused_connect_is_the_only_reply(talk):
+    talk.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "a"}}, PING)
+    assert talk.answer(Refusal(codes.UNAUTHORIZED)) == [
+        {"id": 1, "error": {"code": 101, "message": "a valid token is needed"}}
+    ]
+    assert talk.rest == []
+    assert talk.session.deadline == 110
+    talk.say(PING)
+    assert talk.ended()[0] == 3501
+
+
+def test_who_stays_after_a_refusal_is_ended(talk):
+    talk.say({"id": 1, "connect": {}})
+    talk.now = 105
+    talk.answer(Refusal(codes.UNAUTHORIZED))
+    talk.tick(115)
+    assert talk.ended()[0] == 3502
+
+
+def test_the_application_may_end_it(talk):
+    talk.say({"id": 1, "connect": {}})
+    assert talk.answer(Refusal(Disconnect(4500, "no"))) == [{"push": {"disconnect": {"code": 4500, "reason": "no"}}}]
+    assert talk.rest == [Close(4500, "no")]
+
+
+def test_no_connect_in_time(talk):
+    assert talk.session.deadline == 110
+    talk.tick(109.9)
+    assert talk.rest == []
+    talk.tick(110)
+    assert talk.ended()[0] == 3502
+    assert talk.session.deadline is None
+
+
+def test_an_answer_to_something_else(talk):
+    talk.say({"id": 1, "connect": {}})
+    ticket = talk.rest[0].ticket
+    with pytest.raises(TypeError, match="give a ConnectAnswer or a Refusal"):
+        talk.session.answer(ticket, Done(), talk.now)
+    assert talk.answer(ConnectAnswer()), "it is still open"
+    talk.session.answer(ticket, ConnectAnswer(), talk.now)
+    assert talk.heard() == []
+
+
+# ------------------------------------------------------------------------------------------------ begun by the server
+
+
+def test_server_side_subscriptions_are_in_the_result(talk):
+    talk.say(
+        {"id": 1, "connect": {"subs": {"news": {"recover": True, "offset": 3, "epoch": "one"}, "gone": {"offset": 1}}}}
+    )
+    assert talk.answer(ConnectAnswer("ann", subs={"news": KEEPS, "plain": SubscribeAnswer()})) == []
+    first, second = talk.rest
+    assert (first.channel, first.since) == ("news", Position(3, "one"))
+    assert (second.channel, second.since) == ("plain", None)
+    talk.session.deliver(news(5), talk.now)
+    assert talk.heard() == []
+    assert talk.answer(Followed(Position(4, "one"), True, [Publication(Raw(b"1"), offset=4)]), Follow) == []
+    reply, push = talk.answer(Followed(), Follow)
+    result = reply["connect"]["subs"]
+    assert result["plain"] == {}
+    assert result["news"] == {
+        "recoverable": True,
+        "positioned": True,
+        "epoch": "one",
+        "offset": 3,
+        "recovered": True,
+        "was_recovering": True,
+        "publications": [{"data": 1, "offset": 4}],
+    }
+    assert push == pushed(5)
+
+
+def test_one_that_the_engine_refuses_refuses_connect(talk):
+    talk.say({"id": 1, "connect": {}})
+    talk.answer(ConnectAnswer(subs={"a": KEEPS, "b": KEEPS}))
+    [reply] = talk.answer(Refusal(codes.INTERNAL), Follow)
+    assert reply["error"]["temporary"]
+    assert talk.rest[1:] == [Unfollow("a"), Unfollow("b")]
+    talk.session.answer(talk.rest[0].ticket, Followed(), talk.now)
+    assert talk.heard() == []
+
+
+def test_too_many_of_them(name):
+    talk = Talk(name, limits=Limits(channels=1))
+    talk.say({"id": 1, "connect": {}})
+    talk.answer(ConnectAnswer(subs={"a": KEEPS, "b": KEEPS}))
+    assert talk.ended()[0] == 3505
+
+
+def test_one_more_later(talk):
+    talk.connect()
+    talk.session.subscribe("news", SubscribeAnswer(recoverable=True, data=Raw(b"5")), talk.now)
+    assert talk.heard() == []
+    talk.session.deliver(news(8), talk.now)
+    told, push = talk.answer(Followed(Position(7, "one")), Follow)
+    assert told["push"]["channel"] == "news"
+    assert told["push"]["subscribe"] == {
+        "recoverable": True, "positioned": True, "epoch": "one", "offset": 7, "data": 5,
+    }  # fmt: skip
+    assert push == pushed(8)
+    talk.session.subscribe("news", KEEPS, talk.now)
+    assert (talk.heard(), talk.rest) == ([], [])
+    assert talk.say({"id": 2, "subscribe": {"channel": "news"}})[0]["error"]["code"] == 105
+
+
+def test_a_gap_in_one_ends_the_connection(talk):
+    talk.connect()
+    talk.session.subscribe("news", KEEPS, talk.now)
+    talk.heard()
+    talk.answer(Followed(Position(7, "one")), Follow)
+    talk.session.deliver(news(9), talk.now)
+    talk.heard()
+    assert talk.ended()[0] == 3010
+
+
+def test_it_expires_with_the_connection(talk):
+    talk.say({"id": 1, "connect": {}})
+    talk.answer(ConnectAnswer(subs={"a": SubscribeAnswer(ttl=30)}))
+    [reply] = talk.answer(Followed(), Follow)
+    assert reply["connect"]["subs"] == {"a": {}}
+    talk.tick(130)
+    assert talk.ended()[0] == 3006
+
+
+@pytest.mark.parametrize("call", ["subscribe", "unsubscribe", "message", "extend"])
+def test_too_early_and_too_late(talk, call):
+    arguments = {"subscribe": ("a", KEEPS), "unsubscribe": ("a",), "message": (Raw(b"1"),), "extend": (5,)}[call]
+    with pytest.raises(StateError, match="not connected yet"):
+        getattr(talk.session, call)(*arguments, talk.now)
+    talk.connect()
+    talk.session.disconnect(talk.now)
+    talk.heard()
+    getattr(talk.session, call)(*arguments, talk.now)
+    assert talk.heard() == []
+    assert talk.ended()[0] == 3503
+
+
+# ------------------------------------------------------------------------------------------------ subscriptions
+
+
+def test_subscribe_and_what_is_published(talk):
+    talk.connect()
+    talk.say({"id": 2, "subscribe": {"channel": "news", "token": "t", "data": 1}})
+    assert talk.answer(SubscribeAnswer(Raw(b'"i"'), Raw(b'"d"'), presence=True, announced=True)) == []
+    follow = talk.rest[0]
+    assert follow.info == ClientInfo("ann", "c1", chan_info=Raw(b'"i"'))
+    assert (follow.presence, follow.announced, follow.since) == (True, True, None)
+    talk.session.deliver(news(0), talk.now)
+    assert talk.heard() == [], "the reply comes first"
+    reply, push = talk.answer(Followed(), Follow)
+    assert reply == {"id": 2, "subscribe": {"data": "d"}}
+    assert push["push"]["pub"] == {"data": 1}
+    talk.session.deliver(published("other", Publication(Raw(b"1"))), talk.now)
+    assert talk.heard() == []
+    assert ("news" in talk.session.channels, len(talk.session.channels)) == (True, 1)
+
+
+def test_a_gap_unsubscribes_with_a_code_that_recovers(talk):
+    talk.connect()
+    assert talk.subscribe("news", at=3) == {"recoverable": True, "positioned": True, "epoch": "one", "offset": 3}
+    for offset in (4, 4, 5, 7, 8):
+        talk.session.deliver(news(offset), talk.now)
+    replies = talk.heard()
+    assert replies[:2] == [pushed(4), pushed(5)]
+    assert replies[2]["push"]["channel"] == "news"
+    assert replies[2]["push"]["unsubscribe"]["code"] == 2500
+    assert len(replies) == 3
+    assert talk.rest == [Unfollow("news")]
+
+
+def test_recovery_that_fails_where_the_client_wants_to_know(talk):
+    talk.connect()
+    talk.say({"id": 2, "subscribe": {"channel": "news", "recover": True, "offset": 3, "epoch": "old", "flag": 3}})
+    talk.answer(KEEPS)
+    [reply] = talk.answer(Followed(Position(5, "one")), Follow)
+    assert reply["error"]["code"] == 112
+    assert talk.rest == [Unfollow("news")]
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        ({}, 107),
+        ({"channel": "n" * 256}, 106),
+        ({"channel": "é" * 128}, 106),
+        ({"channel": "news", "tf": {"key": "a", "cmp": "eq", "val": "b"}}, 108),
+    ],
+)
+def test_a_subscribe_that_can_not_be(talk, request_, code):
+    talk.connect()
+    [reply] = talk.say({"id": 2, "subscribe": request_})
+    assert (reply["id"], reply["error"]["code"]) == (2, code)
+    assert talk.rest == []
+    assert talk.say(PING) == [{"id": 9, "ping": {}}]
+
+
+@pytest.mark.parametrize("command", ["subscribe", "publish", "sub_refresh"])
+def test_maps_and_polls_are_refused(command):
+    talk = Talk()
+    talk.connect()
+    [reply] = talk.say({"id": 2, command: {"channel": "news", "type": 1}})
+    assert reply["error"]["code"] == 108
+
+
+def test_twice_and_too_many(name):
+    talk = Talk(name, limits=Limits(channels=2))
+    talk.connect()
+    talk.subscribe("a")
+    talk.subscribe("b")
+    assert talk.say({"id": 2, "subscribe": {"channel": "a"}})[0]["error"]["code"] == 105
+    assert talk.say({"id": 2, "subscribe": {"channel": "c"}})[0]["error"]["code"] == 106
+
+
+@pytest.mark.parametrize("why", [codes.PERMISSION_DENIED, Error(404, "mine"), codes.INTERNAL])
+def test_a_refused_subscribe(talk, why):
+    talk.connect()
+    talk.say({"id": 2, "subscribe": {"channel": "news"}})
+    [reply] = talk.answer(Refusal(why))
+    assert reply["error"]["code"] == why.code
+    assert reply["error"].get("temporary", False) is why.temporary
+    assert talk.rest == []
+    talk.subscribe("news")
+
+
+def test_unsubscribe(talk):
+    talk.connect()
+    talk.subscribe("news")
+    assert talk.say({"id": 3, "unsubscribe": {"channel": "news"}}) == [{"id": 3, "unsubscribe": {}}]
+    assert talk.next(Unfollow).channel == "news"
+    assert talk.say({"id": 4, "unsubscribe": {"channel": "never"}}) == [{"id": 4, "unsubscribe": {}}]
+    talk.subscribe("news")
+
+
+def test_unsubscribed_by_the_server(talk):
+    talk.connect()
+    talk.subscribe("news")
+    talk.session.unsubscribe("news", talk.now, Unsubscribe(2502, ""))
+    assert talk.heard() == [{"push": {"channel": "news", "unsubscribe": {"code": 2502, "reason": "no reason given"}}}]
+    assert talk.rest == [Unfollow("news")]
+    talk.session.unsubscribe("news", talk.now)
+    assert talk.heard() == []
+
+
+@pytest.mark.parametrize("when", ["asked", "following"])
+def test_unsubscribed_by_the_server_before_it_began(talk, when):
+    talk.connect()
+    talk.say({"id": 2, "subscribe": {"channel": "news"}}, {"id": 3, "presence": {"channel": "news"}})
+    if when == "following":
+        talk.answer(KEEPS)
+    talk.session.unsubscribe("news", talk.now)
+    assert talk.heard() == []
+    [reply] = talk.answer(KEEPS) if when == "asked" else talk.answer(Followed(Position(1, "one")), Follow)
+    assert (reply["id"], reply["error"]["code"]) == (2, 103)
+    assert [type(action) for action in talk.rest] == [Unfollow] * (when == "following") + [Ask]
+    assert not talk.rest[-1].subscribed
+
+
+def test_too_much_waits_for_the_engine(name):
+    talk = Talk(name, limits=Limits(held_publications=3))
+    talk.connect()
+    talk.say({"id": 2, "subscribe": {"channel": "news"}})
+    talk.answer(KEEPS)
+    for offset in range(4):
+        talk.session.deliver(news(offset + 1), talk.now)
+    talk.heard()
+    assert talk.ended()[0] == 3008
+
+
+def test_joins(talk):
+    talk.connect()
+    talk.subscribe("news", SubscribeAnswer(join_leave=True), join_leave=True)
+    talk.session.deliver(joined("news", ClientInfo("bob", "c2")), talk.now)
+    [push] = talk.heard()
+    assert push["push"]["join"] == {"info": {"user": "bob", "client": "c2"}}
+
+
+# ------------------------------------------------------------------------------------------------ turns
+
+
+def test_commands_of_one_channel_wait_for_each_other(talk):
+    """Others don't: a slow subscribe holds up what follows it in its channel, and nothing else."""
+    talk.connect()
+    replies = talk.say(
+        {"id": 2, "subscribe": {"channel": "a"}},
+        {"id": 3, "publish": {"channel": "a", "data": 1}},
+        {"id": 4, "publish": {"channel": "b", "data": 2}},
+        {"id": 5, "rpc": {"method": "m"}},
+        {"id": 6, "unsubscribe": {"channel": "a"}},
+        {"id": 7, "history": {"channel": "a"}},
+        {"send": {"data": 3}},
+        {"id": 8, "ping": {}},
+    )
+    assert [reply["id"] for reply in replies] == [8]
+    asked = [type(action.request).__name__ for action in talk.rest]
+    assert asked == ["SubscribeRequest", "PublishRequest", "RpcRequest", "SendRequest"]
+    subscribe, publish, rpc, _ = talk.rest
+    talk.rest = []
+    talk.session.answer(rpc.ticket, RpcAnswer(Raw(b"5")), talk.now)
+    assert talk.heard() == [{"id": 5, "rpc": {"data": 5}}]
+    talk.session.answer(subscribe.ticket, SubscribeAnswer(), talk.now)
+    assert talk.heard() == []
+    [reply] = talk.answer(Followed(), Follow)
+    assert reply["id"] == 2
+    assert talk.rest[0].subscribed
+    [third, sixth] = talk.answer(Done())
+    assert (third, sixth) == ({"id": 3, "publish": {}}, {"id": 6, "unsubscribe": {}})
+    assert talk.next(Unfollow).channel == "a"
+    assert not talk.rest[0].subscribed
+    assert talk.answer(HistoryResult([], "", 0))[0]["id"] == 7
+    talk.session.answer(publish.ticket, Done(), talk.now)
+    assert talk.heard() == [{"id": 4, "publish": {}}]
+
+
+def test_a_session_is_holding_while_too_much_is_unanswered(name):
+    talk = Talk(name, limits=Limits(unanswered=2, unanswered_most=4))
+    talk.connect()
+    talk.say({"id": 2, "rpc": {}})
+    assert not talk.session.holding
+    talk.say({"id": 3, "rpc": {}}, {"id": 4, "publish": {"channel": "a", "data": 1}})
+    assert talk.session.holding
+    while talk.rest:
+        talk.answer(Refusal(codes.NOT_AVAILABLE))
+    assert not talk.session.holding
+    talk.say(*[{"id": n, "history": {"channel": "a"}} for n in range(1, 6)])
+    assert talk.ended()[0] == 3013
+
+
+def test_messages_that_come_with_connect_are_bounded(name):
+    talk = Talk(name, limits=Limits(unanswered_most=4))
+    talk.say({"id": 1, "connect": {}}, *[{"send": {"data": 1}}] * 6)
+    assert talk.ended()[0] == 3013
+
+
+def test_each_kind_of_question(talk):
+    talk.connect()
+    members = {"c1": ClientInfo("ann", "c1", Raw(b"1"))}
+    shown = {"c1": {"user": "ann", "client": "c1", "conn_info": 1}}
+    history = HistoryResult([Publication(Raw(b"1"), offset=1)], "one", 1)
+    told = {"publications": [{"data": 1, "offset": 1}], "epoch": "one", "offset": 1}
+    refreshed = {"client": "c1", "expires": True, "ttl": 60}
+    for command, answer, expected in [
+        ({"presence": {"channel": "a"}}, PresenceResult(members), {"presence": shown}),
+        ({"presence_stats": {"channel": "a"}}, PresenceStatsResult(2, 1), {"num_clients": 2, "num_users": 1}),
+        ({"history": {"channel": "a", "limit": 1}}, history, told),
+        ({"publish": {"channel": "a", "data": 1}}, Done(), {}),
+        ({"rpc": {"method": "m", "data": 1}}, RpcAnswer(), {}),
+        ({"refresh": {"token": "t"}}, RefreshAnswer(60), refreshed),
+        ({"refresh": {"token": "t"}}, RefreshAnswer(), {"client": "c1"}),
+    ]:
+        kind = next(iter(command))
+        assert talk.say({"id": 5, **command}) == []
+        assert talk.answer(answer) == [{"id": 5, kind: expected}]
+        assert talk.say({"id": 5, **command}) == []
+        [reply] = talk.answer(Refusal(codes.PERMISSION_DENIED))
+        assert (reply["id"], reply["error"]["code"]) == (5, 103)
+        assert talk.rest == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [{"publish": {"data": 1}}, {"publish": {"channel": "a"}}, {"presence": {}}, {"history": {}}, {"refresh": {}}],
+)
+def test_requests_that_lack_something(talk, command):
+    talk.connect()
+    [reply] = talk.say({"id": 5, **command})
+    assert reply["error"]["code"] == 107
+
+
+def test_messages_both_ways(talk):
+    talk.connect()
+    assert talk.say({"send": {"data": {"a": 1}}}) == []
+    assert talk.next(Tell).request.data
+    talk.session.message(Raw(b"[1]"), talk.now)
+    assert talk.heard() == [{"push": {"message": {"data": [1]}}}]
+
+
+# ------------------------------------------------------------------------------------------------ time
+
+
+def test_pings_pongs_and_no_pong(talk):
+    talk.connect()
+    assert talk.session.deadline == 100 + 25 * 0.75
+    assert talk.tick(118.75) == [{}]
+    assert talk.session.deadline == 126.75
+    assert talk.say({}) == []
+    assert talk.session.deadline == 143.75
+    assert talk.tick(143.75) == [{}]
+    talk.tick(151.75)
+    assert talk.ended()[0] == 3012
+
+
+def test_pings_go_on_beside_publications(talk):
+    talk.connect()
+    talk.subscribe("news")
+    pings = 0
+    for second in range(101, 200):
+        talk.now = second
+        talk.session.deliver(news(second - 100), second)
+        if talk.session.deadline <= second:
+            talk.session.tick(second)
+        heard = talk.heard()
+        pings += heard.count({})
+        if {} in heard:
+            talk.say({})
+    assert pings == 4
+
+
+def test_a_pong_behind_what_is_not_read(name):
+    talk = Talk(name, limits=Limits(unanswered=1))
+    talk.connect()
+    talk.say({"id": 2, "rpc": {}})
+    assert talk.tick(120) == [{}]
+    talk.tick(130)
+    assert talk.session.state is State.CONNECTED
+    talk.answer(RpcAnswer())
+    talk.tick(138)
+    assert talk.ended()[0] == 3012
+
+
+def test_a_connection_that_expires_unless_it_is_refreshed(name):
+    talk = Talk(name, timing=Timing(ping_interval=0))
+    result = talk.connect(ConnectAnswer(ttl=60))
+    assert (result["expires"], result["ttl"]) == (True, 60)
+    talk.now = 150
+    talk.say({"id": 2, "refresh": {"token": "t"}})
+    talk.answer(RefreshAnswer(60))
+    assert talk.session.deadline == 235
+    talk.tick(234.9)
+    assert talk.session.state is State.CONNECTED
+    talk.tick(235)
+    assert talk.ended()[0] == 3005
+
+
+def test_one_that_is_not_refreshed(talk):
+    talk.connect(ConnectAnswer(ttl=2))
+    talk.tick(126.9)
+    assert talk.session.state is State.CONNECTED
+    talk.tick(127)
+    assert talk.ended()[0] == 3005
+
+
+def test_time_that_the_server_gives(talk):
+    result = talk.connect(ConnectAnswer(ttl=60, refreshed_here=True))
+    assert "expires" not in result
+    talk.session.extend(10, talk.now)
+    talk.tick(110)
+    assert talk.ended()[0] == 3005
+
+
+def test_a_ttl_is_never_nothing(talk):
+    assert talk.connect(ConnectAnswer(ttl=0.2))["ttl"] == 1
+
+
+def test_a_subscription_that_expires(talk):
+    talk.connect()
+    result = talk.subscribe("news", SubscribeAnswer(ttl=10))
+    assert (result["expires"], result["ttl"]) == (True, 10)
+    talk.now = 105
+    talk.say({"id": 3, "sub_refresh": {"channel": "news", "token": "t"}})
+    assert talk.answer(RefreshAnswer(20)) == [{"id": 3, "sub_refresh": {"expires": True, "ttl": 20}}]
+    talk.tick(120)
+    talk.say({})
+    talk.tick(149)
+    talk.say({})
+    assert talk.rest == []
+    [push] = talk.tick(150)
+    assert push["push"]["unsubscribe"]["code"] == 2501
+    assert talk.rest == [Unfollow("news")]
+    assert talk.say({"id": 3, "sub_refresh": {"channel": "news", "token": "t"}})[0]["error"]["code"] == 103
+
+
+def test_a_refused_sub_refresh(talk):
+    talk.connect()
+    talk.subscribe("news", SubscribeAnswer(ttl=10))
+    assert talk.say({"id": 3, "sub_refresh": {"channel": "news"}})[0]["error"]["code"] == 107
+    talk.say({"id": 4, "sub_refresh": {"channel": "news", "token": "t"}})
+    [reply] = talk.answer(Refusal(codes.EXPIRED))
+    assert reply["error"]["code"] == 110
+    talk.say({"id": 5, "history": {"channel": "news"}})
+    assert talk.next(Ask).subscribed
+
+
+# ------------------------------------------------------------------------------------------------ tokens
+
+
+class Reader:
+    """Reads "kind user ttl channel" as a token."""
+
+    def __init__(self):
+        self.clock = 0
+
+    def connection(self, token):
+        return ConnectionClaims(*self._read(token, "connection")[:2])
+
+    def subscription(self, token):
+        user, ttl, channel, *client = self._read(token, "subscription")
+        return SubscriptionClaims(user, channel, "".join(client), ttl)
+
+    def _read(self, token, kind):
+        found, user, ttl, *rest = token.split()
+        if ttl == "late":
+            raise TokenExpired("late")
+        if found != kind:
+            raise TokenError("wrong kind")
+        return user, None if ttl == "-" else float(ttl), *rest
+
+
+@pytest.fixture
+def reading(name):
+    return Talk(name, tokens=Reader())
+
+
+def test_a_token_is_read_and_handed_on(reading):
+    reading.say({"id": 1, "connect": {"token": "connection ann 60"}})
+    claims = reading.rest[0].claims
+    assert (claims.user, claims.ttl) == ("ann", 60)
+    reading.answer(ConnectAnswer(claims.user, ttl=claims.ttl))
+    reading.say({"id": 2, "subscribe": {"channel": "news", "token": "subscription ann 30 news c1"}})
+    claims = reading.rest[0].claims
+    assert (claims.channel, claims.ttl) == ("news", 30)
+    reading.answer(SubscribeAnswer(ttl=claims.ttl))
+    [reply] = reading.answer(Followed(), Follow)
+    assert reply["subscribe"]["ttl"] == 30
+    assert reading.say({"id": 3, "refresh": {"token": "connection ann 90"}})[0]["refresh"]["ttl"] == 90
+    sub_refresh = {"channel": "news", "token": "subscription ann - news"}
+    assert reading.say({"id": 4, "sub_refresh": sub_refresh}) == [{"id": 4, "sub_refresh": {}}]
+
+
+def test_without_a_token_the_application_decides(reading):
+    assert reading.connect() == {"client": "c1", "ping": 25, "pong": True}
+    reading.subscribe("news")
+
+
+def test_late_tokens_are_errors_and_wrong_ones_the_end(name):
+    late = {"token": "connection ann late"}
+    talk = Talk(name, tokens=Reader())
+    assert talk.say({"id": 1, "connect": late}, PING)[0]["error"]["code"] == 109
+    assert talk.session.state is State.REFUSED
+    for commands in (
+        [{"id": 2, "subscribe": {"channel": "news", "token": "subscription bob - news"}}],
+        [{"id": 2, "subscribe": {"channel": "news", "token": "subscription ann - other"}}],
+        [{"id": 2, "subscribe": {"channel": "news", "token": "subscription ann - news c2"}}],
+        [{"id": 2, "subscribe": {"channel": "news", "token": "connection ann -"}}],
+        [{"id": 2, "refresh": {"token": "connection bob -"}}],
+        [{"id": 2, "refresh": {"token": "subscription ann - news"}}],
+    ):
+        talk = Talk(name, tokens=Reader())
+        talk.connect(token="connection ann -")
+        assert talk.say({"id": 2, "refresh": late})[0]["error"]["code"] == 109
+        late_sub = {"channel": "news", "token": "subscription ann late news"}
+        assert talk.say({"id": 2, "subscribe": late_sub})[0]["error"]["code"] == 109
+        talk.say(*commands)
+        assert talk.ended()[0] == 3500
+    talk = Talk(name, tokens=Reader())
+    talk.say({"id": 1, "connect": {"token": "subscription ann - news"}})
+    assert talk.ended()[0] == 3500
+
+
+# ------------------------------------------------------------------------------------------------ the end
+
+
+def test_the_end_gives_up_everything(talk):
+    talk.connect()
+    talk.subscribe("a")
+    talk.subscribe("b")
+    talk.say({"id": 5, "rpc": {}}, {"id": 6, "publish": {"channel": "a", "data": 1}})
+    tickets = [action.ticket for action in talk.rest]
+    talk.rest = []
+    talk.session.disconnect(talk.now, Disconnect(3001, "bye"))
+    assert talk.heard() == [{"push": {"disconnect": {"code": 3001, "reason": "bye"}}}]
+    assert talk.rest == [Unfollow("a"), Unfollow("b"), Close(3001, "bye")]
+    for ticket in tickets:
+        talk.session.answer(ticket, Done(), talk.now)
+    talk.session.deliver(published("a", Publication(Raw(b"1"))), talk.now)
+    talk.say(PING)
+    talk.tick(1000)
+    talk.session.disconnect(talk.now)
+    talk.session.lost()
+    assert talk.heard() == []
+    assert len(talk.rest) == 3
+
+
+def test_a_client_that_is_gone(talk):
+    talk.connect()
+    talk.subscribe("a")
+    talk.session.lost()
+    assert talk.heard() == []
+    assert talk.rest == [Unfollow("a")]
+    assert talk.session.state is State.CLOSED
+
+
+def test_without_the_push(name):
+    talk = Talk(name, push_disconnect=False)
+    talk.connect()
+    talk.session.disconnect(talk.now)
+    assert talk.heard() == []
+    assert talk.ended()[0] == 3503
+
+
+@pytest.mark.parametrize("reason", ["", "17", "x" * 500, '{"a":1}'])
+def test_a_reason_is_always_one(talk, reason):
+    talk.session.disconnect(talk.now, Disconnect(4000, reason))
+    talk.heard()
+    code, text = talk.ended()
+    assert code == 4000
+    assert text == codes.as_reason(reason)
+
+
+def test_data_that_is_no_json():
+    """Where data can't be sent, it is said: by an error for an answer, by the end for a channel."""
+    for act in (
+        lambda talk: talk.session.deliver(published("news", Publication(Raw(b"\xff"))), talk.now),
+        lambda talk: talk.session.message(Raw(b"{"), talk.now),
+    ):
+        talk = Talk()
+        talk.connect()
+        talk.subscribe("news", SubscribeAnswer())
+        act(talk)
+        talk.heard()
+        assert talk.ended()[0] == 3506
+    talk = Talk()
+    talk.connect()
+    talk.say({"id": 3, "rpc": {}})
+    [reply] = talk.answer(RpcAnswer(Raw(b"\xff")))
+    assert reply["error"]["code"] == 108
+    talk.say({"id": 4, "subscribe": {"channel": "news"}})
+    talk.answer(SubscribeAnswer(data=Raw(b"\xff")))
+    talk.answer(Followed(), Follow)
+    assert talk.ended()[0] == 3506
+    talk = Talk()
+    talk.say({"id": 1, "connect": {}}, PING)
+    talk.answer(ConnectAnswer(data=Raw(b"\xff")))
+    assert talk.ended()[0] == 3506
+
+
+def test_a_request_is_what_the_client_sent(talk):
+    talk.say({"id": 1, "connect": {}})
+    assert talk.rest[0].request == ConnectRequest()
