@@ -275,7 +275,9 @@ class Connection:
                 host.ended.put_nowait((action.code, action.reason))
                 self._outgoing.put_nowait(action)
             case Ask():
-                self.session.answer(action.ticket, host.answer(self, action), now())
+                answer = host.answer(self, action)
+                if answer is not None:  # or it comes later
+                    self.session.answer(action.ticket, answer, now())
             case Tell(request):
                 host.told.append(bytes(request.data))
             case Follow():

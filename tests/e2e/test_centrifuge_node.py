@@ -1,0 +1,212 @@
+"""Sessions against `centrifuge` from npm in Node.js, of two minor versions, in both encodings."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import jwt
+import msgspec
+import pytest
+from msgspec import Raw
+
+from e2e.peers import in_loop
+from mooring.centrifuge.actions import RpcAnswer
+from mooring.centrifuge.commands import Disconnect, Unsubscribe
+from mooring.centrifuge.limits import Timing
+from mooring.centrifuge.tokens import Key, Tokens
+from support.centrifuge_host import Host, now, raw
+
+NODE_FOLDER = Path(__file__).resolve().parents[1] / "node"
+PACKAGES = ["centrifuge", "centrifuge-5.7"]
+SECRET = "a secret that is long enough for HS256"
+
+
+class Driven(Host):
+    """Does what the client asks it to do by `rpc`."""
+
+    def on_RpcRequest(self, connection, ask, request):
+        if request.method != "do":
+            return super().on_RpcRequest(connection, ask, request)
+        wanted = json.loads(bytes(request.data))
+        if "pongs" in wanted:
+            asyncio.get_running_loop().create_task(self._pongs(connection, ask.ticket, wanted["pongs"]))
+            return None
+        # Afterwards: the reply goes out first, and a session is not used while it is being asked.
+        asyncio.get_running_loop().call_soon(self._do, connection, wanted)
+        return RpcAnswer(raw(None))
+
+    async def _pongs(self, connection, ticket, count):
+        for _ in range(count):
+            await connection.ponged.get()
+        connection.session.answer(ticket, RpcAnswer(raw(count)), now())
+        connection.work()
+
+    def _do(self, connection, wanted):
+        if "cut" in wanted:
+            connection.socket.transport.abort()
+            connection.session.lost()
+        if "subscribe" in wanted:
+            connection.session.subscribe(wanted["subscribe"], self.options_of(wanted["subscribe"]), now())
+            connection.work()
+        for channel, value in wanted.get("lose", ()):
+            self.publish(channel, value, lost=True)
+        for channel, value in wanted.get("publish", ()):
+            self.publish(channel, value)
+        if "raw" in wanted:
+            channel, value = wanted["raw"]
+            self.publish(channel, Raw(bytes.fromhex(value)))
+        if "trim" in wanted:
+            channel, kept = wanted["trim"]
+            del self.topic(channel).log[:-kept]
+        if "unsubscribe" in wanted:
+            channel, code = wanted["unsubscribe"]
+            connection.session.unsubscribe(channel, now(), Unsubscribe(code, "as asked"))
+        if "message" in wanted:
+            connection.session.message(raw(wanted["message"]), now())
+        if "end" in wanted:
+            connection.session.disconnect(now(), Disconnect(*wanted["end"]))
+        connection.work()
+
+
+@pytest.fixture(scope="module")
+def program():
+    found = shutil.which("node")
+    if found is None:
+        pytest.skip("Node.js is not installed (apt-get install nodejs npm)")
+    if not all((NODE_FOLDER / "node_modules" / package).is_dir() for package in PACKAGES):
+        command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
+        subprocess.run(command, cwd=NODE_FOLDER, check=True, timeout=100)
+    return found
+
+
+@pytest.fixture(params=["json", "protobuf"])
+def encoding(request):
+    return request.param
+
+
+@pytest.fixture(params=PACKAGES)
+def node(request, encoding, program):
+    """Runs one scenario of tests/node/centrifuge.mjs; what it reports."""
+
+    async def run(host, scenario, *tokens):
+        command = [program, "centrifuge.mjs", host.url, request.param, encoding, scenario, json.dumps(tokens)]
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=NODE_FOLDER, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
+            out, err = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert process.returncode == 0, err.decode()
+        return json.loads(out)
+
+    return run
+
+
+@in_loop()
+async def test_talk(node):
+    async with Driven() as host:
+        assert await node(host, "talk") == {
+            "client": "client-1",
+            "hello": {"hello": "ann"},
+            "recoverable": True,
+            "joined": "ann",
+            "published": [{"n": n, "text": "tschüß ✓"} for n in (1, 2, 3)],
+            "users": ["ann"],
+            "stats": [1, 1],
+            "history": [3, "one", [2, 3]],
+            "echo": [1, None],
+            "errors": [[104, False], [103, False], [103]],
+            "after": 0,
+        }
+        assert [json.loads(said) for said in host.told] == [{"said": 1}]
+
+
+@in_loop()
+async def test_recovery(node):
+    async with Driven() as host:
+        assert await node(host, "recover") == {
+            "first": [1],
+            "again": [True, True],
+            "missed": [2, 3, 4],
+            "trimmed": [True, False],
+        }
+
+
+@in_loop()
+async def test_a_gap_is_repaired_by_the_client(node):
+    async with Driven() as host:
+        assert await node(host, "gap") == {"code": 2500, "recovered": True, "got": [2, 3]}
+
+
+@in_loop()
+async def test_server_side_subscriptions(node):
+    async with Driven(subs=("mine",)) as host:
+        assert await node(host, "server") == {
+            "first": "mine",
+            "got": [1, 2, 3],
+            "recovered": True,
+            "more": "more",
+            "gone": "more",
+            "message": {"to": "you"},
+        }
+
+
+@pytest.mark.parametrize("push", [True, False], ids=["told", "by the close frame"])
+@in_loop()
+async def test_ends(node, push):
+    async with Driven(push_disconnect=push) as host:
+        assert await node(host, "ends") == {
+            "passing": [3001, "the server stops"],
+            "last": [4999, "reason: 17"],
+            "no": 101,
+            "end": [3503, "ended as asked"],
+            "later": 100,
+        }
+
+
+class ShortTokens(Tokens):
+    """Each lets in for a second, however often it is shown."""
+
+    def connection(self, token):
+        return msgspec.structs.replace(super().connection(token), ttl=1.0)
+
+    def subscription(self, token):
+        return msgspec.structs.replace(super().subscription(token), ttl=1.0)
+
+
+def signed(**claims):
+    return jwt.encode(claims, SECRET, "HS256")
+
+
+@in_loop()
+async def test_tokens(node):
+    """One whose time is over, then new ones each time; at last one for something else."""
+    tokens = [
+        signed(sub="ann", exp=time.time() - 1),
+        signed(sub="ann", info={"name": "Ann"}),
+        signed(sub="ann", channel="mine", info=3),
+    ]
+    async with Driven(tokens=ShortTokens([Key("HS256", SECRET)], time.time)) as host:
+        assert await node(host, "tokens", *tokens) == {
+            "hello": {"hello": "ann"},
+            "info": ["ann", {"name": "Ann"}, 3],
+            "last": 3500,
+        }
+
+
+@in_loop()
+async def test_pings(node):
+    async with Driven(timing=Timing(ping_interval=1, pong_timeout=0.9), spread=0.0) as host:
+        assert await node(host, "pings") == {"pongs": 3, "state": "connected"}
+
+
+@in_loop()
+async def test_data_that_is_no_json(node, encoding):
+    async with Driven() as host:
+        assert await node(host, "noJson") == ({"code": 3506} if encoding == "json" else {"got": "ff7b"})
