@@ -70,14 +70,16 @@ class NotJson(MooringError):
 
 def as_reason(text: str) -> str:
     """The text as a close frame can have it: something, no JSON, and not too long."""
-    text = text.strip() or "no reason given"
+    text = _cut(text) or "no reason given"
     try:
         msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
-        pass
-    else:
-        text = f"reason: {text}"
-    return text.encode("utf-8", "replace")[:LONGEST_REASON].decode("utf-8", "ignore")
+        return text
+    return _cut(f"reason: {text}")
+
+
+def _cut(text: str) -> str:
+    return text.strip().encode("utf-8", "replace")[:LONGEST_REASON].decode("utf-8", "ignore").strip()
 
 
 def ends_for_good(code: int) -> bool:
