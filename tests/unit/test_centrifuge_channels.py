@@ -81,7 +81,7 @@ def test_one_that_the_engine_refuses_refuses_connect(talk):
     [reply] = talk.answer(Refusal(codes.INTERNAL), Follow)
     assert reply["error"]["temporary"]
     assert talk.rest[1:] == [Unfollow("a"), Unfollow("b")]
-    talk.session.answer(talk.rest[0].ticket, Followed(), talk.now)
+    talk.session.answer(talk.rest[0].ticket, Refusal(codes.INTERNAL), talk.now)
     assert talk.heard() == []
 
 
@@ -258,6 +258,34 @@ def test_unsubscribed_by_the_server_before_it_began(talk, when):
     assert (reply["id"], reply["error"]["code"]) == (2, 103)
     assert [type(action) for action in talk.rest] == [Unfollow] * (when == "following") + [Ask]
     assert not talk.rest[-1].subscribed
+
+
+def test_what_is_ended_and_begun_again_meanwhile_stays(talk):
+    """The client's own subscription was ended before it began; the one that the server began since is another one."""
+    talk.connect()
+    talk.say({"id": 2, "subscribe": {"channel": "news"}})
+    ask = talk.next(Ask)
+    talk.session.unsubscribe("news", talk.now)
+    talk.session.subscribe("news", SubscribeAnswer(), talk.now)
+    talk.heard()
+    talk.answer(Followed(), Follow)
+    talk.session.answer(ask.ticket, KEEPS, talk.now)
+    assert talk.heard()[0]["error"]["code"] == 103
+    assert talk.rest == []
+    talk.session.deliver(news(0), talk.now)
+    assert len(talk.heard()) == 1
+
+
+def test_a_gap_between_the_answer_and_what_came_meanwhile(talk):
+    talk.connect()
+    talk.say({"id": 2, "subscribe": {"channel": "news"}})
+    talk.answer(KEEPS)
+    talk.session.deliver(news(9), talk.now)
+    talk.session.deliver(news(10), talk.now)
+    reply, push = talk.answer(Followed(Position(7, "one")), Follow)
+    assert reply["id"] == 2
+    assert push["push"]["disconnect"]["code"] == 3010
+    assert talk.ended()[0] == 3010
 
 
 def test_too_much_waits_for_the_engine(name):

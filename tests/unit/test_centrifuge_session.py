@@ -14,6 +14,7 @@ from mooring.centrifuge.actions import (
     RefreshAnswer,
     Refusal,
     RpcAnswer,
+    Send,
     SubscribeAnswer,
     Tell,
     Unfollow,
@@ -123,6 +124,8 @@ def test_who_stays_after_a_refusal_is_ended(talk):
     talk.say({"id": 1, "connect": {}})
     talk.now = 105
     talk.answer(Refusal(codes.UNAUTHORIZED))
+    talk.tick(114.9)
+    assert talk.rest == []
     talk.tick(115)
     assert talk.ended()[0] == 3502
 
@@ -412,7 +415,8 @@ def test_without_a_token_the_application_decides(reading):
 def test_late_tokens_are_errors_and_wrong_ones_the_end(name):
     late = {"token": "connection ann late"}
     talk = Talk(name, tokens=Reader())
-    assert talk.say({"id": 1, "connect": late}, PING)[0]["error"]["code"] == 109
+    [reply] = talk.say({"id": 1, "connect": late}, PING)
+    assert reply["error"]["code"] == 109
     assert talk.session.state is State.REFUSED
     for commands in (
         [{"id": 2, "subscribe": {"channel": "news", "token": "subscription bob - news"}}],
@@ -456,6 +460,21 @@ def test_the_end_gives_up_everything(talk):
     talk.session.lost()
     assert talk.heard() == []
     assert len(talk.rest) == 3
+
+
+def test_frames_and_other_things_come_in_order(talk):
+    """What is sent ahead of an action stands ahead of it, and replies that follow each other share a frame."""
+    talk.connect()
+    talk.subscribe("a")
+    frame = talk.oracle.commands(
+        [PING, PING, {"id": 3, "unsubscribe": {"channel": "a"}}, PING, {"id": 4, "ping": {}, "rpc": {}}]
+    )
+    talk.session.receive(frame, talk.now)
+    actions = talk.session.take()
+    assert [type(action) for action in actions] == [Send, Unfollow, Send, Close]
+    assert talk.oracle.replies(actions[0].frame) == [PING, PING]
+    unsubscribed, pong, told = talk.oracle.replies(actions[2].frame)
+    assert (unsubscribed["id"], pong, told["push"]["disconnect"]["code"]) == (3, PING, 3501)
 
 
 def test_a_client_that_is_gone(talk):
