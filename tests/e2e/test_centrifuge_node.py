@@ -196,7 +196,7 @@ async def test_tokens(node):
         assert await node(host, "tokens", *tokens) == {
             "hello": {"hello": "ann"},
             "info": ["ann", {"name": "Ann"}, 3],
-            "last": 3500,
+            "others": 103,
         }
 
 

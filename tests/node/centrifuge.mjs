@@ -180,9 +180,9 @@ const scenarios = {
     await refreshed;
     const presence = await subscription.presence();
     const [me] = Object.values(presence.clients);
-    subscribe("others", {token: mine});
-    const last = await next("disconnected");
-    return {hello: back(connected.data), info: [me.user, back(me.connInfo), back(me.chanInfo)], last: last.code};
+    const others = await subscribe("others", {token: mine}).next("unsubscribed");
+    client.disconnect();
+    return {hello: back(connected.data), info: [me.user, back(me.connInfo), back(me.chanInfo)], others: others.code};
   },
 
   async pings() {

@@ -70,9 +70,9 @@ def test_connect(talk):
     assert (talk.session.state, talk.session.user) == (State.CONNECTED, "ann")
 
 
-def test_session_and_node_are_told():
-    talk = Talk(session="secret", node="n1", timing=Timing(ping_interval=0))
-    assert talk.connect() == {"client": "c1", "session": "secret", "node": "n1"}
+def test_session_node_and_version_are_told():
+    talk = Talk(session="secret", node="n1", version="mooring 1", timing=Timing(ping_interval=0))
+    assert talk.connect() == {"client": "c1", "version": "mooring 1", "session": "secret", "node": "n1"}
 
 
 @pytest.mark.parametrize(
@@ -412,30 +412,45 @@ def test_without_a_token_the_application_decides(reading):
     reading.subscribe("news")
 
 
-def test_late_tokens_are_errors_and_wrong_ones_the_end(name):
-    late = {"token": "connection ann late"}
+def test_a_connection_with_a_late_token_is_refused(name):
     talk = Talk(name, tokens=Reader())
-    [reply] = talk.say({"id": 1, "connect": late}, PING)
+    [reply] = talk.say({"id": 1, "connect": {"token": "connection ann late"}}, PING)
     assert reply["error"]["code"] == 109
     assert talk.session.state is State.REFUSED
-    for commands in (
-        [{"id": 2, "subscribe": {"channel": "news", "token": "subscription bob - news"}}],
-        [{"id": 2, "subscribe": {"channel": "news", "token": "subscription ann - other"}}],
-        [{"id": 2, "subscribe": {"channel": "news", "token": "subscription ann - news c2"}}],
-        [{"id": 2, "subscribe": {"channel": "news", "token": "connection ann -"}}],
-        [{"id": 2, "refresh": {"token": "connection bob -"}}],
-        [{"id": 2, "refresh": {"token": "subscription ann - news"}}],
-    ):
-        talk = Talk(name, tokens=Reader())
-        talk.connect(token="connection ann -")
-        assert talk.say({"id": 2, "refresh": late})[0]["error"]["code"] == 109
-        late_sub = {"channel": "news", "token": "subscription ann late news"}
-        assert talk.say({"id": 2, "subscribe": late_sub})[0]["error"]["code"] == 109
-        talk.say(*commands)
-        assert talk.ended()[0] == 3500
+
+
+def test_a_connection_with_a_wrong_token_is_ended(name):
     talk = Talk(name, tokens=Reader())
     talk.say({"id": 1, "connect": {"token": "subscription ann - news"}})
     assert talk.ended()[0] == 3500
+
+
+@pytest.mark.parametrize("token", ["connection bob -", "subscription ann - news"])
+def test_a_refresh_with_a_wrong_token_is_the_end(reading, token):
+    reading.connect(token="connection ann -")
+    assert reading.say({"id": 2, "refresh": {"token": "connection ann late"}})[0]["error"]["code"] == 109
+    reading.say({"id": 2, "refresh": {"token": token}})
+    assert reading.ended()[0] == 3500
+
+
+@pytest.mark.parametrize(
+    ("token", "code"),
+    [
+        ("subscription ann late news", 109),
+        ("subscription bob - news", 103),
+        ("subscription ann - other", 103),
+        ("subscription ann - news c2", 103),
+        ("connection ann -", 103),
+    ],
+)
+def test_a_subscription_with_a_token_that_is_not_good(reading, token, code):
+    """That is about one channel: the connection stays."""
+    reading.connect(token="connection ann -")
+    assert reading.say({"id": 2, "subscribe": {"channel": "news", "token": token}})[0]["error"]["code"] == code
+    assert reading.rest == []
+    reading.subscribe("news")
+    assert reading.say({"id": 2, "sub_refresh": {"channel": "news", "token": token}})[0]["error"]["code"] == code
+    assert reading.session.state is State.CONNECTED
 
 
 # ------------------------------------------------------------------------------------------------ the end

@@ -174,18 +174,19 @@ class Channels:
         self._core.reply(id, unsubscribe=UnsubscribeResult())  # an error would have the client drop the connection
 
     def _claims(self, id: int, channel: str, token: str, tokens: Verifier) -> SubscriptionClaims | None:
-        """What a subscription's token says; None: it is not good, and the client knows."""
+        """What a subscription's token says; None: it is not good, and the client knows. Unlike a connection's token it
+        does not end the connection: other channels of the client may be well."""
         try:
             claims = tokens.subscription(token)
         except TokenExpired:
             self._core.reply(id, error=codes.TOKEN_EXPIRED)
             return None
         except TokenError:
-            self._core.close(codes.INVALID_TOKEN)
+            self._core.reply(id, error=codes.PERMISSION_DENIED)
             return None
         mine = (channel, self._identity.user)
         if (claims.channel, claims.user) != mine or claims.client not in ("", self._identity.client):
-            self._core.close(codes.INVALID_TOKEN)
+            self._core.reply(id, error=codes.PERMISSION_DENIED)
             return None
         return claims
 

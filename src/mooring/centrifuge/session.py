@@ -73,8 +73,9 @@ from mooring.errors import StateError
 class Session:
     """One client. `client` is its id, by which others see it; nobody may be able to guess `session`, which with `node`
     is for clients whose commands come by requests of their own. With `tokens` the session reads tokens itself; without,
-    the application is asked. `spread` (0 to 1) chooses when the first ping goes out. `push_disconnect`: the client is
-    told of the end in a frame as well, which is all that one without WebSocket has."""
+    the application is asked. `spread` (0 to 1) chooses when the first ping goes out. `version` is the server's, as the
+    client is told. `push_disconnect`: the client is told of the end in a frame as well, which is all that one without
+    WebSocket has."""
 
     def __init__(
         self,
@@ -86,6 +87,7 @@ class Session:
         limits: Limits = DEFAULT,
         timing: Timing = DEFAULT_TIMING,
         spread: float = 0.5,
+        version: str = "",
         session: str = "",
         node: str = "",
         push_disconnect: bool = True,
@@ -99,6 +101,7 @@ class Session:
         self._limits = limits
         self._timing = timing
         self._spread = spread
+        self._version = version
         self._session, self._node = session, node
         self._connect: tuple[int, ConnectRequest] = (0, ConnectRequest())
         self._early: deque[tuple[int, Request]] = deque()  # what came behind `connect`, until that is answered
@@ -294,6 +297,7 @@ class Session:
         ttl = None if answer.refreshed_here else answer.ttl
         result = ConnectResult(
             self._identity.client,
+            self._version,
             expires=ttl is not None,
             ttl=0 if ttl is None else whole(ttl),
             data=answer.data,
@@ -360,7 +364,9 @@ class Session:
 
     def _refreshed(self, ttl: float | None) -> RefreshResult:
         self._expires_at = None if ttl is None else self._core.now + ttl + self._timing.grace
-        return RefreshResult(self._identity.client, expires=ttl is not None, ttl=0 if ttl is None else whole(ttl))
+        return RefreshResult(
+            self._identity.client, self._version, expires=ttl is not None, ttl=0 if ttl is None else whole(ttl)
+        )
 
     def _on_send(self, id: int, request: SendRequest) -> None:
         self._core.act(Tell(request))
