@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import time
 
 import jwt
@@ -443,3 +444,35 @@ async def test_data_of_many_lines_and_of_many_bytes(protobuf):
         assert ann.back((await seen.of("publication")).pub.data) == {"a": [1, 2]}
         host.publish("news", "x" * 2_000_000)
         assert len(ann.back((await seen.of("publication")).pub.data)) == 2_000_000
+
+
+@pytest.mark.parametrize("seed", range(3))
+@in_loop()
+async def test_nothing_lost_under_cuts_and_gaps(protobuf, seed):
+    """300 publications, while connections are cut and deliveries lost: each reaches both clients once and in order, one
+    of which has asked for the channel and the other was given it."""
+    chance = random.Random(seed)
+    channels = ("asked", "given")
+
+    async def all_there(host):
+        while not all(host.topic(channel).followers for channel in channels):
+            await host.joined.get()
+
+    async with Host(subs=("given",)) as host, Pair(host, protobuf) as ann:
+        _, asked = await ann.subscribe("asked")
+        await asked.of("subscribed")
+        await ann.seen.of("subscribed")
+        for n in range(300):
+            for channel in channels:
+                host.publish(channel, n, lost=chance.random() < 0.05)
+            if chance.random() < 0.06:
+                host.cut()
+            if chance.random() < 0.1:
+                await all_there(host)
+            await host.turn(chance.randrange(4))
+        await all_there(host)
+        for channel in channels:
+            host.publish(channel, 300)
+        for seen in (asked, ann.seen):
+            assert [ann.back(data) for data in await seen.data(301)] == list(range(301))
+        assert len(host.asked) > 10, "there were cuts"

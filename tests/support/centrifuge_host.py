@@ -151,6 +151,11 @@ class Host:
         for connection in list(self.clients):
             connection.socket.transport.abort()
 
+    async def turn(self, count: int) -> None:
+        """Lets others have so many turns of the loop."""
+        for _ in range(count):
+            await asyncio.sleep(0)
+
     # -- the application
 
     def answer(self, connection: "Connection", ask: Ask) -> Any:
