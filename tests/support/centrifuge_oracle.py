@@ -67,7 +67,11 @@ def encoded(name: str, value: Any) -> Any:
 
 def decoded(name: str, value: Any) -> Any:
     if name in DATA:
-        return json.loads(base64.b64decode(value))
+        data = base64.b64decode(value)
+        try:
+            return json.loads(data)
+        except ValueError:
+            return data  # protobuf takes any
     return int(value) if name in WHOLE else value
 
 
