@@ -127,9 +127,15 @@ def test_it_expires_with_the_connection(talk):
     assert talk.ended()[0] == 3006
 
 
-@pytest.mark.parametrize("call", ["subscribe", "unsubscribe", "message", "extend"])
+@pytest.mark.parametrize("call", ["subscribe", "unsubscribe", "message", "extend", "gap"])
 def test_too_early_and_too_late(talk, call):
-    arguments = {"subscribe": ("a", KEEPS), "unsubscribe": ("a",), "message": (Raw(b"1"),), "extend": (5,)}[call]
+    arguments = {
+        "subscribe": ("a", KEEPS),
+        "unsubscribe": ("a",),
+        "message": (Raw(b"1"),),
+        "extend": (5,),
+        "gap": ("a",),
+    }[call]
     with pytest.raises(StateError, match="not connected yet"):
         getattr(talk.session, call)(*arguments, talk.now)
     talk.connect()
@@ -171,6 +177,29 @@ def test_a_gap_unsubscribes_with_a_code_that_recovers(talk):
     assert replies[2]["push"]["unsubscribe"]["code"] == 2500
     assert len(replies) == 3
     assert talk.rest == [Unfollow("news")]
+
+
+def test_a_host_that_delivers_by_itself_says_when_there_is_a_gap(talk):
+    talk.connect()
+    talk.subscribe("news", at=3)
+    talk.session.gap("other", talk.now)
+    talk.session.gap("news", talk.now)
+    [push] = talk.heard()
+    assert push["push"]["unsubscribe"]["code"] == 2500
+    assert talk.rest == [Unfollow("news")]
+    talk.session.subscribe("mine", KEEPS, talk.now)
+    talk.heard()
+    talk.session.gap("mine", talk.now)
+    talk.heard()
+    assert talk.ended()[0] == 3010
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_host_is_told_who_hears_of_others(talk, wanted):
+    talk.connect()
+    talk.say({"id": 2, "subscribe": {"channel": "news", "join_leave": wanted}})
+    talk.answer(SubscribeAnswer(join_leave=True))
+    assert talk.next(Follow).hears is wanted
 
 
 def test_recovery_that_fails_where_the_client_wants_to_know(talk):

@@ -83,7 +83,10 @@ class Follow(Struct, frozen=True):
 
     With `since`, the answer has what was published after that as well. `deliver` may be called ahead of the answer:
     what comes twice is sorted out by its offset. `info` is this client, to be shown to others where `presence` says
-    so; with `announced` they are told that it comes and goes."""
+    so; with `announced` they are told that it comes and goes. `hears` is whether the client is told of others.
+
+    A host that keeps a channel in order for all its clients need not call `deliver`: it can send the frames itself,
+    behind what the session sends for the answer, and say `Session.gap` when it has lost the order."""
 
     ticket: int
     channel: str
@@ -91,6 +94,7 @@ class Follow(Struct, frozen=True):
     info: ClientInfo
     presence: bool = False
     announced: bool = False
+    hears: bool = False
 
 
 class Unfollow(Struct, frozen=True):

@@ -265,10 +265,17 @@ class Channels:
                 self._core.send(delivery.frame(self._core.codec))
             except codes.NotJson:
                 self._core.close(codes.NOT_JSON)
-        elif verdict is Verdict.GAP and subscription.by_server:
-            self._core.close(codes.INSUFFICIENT_STATE)
         elif verdict is Verdict.GAP:
-            self.end(subscription.channel, codes.POSITION_LOST)
+            self.gap(subscription.channel)
+
+    def gap(self, channel: str) -> None:
+        """Publications are missing: the client is to ask for them. It can, for a channel that it has asked for; one
+        that it was given it gets again only by another connection."""
+        subscription = self._all.get(channel)
+        if subscription is not None and subscription.by_server:
+            self._core.close(codes.INSUFFICIENT_STATE)
+        elif subscription is not None:
+            self.end(channel, codes.POSITION_LOST)
 
     def _enlist(self, subscription: Subscription) -> Subscription:
         self._all[subscription.channel] = subscription
@@ -279,9 +286,8 @@ class Channels:
         ticket = self._core.ticket(Followed, followed, refused)
         me, answer = self._identity, subscription.answer
         info = ClientInfo(me.user, me.client, me.info, answer.info)
-        self._core.act(
-            Follow(ticket, subscription.channel, subscription.since, info, answer.presence, answer.announced)
-        )
+        how = (answer.presence, answer.announced, subscription.hears_joins)
+        self._core.act(Follow(ticket, subscription.channel, subscription.since, info, *how))
 
     def _drop(self, subscription: Subscription) -> None:
         if self._all.get(subscription.channel) is subscription:

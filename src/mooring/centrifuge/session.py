@@ -185,6 +185,11 @@ class Session:
         if self._begun(now):
             self._channels.end(channel, why)
 
+    def gap(self, channel: str, now: float) -> None:
+        """Something that was published in a channel is lost for this client: it comes back, and recovers."""
+        if self._begun(now):
+            self._channels.gap(channel)
+
     def message(self, data: Raw, now: float) -> None:
         """Sends data to this client, in no channel."""
         if self._begun(now):
