@@ -1,4 +1,4 @@
-"""Sessions against `centrifuge` from npm in Node.js, of two minor versions, in both encodings."""
+"""Sessions against `centrifuge` from npm in Node.js: two minor versions, both encodings, all transports."""
 
 import asyncio
 import json
@@ -18,14 +18,15 @@ from mooring.centrifuge.commands import Disconnect, Unsubscribe
 from mooring.centrifuge.limits import Timing
 from mooring.centrifuge.tokens import Key, Tokens
 from support.centrifuge_host import Host, now, raw
+from support.centrifuge_streams import StreamHost
 
 NODE_FOLDER = Path(__file__).resolve().parents[1] / "node"
 PACKAGES = ["centrifuge", "centrifuge-5.7"]
 SECRET = "a secret that is long enough for HS256"
 
 
-class Driven(Host):
-    """Does what the client asks it to do by `rpc`."""
+class Driven:
+    """Does what the client asks it to do by `rpc`: a part of a host."""
 
     def on_RpcRequest(self, connection, ask, request):
         if request.method != "do":
@@ -46,8 +47,8 @@ class Driven(Host):
 
     def _do(self, connection, wanted):
         if "cut" in wanted:
-            connection.socket.transport.abort()
-            connection.session.lost()
+            connection.cut()
+            connection.lost()
         if "subscribe" in wanted:
             connection.session.subscribe(wanted["subscribe"], self.options_of(wanted["subscribe"]), now())
             connection.work()
@@ -71,28 +72,54 @@ class Driven(Host):
         connection.work()
 
 
+class WebSocketHost(Driven, Host):
+    pass
+
+
+class WithoutWebSocket(Driven, StreamHost):
+    pass
+
+
+TRANSPORTS = {
+    "websocket": (WebSocketHost, ["json", "protobuf"]),
+    "http_stream": (WithoutWebSocket, ["json", "protobuf"]),
+    "sse": (WithoutWebSocket, ["json"]),
+}
+WAYS = [(transport, encoding) for transport, (_, encodings) in TRANSPORTS.items() for encoding in encodings]
+
+
 @pytest.fixture(scope="module")
 def program():
     found = shutil.which("node")
     if found is None:
         pytest.skip("Node.js is not installed (apt-get install nodejs npm)")
-    if not all((NODE_FOLDER / "node_modules" / package).is_dir() for package in PACKAGES):
+    if not all((NODE_FOLDER / "node_modules" / package).is_dir() for package in [*PACKAGES, "eventsource"]):
         command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
         subprocess.run(command, cwd=NODE_FOLDER, check=True, timeout=100)
     return found
 
 
-@pytest.fixture(params=["json", "protobuf"])
-def encoding(request):
+@pytest.fixture(params=WAYS, ids="-".join)
+def way(request):
     return request.param
 
 
+@pytest.fixture
+def serving(way):
+    return TRANSPORTS[way[0]][0]
+
+
+@pytest.fixture
+def encoding(way):
+    return way[1]
+
+
 @pytest.fixture(params=PACKAGES)
-def node(request, encoding, program):
+def node(request, way, program):
     """Runs one scenario of tests/node/centrifuge.mjs; what it reports."""
 
     async def run(host, scenario, *tokens):
-        command = [program, "centrifuge.mjs", host.url, request.param, encoding, scenario, json.dumps(tokens)]
+        command = [program, "centrifuge.mjs", host.url, way[0], request.param, way[1], scenario, json.dumps(tokens)]
         process = await asyncio.create_subprocess_exec(
             *command, cwd=NODE_FOLDER, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -109,8 +136,8 @@ def node(request, encoding, program):
 
 
 @in_loop()
-async def test_talk(node):
-    async with Driven() as host:
+async def test_talk(node, serving):
+    async with serving() as host:
         assert await node(host, "talk") == {
             "client": "client-1",
             "hello": {"hello": "ann"},
@@ -128,8 +155,8 @@ async def test_talk(node):
 
 
 @in_loop()
-async def test_recovery(node):
-    async with Driven() as host:
+async def test_recovery(node, serving):
+    async with serving() as host:
         assert await node(host, "recover") == {
             "first": [1],
             "again": [True, True],
@@ -139,14 +166,14 @@ async def test_recovery(node):
 
 
 @in_loop()
-async def test_a_gap_is_repaired_by_the_client(node):
-    async with Driven() as host:
+async def test_a_gap_is_repaired_by_the_client(node, serving):
+    async with serving() as host:
         assert await node(host, "gap") == {"code": 2500, "recovered": True, "got": [2, 3]}
 
 
 @in_loop()
-async def test_server_side_subscriptions(node):
-    async with Driven(subs=("mine",)) as host:
+async def test_server_side_subscriptions(node, serving):
+    async with serving(subs=("mine",)) as host:
         assert await node(host, "server") == {
             "first": "mine",
             "got": [1, 2, 3],
@@ -159,8 +186,10 @@ async def test_server_side_subscriptions(node):
 
 @pytest.mark.parametrize("push", [True, False], ids=["told", "by the close frame"])
 @in_loop()
-async def test_ends(node, push):
-    async with Driven(push_disconnect=push) as host:
+async def test_ends(node, serving, way, push):
+    if not push and way[0] != "websocket":
+        pytest.skip("without a WebSocket there is no close frame")
+    async with serving(push_disconnect=push) as host:
         assert await node(host, "ends") == {
             "passing": [3001, "the server stops"],
             "last": [4999, "reason: 17"],
@@ -185,14 +214,14 @@ def signed(**claims):
 
 
 @in_loop()
-async def test_tokens(node):
+async def test_tokens(node, serving):
     """One whose time is over, then new ones each time; at last one for something else."""
     tokens = [
         signed(sub="ann", exp=time.time() - 1),
         signed(sub="ann", info={"name": "Ann"}),
         signed(sub="ann", channel="mine", info=3),
     ]
-    async with Driven(tokens=ShortTokens([Key("HS256", SECRET)], time.time)) as host:
+    async with serving(tokens=ShortTokens([Key("HS256", SECRET)], time.time)) as host:
         assert await node(host, "tokens", *tokens) == {
             "hello": {"hello": "ann"},
             "info": ["ann", {"name": "Ann"}, 3],
@@ -201,12 +230,12 @@ async def test_tokens(node):
 
 
 @in_loop()
-async def test_pings(node):
-    async with Driven(timing=Timing(ping_interval=1, pong_timeout=0.9), spread=0.0) as host:
+async def test_pings(node, serving):
+    async with serving(timing=Timing(ping_interval=1, pong_timeout=0.9), spread=0.0) as host:
         assert await node(host, "pings") == {"pongs": 3, "state": "connected"}
 
 
 @in_loop()
-async def test_data_that_is_no_json(node, encoding):
-    async with Driven() as host:
+async def test_data_that_is_no_json(node, serving, encoding):
+    async with serving() as host:
         assert await node(host, "noJson") == ({"code": 3506} if encoding == "json" else {"got": "ff7b"})

@@ -1,11 +1,12 @@
-// One scenario of a client of the Centrifuge protocol that nobody here wrote: `node centrifuge.mjs URL PACKAGE ENCODING
-// SCENARIO [TOKENS]` prints what it has seen, a line of JSON. What the server is to do meanwhile it asks it by `rpc`; the
+// One scenario of a client of the Centrifuge protocol that nobody here wrote: `node centrifuge.mjs URL TRANSPORT PACKAGE
+// ENCODING SCENARIO [TOKENS]` prints what it has seen, a line of JSON. What the server is to do meanwhile it asks it by `rpc`; the
 // expectations stand in the Python test.
 
 import {createRequire} from "node:module";
+import EventSource from "eventsource";
 import WebSocket from "ws";
 
-const [url, name, encoding, scenario, tokens = "[]"] = process.argv.slice(2);
+const [url, transport, name, encoding, scenario, tokens = "[]"] = process.argv.slice(2);
 const require = createRequire(import.meta.url);
 const {Centrifuge} = require(encoding === "json" ? name : `${name}/build/protobuf`);
 const LIMIT = 15000;
@@ -40,7 +41,11 @@ const CLIENT = ["connecting", "connected", "disconnected", "error", "message", "
 const SUBSCRIPTION = ["subscribing", "subscribed", "unsubscribed", "publication", "join", "leave", "error"];
 
 function open(options = {}) {
-  const client = new Centrifuge(url, {websocket: WebSocket, maxReconnectDelay: 200, minReconnectDelay: 50, ...options});
+  const endpoint = transport === "websocket" ? url : `${url}/${transport}`;
+  const client = new Centrifuge([{transport, endpoint}], {
+    websocket: WebSocket, eventsource: EventSource, fetch, readableStream: ReadableStream,
+    emulationEndpoint: `${url}/emulation`, maxReconnectDelay: 200, minReconnectDelay: 50, ...options,
+  });
   const next = seen(client, CLIENT);
   const subscribe = (channel, options = {}) => {
     const subscription = client.newSubscription(channel, options);

@@ -120,10 +120,10 @@ class Host:
         await self._server.wait_closed()
 
     async def _serve(self, socket: ServerConnection) -> None:
-        connection = Connection(self, socket)
+        connection = WebSocketConnection(self, socket)
         self.clients.append(connection)
         try:
-            await connection.serve()
+            await connection.carry()
         finally:
             self.clients.remove(connection)
 
@@ -149,7 +149,7 @@ class Host:
     def cut(self) -> None:
         """Every connection is gone, as by a network that has failed."""
         for connection in list(self.clients):
-            connection.socket.transport.abort()
+            connection.cut()
 
     async def turn(self, count: int) -> None:
         """Lets others have so many turns of the loop."""
@@ -220,41 +220,30 @@ class Host:
 
 
 class Connection:
-    """One client of the host."""
+    """One client of the host, whatever carries its frames: `carry` and `cut` know."""
 
-    def __init__(self, host: Host, socket: ServerConnection) -> None:
-        codec: Codec = ProtobufCodec() if socket.subprotocol else JsonCodec()
+    def __init__(self, host: Host, codec: Codec, **options: Any) -> None:
         self.host = host
-        self.socket = socket
         self.id = f"client-{next(host.ids)}"
-        self.session = Session(codec, self.id, now(), tokens=host.tokens, timing=host.timing, **host.options)
+        self.session = Session(codec, self.id, now(), tokens=host.tokens, timing=host.timing, **host.options, **options)
+        self.codec = codec
         self.binary = codec.binary
         self.ponged: asyncio.Queue[None] = asyncio.Queue()
-        self._outgoing: asyncio.Queue[Send | Close] = asyncio.Queue()
+        self.outgoing: asyncio.Queue[Send | Close] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def serve(self) -> None:
-        self.work()
-        async with asyncio.TaskGroup() as tasks:
-            writer = tasks.create_task(self._write())
-            with contextlib.suppress(ConnectionClosed):
-                async for message in self.socket:
-                    if message in ("{}", b"\x00"):
-                        self.ponged.put_nowait(None)
-                    self.session.receive(message.encode() if isinstance(message, str) else message, now())
-                    self.work()
-            self.session.lost()
-            self.work()
-            writer.cancel()
+    def cut(self) -> None:
+        raise NotImplementedError
 
-    async def _write(self) -> None:
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                match await self._outgoing.get():
-                    case Send(frame):
-                        await self.socket.send(frame if self.binary else frame.decode())
-                    case Close(code, reason):
-                        await self.socket.close(code, reason)
+    def receive(self, frame: bytes) -> None:
+        if frame in (b"{}", b"\x00"):
+            self.ponged.put_nowait(None)
+        self.session.receive(frame, now())
+        self.work()
+
+    def lost(self) -> None:
+        self.session.lost()
+        self.work()
 
     def work(self) -> None:
         """Does what the session wants, until it wants nothing."""
@@ -275,10 +264,10 @@ class Connection:
         host = self.host
         match action:
             case Send():
-                self._outgoing.put_nowait(action)
+                self.outgoing.put_nowait(action)
             case Close():
                 host.ended.put_nowait((action.code, action.reason))
-                self._outgoing.put_nowait(action)
+                self.outgoing.put_nowait(action)
             case Ask():
                 answer = host.answer(self, action)
                 if answer is not None:  # or it comes later
@@ -299,6 +288,36 @@ class Connection:
         self.host.joined.put_nowait(self)
         if follow.announced:
             self.host.deliver(joined(topic.name, follow.info))
+
+
+class WebSocketConnection(Connection):
+    """By the library `websockets`."""
+
+    def __init__(self, host: Host, socket: ServerConnection) -> None:
+        super().__init__(host, ProtobufCodec() if socket.subprotocol else JsonCodec())
+        self._socket = socket
+
+    def cut(self) -> None:
+        self._socket.transport.abort()
+
+    async def carry(self) -> None:
+        self.work()
+        async with asyncio.TaskGroup() as tasks:
+            writer = tasks.create_task(self._write())
+            with contextlib.suppress(ConnectionClosed):
+                async for message in self._socket:
+                    self.receive(message.encode() if isinstance(message, str) else message)
+            self.lost()
+            writer.cancel()
+
+    async def _write(self) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                match await self.outgoing.get():
+                    case Send(frame):
+                        await self._socket.send(frame if self.binary else frame.decode())
+                    case Close(code, reason):
+                        await self._socket.close(code, reason)
 
 
 def followed(topic: Topic, since: Position | None) -> Followed:
