@@ -184,19 +184,27 @@ async def test_server_side_subscriptions(node, serving):
         }
 
 
-@pytest.mark.parametrize("push", [True, False], ids=["told", "by the close frame"])
+ENDS = {
+    "passing": [3001, "the server stops"],
+    "last": [4999, "reason: 17"],
+    "no": 101,
+    "end": [3503, "ended as asked"],
+    "later": 100,
+}
+
+
 @in_loop()
-async def test_ends(node, serving, way, push):
-    if not push and way[0] != "websocket":
-        pytest.skip("without a WebSocket there is no close frame")
-    async with serving(push_disconnect=push) as host:
-        assert await node(host, "ends") == {
-            "passing": [3001, "the server stops"],
-            "last": [4999, "reason: 17"],
-            "no": 101,
-            "end": [3503, "ended as asked"],
-            "later": 100,
-        }
+async def test_ends(node, serving):
+    async with serving() as host:
+        assert await node(host, "ends") == ENDS
+
+
+@pytest.mark.parametrize("way", WAYS[:2], ids="-".join)
+@in_loop()
+async def test_ends_that_only_the_close_frame_tells(node, serving, way):
+    assert way[0] == "websocket"
+    async with serving(push_disconnect=False) as host:
+        assert await node(host, "ends") == ENDS
 
 
 class ShortTokens(Tokens):

@@ -328,8 +328,11 @@ def test_time_that_the_server_gives(talk):
     assert talk.ended()[0] == 3005
 
 
-def test_a_ttl_is_never_nothing(talk):
-    assert talk.connect(ConnectAnswer(ttl=0.2))["ttl"] == 1
+@pytest.mark.parametrize(
+    ("ttl", "told"), [(0, 1), (0.2, 1), (1.9, 1), (60, 60), (1e13, 2**31 - 1), (float("inf"), 2**31 - 1)]
+)
+def test_a_ttl_is_what_the_protocol_can_say(talk, ttl, told):
+    assert talk.connect(ConnectAnswer(ttl=ttl))["ttl"] == told
 
 
 def test_a_subscription_that_expires(talk):

@@ -26,6 +26,7 @@ from mooring.centrifuge.delivery import Delivery
 from mooring.centrifuge.limits import Limits, Timing
 from mooring.centrifuge.subscription import Subscription, Verdict
 
+LONGEST_TTL = 2**31 - 1  # s; a token whose time is in ms says more
 WANTS_UNRECOVERABLE = 2  # the bit of `flag` by which a client asks for error 112
 
 
@@ -297,5 +298,5 @@ class Channels:
 
 
 def whole(ttl: float) -> int:
-    """As the protocol says it, in whole s; not 0, which would say that there is no end."""
-    return max(1, int(ttl))
+    """As the protocol says it, in whole s; not 0, which would say that there is no end, nor more than it can say."""
+    return int(min(max(ttl, 1), LONGEST_TTL))
