@@ -325,12 +325,12 @@ async def test_a_gap_of_a_server_side_subscription_has_the_client_come_back(prot
 
 @in_loop()
 async def test_pings_go_on_and_are_answered(protobuf):
-    timing = Timing(ping_interval=1, pong_timeout=0.5)
-    async with Host(timing=timing, spread=0.0) as host, Pair(host, protobuf, max_server_ping_delay=0.2) as ann:
+    timing = Timing(ping_interval=1, pong_timeout=5)
+    async with Host(timing=timing, spread=0.0) as host, Pair(host, protobuf, max_server_ping_delay=1.5) as ann:
         await ann.seen.of("connected")
         [connection] = host.clients
         beats = 0
-        while beats < 3:  # more than the client's patience
+        while beats < 4:  # 3.5 s, which is more than the client's patience
             await connection.ponged.get()
             beats += 1
         assert ann.client.state.value == "connected"

@@ -191,9 +191,9 @@ const scenarios = {
   },
 
   async pings() {
-    const {client, next, ask} = open({maxServerPingDelay: 300});
+    const {client, next, ask} = open({maxServerPingDelay: 1500});
     await next("connected");
-    const pongs = back((await client.rpc("do", out({pongs: 3}))).data);
+    const pongs = back((await client.rpc("do", out({pongs: 4}))).data);
     const state = client.state;
     client.disconnect();
     return {pongs, state};
