@@ -347,3 +347,22 @@ def test_a_client_with_a_verdict_does_not_change_where_the_others_stand(room: Ro
     assert room.answers() == [(1, 1, [Verdict.TRIMMED, "e", 3])]
     first.end()
     assert room.engine().follows() == [Ask("a", "e", 6)]
+
+
+# ------------------------------------------------------------------ at the end
+
+
+@pytest.mark.parametrize("asked", ["before", "behind"])
+def test_in_a_drain_nobody_waits_until_somebody_has_caught_up(room: Room, asked: str):
+    """The engine has ended, and no other one comes: the handler that waits would hold the stop up to its limit."""
+    engine = room.engine()
+    if asked == "before":
+        room.follow(0, "a", ("e", 1), question=4)
+        engine.end()
+        assert room.answers() == []
+    room.front.gateway.drain(5.0, 1001, lambda _counts: None)
+    if asked == "behind":
+        room.follow(0, "a", ("e", 1), question=4)
+    assert room.answers() == [(0, 4, None)]
+    room.topics.on_engine()
+    assert room.topics._topics == {}

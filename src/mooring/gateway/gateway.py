@@ -527,6 +527,7 @@ class Gateway(GatewayContract):
                 self._refuse_drained,
                 lambda: done(self.counts()),
             )
+            self._topics.drain()
             self._drain.begin()
 
     @property

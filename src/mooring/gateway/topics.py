@@ -84,6 +84,7 @@ class Topics:
         self._topics: dict[str, Topic] = {}
         self._asked: dict[int, tuple[Topic, Coming | None, Position | None]] = {}  # None: all who hear it
         self._count = 0
+        self._draining = False
 
     # ------------------------------------------------------------------ what workers want
 
@@ -94,6 +95,9 @@ class Topics:
         topic = self._topics.get(asked.topic)
         if command.opcode:
             self._leave(fd, asked.topic.encode(), topic)
+            return
+        if self._draining:
+            self._tell(Coming(asked, fd, worker_end, command.extra), b"")
             return
         if topic is None:
             topic = self._topics[asked.topic] = Topic(asked.topic, positions=asked.positions)
@@ -107,6 +111,15 @@ class Topics:
         if asked.epoch is not None:
             self._hub.leave(fd, topic.name)  # it begins again
         self._go_on(topic, coming, asked.position)
+
+    def drain(self) -> None:
+        """All connections are closed. Handlers that wait until one has caught up wait no more: an engine that ends now
+        may have no successor."""
+        self._draining = True
+        for topic in list(self._topics.values()):
+            for coming in list(topic.coming.values()):
+                self._end(topic, coming, b"")
+            self._look(topic)
 
     def _leave(self, fd: int, name: bytes, topic: Topic | None) -> None:
         self._hub.leave(fd, name)
