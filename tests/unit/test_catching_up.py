@@ -315,6 +315,25 @@ def test_one_that_was_too_slow_asks_again_for_all_it_follows(room: Room):
     assert room.gaps == 0
 
 
+def test_what_comes_while_all_catch_up_is_in_what_they_get_then(room: Room):
+    """Somebody has come just before the gateway heard that it is behind: the engine follows for that question."""
+    engine = room.engine()
+    room.follow(1)
+    engine.found(1, 5)
+    room.follow(0, "a", ("e", 5), question=4)
+    engine.asked()
+    engine.behind()
+    engine.found(2, 5, b"6")
+    engine.publish(7, b"7")
+    assert room.heard(1) == []
+    engine.found(3, 5, b"6", b"7")
+    assert room.heard(1) == [b"6", b"7"]
+    engine.found(4, 5, b"6", b"7")
+    assert room.heard(0) == [b"6", b"7"]
+    engine.publish(8, b"8")
+    assert (room.heard(0), room.heard(1)) == ([b"8"], [b"8"])
+
+
 def test_if_nobody_is_left_who_hears_it_nothing_is_missed(room: Room):
     first = room.engine()
     room.follow(0)
