@@ -78,7 +78,7 @@ class Boot(msgspec.Struct):
     links: list[LinkEnd] = []
     link_num: int = 0  # of a process with a gateway: those it has when everybody serves, and no reload runs
     dispatcher: bool = False  # for the supervisor: there shall be one
-    engine: bool = False  # likewise
+    engine: bool = False  # the server has one, which was settled by its start
     processes: int = 0  # of the application's own; for the supervisor
     place: str = ""  # the directory that paths of the settings are relative to, if it is not where Python begins
     notes: list[str] = []  # for the supervisor, to be logged

@@ -65,13 +65,15 @@ class SingleProcess:
         try:
             self._control = bind_control(settings.process.control_socket)
             self._metrics = bind_metrics(settings.operation.metrics_listen)
-            self._boot = Boot("server", None, {}, gateway=0, worker=0, clock=clock_offset())
+            self._boot = Boot(
+                "server", None, {}, gateway=0, worker=0, clock=clock_offset(), engine=bool(server._topics)
+            )
             self._boot.shared = server._shared.create()
             self._boot.tables = {0: os.memfd_create("mooring-table-0", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)}
             self._boot.listeners = [os.dup(listener.fileno()) for listener in self.listeners]
             self._boot.desk = [] if self._control is None else [os.dup(self._control.fileno())]
             self.host = ProcessHost(self._boot, settings, server, self)
-            if server._topics:
+            if self._boot.engine:
                 self._add_engine()
             if self._metrics is not None:
                 later, limit = self.host.reactor.call_later, settings.process.worker_hang_timeout

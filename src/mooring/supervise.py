@@ -35,6 +35,7 @@ def supervise(told: Boot, settings: Settings) -> int:
         "shared": told.shared,
         "place": told.place,
         "terminal": told.terminal,
+        "engine": told.engine,
         # in base mode a process has one with each other one for its gateway, and one for its worker
         "link_num": sum(spec.worker is not None or spec.row.links_gateways for spec in wanted)
         + (len(wanted) if process.mode == "base" else 0),

@@ -145,6 +145,20 @@ def test_listeners_that_the_application_has_changed_take_a_restart(
     assert [record.message for record in caplog.records] == [said]
 
 
+@pytest.mark.parametrize("engine", [False, True])
+def test_histories_take_a_restart_where_there_is_no_engine(
+    make: Callable[..., Bench], caplog: pytest.LogCaptureFixture, engine: bool
+):
+    """Topics are as before then: nobody waits for an engine that never comes."""
+    bench = make()
+    bench.server._topics.add("news", 10, 0, positions=False)
+    bench.host.boot.engine = engine
+    part = WorkerPart(bench.host)
+    assert part.worker.topics.any is engine
+    said = "the application has topics with a history, the server no engine: restart it to have them kept"
+    assert [record.message for record in caplog.records] == [said] * (not engine)
+
+
 def test_no_peer_hears_of_it_before_it_knows_the_tree(make: Callable[..., Bench]):
     """stats() says from the first event on how many processes there are."""
     bench = make()

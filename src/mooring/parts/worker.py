@@ -35,6 +35,8 @@ class WorkerPart(Part):
                 "the application has %d further listeners, the server %d: restart it to change that", here, bound
             )
         handlers = [listener._handlers for listener in server._listeners]
+        if server._topics and not boot.engine:
+            log.warning("the application has topics with a history, the server no engine: restart it to have them kept")
         self.worker = Worker(
             server,
             server._handlers,
@@ -43,7 +45,7 @@ class WorkerPart(Part):
             boot.generation,
             host.controller,
             handlers,
-            server._topics,
+            server._topics if boot.engine else None,
         )
         self.worker.topics.use(host.engine)
         self.worker.observe(host.pulse)
