@@ -48,7 +48,8 @@ async def test_a_value_is_one_text_message(
             assert raw.frame() == (TEXT, sent.encode())
             assert asker(f"server.bind({fd}, {room!r}) and server.push_user_json({room!r}, {value})") is None
             assert raw.frame() == (TEXT, sent.encode())
-            assert asker(f"server.subscribe({fd}, {room!r}) and server.publish_json({room!r}, {value})") is None
+            said = f"server.subscribe({fd}, {room!r}) and server.publish_json({room!r}, {value})"
+            assert asker(f"{said} and None") is None
             assert raw.frame() == (TEXT, sent.encode())
 
 

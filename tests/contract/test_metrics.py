@@ -25,6 +25,8 @@ from support.serving import Serving, eventually
 APPLICATION = """
 import asyncio, json, os, time
 
+server.topic("kept:*", history_size=1)
+
 @server.on("open")
 def opened(server, request):
     server.push(request.fd, json.dumps({"fd": request.fd}))
@@ -116,12 +118,12 @@ def test_every_process_and_every_counter(watched: tuple[Serving, Watcher], mode:
 
         found: Any = eventually(counted)
     if mode["mode"] == "process":
-        expected = {("supervisor", "0"), ("monitor", "0")}
+        expected = {("supervisor", "0"), ("monitor", "0"), ("engine", "0")}
         expected |= {("gateway", str(n)) for n in range(mode["gateway_num"])}
         expected |= {("worker", str(n)) for n in range(mode["worker_num"])}
     else:
         expected = {("server", str(n)) for n in range(mode["worker_num"])}
-        expected |= {("supervisor", "0"), ("monitor", "0")} if mode["worker_num"] > 1 else set()
+        expected |= {("supervisor", "0"), ("monitor", "0"), ("engine", "0")} if mode["worker_num"] > 1 else set()
     assert set(found["mooring_process_up"]) == expected
     assert set(found["mooring_process_up"].values()) == {1}
     assert set(found["mooring_process_memory_bytes"]) == expected

@@ -37,7 +37,7 @@ async def test_publish_from_every_worker(
         for peer in peers:
             assert await peer.ask(f"server.subscribe(fd, {topic!r})") is True
         for asker in workers:
-            assert asker(f"server.publish({topic!r}, 'from {asker.worker}')", in_thread=in_thread) is None
+            assert asker(f"server.publish({topic!r}, 'from {asker.worker}') and None", in_thread=in_thread) is None
             for peer in peers:
                 assert await peer.recv() == f"from {asker.worker}"
             await fence([*peers, stranger], asker)
@@ -172,7 +172,7 @@ async def test_a_subscription_ends_with_its_connection(server: Serving, workers:
 
 
 async def test_publishing_to_nobody(workers: list[Asker], topic: str):
-    assert [asker(f"server.publish({topic!r}, 'x')") for asker in workers] == [None] * len(workers)
+    assert [asker(f"server.publish({topic!r}, 'x') and None") for asker in workers] == [None] * len(workers)
 
 
 async def test_a_publisher_that_is_subscribed_hears_itself(server: Serving, topic: str):
