@@ -49,6 +49,7 @@ bench: build/release/built $(VENV)/group-bench build/wsload  ## compare with oth
 	$(RELEASE)/python bench/edge.py --json bench/results/edge.json
 	$(RELEASE)/python bench/successor.py --json bench/results/successor.json
 	$(RELEASE)/python bench/files.py --json bench/results/files.json
+	$(RELEASE)/python bench/topics.py --json bench/results/topics.json
 
 instructions: build/release/built  ## count the instructions of a message or request (valgrind); ARGS="--mode base,process all"
 	$(RELEASE)/python tools/instructions.py $(ARGS)
