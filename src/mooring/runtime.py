@@ -19,6 +19,7 @@ What not every process needs is imported where it is needed: whatever stands at 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -177,15 +178,16 @@ def _check_settings(settings: Settings) -> None:
 
 def _check_engine(url: str) -> None:
     """Raises ConfigError. Whether the server can be reached is seen later: it may be started after us."""
+    shown = re.sub(r"//[^@/ ]*@", "//***@", url)  # without user and password
     try:
         from mooring.engine.redis.servers import resolver_of
     except ImportError as error:
-        raise ConfigError(f"engine={url!r} wants redis: pip install 'mooring-server[redis]' ({error})") from error
+        raise ConfigError(f"engine={shown!r} wants redis: pip install 'mooring-server[redis]' ({error})") from error
     for one in url.split():
         try:
             resolver_of(one)
         except ValueError as error:
-            raise ConfigError(f"engine={one!r} is no URL of a server: {error}") from None
+            raise ConfigError(f"engine={shown!r} is no URL of a server: {error}") from None
 
 
 def _check_caller() -> None:

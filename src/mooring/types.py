@@ -233,7 +233,7 @@ class Publication(NamedTuple):
     """What was published in a topic with a history."""
 
     offset: int
-    data: str | bytes  # as it was given: text or binary
+    data: str | bytes  # as it was given: text (also of publish_json) or binary
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,11 +249,12 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A part of the history of a topic."""
+    """A part of the history of a topic: `verdict` says whether it is all that was asked for, `publications` what there
+    is, and `position` where it ends: what is published behind it comes with subscribe(since=past.position)."""
 
     verdict: Verdict  # RECOVERED, unless what comes behind `since` is not all kept; then what is
     publications: tuple[Publication, ...]  # oldest first, or newest first if asked for so
-    position: Position  # of the last publication there is
+    position: Position  # of the last publication here; where there is none, where it would be
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,6 +188,17 @@ async def test_what_is_not_there_any_more_has_a_name(app: Serving):
         assert await one.heard(1) == ["new"]
 
 
+async def test_where_it_is_told_its_position_a_client_is_told_the_verdict_first(app: Serving):
+    async with client(app) as one:
+        epoch, _ = await one.ask("publish", "told:verdict", "1")
+        assert await one.ask("follow", "told:verdict", [epoch, 7]) == ["ROLLED_BACK", [epoch, 1]]
+        assert await one.ask("follow", "told:verdict", ["other", 1]) == ["UNKNOWN_EPOCH", [epoch, 1]]
+        await one.ask("publish", "told:verdict", "2")
+        told = [json.loads(text) for text in await one.heard(3)]
+        assert [each.get("verdict") for each in told] == ["rolled_back", "unknown_epoch", None]
+        assert [(each["epoch"], each["offset"]) for each in told] == [(epoch, 1), (epoch, 1), (epoch, 2)]
+
+
 async def test_more_than_a_client_may_have_waiting_comes_as_fast_as_it_reads(app: Serving):
     """2 MB, and the limit of what waits for a client is 1 MiB: it is not closed, and then hears what is new."""
     async with client(app) as writer, client(app) as reader:
@@ -240,7 +251,7 @@ async def test_a_history_can_be_asked_for(app: Serving):
         assert await one.ask("history", "room:asked", {"since": [epoch, 1], "limit": 2}) == [
             "RECOVERED",
             everything[1:3],
-            end,
+            [epoch, 3],
         ]
         verdict, publications, (_, top) = await one.ask("history", "room:nothing", {})
         assert (verdict, publications, top) == ("RECOVERED", [], 0)
@@ -359,7 +370,7 @@ async def test_when_the_engine_dies_nobody_is_told_nothing(name: str):
             told = json.loads((await reader.heard(1))[0])
             assert (told["topic"], told["offset"], told["verdict"]) == ("told:lost", 0, "unknown_epoch")
             assert told["epoch"] != epoch
-            line = "subscribers of told:lost may have missed something: it is unknown_epoch to the engine"
+            line = r"subscribers of told:lost may have missed something that the engine has lost \(unknown_epoch\)"
             await asyncio.to_thread(server.wait_log, line, since=mark)
             while (answer := await writer.ask("try", "told:lost", "two")) == "refused":
                 pass

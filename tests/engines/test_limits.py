@@ -42,7 +42,7 @@ def test_who_waits_for_a_server_that_is_gone_is_told_so(broker, run):
                 node.publish("a", b"2"), node.since("a", first), node.since("a"), node.follow("b"), node.follow("a")
             )
             assert all(isinstance(one, Refused) for one in outcomes), outcomes
-            assert all("Redis does not answer" in one.reason for one in outcomes), outcomes
+            assert all("Redis can't be used" in one.reason for one in outcomes), outcomes
             await asyncio.to_thread(broker.start)
             await node.until(lambda: node.connections == 2)
             place = await node.publish("a", b"3")
@@ -356,7 +356,7 @@ def test_an_outage_is_logged_once_and_so_is_its_end(broker, run, caplog):
     said = [one.getMessage() for one in caplog.records]
     assert said[-1] == "Redis answers"
     assert 1 <= len(said[:-1]) <= 3  # that it is gone; that nobody listens; that it is loading
-    assert all(one.startswith("Redis does not answer: ") for one in said[:-1])
+    assert all(one.startswith("Redis can't be used: ") for one in said[:-1])
 
 
 def test_an_engine_that_ends_at_any_moment_leaves_nothing_open(broker, run):

@@ -104,3 +104,14 @@ def test_what_can_not_be_meant_is_refused_and_changes_nothing(given: dict[str, A
     with pytest.raises(ConfigError, match=says):
         made.add(**{"pattern": "a", "history_size": 5, "history_ttl": 0, "positions": False} | given)
     assert [rule.pattern for rule in made] == ["there"]
+
+
+def test_a_pattern_that_another_one_hides_is_refused():
+    rules = TopicRules()
+    rules.add("room:*", 1, 0, positions=False)
+    with pytest.raises(ConfigError, match=r"topic\('room:vip'\) would never count: 'room:\*' stands before it"):
+        rules.add("room:vip", 2, 0, positions=False)
+    rules = TopicRules()
+    rules.add("room:vip", 2, 0, positions=False)
+    rules.add("room:*", 1, 0, positions=False)
+    assert (rules.of("room:vip").history_size, rules.of("room:x").history_size) == (2, 1)

@@ -185,7 +185,7 @@ def test_if_the_new_one_does_not_know_the_place_it_is_said_and_they_get_what_the
     assert [msgspec.json.decode(one) for one in told] == [named] * positions
     assert room.gaps == 1
     [line] = room.said
-    assert line == f"subscribers of a may have missed something: it is {verdict.name.lower()} to the engine"
+    assert line == f"subscribers of a may have missed something that the engine has lost ({verdict.name.lower()})"
     second.end()
     assert room.engine().follows() == [Ask("a", "f", 4)]
 

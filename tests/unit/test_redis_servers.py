@@ -6,6 +6,8 @@ import pytest
 
 from mooring.engine.redis.connections import Lost
 from mooring.engine.redis.servers import OneServer, Sentinels, resolver_of
+from mooring.errors import ConfigError
+from mooring.runtime import _check_engine
 
 
 def connection(resolver):
@@ -78,3 +80,20 @@ def test_no_sentinel_knows(monkeypatch):
     resolver, _ = sentinels(monkeypatch, Lost("gone"), Lost("gone"), Lost("gone"))
     with pytest.raises(Lost, match="no sentinel knows where chat is: gone"):
         connection(resolver)
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("redis://bob:secret@h?ssl_ca=x", "redis-py does not know an option behind the '\\?': .*'ssl_ca'"),
+        ("redis+sentinel://bob:secret@h/service?ssl_ca=x&x=y", "redis-py does not know an option"),
+        ("redis://bob:secret@h/chat", "a database is a number, and 'chat' is none"),
+        ("redis://bob:secret@h,redis://g", "of several servers, write all URLs, with spaces between them"),
+        ("redi://bob:secret@h", "write one of redis://, rediss://, unix://, redis\\+sentinel://"),
+        ("http://bob:secret@h", "write one of redis://"),
+    ],
+)
+def test_what_is_no_url_is_said_before_the_start_and_not_the_password(url, problem):
+    with pytest.raises(ConfigError, match=problem) as raised:
+        _check_engine(url)
+    assert "secret" not in str(raised.value)

@@ -43,6 +43,11 @@ class TopicRules:
             raise ConfigError(f"history_size={history_size!r}: 1 to {MOST_KEPT} publications can be kept")
         if isinstance(history_ttl, bool) or not isinstance(history_ttl, int | float) or not 0 <= history_ttl < math.inf:
             raise ConfigError(f"history_ttl={history_ttl!r}: a number of seconds is wanted; 0: without end")
+        shadow = next((rule.pattern for rule in self._rules if fnmatchcase(pattern, rule.pattern)), None)
+        if shadow is not None:
+            raise ConfigError(
+                f"topic({pattern!r}) would never count: {shadow!r} stands before it, and fits; change places"
+            )
         self._rules.append(TopicRule(pattern, history_size, float(history_ttl), bool(positions)))
         self._known.clear()
 

@@ -5,11 +5,10 @@ from typing import Any
 
 from .option import GIB, Section, option
 
-SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
-
 
 def _engine(value: Any) -> str | None:
-    if value == "memory" or (value.split() and all(url.partition("://")[0] in SCHEMES for url in value.split())):
+    """Which URLs there are is said at the start (runtime.py), without the password that may stand in it."""
+    if value == "memory" or (value.split() and all("://" in url for url in value.split())):
         return None
     return "say 'memory', or the URL of a server, such as 'redis://127.0.0.1:6379'"
 

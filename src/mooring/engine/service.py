@@ -89,7 +89,7 @@ class EngineService(Listener):
         self._followers: dict[str, dict[Peer, None]] = {}  # in the order in which they came
         self._asking: Counter[str] = Counter()  # questions of gateways that wait for an answer, by topic
         self._counters = zeros(Part.ENGINE)
-        self._is_connected = False
+        self._is_connected = self._has_begun = False
         self._taken: dict[int, Callable[[Peer, Notice], None]] = {
             mail: getattr(self, f"_on_{mail.name.lower()}") for mail in TO_ENGINE
         }
@@ -97,6 +97,7 @@ class EngineService(Listener):
     def use(self, engine: Engine) -> None:
         """What numbers and keeps. Nothing that was said before this is read."""
         self._engine = engine
+        self._has_begun = True
         engine.start(self)
 
     async def close(self) -> None:
@@ -115,7 +116,8 @@ class EngineService(Listener):
 
     def stats(self) -> dict[str, int]:
         """What it counts."""
-        return {**self._counters, **self._engine.stats(), "engine_connected": self._is_connected}
+        asked = self._engine.stats() if self._has_begun else {}  # counters are reported from before the loop runs
+        return {**self._counters, **asked, "engine_connected": self._is_connected}
 
     # ------------------------------------------------------------------ what they say
 

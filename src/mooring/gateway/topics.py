@@ -189,7 +189,10 @@ class Topics:
         can_enter = self._hub.can_enter(coming.fd, topic.name)
         if can_enter is False:
             self._on_limit(coming.fd, topic.name)
-        has_room = self._hub.send(coming.fd, found.publications) if can_enter else None
+        missed = found.publications
+        if topic.positions and found.judged is not Verdict.RECOVERED:
+            missed = ((0, Opcode.TEXT, _told(topic, found.judged, found.position)), *missed)
+        has_room = self._hub.send(coming.fd, missed) if can_enter else None
         if has_room is None:
             self._end(topic, coming, b"")
         elif found.is_all:
@@ -226,13 +229,14 @@ class Topics:
 
     def _say_gap(self, topic: Topic, judged: Verdict, position: Position) -> None:
         self._counters["topic_gaps"] += 1
-        verdict = judged.name.lower()
         self._refusals.say(
-            logging.WARNING, "subscribers of %s may have missed something: it is %s to the engine", topic.title, verdict
+            logging.WARNING,
+            "subscribers of %s may have missed something that the engine has lost (%s)",
+            topic.title,
+            judged.name.lower(),
         )
         if topic.positions:
-            told = {"topic": topic.title, "epoch": position.epoch, "offset": position.offset, "verdict": verdict}
-            self._hub.spread(topic.name, Opcode.TEXT, _json.encode(told), b"")
+            self._hub.spread(topic.name, Opcode.TEXT, _told(topic, judged, position), b"")
 
     def on_judged(self, _number: int, payload: bytes) -> None:
         """The line of a topic is broken."""
@@ -263,3 +267,9 @@ class Topics:
     def _tell(self, coming: Coming, answer: bytes) -> None:
         if coming.question:
             coming.worker_end.say(Event.FOLLOWED, coming.question, answer, coming.fd)
+
+
+def _told(topic: Topic, judged: Verdict, position: Position) -> bytes:
+    """What a client gets in place of what it can't have."""
+    verdict = judged.name.lower()
+    return _json.encode({"topic": topic.title, "epoch": position.epoch, "offset": position.offset, "verdict": verdict})

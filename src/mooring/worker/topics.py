@@ -300,7 +300,7 @@ class TopicDesk:
         verdict = first.judged if since is not None else Verdict.RECOVERED
         if newest_first:
             publications.reverse()
-        return Past(verdict, tuple(_publication(*one) for one in publications), Position(found.epoch, found.top))
+        return Past(verdict, tuple(_publication(*one) for one in publications), found.end)
 
     async def _find(self, ask: Ask) -> Found:
         number = next(self._numbers)

@@ -32,6 +32,7 @@ log = own_logger("mooring.engine")
 PUBLISHER_BYTES = 9  # of chance: two nodes, or two lives of one, do not have the same
 REFRESHES = 8  # of all that is followed, in the time after which a server forgets what nobody asks for
 WATCH = 5.0  # seconds from one question whether the master is still the same to the next
+SAY_AGAIN = 60.0  # seconds from one line about the same trouble to the next
 EXPIRE = 0.25  # seconds from one look for who has waited for too long to the next
 CLOSED = "the engine is closed"
 _FORGET = int(PUBLISHER_IDLE * 1000)
@@ -53,6 +54,7 @@ class RedisEngine:
         self._ready = asyncio.Event()
         self._why = "Redis was not reached yet"
         self._problem = ""  # that was logged
+        self._say_again = 0.0
         self._beat = 0
         self._echo: asyncio.Future[None] | None = None
         self._running: list[asyncio.Task[None]] = []
@@ -166,10 +168,11 @@ class RedisEngine:
             pause = min(2 * pause, longest)
 
     def _down(self, why: str) -> None:
-        if why != self._problem:  # which may last for hours, with a try each two seconds
-            self._problem = why
-            log.warning("Redis does not answer: %s", why)
-        self._why = self._appender.why = self._follower.why = f"Redis does not answer: {why}"
+        now = time.monotonic()
+        if why != self._problem or now >= self._say_again:  # it may last for hours, with a try each two seconds
+            self._problem, self._say_again = why, now + SAY_AGAIN
+            log.warning("Redis can't be used: %s", why)
+        self._why = self._appender.why = self._follower.why = f"Redis can't be used: {why}"
 
     async def _connection(self) -> None:
         """One life of the connections. Raises Lost."""

@@ -18,6 +18,7 @@ from mooring.engine.redis.connections import Lost
 
 __all__ = ["OneServer", "Resolver", "Sentinels", "resolver_of", "without_login"]
 
+SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 SENTINEL_PORT = 26379
 SENTINEL_LIMIT = 1.0  # seconds for one of them to answer
 
@@ -34,8 +35,15 @@ class Resolver(Protocol):
 
 def resolver_of(url: str) -> Resolver:
     """Raises ValueError for a URL that makes no sense."""
-    scheme = urlsplit(url).scheme
-    return Sentinels(url) if scheme.endswith("+sentinel") else OneServer(url)
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES:
+        raise ValueError(f"write one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}")
+    if parts.scheme != "unix" and "," in parts.netloc and not parts.scheme.endswith("+sentinel"):
+        raise ValueError("of several servers, write all URLs, with spaces between them")
+    database = parts.path.rpartition("/")[2]
+    if parts.scheme in {"redis", "rediss"} and database and not database.isdecimal():
+        raise ValueError(f"a database is a number, and {database!r} is none")
+    return Sentinels(url) if parts.scheme.endswith("+sentinel") else OneServer(url)
 
 
 class OneServer:
@@ -67,6 +75,7 @@ class Sentinels:
         self._login = f"{login}@" if login else ""
         options = parse_qsl(parts.query)
         self._query = urlencode([(key, value) for key, value in options if not key.startswith("sentinel_")])
+        _pool(f"{self._scheme}://master?{self._query}")  # options that nobody knows are told now
         own = urlencode(
             [(key.removeprefix("sentinel_"), value) for key, value in options if key.startswith("sentinel_")]
         )
@@ -113,8 +122,13 @@ class Sentinels:
 
 
 def _pool(url: str) -> ConnectionPool:
-    """Nothing is kept in it: it makes connections, as the URL says."""
-    return ConnectionPool.from_url(url, socket_timeout=None, protocol=2)
+    """Nothing is kept in it: it makes connections, as the URL says. Raises ValueError for an option there is not."""
+    pool = ConnectionPool.from_url(url, socket_timeout=None, protocol=2)
+    try:
+        _new(pool)  # which connects to nobody yet
+    except TypeError as problem:
+        raise ValueError(f"redis-py does not know an option behind the '?': {problem}") from None
+    return pool
 
 
 def _new(pool: ConnectionPool) -> AbstractConnection:
