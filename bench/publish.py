@@ -23,6 +23,7 @@ PAGES = [
         "README.md",
         "docs/compression.md",
         "docs/guarantees.md",
+        "docs/history.md",
         "docs/http.md",
         "docs/supervision.md",
         "docs/tls.md",
@@ -55,6 +56,14 @@ FILES = {
 }
 
 
+TOPICS = {
+    "plain": "no history",
+    "memory": "kept by the engine",
+    "told": "the same, with positions",
+    "redis": "kept by Redis, whose own CPU is not counted",
+}
+
+
 def keep(path: Path, published: dict[str, Any]) -> None:
     """Takes what the tables need of one result into `published`."""
     if path.suffix == ".jsonl":
@@ -67,6 +76,8 @@ def keep(path: Path, published: dict[str, Any]) -> None:
     result = json.loads(path.read_text())
     if "summary" in result:
         published.update(condensed(result))
+    elif "results" in result and "plain" in result["results"]:
+        published["topics"] = condensed_topics(result)
     elif "results" in result:
         published["files"] = condensed_files(result)
     elif isinstance(result["rows"], list):
@@ -116,6 +127,15 @@ def condensed_files(result: dict[str, Any]) -> dict[str, Any]:
     for way, by_size in result["results"].items():
         costs = {size: statistics.median(costs) for size, costs in by_size.items() if costs}
         rows[way] = {size: round(cost * (1 << 30) / int(size), 3) for size, cost in costs.items()}
+    return {"date": result["when"], "rounds": result["rounds"], "rows": rows}
+
+
+def condensed_topics(result: dict[str, Any]) -> dict[str, Any]:
+    """Of each kind and number of hearers: CPU microseconds per publication, and publications per second."""
+    rows = {}
+    for kind, by_hearers in result["results"].items():
+        middles = {n: [statistics.median(one) for one in zip(*found, strict=True)] for n, found in by_hearers.items()}
+        rows[kind] = {hearers: [round(cost * 1e6, 1), round(rate)] for hearers, (cost, rate) in middles.items()}
     return {"date": result["when"], "rounds": result["rounds"], "rows": rows}
 
 
@@ -236,6 +256,19 @@ def files(published: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"Medians of {measured['rounds']} rounds on {measured['date']}."])
 
 
+def topics(published: dict[str, Any]) -> str:
+    """What a topic with a history costs."""
+    measured = published["topics"]
+    hearers = list(measured["rows"]["plain"])
+    heads = [f"{int(number):,} subscribers" if number != "1" else "1 subscriber" for number in hearers]
+    lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(hearers) + 1) + "|"]
+    for kind, what in TOPICS.items():
+        if kind in measured["rows"]:
+            cells = [f"{cost:.1f} us, {rate:,}/s" for cost, rate in measured["rows"][kind].values()]
+            lines.append(f"| {what} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"Medians of {measured['rounds']} rounds on {measured['date']}."])
+
+
 def edge(published: dict[str, Any], scenarios: tuple[str, ...]) -> str:
     """What TLS or compression costs."""
     measured, peers = published["edge"], published["peers"]
@@ -255,6 +288,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "chaos": chaos,
     "flatness": flatness,
     "files": files,
+    "topics": topics,
     "tls": lambda published: edge(published, ("tls-256", "tls-16k")),
     "compression": lambda published: edge(published, ("deflate-1k", "deflate-kept-1k")),
 }
