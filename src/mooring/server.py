@@ -375,7 +375,10 @@ class Server:
 
     def unsubscribe(self, fd: int, topic: str) -> bool:
         """Takes a connection out of a topic."""
-        return self._running().topics.unsubscribe(fd, topic)
+        worker = self._running()
+        if worker.topics.any:
+            return worker.topics.unsubscribe(fd, topic)
+        return worker.outbox.subscribe(fd, topic, leave=True)
 
     def bind(self, fd: int, user: str | int | None) -> bool:
         """Says whose connection it is: a user can have many, on many gateways, a connection has one user or none

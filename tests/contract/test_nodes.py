@@ -119,6 +119,25 @@ async def test_a_server_that_is_not_there_at_the_start_is_waited_for(broker: Bro
             assert (await publish(one, "room:late", "x"))[1] == 1
 
 
+EARLY = """
+server.topic("early", history_size=5)
+
+@server.on("worker_start")
+async def begin(server, number):
+    report("published", (await server.publish("early", "x")).offset)
+
+@server.on("message")
+def message(server, frame): ...
+"""
+
+
+@pytest.mark.parametrize("name", ["base", "base-2", "process"])
+def test_what_is_published_before_the_engine_has_begun_waits_for_it(broker: Broker, name: str):
+    with Serving(EARLY, engine=broker.url, **MODES[name]) as node:
+        offsets = [int(one[0]) for one in node.reports("published")]
+        assert sorted(offsets) == list(range(1, MODES[name]["worker_num"] + 1))
+
+
 def test_its_counters_are_in_the_metrics(broker: Broker):
     """They are asked for from before its loop runs."""
     path = broker.folder / "metrics"

@@ -104,6 +104,7 @@ class Gateway:
         self.is_full = False  # clients have so much waiting
         self.waiting: list[tuple[int, Callable[[bool], None]]] = []
         self.hub = self
+        self.asking = self
         self.on_left: Callable[[bytes], None] = lambda _name: None
         counters: dict[str, int] = defaultdict(int)
         self.topics = link.follower = Topics(self, link, self, counters, self._refused)  # type: ignore[arg-type]
@@ -272,8 +273,8 @@ class World:
                 history.top -= 1
             history.break_line(history.epoch + BROKEN)
             self.boundaries[topic, history.epoch] = history.top
-        self.service = EngineService(self.reactor, self._broken)
-        self.service.use(LocalEngine(self.engine, self.reactor.call_later))
+        self.service = EngineService(self.reactor, LocalEngine(self.engine, self.reactor.call_later), self._broken)
+        self.service.start()
         for number, link in enumerate(self.links):
             if not self.early:
                 self._read_out(number)

@@ -93,10 +93,10 @@ class World:
     def __init__(self) -> None:
         self.reactor = Reactor()
         self.broker = Broker()
-        self.service = EngineService(self.reactor, lambda _peer, _why: None)
+        self.service = EngineService(self.reactor, self.broker, lambda _peer, _why: None)
         self.later: list[tuple[float, Callable[[], object]]] = []
         self.service._call_later = lambda *when_and_what: self.later.append(when_and_what)
-        self.service.use(self.broker)
+        self.service.start()
         self.processes: list[Process] = []
 
     def pass_by(self) -> list[float]:

@@ -101,8 +101,8 @@ class Server:
         self.broken: list[tuple[int, str]] = []
         self.engine = MemoryEngine(lambda: self.now, memory)
         told = lambda peer, why: self.broken.append((peer.worker, why))  # noqa: E731
-        self.service = EngineService(self.reactor, told)
-        self.service.use(LocalEngine(self.engine, self.reactor.call_later))
+        self.service = EngineService(self.reactor, LocalEngine(self.engine, self.reactor.call_later), told)
+        self.service.start()
         self.processes: list[Process] = []
 
     def process(self, worker: int | None = None, generation: int = 1) -> Process:
@@ -422,8 +422,8 @@ def test_who_asks_follows_nothing(server: Server):
 def test_what_is_too_old_is_looked_for_now_and_then(clock: list[float]):
     ticking = Ticking(clock)
     engine = MemoryEngine(lambda: clock[0], 1 << 20)
-    service = EngineService(ticking, print)
-    service.use(LocalEngine(engine, ticking.call_later))
+    service = EngineService(ticking, LocalEngine(engine, ticking.call_later), print)
+    service.start()
     for _ in range(3):
         engine.publish("a", 0, 1, b"x" * 100, 10, 2.0)
         ticking.wait(SWEEP - 0.1)

@@ -29,6 +29,13 @@ cdef class Asking:
         self.wait(c, worker_end)
         return 0
 
+    def when_room(self, fd: int, function: object) -> None:
+        """Calls it when the WebSocket has taken most of what was sent, with True, or has gone, with False; not now."""
+        cdef Connection* c = self.connections.find(fd)
+        if c == NULL or c.phase != OPEN:
+            raise ValueError(f"{fd} is no open WebSocket")
+        self.wait(c, function)
+
     cdef int wait(self, Connection* c, object waiter) except -1:
         self.waiting.setdefault(c.fd, []).append(waiter)
         c.flags |= ASKED

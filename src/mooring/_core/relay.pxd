@@ -25,7 +25,7 @@ cdef class Relay(Sink):
     cdef readonly Backlog limbo      # that of the books: events for which there is no worker, in order
     cdef readonly Turns turns
     cdef Parking parking
-    cdef Asking asking
+    cdef readonly Asking asking
     cdef OwnedWork owned
     cdef public Receiver commands
     cdef public Order publish_order  # of publishes, among several gateways; None where there is one

@@ -304,13 +304,6 @@ cdef class Relay(Sink):
                 found.add(fd)
         return found
 
-    def when_room(self, fd: int, function: object) -> None:
-        """Calls it when the WebSocket has taken most of what was sent, with True, or has gone, with False; not now."""
-        cdef Connection* c = self.connections.find(fd)
-        if c == NULL or c.phase != OPEN:
-            raise ValueError(f"{fd} is no open WebSocket")
-        self.asking.wait(c, function)
-
     def wake_asking(self) -> None:
         """Those that wait with a request: the gateway answers it now, whatever it is."""
         self.parking.wake_asking()

@@ -79,26 +79,24 @@ class Peer(MailContract):
 class EngineService(Listener):
     """See the module's text. `on_broken` is called when a worker has to be replaced because it speaks nonsense."""
 
-    def __init__(self, reactor: Reactor, on_broken: Callable[[Peer, str], None]) -> None:
+    def __init__(self, reactor: Reactor, engine: Engine, on_broken: Callable[[Peer, str], None]) -> None:
         self._reactor = reactor
         self._call_later = reactor.call_later
-        self._engine: Engine
+        self._engine = engine
         self._tell_broken = on_broken
         self._refusals = RefusalLog(reactor.call_later, log)
         self._channels: dict[Peer, RecordChannel] = {}
         self._followers: dict[str, dict[Peer, None]] = {}  # in the order in which they came
         self._asking: Counter[str] = Counter()  # questions of gateways that wait for an answer, by topic
         self._counters = zeros(Part.ENGINE)
-        self._is_connected = self._has_begun = False
+        self._is_connected = False
         self._taken: dict[int, Callable[[Peer, Notice], None]] = {
             mail: getattr(self, f"_on_{mail.name.lower()}") for mail in TO_ENGINE
         }
 
-    def use(self, engine: Engine) -> None:
-        """What numbers and keeps. Nothing that was said before this is read."""
-        self._engine = engine
-        self._has_begun = True
-        engine.start(self)
+    def start(self) -> None:
+        """The engine begins; what was asked before waits for that."""
+        self._engine.start(self)
 
     async def close(self) -> None:
         """What waits for an answer gets it."""
@@ -116,8 +114,7 @@ class EngineService(Listener):
 
     def stats(self) -> dict[str, int]:
         """What it counts."""
-        asked = self._engine.stats() if self._has_begun else {}  # counters are reported from before the loop runs
-        return {**self._counters, **asked, "engine_connected": self._is_connected}
+        return {**self._counters, **self._engine.stats(), "engine_connected": self._is_connected}
 
     # ------------------------------------------------------------------ what they say
 

@@ -74,7 +74,7 @@ class Topics:
         on_limit: Callable[[int, bytes], None],
     ) -> None:
         """`on_limit(fd, topic)` is told of a subscription too many."""
-        self._relay = relay
+        self._asking = relay.asking
         self._hub = relay.hub
         self._link = link
         self._refusals = refusals
@@ -202,7 +202,7 @@ class Topics:
         elif has_room:
             self._ask(topic, coming, found.end)
         else:
-            self._relay.when_room(coming.fd, lambda is_there: self._on_room(topic, coming, found.end, is_there))
+            self._asking.when_room(coming.fd, lambda is_there: self._on_room(topic, coming, found.end, is_there))
 
     def _on_room(self, topic: Topic, coming: Coming, position: Position, is_there: bool) -> None:
         """It has taken what it was sent, or is gone."""

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from mooring.boot import LinkEnd
+from mooring.engine.contract import Engine
 from mooring.engine.service import EngineService
 from mooring.parts import Host, OpenLink, Part
 
@@ -13,22 +14,24 @@ class EnginePart(Part):
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
-        self._service = EngineService(host.reactor, host.controller.broken)
-        self._url = host.settings.topics.engine
-        self.needs_asyncio = self._url != "memory"
-        if not self.needs_asyncio:
-            from mooring.engine.local import LocalEngine
-            from mooring.engine.memory import MemoryEngine
-
-            memory = MemoryEngine(time.monotonic, host.settings.topics.history_memory_limit)
-            self._service.use(LocalEngine(memory, host.reactor.call_later))
-
-    async def start(self) -> None:
+        topics = host.settings.topics
+        self.needs_asyncio = topics.engine != "memory"
+        engine: Engine
         if self.needs_asyncio:
             from mooring.engine.redis.options import Options
             from mooring.engine.redis.several import engine_at
 
-            self._service.use(engine_at(self._url, Options(prefix=self.host.settings.topics.engine_prefix)))
+            engine = engine_at(topics.engine, Options(prefix=topics.engine_prefix))
+        else:
+            from mooring.engine.local import LocalEngine
+            from mooring.engine.memory import MemoryEngine
+
+            engine = LocalEngine(MemoryEngine(time.monotonic, topics.history_memory_limit), host.reactor.call_later)
+        self._service = EngineService(host.reactor, engine, host.controller.broken)
+        if self.needs_asyncio:
+            host.reactor.post(self._service.start)  # in the loop, and before any part waits for what is published
+        else:
+            self._service.start()
 
     async def finish(self, reason: str, *, last: bool) -> None:
         await self._service.close()

@@ -30,7 +30,7 @@ _followed = msgspec.msgpack.Decoder(tuple[int, str, int])
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class Published:
+class Publishing:
     """What publish() gives: awaited, the Position of the publication, or None in a topic without a history. It need not
     be awaited; a failure that nobody has seen is logged."""
 
@@ -89,7 +89,7 @@ def _wake(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-SENT = Published(None, "")  # what is published in a topic without a history: nobody answers
+SENT = Publishing(None, "")  # what is published in a topic without a history: nobody answers
 
 
 class Held:
@@ -111,7 +111,7 @@ class TopicDesk:
         self._refusals = refusals
         self._link: EngineLink | None = None
         self._numbers = itertools.count(1)
-        self._published: dict[int, Published] = {}
+        self._published: dict[int, Publishing] = {}
         self._lock = threading.Lock()  # of _held and _held_bytes: other threads publish, too
         self._held: dict[str, Held] = {}
         self._held_bytes = 0
@@ -128,7 +128,7 @@ class TopicDesk:
 
     def publish(
         self, topic: str, data: Any, opcode: int | None, exclude: Exclude, *, is_json: bool = False
-    ) -> Published:
+    ) -> Publishing:
         """A publication in any topic. Raises ValueError and TypeError for what can't be sent."""
         topic_name(topic)
         rule = self._rules.of(topic)
@@ -139,7 +139,7 @@ class TopicDesk:
 
     def _append(
         self, rule: TopicRule, topic: str, data: Any, opcode: int | None, exclude: Exclude, is_json: bool
-    ) -> Published:
+    ) -> Publishing:
         code, payload = message_of(data, opcode)
         if len(payload) > LONGEST:
             raise ValueError(f"{len(payload)} bytes: at most {LONGEST} can be published in a topic with a history")
@@ -149,7 +149,7 @@ class TopicDesk:
                 f"{topic!r} has positions=True, and what its clients get is JSON: publish text or JSON there"
             )
         form = Form.BARE if not rule.positions else Form.JSON if is_json else Form.TEXT
-        published = Published(self, topic)
+        published = Publishing(self, topic)
         if self._link is None or not self._link.is_open:
             published._over(None, PublishRefused(GONE))
         elif self._link.is_full or self._held_bytes > UNSENT_LIMIT:
