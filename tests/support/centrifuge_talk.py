@@ -2,11 +2,15 @@
 
 from typing import Any
 
+from msgspec import Raw
+
 from mooring.centrifuge.actions import Action, Ask, Close, ConnectAnswer, Follow, Followed, Send, SubscribeAnswer
-from mooring.centrifuge.commands import Position
+from mooring.centrifuge.commands import Position, Publication
+from mooring.centrifuge.delivery import published
 from mooring.centrifuge.session import Session
 from support.centrifuge_oracle import ORACLES
 
+PING = {"id": 9, "ping": {}}
 KEEPS = SubscribeAnswer(recoverable=True, positioned=True)
 
 
@@ -70,3 +74,11 @@ class Talk:
         action = self.rest[-1]
         assert isinstance(action, Close), action
         return action.code, action.reason
+
+
+def news(offset, epoch="one", data=b"1"):
+    return published("news", Publication(Raw(data), offset=offset), epoch)
+
+
+def pushed(offset):
+    return {"push": {"channel": "news", "pub": {"data": 1, "offset": offset}}}

@@ -23,9 +23,7 @@ from mooring.centrifuge.commands import (
 from mooring.centrifuge.delivery import joined, published
 from mooring.centrifuge.limits import Limits
 from mooring.errors import StateError
-from support.centrifuge_talk import KEEPS, Talk
-
-PING = {"id": 9, "ping": {}}
+from support.centrifuge_talk import KEEPS, PING, Talk, news, pushed
 
 
 @pytest.fixture(params=["json", "protobuf"])
@@ -36,14 +34,6 @@ def name(request):
 @pytest.fixture
 def talk(name):
     return Talk(name)
-
-
-def news(offset, epoch="one", data=b"1"):
-    return published("news", Publication(Raw(data), offset=offset), epoch)
-
-
-def pushed(offset):
-    return {"push": {"channel": "news", "pub": {"data": 1, "offset": offset}}}
 
 
 # ------------------------------------------------------------------------------------------------ begun by the server

@@ -32,9 +32,7 @@ from mooring.centrifuge.commands import (
 from mooring.centrifuge.core import State
 from mooring.centrifuge.delivery import published
 from mooring.centrifuge.limits import Limits, Timing
-from support.centrifuge_talk import Talk
-
-PING = {"id": 9, "ping": {}}
+from support.centrifuge_talk import PING, Talk, news
 
 
 @pytest.fixture(params=["json", "protobuf"])
@@ -45,14 +43,6 @@ def name(request):
 @pytest.fixture
 def talk(name):
     return Talk(name)
-
-
-def news(offset, epoch="one", data=b"1"):
-    return published("news", Publication(Raw(data), offset=offset), epoch)
-
-
-def pushed(offset):
-    return {"push": {"channel": "news", "pub": {"data": 1, "offset": offset}}}
 
 
 # ------------------------------------------------------------------------------------------------ connect
